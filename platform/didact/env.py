@@ -1,0 +1,48 @@
+"""The only reader of environment variables: what the user's shell may set, with its default.
+
+Every other module asks here, so this file is the complete list.
+"""
+
+import os
+from pathlib import Path
+
+
+def cache_dir() -> Path:
+    """Where converted base models, token caches and downloaded adapters live (`DIDACT_CACHE`)."""
+    return Path(os.environ.get("DIDACT_CACHE", "~/.cache/didact")).expanduser().absolute()
+
+
+def runs_dir() -> Path:
+    """Where run folders are made (`DIDACT_RUNS`, default `./runs`). On a cluster: a path every node sees."""
+    return Path(os.environ.get("DIDACT_RUNS", "runs")).expanduser().absolute()
+
+
+def mlflow_uri() -> str | None:
+    """The MLflow server or database (`MLFLOW_TRACKING_URI`); None means sqlite beside the runs."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or None
+
+
+def ray_address() -> str | None:
+    """The Ray cluster to join (`RAY_ADDRESS`, set inside a Ray job); None starts a local one."""
+    return os.environ.get("RAY_ADDRESS") or None
+
+
+def threads() -> int | None:
+    """Threads per process for matrix products (`OMP_NUM_THREADS`), or None when the user did not say."""
+    value = os.environ.get("OMP_NUM_THREADS", "")
+    return int(value) if value.isdigit() else None
+
+
+def failpoint() -> str | None:
+    """A fault to inject, for tests of recovery: `POINT:ACTION@N` (`DIDACT_FAILPOINT`). See `runs.failpoints`."""
+    return os.environ.get("DIDACT_FAILPOINT") or None
+
+
+def api_keys() -> tuple[str, ...]:
+    """Bearer keys the serving API accepts (`DIDACT_API_KEYS`, comma separated); empty means open."""
+    return tuple(key for key in os.environ.get("DIDACT_API_KEYS", "").split(",") if key)
+
+
+def set_default(name: str, value: str) -> None:
+    """Set a variable that a library reads at import, unless the user has set it."""
+    os.environ.setdefault(name, value)

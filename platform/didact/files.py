@@ -1,0 +1,130 @@
+"""Files that are never half-written, and digests of them.
+
+Everything is written beside its final place, flushed to disk, then renamed: a reader sees the old or the new, never a part.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file atomically (UTF-8), making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with partial.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(path)
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain data as indented JSON, atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a scratch folder that becomes `path` when the block ends well, and vanishes when it raises.
+
+    An existing `path` is replaced. Scratch folders of killed processes are left as `.NAME.PID.tmp`; `clear_scratch`
+    removes them.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    try:
+        yield scratch
+        for file in scratch.rglob("*"):
+            if file.is_file():
+                sync_file(file)
+        if path.exists():
+            shutil.rmtree(path)
+        scratch.rename(path)
+        sync_folder(path.parent)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def clear_scratch(folder: Path) -> None:
+    """Remove what killed writers left in `folder`. Only call while no other writer is at work there."""
+    for leftover in folder.glob(".*.tmp"):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+
+
+def sync_file(path: Path) -> None:
+    """Flush a file's bytes to disk."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Flush a folder's entries to disk, so that a rename survives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_file(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_text(text: str) -> str:
+    """Hex digest of a text's UTF-8 bytes."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def fingerprint(value: Any) -> str:
+    """Hex digest of plain data, independent of the order of keys."""
+    return sha256_text(json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":")))
+
+
+def manifest(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Size and sha256 of the named files, as stored beside checkpoints and adapters."""
+    return {
+        name: {"size": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)} for name in sorted(names)
+    }
+
+
+def manifest_problems(folder: Path, entries: dict[str, dict[str, Any]]) -> list[str]:
+    """What differs between a manifest's entries and the files in `folder`; empty when all is as written."""
+    problems = []
+    for name, entry in entries.items():
+        file = folder / name
+        if not file.is_file():
+            problems.append(f"{name} is missing")
+        elif file.stat().st_size != entry["size"]:
+            problems.append(f"{name} has {file.stat().st_size} bytes, expected {entry['size']}")
+        elif sha256_file(file) != entry["sha256"]:
+            problems.append(f"{name} does not match its sha256")
+    return problems
+
+
+def append_jsonl(path: Path, record: dict[str, Any]) -> None:
+    """Append one JSON line in a single write."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Records of a JSON-lines file that we wrote; a last line cut off by a kill is passed over."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as stream:
+        for line in stream:
+            if line.endswith("\n"):
+                with contextlib.suppress(json.JSONDecodeError):
+                    yield json.loads(line)

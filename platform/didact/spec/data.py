@@ -1,0 +1,70 @@
+"""Which instruction data, in which proportions, and how it becomes tokens."""
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from didact.spec.base import Spec
+
+FORMATS = ("auto", "alpaca", "sharegpt", "messages", "cot_tsv", "reasoning_gym")
+
+
+class SourceSpec(Spec):
+    """One dataset of the mixture."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    """Name in tables, metrics (`eval/<name>/loss`) and lineage."""
+    path: str
+    """A file, folder or glob; `reasoning-gym:TASK`; or a Hugging Face dataset as `hf:OWNER/NAME[:CONFIG]`."""
+    format: Literal["auto", "alpaca", "sharegpt", "messages", "cot_tsv", "reasoning_gym"] = "auto"
+    """How rows are written; `auto` recognises it from the path and the first rows."""
+    split: str = "train"
+    """Split of a Hugging Face dataset."""
+    revision: str | None = None
+    """Revision of a Hugging Face dataset."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the generator behind `reasoning-gym:TASK` (`seed`, and the task's own); unused elsewhere."""
+    weight: float = Field(default=1.0, gt=0)
+    """Share of the mixture, in `data.weight_unit`; only ratios matter."""
+    max_rows: int | None = Field(default=None, ge=1)
+    """Use at most this many rows, drawn at random with `data.seed` (never the first ones).
+    For `reasoning-gym` the number of rows to generate (1,000 when left out)."""
+    held_out_rows: int = Field(default=0, ge=0)
+    """Rows set aside for evaluation. Training rows with the same prompt as a held-out row are dropped."""
+
+
+class DataSpec(Spec):
+    """The mixture."""
+
+    sources: tuple[SourceSpec, ...] = Field(min_length=1)
+    """The datasets."""
+    weight_unit: Literal["tokens", "rows"] = "tokens"
+    """Whether weights are shares of tokens or of rows."""
+    max_bad_rows_share: float = Field(default=0.01, ge=0, le=1)
+    """Stop the run when a larger share of a source's rows is quarantined."""
+    seed: int = Field(default=0, ge=0)
+    """Order of the mixture, choice of rows and of held-out rows."""
+
+    @field_validator("sources")
+    @classmethod
+    def _unique_names(cls, sources: tuple[SourceSpec, ...]) -> tuple[SourceSpec, ...]:
+        names = [source.name for source in sources]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two sources are named {twice[0]!r}; give each its own name")
+        return sources
+
+
+class TokensSpec(Spec):
+    """From conversations to token ids and loss masks."""
+
+    max_length: int = Field(default=512, ge=8)
+    """Tokens per conversation; longer ones are treated by `truncation`."""
+    truncation: Literal["end", "drop"] = "end"
+    """`end` cuts the tail but rejects (and counts) a row that would keep no answer token; `drop` rejects long rows."""
+    loss_on: Literal["assistant", "last_turn", "all"] = "assistant"
+    """Tokens that are learned: every assistant turn with its end mark, the last one only, or everything."""
+    packing: bool | Literal["auto"] = "auto"
+    """Put several conversations in one row, attention and positions kept apart. `auto`: on where the method allows."""
+    template: Literal["auto", "model", "alpaca"] = "auto"
+    """`auto`: the model's own chat template, or the Alpaca prompt where it has none."""

@@ -1,0 +1,128 @@
+"""Read a spec: defaults < file < `key=value` overrides."""
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from didact.errors import SpecError
+from didact.spec.base import Spec, validate
+
+AnySpec = TypeVar("AnySpec", bound=Spec)
+
+
+def load_spec(spec_type: type[AnySpec], path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> AnySpec:
+    """Read `path` (YAML or JSON), apply overrides such as `training.learning_rate=1e-4`, and check the whole.
+
+    Raises:
+        SpecError: the file is missing, not a mapping, has unknown or wrong fields, or an override names no field.
+    """
+    values = read_mapping(path)
+    for override in overrides:
+        key, found, text = override.partition("=")
+        if not found:
+            raise SpecError(f"override {override!r} is not of the form key=value, such as training.steps=100")
+        set_dotted(values, key.strip(), parse_value(text), str(path))
+    return validate(spec_type, values, str(path))
+
+
+def read_mapping(path: str | Path) -> dict[str, Any]:
+    """A YAML or JSON file that holds one mapping.
+
+    Raises:
+        SpecError: with file and line of the first problem.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SpecError(f"{path} does not exist") from None
+    try:
+        values = yaml.load(text, Loader=_UniqueKeyLoader)
+    except yaml.YAMLError as error:
+        raise SpecError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise SpecError(f"{path} must hold a mapping of settings; found {type(values).__name__}")
+    return values
+
+
+def set_dotted(values: dict[str, Any], key: str, value: Any, origin: str) -> None:
+    """Set `a.b.c` in nested mappings; a list of named items (`data.sources.NAME.weight`) is entered by name or index.
+
+    Raises:
+        SpecError: the path passes through something that is neither mapping nor list.
+    """
+    target: Any = values
+    *parents, last = key.split(".")
+    for depth, part in enumerate(parents):
+        if isinstance(target, list):
+            target = _item(target, part, key, origin)
+        else:
+            if target.get(part) is None:
+                target[part] = {}
+            target = target[part]
+        if not isinstance(target, dict | list):
+            where = ".".join(parents[: depth + 1])
+            raise SpecError(f"{origin}: cannot set {key}: {where} is {target!r}, not a mapping")
+    if isinstance(target, list):
+        if not last.isdigit() or int(last) >= len(target):
+            raise SpecError(f"{origin}: cannot set {key}: expected an index below {len(target)}, found {last!r}")
+        target[int(last)] = value
+    else:
+        target[last] = value
+
+
+def parse_value(text: str) -> Any:
+    """A value as YAML reads it, except that `1e-4` is a number as people expect."""
+    value = yaml.safe_load(text) if text.strip() else None
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def to_json(spec: Spec) -> str:
+    """The resolved spec as JSON; `load_spec` reads it back to an equal spec."""
+    return json.dumps(spec.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+
+
+def json_schema(spec_type: type[Spec]) -> str:
+    """JSON schema for editors: completion and checks while writing a recipe."""
+    return json.dumps(spec_type.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _item(items: list[Any], part: str, key: str, origin: str) -> Any:
+    for item in items:
+        if isinstance(item, dict) and item.get("name") == part:
+            return item
+    if part.isdigit() and int(part) < len(items):
+        return items[int(part)]
+    names = [item.get("name") for item in items if isinstance(item, dict)]
+    raise SpecError(f"{origin}: cannot set {key}: no item {part!r}; expected one of {names} or an index")
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice (plain YAML keeps the last one) and reads `1e-4` as a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+    def construct_yaml_str(self, node: yaml.ScalarNode) -> Any:
+        text = super().construct_yaml_str(node)
+        if node.style is None and text[:1] in "+-.0123456789" and "e" in text.lower():
+            try:
+                return float(text)
+            except ValueError:
+                return text
+        return text
+
+
+_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:str", _UniqueKeyLoader.construct_yaml_str)

@@ -1,0 +1,74 @@
+"""The loop, its placement on machines, and where its numbers go."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from didact.spec.base import Spec
+
+
+class TrainingSpec(Spec):
+    """The optimizer and its schedule."""
+
+    steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps; give this or `epochs`."""
+    epochs: float | None = Field(default=None, gt=0)
+    """Passes over the mixture; give this or `steps`. One epoch is as many samples as the sources hold together."""
+    learning_rate: float = Field(default=2e-4, gt=0)
+    """Peak learning rate."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Shape after the warm-up; `cosine` and `linear` end at zero."""
+    warmup_share: float = Field(default=0.03, ge=0, lt=1)
+    """Share of the steps with linear warm-up."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's decoupled decay."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Global gradient norm above which gradients are scaled down."""
+    global_batch_size: int = Field(default=16, ge=1)
+    """Conversations per optimizer step, over all workers."""
+    micro_batch_size: int = Field(default=8, ge=1)
+    """Conversations per forward pass of one worker; accumulation is derived from it."""
+    seed: int = Field(default=0, ge=0)
+    """Adapter initialisation and dropout."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: about a third slower, much less memory."""
+    checkpoint_every: int = Field(default=50, ge=1)
+    """Steps between resumable checkpoints; one is also written at the end."""
+    keep_checkpoints: int = Field(default=2, ge=2)
+    """Newest checkpoints kept; at least two, so that a damaged one has a predecessor."""
+    evaluate_every: int | None = Field(default=None, ge=1)
+    """Steps between held-out losses during training; none when left out. A sweep needs them."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainingSpec":
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(f"give either steps or epochs; found steps={self.steps}, epochs={self.epochs}")
+        return self
+
+
+class PlacementSpec(Spec):
+    """Where Ray Train puts the workers."""
+
+    num_workers: int = Field(default=2, ge=1)
+    """Data-parallel workers; must not exceed `training.global_batch_size`."""
+    cpus_per_worker: int = Field(default=1, ge=1)
+    """CPU cores reserved for a worker, and its threads for matrix products on a CPU machine."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """`auto`: a GPU per worker when the cluster has one, else CPU."""
+    accelerator_type: str | None = None
+    """Ray's name of the GPU a worker must get, such as `A100`."""
+    max_failures: int = Field(default=3, ge=0)
+    """Restarts after a crashed worker or a lost node before the run fails."""
+    start_timeout_seconds: float = Field(default=300, gt=0)
+    """How long to wait for the workers' resources before failing with what was asked and what there is."""
+
+
+class TrackingSpec(Spec):
+    """Where metrics and lineage go. The run's own JSON lines are always written."""
+
+    mlflow: bool = True
+    """Record the run in MLflow."""
+    uri: str | None = None
+    """MLflow server or database; default `MLFLOW_TRACKING_URI`, else a sqlite file beside the run folders."""
+    experiment: str = "didact"
+    """MLflow experiment."""

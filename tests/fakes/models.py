@@ -1,0 +1,39 @@
+"""Two-layer random models of each family, with the byte tokenizer's vocabulary. Seconds to build, no download."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from tests.fakes.tokenizer import byte_tokenizer
+
+VOCAB = 272
+_SMALL = {"vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+_HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 1024}
+_GPT2 = {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 1024}
+FAMILIES: dict[str, dict[str, int]] = {
+    "llama": {**_SMALL, **_HEADS},
+    "mistral": {**_SMALL, **_HEADS},
+    "qwen2": {**_SMALL, **_HEADS},
+    "qwen3": {**_SMALL, **_HEADS, "head_dim": 8},
+    "gemma": {**_SMALL, **_HEADS, "head_dim": 8},
+    "phi": {**_SMALL, **_HEADS},
+    "gpt_neox": {**_SMALL, "num_attention_heads": 4, "max_position_embeddings": 1024},
+    "gpt2": _GPT2,
+}
+
+
+def tiny_model(family: str = "llama", seed: int = 0) -> PreTrainedModel:
+    """A random float32 model of `family` in eval mode, hidden size 32."""
+    torch.manual_seed(seed)
+    special = {"bos_token_id": None, "eos_token_id": 256, "pad_token_id": 257}
+    config = AutoConfig.for_model(family, **FAMILIES[family], **special)
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+
+def save_tiny_base(folder: Path, family: str = "llama", seed: int = 0, chat_template: bool = True) -> Path:
+    """A loadable base folder: safetensors, config and tokenizer. Returns `folder`."""
+    tiny_model(family, seed).save_pretrained(folder)
+    tokenizer = byte_tokenizer() if chat_template else byte_tokenizer(chat_template=None)
+    tokenizer.save_pretrained(folder)
+    return folder
