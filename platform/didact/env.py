@@ -27,10 +27,18 @@ def ray_address() -> str | None:
     return os.environ.get("RAY_ADDRESS") or None
 
 
-def threads() -> int | None:
-    """Threads per process for matrix products (`OMP_NUM_THREADS`), or None when the user did not say."""
-    value = os.environ.get("OMP_NUM_THREADS", "")
-    return int(value) if value.isdigit() else None
+def ray_job_config() -> str | None:
+    """What Ray tells a driver about the job it runs in, as JSON; None outside a Ray job."""
+    return os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or None
+
+
+def for_workers() -> dict[str, str]:
+    """The variables that Ray workers must share with the driver: caches, run folders, tracker, hub, failpoint."""
+    shared = {"DIDACT_CACHE": str(cache_dir()), "DIDACT_RUNS": str(runs_dir())}
+    for name in ("MLFLOW_TRACKING_URI", "HF_HUB_OFFLINE", "HF_HOME", "HF_TOKEN", "DIDACT_FAILPOINT"):
+        if os.environ.get(name):
+            shared[name] = os.environ[name]
+    return shared
 
 
 def failpoint() -> str | None:

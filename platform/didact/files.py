@@ -113,18 +113,31 @@ def manifest_problems(folder: Path, entries: dict[str, dict[str, Any]]) -> list[
 
 
 def append_jsonl(path: Path, record: dict[str, Any]) -> None:
-    """Append one JSON line in a single write."""
+    """Append one JSON line in a single write; a line that a kill left unfinished is ended first."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+    line = json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n"
+    with path.open("ab+") as stream:
+        if stream.seek(0, os.SEEK_END):
+            stream.seek(-1, os.SEEK_END)
+            if stream.read(1) != b"\n":
+                line = b"\n" + line
+        stream.write(line)
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Records of a JSON-lines file that we wrote; a last line cut off by a kill is passed over."""
+    yield from follow_jsonl(path, 0)[0]
+
+
+def follow_jsonl(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
+    """Complete records after byte `offset`, and the offset to go on from: reads a growing file piece by piece."""
     if not path.exists():
-        return
-    with path.open(encoding="utf-8") as stream:
-        for line in stream:
-            if line.endswith("\n"):
-                with contextlib.suppress(json.JSONDecodeError):
-                    yield json.loads(line)
+        return [], offset
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        whole, newline, _ = stream.read().rpartition(b"\n")
+    records = []
+    for line in whole.split(b"\n") if newline else []:
+        with contextlib.suppress(ValueError):  # a line that a kill left unfinished
+            records.append(json.loads(line))
+    return records, offset + len(whole) + len(newline)

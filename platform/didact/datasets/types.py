@@ -40,7 +40,7 @@ class Dataset:
     train: Sequence[Conversation]
     held_out: Sequence[Conversation]
     fingerprint: str
-    """Digest of the source's bytes and of every setting that decides its rows: same fingerprint, same rows, same order."""
+    """Digest of the source's bytes and of every setting that decides its rows: same fingerprint, same rows in order."""
     rows_read: int
     rows_rejected: int
     quarantine: Path | None

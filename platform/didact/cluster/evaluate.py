@@ -1,0 +1,69 @@
+"""Evaluate base and adapter as two Ray tasks, side by side."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+import torch
+
+from didact.cluster.placement import WorkerResources
+from didact.cluster.prepare import prepare_data
+from didact.evaluation import EvalReport, TaskResult, combine, run_task
+from didact.models import AdapterHost, base_fingerprint, load_base, load_tokenizer
+from didact.spec import EvaluationSpec, FinetuneSpec, HeldOutTask, ModelSpec
+from didact.tokens import TemplateContract
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is evaluated: a base, bare or with an adapter folder, and the recipe whose held-out rows are used."""
+
+    model: ModelSpec
+    adapter: Path | None
+    recipe: FinetuneSpec | None
+
+
+def evaluate_on_ray(
+    base: Subject, tuned: Subject | None, evaluation: EvaluationSpec, resources: WorkerResources, *, tuned_id: str | None
+) -> EvalReport:
+    """Run every task on the base and, when there is one, on the tuned subject; both at once where there is room.
+
+    Raises:
+        DidactError: as raised by a task, with its own message.
+    """
+    task = ray.remote(_measure).options(num_cpus=resources.num_cpus, num_gpus=1 if resources.use_gpu else 0)
+    pending = [task.remote(subject, evaluation, resources) for subject in (base, tuned) if subject is not None]
+    try:
+        results = ray.get(pending)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    return combine(results[0], results[1] if tuned else None, base_id=base.model.base, adapter_id=tuned_id)
+
+
+def _measure(subject: Subject, evaluation: EvaluationSpec, resources: WorkerResources) -> tuple[TaskResult, ...]:
+    if not resources.use_gpu:
+        torch.set_num_threads(resources.num_cpus)
+    tokenizer = load_tokenizer(subject.model)
+    choice = subject.recipe.tokens.template if subject.recipe else "auto"
+    contract = TemplateContract.build(tokenizer, choice)
+    base = load_base(subject.model, "cuda" if resources.use_gpu else "cpu")
+    host = AdapterHost(base, base_fingerprint(subject.model))
+    if subject.adapter is not None:
+        TemplateContract.load(subject.adapter).check(contract, f"adapter {subject.adapter}")
+        host.load("evaluated", subject.adapter)
+    held_out = {}
+    if subject.recipe and any(isinstance(task, HeldOutTask) for task in evaluation.tasks):
+        held_out = prepare_data(subject.recipe).mixture.held_out
+    with host.active("evaluated" if subject.adapter else None) as model:
+        return tuple(
+            run_task(
+                task,
+                model,
+                tokenizer,
+                contract,
+                held_out=held_out,
+                batch_size=evaluation.batch_size,
+                packing=subject.recipe.packing if subject.recipe else True,
+            )
+            for task in evaluation.tasks
+        )

@@ -1,0 +1,115 @@
+"""A recipe's data, ready for training: read, checked, mixed, tokenized. Cached, so every process may ask."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from didact.datasets import Dataset, load_dataset
+from didact.env import cache_dir
+from didact.files import write_json
+from didact.models import load_tokenizer
+from didact.runs import Run
+from didact.spec import FinetuneSpec
+from didact.tokens import PreparedMixture, StepLoader, TemplateContract, prepare_mixture
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedData:
+    """What a worker trains on, and how it is rendered."""
+
+    datasets: tuple[Dataset, ...]
+    mixture: PreparedMixture
+    tokenizer: PreTrainedTokenizerBase
+    contract: TemplateContract
+    num_steps: int
+
+    def loader(self, spec: FinetuneSpec) -> StepLoader:
+        """Batches as a pure function of (seed, step, rank, world size)."""
+        return StepLoader(
+            tables=self.mixture.tables,
+            mixture=self.mixture.mixture,
+            global_batch_size=spec.training.global_batch_size,
+            micro_batch_size=spec.training.micro_batch_size,
+            packing=spec.packing,
+            pad_id=self.tokenizer.pad_token_id,
+        )
+
+
+def prepare_data(spec: FinetuneSpec, quarantine: Path | None = None) -> PreparedData:
+    """Read and tokenize the recipe's sources.
+
+    Args:
+        spec: the recipe.
+        quarantine: folder for rejected rows; None writes none (they are counted all the same).
+
+    Raises:
+        DataError: unreadable sources, or more bad rows than `data.max_bad_rows_share`.
+        TemplateError: no usable chat template.
+    """
+    tokenizer = load_tokenizer(spec.model)
+    contract = TemplateContract.build(tokenizer, spec.tokens.template)
+    datasets = tuple(
+        load_dataset(
+            source,
+            seed=spec.data.seed,
+            max_bad_rows_share=spec.data.max_bad_rows_share,
+            quarantine_dir=quarantine,
+        )
+        for source in spec.data.sources
+    )
+    mixture = prepare_mixture(datasets, spec.data, spec.tokens, tokenizer, contract, cache_dir())
+    return PreparedData(datasets, mixture, tokenizer, contract, _num_steps(spec, mixture))
+
+
+def describe_data(spec: FinetuneSpec, prepared: PreparedData) -> list[dict[str, Any]]:
+    """One plain record per source: what was read, refused, held out, and what training will see of it."""
+    num_samples = prepared.num_steps * spec.training.global_batch_size
+    seen = prepared.mixture.mixture.describe(num_samples)
+    records = []
+    for source, dataset, table, row in zip(
+        spec.data.sources, prepared.datasets, prepared.mixture.tables, seen, strict=True
+    ):
+        records.append(
+            {
+                "name": source.name,
+                "path": source.path,
+                "weight": source.weight,
+                "rows_read": dataset.rows_read,
+                "rows_rejected": dataset.rows_rejected,
+                "rows_train": len(dataset.train),
+                "rows_held_out": len(dataset.held_out),
+                "samples_usable": len(table),
+                "samples_truncated": table.stats.truncated,
+                "samples_rejected": dict(table.stats.rejected),
+                "tokens": table.stats.tokens,
+                "supervised_share": table.stats.supervised / max(1, table.stats.tokens),
+                "samples_seen": row.samples,
+                "tokens_seen": row.tokens,
+                "share_of_tokens": row.share_of_tokens,
+                "epochs": row.epochs,
+                "fingerprint": dataset.fingerprint,
+            }
+        )
+    return records
+
+
+def write_data_record(run: Run, spec: FinetuneSpec, prepared: PreparedData) -> list[dict[str, Any]]:
+    """Write `data.json` into the run folder and return its sources."""
+    records = describe_data(spec, prepared)
+    value = {
+        "mixture_fingerprint": prepared.mixture.fingerprint,
+        "template_contract": prepared.contract.fingerprint,
+        "num_steps": prepared.num_steps,
+        "sources": records,
+    }
+    write_json(run.data, value)
+    return records
+
+
+def _num_steps(spec: FinetuneSpec, mixture: PreparedMixture) -> int:
+    if spec.training.steps is not None:
+        return spec.training.steps
+    assert spec.training.epochs is not None  # the spec holds exactly one of the two
+    return max(1, round(spec.training.epochs * mixture.mixture.num_rows / spec.training.global_batch_size))

@@ -1,0 +1,115 @@
+"""What one Ray Train worker does, in story order: data, model, adapter, loop, adapter out."""
+
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+
+from didact.cluster.callbacks import Failpoints, RayReport, RunRecord
+from didact.cluster.prepare import PreparedData, prepare_data
+from didact.errors import DataError, ModelError, SpecError, TemplateError, TrainingDiverged
+from didact.evaluation import held_out_loss
+from didact.files import fingerprint, new_folder, write_text
+from didact.models import attach_adapter, base_fingerprint, compute_dtype, load_base, save_adapter
+from didact.runs import Run, open_run
+from didact.spec import FinetuneSpec, FullSpec, ModelSpec, to_json
+from didact.training import Callback, CheckpointStore, TrainResult, World, train
+
+# Errors that every worker meets alike and that a restart cannot mend: returned, so that Ray does not retry them.
+_FINAL = (DataError, ModelError, SpecError, TemplateError, TrainingDiverged)
+
+
+def train_worker(config: dict[str, Any]) -> dict[str, Any]:
+    """Entry point of every worker.
+
+    Args:
+        config: `run` (folder), `attempt` (number), `use_gpu`.
+
+    Returns:
+        `{"result": TrainResult}` or `{"error": DidactError}`; the driver reads worker 0's.
+    """
+    run = open_run(config["run"])
+    spec = run.spec()
+    if not config["use_gpu"]:
+        torch.set_num_threads(spec.placement.cpus_per_worker)
+    try:
+        return {"result": _train(run, spec, config)}
+    except _FINAL as error:
+        return {"error": error}
+
+
+def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any]) -> TrainResult:
+    world = World.current()
+    device = ray.train.torch.get_device() if config["use_gpu"] else torch.device("cpu")
+    prepared = prepare_data(spec)
+    model_spec = trainable_model_spec(spec)
+    model = attach_adapter(
+        load_base(model_spec, device),
+        spec.adapter,
+        seed=spec.training.seed,
+        base_name=spec.model.base,
+        gradient_checkpointing=spec.training.gradient_checkpointing,
+    )
+    identity = fingerprint([prepared.mixture.fingerprint, base_fingerprint(spec.model), spec.adapter.model_dump()])
+    callbacks: list[Callback] = [RunRecord(run, config["attempt"])] if world.rank == 0 else []
+    result = train(
+        model,
+        prepared.loader(spec),
+        spec.training,
+        num_steps=prepared.num_steps,
+        compute_dtype=compute_dtype(spec.model, device),
+        checkpoints=CheckpointStore(run.checkpoints, keep=spec.training.keep_checkpoints, identity=identity),
+        callbacks=[*callbacks, RayReport(), Failpoints(run, world.rank)],
+        evaluate=lambda trained: held_out_losses(trained, prepared, world, packing=spec.packing),
+        world=world,
+    )
+    if world.rank == 0:
+        export(model, run, spec, prepared)
+    return result
+
+
+def trainable_model_spec(spec: FinetuneSpec) -> ModelSpec:
+    """The base as it is loaded for training: float32 weights when they are trained themselves."""
+    if isinstance(spec.adapter, FullSpec):
+        return spec.model.model_copy(update={"dtype": "float32"})
+    return spec.model
+
+
+def held_out_losses(
+    model: torch.nn.Module, prepared: PreparedData, world: World, *, packing: bool
+) -> dict[str, float]:
+    """Held-out loss per source and over all, each worker computing its share; equal on all workers."""
+    names = [name for name, table in prepared.mixture.held_out.items() if len(table)]
+    sums = torch.zeros(len(names), 2, dtype=torch.float64)
+    for position, name in enumerate(names):
+        table = prepared.mixture.held_out[name]
+        mine = [table[index] for index in range(world.rank, len(table), world.size)]
+        if mine:
+            loss = held_out_loss(model, mine, pad_id=prepared.tokenizer.pad_token_id, packing=packing)
+            sums[position] = torch.tensor([loss.mean * loss.num_supervised, loss.num_supervised])
+    device = next(model.parameters()).device
+    sums = world.sum(sums.to(device)).cpu()
+    if not names:
+        return {}
+    metrics = {f"eval/{name}/loss": (total / count).item() for name, (total, count) in zip(names, sums, strict=True)}
+    return {**metrics, "eval/loss": (sums[:, 0].sum() / sums[:, 1].sum()).item()}
+
+
+def export(model: Any, run: Run, spec: FinetuneSpec, prepared: PreparedData) -> Path:
+    """Write the publishable result: an adapter folder, or for full finetuning the whole model."""
+    with new_folder(run.adapter) as scratch:
+        prepared.contract.save(scratch)
+        write_text(scratch / "recipe.json", to_json(spec))
+        if isinstance(spec.adapter, FullSpec):
+            model.save_pretrained(scratch)
+            prepared.tokenizer.save_pretrained(scratch)
+        else:
+            save_adapter(
+                model,
+                scratch,
+                base=spec.model.base,
+                base_fingerprint=base_fingerprint(spec.model),
+                method=spec.adapter.method,
+            )
+    return run.adapter

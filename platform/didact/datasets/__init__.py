@@ -1,0 +1,30 @@
+"""Instruction data of any source, brought to one form and checked row by row.
+
+    SourceSpec -> raw rows -> (quarantine of bad rows) -> Conversation -> Dataset (train, held out, fingerprint)
+
+Example:
+    >>> from didact.datasets import load_dataset
+    >>> from didact.spec import SourceSpec
+    >>> source = SourceSpec(name="sums", path="reasoning-gym:chain_sum", max_rows=100, held_out_rows=10)
+    >>> dataset = load_dataset(source, seed=0, max_bad_rows_share=0.0, quarantine_dir=None)
+    >>> len(dataset.held_out), dataset.rows_read, dataset.rows_rejected
+    (10, 100, 0)
+"""
+
+from didact.datasets.generated import open_generator
+from didact.datasets.hub import open_hub
+from didact.datasets.load import load_dataset
+from didact.datasets.rows import MAX_RECORD_BYTES, Reason
+from didact.datasets.types import Conversation, Dataset, Message, Role
+
+__all__ = [
+    "MAX_RECORD_BYTES",
+    "Conversation",
+    "Dataset",
+    "Message",
+    "Reason",
+    "Role",
+    "load_dataset",
+    "open_generator",
+    "open_hub",
+]

@@ -1,0 +1,90 @@
+"""Refused rows: written down with their place and reason, and too many of them stop the run."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from didact.datasets.rows import BadRow, RawRow
+from didact.errors import DataError
+from didact.files import write_text
+
+SHOWN_CHARACTERS = 2_000
+_DETAIL_CHARACTERS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """One refused row, ready to be written; the row itself is not kept."""
+
+    file: str
+    line: int
+    byte_offset: int | None
+    reason: str
+    detail: str
+    raw: str
+
+    @property
+    def summary(self) -> str:
+        """`file:line reason (detail)`."""
+        return f"{self.file}:{self.line} {self.reason} ({self.detail})"
+
+
+def reject(raw: RawRow, bad: BadRow) -> Reject:
+    """What is remembered of a refused row: its text shortened, bytes that are not UTF-8 as `\\xNN`."""
+    if isinstance(raw.content, bytes):
+        text = raw.content[: 4 * SHOWN_CHARACTERS].decode("utf-8", errors="backslashreplace")
+    else:
+        text = json.dumps(raw.content, default=str)
+    return Reject(
+        raw.file, raw.line, raw.byte_offset, bad.reason, bad.detail[:_DETAIL_CHARACTERS], text[:SHOWN_CHARACTERS]
+    )
+
+
+def write_quarantine(folder: Path | None, source: str, rejects: Sequence[Reject]) -> Path | None:
+    """Write `<folder>/<source>.jsonl`, one refused row a line, replacing what an earlier load left.
+
+    Returns:
+        The file, or None when there is nothing to write or nowhere to write it.
+    """
+    if folder is None:
+        return None
+    path = folder / f"{source}.jsonl"
+    if not rejects:
+        path.unlink(missing_ok=True)
+        return None
+    write_text(path, "".join(_line(entry) for entry in rejects))
+    return path
+
+
+def check_share(
+    source: str, num_read: int, rejects: Sequence[Reject], max_bad_rows_share: float, quarantine: Path | None
+) -> None:
+    """Stop when too large a share of the rows was refused.
+
+    Raises:
+        DataError: counts, the first three reasons with their place, the quarantine file and the field to change.
+    """
+    if not rejects or len(rejects) / num_read <= max_bad_rows_share:
+        return
+    where = f"all of them are in {quarantine}" if quarantine else "no quarantine folder was given"
+    raise DataError(
+        f"source {source!r}: {len(rejects):,} of {num_read:,} rows ({len(rejects) / num_read:.2%}) cannot be used, "
+        f"more than data.max_bad_rows_share = {max_bad_rows_share:g} allows. First: "
+        + "; ".join(entry.summary for entry in rejects[:3])
+        + f". Of these rows {where}. Repair or remove them, or raise data.max_bad_rows_share."
+    )
+
+
+def _line(entry: Reject) -> str:
+    record = {
+        "file": entry.file,
+        "line": entry.line,
+        "byte_offset": entry.byte_offset,
+        "reason": entry.reason,
+        "detail": entry.detail,
+        "raw": entry.raw,
+    }
+    line = json.dumps(record, ensure_ascii=False) + "\n"
+    # The name of a file need not be UTF-8; in JSON its odd bytes are escapes.
+    return line.encode("utf-8", errors="backslashreplace").decode("utf-8")

@@ -1,0 +1,50 @@
+"""A row on its way in: where it stands, what it holds, and why it may be refused."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Reason = Literal[
+    "broken_json",
+    "not_an_object",
+    "missing_field",
+    "wrong_type",
+    "wrong_columns",
+    "empty_output",
+    "empty_prompt",
+    "unknown_role",
+    "wrong_turns",
+    "not_utf8",
+    "nul",
+    "lone_surrogate",
+    "duplicate_key",
+    "not_a_number",
+    "too_long",
+]
+
+MAX_RECORD_BYTES = 10_000_000
+"""Longest record that is accepted; longer ones are text that lost its line ends, not instructions."""
+
+
+class BadRow(Exception):
+    """One row cannot be used. Never leaves this package: it becomes a line of the quarantine."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class RawRow:
+    """One row as it stands in its source."""
+
+    file: str
+    """The file, or the path of a source that is not a file."""
+    line: int
+    """Line on which the row begins, from 1; for sources without lines the row's number, from 1."""
+    byte_offset: int | None
+    """First byte of the row in its file; None for sources that are not files."""
+    content: bytes | dict[str, Any]
+    """Bytes of a file's row (only the beginning when `fault` is set), or the record of another source."""
+    fault: BadRow | None = None
+    """Why the reader itself could not take the row out of its file."""

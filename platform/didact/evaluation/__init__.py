@@ -1,0 +1,44 @@
+"""How good is it? Tasks on base and adapter in -> one report and a yes or no out.
+
+    TaskSpec + model -> run_task -> TaskResult (base, adapter) -> combine -> EvalReport -> judge_gate -> GateResult
+
+Example:
+    >>> from didact.evaluation import EvalReport, judge_gate
+    >>> figures = {"eval/chain_sum/accuracy": 0.25}, {"eval/chain_sum/accuracy": 0.75}
+    >>> report = EvalReport("base", "adapter", *figures, counts={"eval/chain_sum/accuracy": 100}, examples=())
+    >>> judge_gate(report, {"eval/chain_sum/accuracy": 0.1}).passed
+    True
+"""
+
+from didact.evaluation.answers import last_number, numbers_equal
+from didact.evaluation.gate import GateResult, judge_gate
+from didact.evaluation.generate import generate_answers
+from didact.evaluation.interval import wilson_interval
+from didact.evaluation.items import Example, Item, gsm8k_items, reasoning_gym_items, score_answers
+from didact.evaluation.layout import higher_is_better, improvement
+from didact.evaluation.losses import Loss, held_out_loss
+from didact.evaluation.report import Comparison, EvalReport, combine
+from didact.evaluation.tasks import TaskResult, run_task
+
+__all__ = [
+    "Comparison",
+    "EvalReport",
+    "Example",
+    "GateResult",
+    "Item",
+    "Loss",
+    "TaskResult",
+    "combine",
+    "generate_answers",
+    "gsm8k_items",
+    "held_out_loss",
+    "higher_is_better",
+    "improvement",
+    "judge_gate",
+    "last_number",
+    "numbers_equal",
+    "reasoning_gym_items",
+    "run_task",
+    "score_answers",
+    "wilson_interval",
+]

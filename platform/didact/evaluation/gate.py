@@ -1,0 +1,48 @@
+"""May this adapter become a candidate? Its improvement over the base against the least that was asked for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from didact.errors import SpecError
+from didact.evaluation.layout import improvement
+from didact.evaluation.report import EvalReport
+
+_ROUNDING = 1e-9  # 0.6 - 0.5 is a little less than 0.1 in binary
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """The gate's decision."""
+
+    passed: bool
+    lines: tuple[str, ...]
+    """One a metric: what was found and what was asked for."""
+
+
+def judge_gate(report: EvalReport, least: Mapping[str, float]) -> GateResult:
+    """Compare the adapter with its base on each metric of the gate.
+
+    Args:
+        report: of base and adapter.
+        least: metric -> least improvement over the base: a rise for accuracies, a fall for losses. Empty passes.
+
+    Raises:
+        SpecError: the report has no such metric, or is of the base alone.
+    """
+    if least and report.adapter is None:
+        raise SpecError("register_as.gate compares an adapter with its base; this report is of the base alone")
+    for metric in least:
+        if metric not in report.base:
+            raise SpecError(f"register_as.gate: no metric {metric!r} was measured; known are {', '.join(report.base)}")
+    verdicts = [_judge(metric, asked, report) for metric, asked in least.items()]
+    return GateResult(all(passed for passed, _ in verdicts), tuple(line for _, line in verdicts))
+
+
+def _judge(metric: str, asked: float, report: EvalReport) -> tuple[bool, str]:
+    base, adapter = report.base[metric], report.metrics("adapter")[metric]
+    gain = improvement(metric, base, adapter)
+    passed = gain >= asked - _ROUNDING  # False for NaN, as it should be
+    return passed, (
+        f"{metric}: base {base:.4f}, adapter {adapter:.4f}, better by {gain:.4f}, asked for at least {asked:.4f}: "
+        f"{'pass' if passed else 'FAIL'}"
+    )

@@ -1,0 +1,144 @@
+"""Questions with a checkable answer: where they come from, and when a model's text counts as correct."""
+
+import difflib
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import reasoning_gym
+from reasoning_gym.factory import DATASETS
+
+from didact.errors import DataError, SpecError
+from didact.evaluation.answers import is_number, last_number, numbers_equal
+from didact.logs import get_logger
+from didact.spec import Gsm8kTask, ReasoningGymTask
+
+_log = get_logger(__name__)
+_FRESH_SEED = 1_000_003
+_HUB = "hf:"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One question."""
+
+    question: str
+    """What the user asks."""
+    expected: str
+    """The answer in the source's own words; empty where a generator accepts many and names none."""
+    is_correct: Callable[[str], bool]
+    """Whether a model's whole text answers the question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One question with what a model said."""
+
+    question: str
+    expected: str
+    answer: str
+    """The model's whole text."""
+    correct: bool
+
+
+def score_answers(items: Sequence[Item], texts: Sequence[str]) -> tuple[Example, ...]:
+    """Judge one text an item, in order.
+
+    Raises:
+        ValueError: the two sequences differ in length.
+    """
+    return tuple(
+        Example(item.question, item.expected, text, item.is_correct(text))
+        for item, text in zip(items, texts, strict=True)
+    )
+
+
+def reasoning_gym_items(task: ReasoningGymTask) -> tuple[Item, ...]:
+    """Freshly generated questions; correct means a full score from the generator's own scorer.
+
+    Raises:
+        SpecError: no such generator, or options that it refuses.
+    """
+    if task.name not in DATASETS:
+        close = difflib.get_close_matches(task.name, DATASETS, n=3)
+        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"known are {', '.join(sorted(DATASETS))}"
+        raise SpecError(f"evaluation task reasoning_gym: no generator {task.name!r}; {hint}")
+    if "size" in task.options:
+        raise SpecError(f"evaluation task {task.name}: found options.size; set num_items instead")
+    settings = {"seed": _FRESH_SEED, **task.options, "size": task.num_items}
+    try:
+        generator = reasoning_gym.create_dataset(task.name, **settings)
+    except (AssertionError, TypeError, ValueError) as error:
+        raise SpecError(f"evaluation task {task.name}: options {task.options} are refused: {error}") from error
+    entries = [generator[index] for index in range(task.num_items)]
+    return tuple(
+        Item(entry["question"], entry["answer"] or "", partial(_full_score, generator, entry)) for entry in entries
+    )
+
+
+def gsm8k_items(task: Gsm8kTask) -> tuple[Item, ...]:
+    """A random choice (seed 0) of GSM8K questions; correct means that the text's last number equals the expected one.
+
+    Raises:
+        DataError: the file is missing or empty, or a line is not a GSM8K row; names file and line.
+    """
+    items = [_gsm8k_item(row, place) for row, place in _gsm8k_rows(task.path)]
+    if not items:
+        raise DataError(f"{task.path} holds no rows; expected JSON lines with question and answer")
+    if len(items) < task.num_items:
+        _log.warning(f"gsm8k: {task.path} holds {len(items)} items; num_items={task.num_items} uses them all")
+    return tuple(random.Random(0).sample(items, min(task.num_items, len(items))))
+
+
+def _full_score(generator: Any, entry: dict[str, Any], text: str) -> bool:
+    expected = entry["answer"]
+    answer = last_number(text) if expected is not None and is_number(expected) else text.strip()
+    try:
+        return float(generator.score_answer(answer, entry)) == 1.0
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        return False  # some scorers parse the text and raise on anything of another form
+
+
+def _gsm8k_rows(path: str) -> Iterator[tuple[Any, str]]:
+    """Rows, each with the place to name in errors."""
+    if path.startswith(_HUB):
+        yield from _hub_rows(path)
+        return
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise DataError(f"{path} is not a file; expected GSM8K's JSON lines, or hf:openai/gsm8k:main")
+    with file.open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            place = f"{path}, line {number}"
+            try:
+                yield json.loads(line), place
+            except json.JSONDecodeError as error:
+                raise DataError(f"{place}: not JSON ({error}); expected an object with question and answer") from error
+
+
+def _hub_rows(path: str) -> Iterator[tuple[Any, str]]:
+    from datasets import load_dataset  # slow to import, and only this source needs it
+
+    name, _, config = path.removeprefix(_HUB).partition(":")
+    for index, row in enumerate(load_dataset(name, config or None, split="test")):
+        yield row, f"{path}, row {index}"
+
+
+def _gsm8k_item(row: Any, place: str) -> Item:
+    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("question", "answer")):
+        raise DataError(f"{place}: found {str(row)[:80]!r}; expected an object with texts question and answer")
+    _, mark, tail = row["answer"].rpartition("####")
+    expected = tail.strip()
+    if not mark or not is_number(expected):
+        raise DataError(f"{place}: answer ends in {row['answer'][-40:]!r}; expected a number after ####")
+    return Item(row["question"], expected, partial(_same_last_number, expected))
+
+
+def _same_last_number(expected: str, text: str) -> bool:
+    return numbers_equal(last_number(text), expected)

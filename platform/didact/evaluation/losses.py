@@ -1,0 +1,85 @@
+"""The loss on samples that were set aside, weighted as in training: the mean over supervised tokens."""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from didact.errors import DataError, ModelError
+from didact.evaluation.generate import base_of, evaluation_mode, num_prefix_positions
+from didact.tokens.batches import NO_TARGET, pack, pad, supervised_positions
+from didact.tokens.types import Batch, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A mean loss and what it is the mean of."""
+
+    mean: float
+    """Cross-entropy per supervised token, in nats."""
+    num_supervised: int
+    """Supervised tokens."""
+
+
+def held_out_loss(model: Any, samples: Sequence[Sample], *, pad_id: int, packing: bool, batch_size: int = 8) -> Loss:
+    """The mean cross-entropy over all supervised tokens of `samples`, the same whatever the batch size or packing.
+
+    Args:
+        model: a causal language model, plain or with a PEFT adapter.
+        samples: a sequence or a `TokenTable`.
+        pad_id: fills the short rows of a padded batch; never a target.
+        packing: put the samples of a batch in one row, each with its own positions and attention.
+        batch_size: samples in one forward pass.
+
+    Raises:
+        DataError: no sample has a supervised token.
+        ModelError: `packing` with a model or adapter that cannot keep packed samples apart.
+    """
+    accepted = frozenset(inspect.signature(base_of(model).forward).parameters)
+    if packing:
+        _check_packing(model, accepted)
+    lengths = [len(samples[index].ids) for index in range(len(samples))]
+    order = sorted(range(len(samples)), key=lambda index: -lengths[index])
+    total, num_supervised = torch.zeros((), dtype=torch.float64), 0
+    with evaluation_mode(model), torch.inference_mode():
+        for start in range(0, len(order), batch_size):
+            chosen = [samples[index] for index in order[start : start + batch_size]]
+            batch = pack(chosen) if packing else pad(chosen, pad_id)
+            if batch.num_supervised:
+                total += _summed_loss(model, batch, accepted)
+                num_supervised += batch.num_supervised
+    if not num_supervised:
+        raise DataError(f"none of {len(samples)} held-out samples has a supervised token; expected at least one")
+    return Loss(mean=total.item() / num_supervised, num_supervised=num_supervised)
+
+
+def _check_packing(model: Any, accepted: frozenset[str]) -> None:
+    if num_prefix_positions(model):
+        raise ModelError(
+            "the adapter puts trained positions before each row, so samples packed in one row would share them; "
+            "set tokens.packing to auto or false"
+        )
+    if "position_ids" not in accepted:
+        raise ModelError(
+            f"{type(base_of(model)).__name__} takes no position_ids, so samples packed in one row would attend to "
+            "each other; set tokens.packing to false"
+        )
+
+
+def _summed_loss(model: Any, batch: Batch, accepted: frozenset[str]) -> torch.Tensor:
+    """Float64 scalar on the CPU: the sum of cross-entropies over the batch's targets."""
+    targets = batch.targets
+    inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "attention_mask": batch.attention_mask}
+    if "logits_to_keep" in accepted:
+        kept = supervised_positions(batch)
+        inputs["logits_to_keep"], targets = kept, targets[:, kept]
+    moved = {name: value.to(model.device) for name, value in inputs.items() if value is not None and name in accepted}
+    # A cache would make the model take packed positions for a continuation.
+    logits = model(**moved, use_cache=False).logits
+    supervised = targets != NO_TARGET
+    picked = logits[supervised.to(logits.device)].float()
+    each = functional.cross_entropy(picked, targets[supervised].to(picked.device), reduction="none")
+    return each.double().sum().cpu()

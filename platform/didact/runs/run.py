@@ -1,0 +1,151 @@
+"""The run folder: every path of a run in one place.
+
+    <runs>/<name>/
+        recipe.json         the resolved spec; replaying needs only this file
+        provenance.jsonl    one line an attempt: commit, versions, argv, host
+        data.json           what went in: sources, rows, tokens, fingerprints
+        steps.jsonl         one line an optimizer step: metrics and sample ids
+        quarantine/         rejected rows, a file a source
+        checkpoints/        step-00000040/, verified, newest last
+        adapter/            the publishable adapter
+        report.json         base and adapter side by side
+        mlflow.json         the MLflow run this folder belongs to
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from didact.errors import RunError
+from didact.files import append_jsonl, write_text
+from didact.runs.provenance import provenance
+from didact.spec import FinetuneSpec, load_spec, to_json
+
+_CHANGEABLE = ("placement", "tracking", "evaluation", "register_as")
+_CHANGEABLE_TRAINING = ("checkpoint_every", "keep_checkpoints", "evaluate_every")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finetuning run's folder."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The run's name, which is its folder's."""
+        return self.path.name
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved spec."""
+        return self.path / "recipe.json"
+
+    @property
+    def steps(self) -> Path:
+        """One JSON line per optimizer step."""
+        return self.path / "steps.jsonl"
+
+    @property
+    def data(self) -> Path:
+        """What went in."""
+        return self.path / "data.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Resumable states."""
+        return self.path / "checkpoints"
+
+    @property
+    def adapter(self) -> Path:
+        """The publishable adapter."""
+        return self.path / "adapter"
+
+    @property
+    def report(self) -> Path:
+        """The evaluation report."""
+        return self.path / "report.json"
+
+    @property
+    def quarantine(self) -> Path:
+        """Rejected rows."""
+        return self.path / "quarantine"
+
+    def spec(self) -> FinetuneSpec:
+        """The resolved spec, as written when the run began."""
+        return load_spec(FinetuneSpec, self.recipe)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process; the lock dies with the process.
+
+        Raises:
+            RunError: another process is at work on this run.
+        """
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(f"run {self.name!r} is in use by another process (lock {self.path}/.lock)") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def open_run(path: str | Path) -> Run:
+    """An existing run folder.
+
+    Raises:
+        RunError: no recipe.json there.
+    """
+    run = Run(Path(path).absolute())
+    if not run.recipe.is_file():
+        raise RunError(f"{path} is not a run folder: it has no recipe.json")
+    return run
+
+
+def start_run(spec: FinetuneSpec, runs_dir: Path) -> Run:
+    """Create the run's folder, or open it again to resume, and record this attempt's provenance.
+
+    Raises:
+        RunError: a folder of this name holds a run with other settings; the message lists the differences.
+    """
+    run = Run((runs_dir / spec.name).absolute())
+    if run.recipe.is_file():
+        differences = _differences(_identity(run.spec()), _identity(spec))
+        if differences:
+            listed = "\n".join(f"  - {line}" for line in differences)
+            raise RunError(
+                f"run {spec.name!r} exists in {runs_dir} with other settings:\n{listed}\n"
+                "Resuming would mix two runs: set another name (name=...) or undo the changes"
+            )
+    run.path.mkdir(parents=True, exist_ok=True)
+    write_text(run.recipe, to_json(spec))
+    append_jsonl(run.path / "provenance.jsonl", provenance())
+    return run
+
+
+def _identity(spec: FinetuneSpec) -> dict[str, Any]:
+    """The settings that decide the trained weights; the others may change between attempts."""
+    values = spec.model_dump(mode="json")
+    for key in _CHANGEABLE:
+        values.pop(key)
+    for key in _CHANGEABLE_TRAINING:
+        values["training"].pop(key)
+    return values
+
+
+def _differences(before: Any, after: Any, path: str = "") -> list[str]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = [*before, *(key for key in after if key not in before)]
+        return [
+            line
+            for key in keys
+            for line in _differences(before.get(key), after.get(key), f"{path}.{key}" if path else key)
+        ]
+    return [] if before == after else [f"{path}: was {before!r}, now {after!r}"]

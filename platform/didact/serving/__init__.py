@@ -1,0 +1,43 @@
+"""Adapters answering over HTTP: one base in memory, any number of registered versions on it.
+
+    HTTP request -> Gateway (resolve the name) -> ModelReplica -> Engine -> tokens -> HTTP stream
+
+This package itself exports the engine level, which knows neither Ray nor the registry; `serving.app` is the Ray Serve
+application, `serving.deploy` starts it, `serving.predict` and `serving.chat` use the same engine without HTTP.
+
+Example:
+    >>> from didact.models import AdapterHost, base_fingerprint, load_base, load_tokenizer
+    >>> from didact.serving import EmbeddedEngine
+    >>> from didact.spec import ModelSpec
+    >>> spec = ModelSpec()
+    >>> engine = EmbeddedEngine(AdapterHost(load_base(spec), base_fingerprint(spec)), load_tokenizer(spec))
+    >>> engine.close()
+"""
+
+from didact.serving.engine import EmbeddedEngine
+from didact.serving.protocol import (
+    AdapterRef,
+    DeadlineExceeded,
+    Delta,
+    Engine,
+    EngineBusy,
+    EngineStats,
+    GenerationFailed,
+    GenerationRequest,
+    PromptTooLong,
+    Sampling,
+)
+
+__all__ = [
+    "AdapterRef",
+    "DeadlineExceeded",
+    "Delta",
+    "EmbeddedEngine",
+    "Engine",
+    "EngineBusy",
+    "EngineStats",
+    "GenerationFailed",
+    "GenerationRequest",
+    "PromptTooLong",
+    "Sampling",
+]

@@ -1,0 +1,118 @@
+"""Rows of one adapter version that are generated together, with their keys and values in one cache.
+
+Layout: columns are positions in the cache, rows are padded on the left, so the newest token of every row is in the last
+column. `mask` [rows, columns] marks what a row may attend to, and `positions` [rows] is the position of its newest token
+in its own text, so padding never shifts a rotary or learned position. Rows join and leave between any two steps: a
+joining batch is padded to the same number of columns and stacked below.
+"""
+
+import inspect
+from typing import Any
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+from didact.serving.row import Row
+
+
+class Batch:
+    """Rows in generation. The adapter must be in force on `base` during `open` and `step`."""
+
+    def __init__(self, base: PreTrainedModel, rows: list[Row]) -> None:
+        self.rows = rows
+        self.version_id = rows[0].version_id
+        self._base = base
+        self._cache = DynamicCache()
+        self._mask = torch.empty(0)
+        self._positions = torch.empty(0)
+        self._last_only = {"logits_to_keep": 1} if _keeps_logits(base) else {}
+
+    @property
+    def alone(self) -> bool:
+        """Whether no row may join."""
+        return self.rows[0].alone
+
+    def open(self, prefix: Any = None) -> torch.Tensor:
+        """Read the prompts.
+
+        Args:
+            prefix: a cache with trained keys and values of the same number of rows (prefix tuning), or None.
+
+        Returns:
+            float [rows, vocabulary]: logits of each row's next token.
+        """
+        texts = [row.ids for row in self.rows]
+        longest = max(map(len, texts))
+        device = self._base.device
+        ids = torch.tensor([[0] * (longest - len(text)) + text for text in texts], device=device)
+        lengths = torch.tensor([[len(text)] for text in texts], device=device)
+        self._mask = (torch.arange(longest, device=device) >= longest - lengths).long()
+        positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
+        if prefix is not None:
+            self._cache = prefix
+            trained = prefix.get_seq_length()
+            self._mask = torch.cat([self._mask.new_ones(len(texts), trained), self._mask], dim=-1)
+            positions = positions + trained
+        self._positions = positions[:, -1]
+        return self._forward(ids, positions)
+
+    def step(self) -> torch.Tensor:
+        """Read each row's newest token. Returns float [rows, vocabulary], the logits of the next."""
+        newest = torch.tensor([[row.answer[-1]] for row in self.rows], device=self._base.device)
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(self.rows), 1)], dim=-1)
+        self._positions = self._positions + 1
+        return self._forward(newest, self._positions[:, None])
+
+    def keep_unfinished(self) -> None:
+        """Let finished rows go, and with them the padding that only they needed."""
+        kept = [index for index, row in enumerate(self.rows) if not row.done]
+        if len(kept) == len(self.rows):
+            return
+        self.rows = [self.rows[index] for index in kept]
+        if not kept:
+            return
+        chosen = torch.tensor(kept, device=self._mask.device)
+        self._mask, self._positions = self._mask[chosen], self._positions[chosen]
+        surplus = int(self._mask.argmax(dim=-1).min())
+        self._mask = self._mask[:, surplus:]
+        for layer in self._cache.layers:
+            layer.keys = layer.keys[chosen, :, surplus:]
+            layer.values = layer.values[chosen, :, surplus:]
+
+    def join(self, other: "Batch") -> None:
+        """Take over the rows of a batch of the same version; both must have read their prompts."""
+        columns = max(self._mask.shape[-1], other._mask.shape[-1])
+        for batch in (self, other):
+            batch._pad_to(columns)
+        self.rows = self.rows + other.rows
+        self._mask = torch.cat([self._mask, other._mask])
+        self._positions = torch.cat([self._positions, other._positions])
+        for mine, theirs in zip(self._cache.layers, other._cache.layers, strict=True):
+            mine.keys = torch.cat([mine.keys, theirs.keys])
+            mine.values = torch.cat([mine.values, theirs.values])
+
+    def _pad_to(self, columns: int) -> None:
+        missing = columns - self._mask.shape[-1]
+        if missing == 0:
+            return
+        self._mask = torch.nn.functional.pad(self._mask, (missing, 0))
+        for layer in self._cache.layers:
+            layer.keys = torch.nn.functional.pad(layer.keys, (0, 0, missing, 0))
+            layer.values = torch.nn.functional.pad(layer.values, (0, 0, missing, 0))
+
+    def _forward(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            output = self._base(
+                input_ids=ids,
+                attention_mask=self._mask,
+                position_ids=positions,
+                past_key_values=self._cache,
+                use_cache=True,
+                **self._last_only,
+            )
+        return output.logits[:, -1]
+
+
+def _keeps_logits(base: PreTrainedModel) -> bool:
+    """Whether the model can leave out the logits of all but the last position (GPT-2 style models always compute all)."""
+    return "logits_to_keep" in inspect.signature(base.forward).parameters

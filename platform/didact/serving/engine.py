@@ -1,0 +1,315 @@
+"""The embedded engine: continuous batching over a transformers model, on one thread.
+
+    generate() -> waiting rows -> [step thread: admit -> step each batch] -> deltas
+
+Each adapter version in use has one running batch; new rows join it after their prompts were read. The thread gives every
+batch a few steps in turn, so that neither an adapter nor a long answer holds up the others.
+"""
+
+import threading
+from collections import deque
+from collections.abc import AsyncIterator
+from concurrent.futures import Future
+from typing import Any
+
+import torch
+from transformers import Cache, PreTrainedTokenizerBase
+
+from didact.errors import AdapterError
+from didact.logs import get_logger
+from didact.models import AdapterHost
+from didact.serving.adapter_pool import AdapterPool
+from didact.serving.batch import Batch
+from didact.serving.protocol import (
+    AdapterRef,
+    Delta,
+    EngineBusy,
+    EngineStats,
+    GenerationFailed,
+    GenerationRequest,
+    PromptTooLong,
+)
+from didact.serving.row import Row
+
+_log = get_logger(__name__)
+_STEPS_PER_TURN = 4
+"""Tokens per row before the next batch has its turn: putting another adapter in force takes about as long as a step."""
+
+
+class EmbeddedEngine:
+    """An `Engine` over one base model.
+
+    The model is only touched by the step thread. Call `close` when done.
+    """
+
+    def __init__(
+        self,
+        host: AdapterHost,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_adapters: int = 8,
+        max_batch_size: int = 16,
+        max_waiting: int = 128,
+    ) -> None:
+        self._base = host.base
+        self._tokenizer = tokenizer
+        self._pool = AdapterPool(host, max_adapters)
+        self._max_batch_size = max_batch_size
+        self._max_waiting = max_waiting
+        self._waiting: deque[Row] = deque()
+        self._batches: list[Batch] = []
+        self._preloads: deque[tuple[AdapterRef, Future[None]]] = deque()
+        self._prompt_tokens = 0
+        self._generated_tokens = 0
+        self._closing = False
+        self._failure: Exception | None = None
+        self._changed = threading.Condition()
+        """Guards the waiting rows and the flags; notified when the step thread has something to do."""
+        self._thread = threading.Thread(target=self._run, name="generation", daemon=True)
+        self._thread.start()
+
+    @property
+    def context_length(self) -> int:
+        """Positions of the base: prompt and answer together."""
+        return int(getattr(self._base.config.get_text_config(), "max_position_embeddings", 2**20))
+
+    def generate(self, request: GenerationRequest) -> AsyncIterator[Delta]:
+        """See `Engine.generate`. Call on a running event loop."""
+        length = len(request.prompt_ids)
+        if not 0 < length < self.context_length:
+            raise PromptTooLong(
+                f"This model's maximum context length is {self.context_length} tokens, and at least one is needed for "
+                f"the answer; the prompt has {length} tokens."
+            )
+        with self._changed:
+            self._check_working()
+            if len(self._waiting) >= self._max_waiting:
+                raise EngineBusy(f"{len(self._waiting)} requests are waiting already; try again shortly")
+            row = Row(request, self.context_length, self._tokenizer, self._base.device)
+            self._waiting.append(row)
+            self._changed.notify()
+        return row.read(on_close=self.cancel)
+
+    def cancel(self, request_id: str) -> None:
+        """See `Engine.cancel`."""
+        with self._changed:
+            for row in [*self._waiting, *(row for batch in self._batches for row in batch.rows)]:
+                if row.request.request_id == request_id:
+                    row.cancelled = True
+            self._changed.notify()
+
+    def preload(self, adapter: AdapterRef) -> "Future[None]":
+        """Have a version in memory before its first request, unless running requests hold every place.
+
+        The future raises AdapterError when the version cannot be used.
+        """
+        future: Future[None] = Future()
+        with self._changed:
+            self._check_working()
+            self._preloads.append((adapter, future))
+            self._changed.notify()
+        return future
+
+    def stats(self) -> EngineStats:
+        """See `Engine.stats`."""
+        with self._changed:
+            return EngineStats(
+                num_running=sum(not row.done for batch in self._batches for row in batch.rows),
+                num_waiting=len(self._waiting),
+                adapters=self._pool.version_ids,
+                prompt_tokens=self._prompt_tokens,
+                generated_tokens=self._generated_tokens,
+                adapter_loads=self._pool.loads,
+                adapter_evictions=self._pool.evictions,
+            )
+
+    def health(self) -> None:
+        """See `Engine.health`."""
+        with self._changed:
+            self._check_working()
+
+    def close(self) -> None:
+        """Stop the thread; unfinished requests fail."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _check_working(self) -> None:
+        if self._closing or self._failure is not None:
+            raise GenerationFailed(f"the engine has stopped: {self._failure or 'it was closed'}")
+
+    def _run(self) -> None:
+        try:
+            while self._wait_for_work():
+                self._sweep()
+                self._serve_preloads()
+                self._admit()
+                for batch in list(self._batches):
+                    self._take_turn(batch)
+        except Exception as error:
+            _log.exception("the step thread ended")
+            self._failure = error
+        finally:
+            self._fail_all()
+
+    def _wait_for_work(self) -> bool:
+        with self._changed:
+            while not (self._closing or self._waiting or self._batches or self._preloads):
+                self._changed.wait()
+            return not self._closing
+
+    def _sweep(self) -> None:
+        """Let go of rows that nobody waits for or whose time is over."""
+        with self._changed:
+            rows = [*self._waiting, *(row for batch in self._batches for row in batch.rows)]
+            for row in rows:
+                row.done = row.done or row.cancelled
+                row.expire()
+            self._waiting = deque(row for row in self._waiting if not row.done)
+        for batch in self._batches:
+            batch.keep_unfinished()
+        self._forget_empty()
+
+    def _serve_preloads(self) -> None:
+        while self._preloads:
+            adapter, future = self._preloads.popleft()
+            try:
+                if self._pool.can_take(adapter.version_id, self._pinned()):
+                    self._pool.ensure(adapter, self._pinned())
+            except AdapterError as error:
+                future.set_exception(error)
+            else:
+                future.set_result(None)
+
+    def _admit(self) -> None:
+        """Start waiting rows while there is room; rows of the oldest row's version come along with it."""
+        while rows := self._next_rows():
+            self._start(rows)
+
+    def _next_rows(self) -> list[Row]:
+        room = self._max_batch_size - sum(len(batch.rows) for batch in self._batches)
+        with self._changed:
+            # The oldest row holds the line when running versions hold all adapter places: if newer rows could still
+            # join those, a place might never become free.
+            if room <= 0 or not self._waiting or not self._pool.can_take(self._waiting[0].version_id, self._pinned()):
+                return []
+            first = self._waiting[0]
+            alike = [row for row in self._waiting if row.version_id == first.version_id and not row.alone]
+            rows = [first] if first.alone else alike[:room]
+            self._waiting = deque(row for row in self._waiting if row not in rows)
+            return rows
+
+    def _put_back(self, rows: list[Row]) -> None:
+        with self._changed:
+            self._waiting.extendleft(reversed(rows))
+
+    def _pinned(self) -> set[str | None]:
+        return {batch.version_id for batch in self._batches}
+
+    def _start(self, rows: list[Row]) -> None:
+        """Load the rows' adapter, read their prompts, and let them join the running batch of their version."""
+        try:
+            if rows[0].request.adapter is not None:
+                self._pool.ensure(rows[0].request.adapter, self._pinned())
+            with self._pool.active(rows[0].version_id) as model:
+                rows = _with_room(rows, _num_trained(model))
+                if not rows:
+                    return
+                batch = Batch(self._base, rows)
+                logits = batch.open(_trained_prefix(model, len(rows)))
+        except AdapterError as error:
+            for row in rows:
+                row.fail(error)
+            return
+        except Exception as error:  # noqa: BLE001 - whatever one request broke, the others go on
+            self._isolate(rows, error)
+            return
+        with self._changed:
+            self._prompt_tokens += sum(len(row.request.prompt_ids) for row in rows)
+        self._advance(batch, logits)
+        self._place(batch)
+
+    def _place(self, batch: Batch) -> None:
+        if not batch.rows:
+            return
+        running = next((each for each in self._batches if each.version_id == batch.version_id and not each.alone), None)
+        with self._changed:
+            if running is None or batch.alone:
+                self._batches.append(batch)
+            else:
+                running.join(batch)
+
+    def _take_turn(self, batch: Batch) -> None:
+        try:
+            with self._pool.active(batch.version_id):
+                for _ in range(_STEPS_PER_TURN):
+                    self._advance(batch, batch.step())
+                    if not batch.rows:
+                        break
+        except Exception as error:  # noqa: BLE001 - whatever one request broke, the others go on
+            rows, batch.rows = batch.rows, []
+            self._isolate(rows, error)
+        self._forget_empty()
+
+    def _advance(self, batch: Batch, logits: torch.Tensor) -> None:
+        finite = torch.isfinite(logits).all(dim=-1).tolist()
+        for row, row_logits, good in zip(batch.rows, logits, finite, strict=True):
+            if good:
+                row.advance(row_logits)
+            else:
+                row.fail(GenerationFailed("the model computed values that are not finite for this request"))
+        with self._changed:
+            self._generated_tokens += sum(finite)
+        batch.keep_unfinished()
+
+    def _isolate(self, rows: list[Row], error: Exception) -> None:
+        """One row of a failed batch may have caused it: try each by itself, so that only the guilty one fails."""
+        _log.warning("a batch of %d failed: %s: %s", len(rows), type(error).__name__, error)
+        if len(rows) == 1:
+            rows[0].fail(GenerationFailed(f"the model could not compute this request ({type(error).__name__})"))
+            return
+        for row in rows:
+            row.alone = True
+        self._put_back([row for row in rows if not row.done])
+
+    def _forget_empty(self) -> None:
+        with self._changed:
+            self._batches = [batch for batch in self._batches if batch.rows]
+
+    def _fail_all(self) -> None:
+        with self._changed:
+            rows = [*self._waiting, *(row for batch in self._batches for row in batch.rows)]
+            futures = [future for _, future in self._preloads]
+            self._waiting.clear()
+            self._preloads.clear()
+            self._batches = []
+        stopped = GenerationFailed("the engine stopped before the answer was finished")
+        for row in rows:
+            if not row.done:
+                row.fail(stopped)
+        for future in futures:
+            future.set_exception(stopped)
+
+
+def _num_trained(model: Any) -> int:
+    """Positions that the active adapter puts before every prompt."""
+    config = getattr(model, "active_peft_config", None)
+    return config.num_virtual_tokens if config is not None and config.is_prompt_learning else 0
+
+
+def _with_room(rows: list[Row], num_trained: int) -> list[Row]:
+    """The rows whose context has room for an answer beside the trained positions; the others fail."""
+    for row in rows:
+        row.reserve(num_trained)
+    return [row for row in rows if not row.done]
+
+
+def _trained_prefix(model: Any, num_rows: int) -> Cache | None:
+    if _num_trained(model) == 0:
+        return None
+    with torch.inference_mode():
+        prefix = model.get_prompt(num_rows)
+    if not isinstance(prefix, Cache):
+        raise AdapterError("only prefix tuning and weight adapters can be served; this one trains input embeddings")
+    return prefix

@@ -1,0 +1,133 @@
+"""What crosses between the API, a replica and a generation engine.
+
+Aliases are resolved before an engine sees a request: it only knows immutable adapter versions, so nothing it caches by
+version can ever go stale.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from didact.errors import DidactError
+
+FinishReason = Literal["stop", "length"]
+
+
+class EngineBusy(DidactError, RuntimeError):
+    """The waiting queue is full; the caller should come again."""
+
+
+class PromptTooLong(DidactError, ValueError):
+    """The prompt leaves no room for an answer in the model's context."""
+
+
+class DeadlineExceeded(DidactError, TimeoutError):
+    """The request was not finished in its time."""
+
+
+class GenerationFailed(DidactError, RuntimeError):
+    """The model could not compute an answer to this request; other requests go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterRef:
+    """One immutable adapter version on local disk."""
+
+    version_id: str
+    """Name, version and content, such as `demo:3#1f0c5a9be2d4`: another content has another id."""
+    folder: Path
+    """The adapter's files, complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen."""
+
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    """Smallest set of tokens whose probabilities reach this sum (Holtzman et al., 2020)."""
+    top_k: int = 0
+    """Only the k most likely tokens; 0 for all."""
+    presence_penalty: float = 0.0
+    """Taken from the logit of every token that the answer already holds."""
+    frequency_penalty: float = 0.0
+    """Taken once per occurrence in the answer."""
+    seed: int | None = None
+    """Same seed, same answer; None draws a fresh seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One answer to generate."""
+
+    request_id: str
+    prompt_ids: tuple[int, ...]
+    adapter: AdapterRef | None
+    """None is the base."""
+    max_new_tokens: int
+    sampling: Sampling = field(default_factory=Sampling)
+    stop: tuple[str, ...] = ()
+    """The answer ends before the first of these texts."""
+    stop_token_ids: tuple[int, ...] = ()
+    """The answer ends before the first of these tokens."""
+    deadline: float | None = None
+    """On the clock of `time.monotonic` of the engine's process; None for no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """The next piece of an answer."""
+
+    text: str
+    """Complete characters, ready to show; empty while a character or a possible stop text is unfinished."""
+    token_ids: tuple[int, ...]
+    """Tokens generated for this piece, the stop token included."""
+    finish_reason: FinishReason | None = None
+    """Set on the last piece: `stop`, or `length` when `max_new_tokens` or the context is used up."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """A moment of an engine."""
+
+    num_running: int
+    num_waiting: int
+    adapters: tuple[str, ...]
+    """Version ids in memory, least recently used first."""
+    prompt_tokens: int
+    """Prompt tokens computed since the start."""
+    generated_tokens: int
+    """Tokens generated since the start."""
+    adapter_loads: int
+    adapter_evictions: int
+
+
+class Engine(Protocol):
+    """Generates answers from one base and any number of adapter versions."""
+
+    def generate(self, request: GenerationRequest) -> AsyncIterator[Delta]:
+        """Queue the request at once and iterate over its answer. Closing the iterator cancels the request.
+
+        Raises:
+            EngineBusy, PromptTooLong: at the call.
+            AdapterError, DeadlineExceeded, GenerationFailed: while iterating.
+        """
+        ...
+
+    def cancel(self, request_id: str) -> None:
+        """Stop a request; unknown and finished ones are ignored."""
+        ...
+
+    def stats(self) -> EngineStats:
+        """What the engine does now."""
+        ...
+
+    def health(self) -> None:
+        """Return when the engine works.
+
+        Raises:
+            GenerationFailed: the engine can no longer generate; replace it.
+        """
+        ...

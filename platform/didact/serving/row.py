@@ -1,0 +1,104 @@
+"""One request on its way through the engine."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from didact.serving.protocol import DeadlineExceeded, Delta, FinishReason, GenerationRequest, PromptTooLong
+from didact.serving.sampling import Sampler
+from didact.serving.text_stream import TextStream
+
+
+class Row:
+    """A request, the answer so far, and the stream that its caller reads.
+
+    All that is needed to go on lies here and nothing of it in a batch, so a row can leave one batch and continue in
+    another with the same answer.
+    """
+
+    def __init__(
+        self, request: GenerationRequest, context_length: int, tokenizer: PreTrainedTokenizerBase, device: torch.device
+    ) -> None:
+        self.request = request
+        self.answer: list[int] = []
+        self.alone = False
+        """Shares a batch with no other row: set after the row was part of a batch that failed."""
+        self.done = False
+        self.cancelled = False
+        self._context_length = context_length
+        self._room = min(request.max_new_tokens, context_length - len(request.prompt_ids))
+        self._sampler = Sampler(request.sampling, device)
+        self._text = TextStream(tokenizer, request.stop)
+        self._queue: asyncio.Queue[Delta | Exception] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def version_id(self) -> str | None:
+        """The adapter version, None for the base."""
+        return self.request.adapter.version_id if self.request.adapter else None
+
+    @property
+    def ids(self) -> list[int]:
+        """Prompt and answer so far: what a new batch has to read."""
+        return [*self.request.prompt_ids, *self.answer]
+
+    def reserve(self, num_trained: int) -> None:
+        """Leave `num_trained` positions of the context to the adapter; the row fails when nothing is left."""
+        left = self._context_length - num_trained - len(self.request.prompt_ids)
+        self._room = min(self.request.max_new_tokens, left)
+        if left <= 0:
+            self.fail(
+                PromptTooLong(
+                    f"This model's maximum context length is {self._context_length} tokens, of which the adapter takes "
+                    f"{num_trained}; the prompt has {len(self.request.prompt_ids)} tokens."
+                )
+            )
+
+    def advance(self, logits: torch.Tensor) -> None:
+        """Choose the next token from float [vocabulary] and hand its text on."""
+        token = self._sampler.draw(logits, self.answer)
+        self.answer.append(token)
+        if token in self.request.stop_token_ids:
+            return self._finish(self._text.finish(), token, "stop")
+        text = self._text.push(token)
+        if self._text.stopped:
+            return self._finish(text, token, "stop")
+        if len(self.answer) >= self._room:
+            text += self._text.finish()
+            return self._finish(text, token, "stop" if self._text.stopped else "length")
+        return self._send(Delta(text, (token,)))
+
+    def fail(self, error: Exception) -> None:
+        """End the answer with an error."""
+        self.done = True
+        self._send(error)
+
+    def expire(self) -> None:
+        """Fail the row when its deadline has passed."""
+        deadline = self.request.deadline
+        if not self.done and deadline is not None and time.monotonic() > deadline:
+            self.fail(DeadlineExceeded(f"not finished in time; {len(self.answer)} tokens were generated"))
+
+    async def read(self, on_close: Callable[[str], None]) -> AsyncIterator[Delta]:
+        """The answer, piece by piece; `on_close` is called with the request's id however the reading ends."""
+        try:
+            while True:
+                item = await self._queue.get()
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+                if item.finish_reason:
+                    return
+        finally:
+            on_close(self.request.request_id)
+
+    def _finish(self, text: str, token: int, reason: FinishReason) -> None:
+        self.done = True
+        self._send(Delta(text, (token,), reason))
+
+    def _send(self, item: Delta | Exception) -> None:
+        if not self._loop.is_closed():  # a caller may be gone with its event loop; its row is cancelled soon
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, item)

@@ -1,0 +1,52 @@
+"""Logits -> next token."""
+
+import torch
+
+from didact.serving.protocol import Sampling
+
+
+class Sampler:
+    """Draws one request's tokens. Each request has its own random stream, so its neighbours never change its answer."""
+
+    def __init__(self, sampling: Sampling, device: torch.device) -> None:
+        self.sampling = sampling
+        self._random = torch.Generator(device=device)
+        if sampling.seed is None:
+            self._random.seed()
+        else:
+            self._random.manual_seed(sampling.seed)
+
+    def draw(self, logits: torch.Tensor, answer: list[int]) -> int:
+        """The next token.
+
+        Args:
+            logits: float [vocabulary].
+            answer: the tokens generated so far, for the penalties.
+        """
+        logits = self._penalised(logits.float(), answer)
+        if self.sampling.temperature == 0:
+            return int(logits.argmax())
+        logits = logits / self.sampling.temperature
+        if 0 < self.sampling.top_k < logits.numel():
+            least = logits.topk(self.sampling.top_k).values[-1]
+            logits = logits.masked_fill(logits < least, -torch.inf)
+        probabilities = logits.softmax(-1)
+        if self.sampling.top_p < 1:
+            probabilities = _nucleus(probabilities, self.sampling.top_p)
+        return int(torch.multinomial(probabilities, 1, generator=self._random))
+
+    def _penalised(self, logits: torch.Tensor, answer: list[int]) -> torch.Tensor:
+        presence, frequency = self.sampling.presence_penalty, self.sampling.frequency_penalty
+        if not answer or (presence == 0 and frequency == 0):
+            return logits
+        tokens, counts = torch.tensor(answer, device=logits.device).unique(return_counts=True)
+        penalised = logits.clone()
+        penalised[tokens] -= presence + frequency * counts
+        return penalised
+
+
+def _nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Zero all but the smallest set of tokens whose sum reaches `top_p`; the most likely token always stays."""
+    ordered, order = probabilities.sort(descending=True)
+    outside = ordered.cumsum(-1) - ordered >= top_p
+    return probabilities.scatter(-1, order, ordered.masked_fill(outside, 0.0))

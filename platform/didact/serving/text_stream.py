@@ -1,0 +1,68 @@
+"""Tokens -> text that can be shown at once."""
+
+from transformers import PreTrainedTokenizerBase
+
+_UNFINISHED = "\ufffd"
+_LONGEST_WAIT = 16
+"""Tokens to wait for a character's end. One needs at most four; more means the bytes are no text at all."""
+
+
+class TextStream:
+    """Turns one answer's tokens into text as they come.
+
+    Two things are held back: bytes that do not yet make a whole character, and text that may be the beginning of a stop
+    text. Each step decodes only the tokens since the last shown text, so a long answer costs no more per token.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: tuple[str, ...] = ()) -> None:
+        self._tokenizer = tokenizer
+        self._stop = stop
+        self._ids: list[int] = []
+        self._context = 0
+        """First token of the decoding window: tokenizers such as SentencePiece need the token before to place blanks."""
+        self._shown = 0
+        """Tokens whose text has left the window."""
+        self._held = ""
+        self.stopped = False
+        """A stop text was met."""
+
+    def push(self, token: int) -> str:
+        """Add a token; returns the text that may be shown now, which is often empty."""
+        self._ids.append(token)
+        return self._release(self._decode_new(last=False), last=False)
+
+    def finish(self) -> str:
+        """All that is still held back, once no more tokens come."""
+        return self._release(self._decode_new(last=True), last=True)
+
+    def _decode_new(self, last: bool) -> str:
+        before = self._decode(self._ids[self._context : self._shown])
+        now = self._decode(self._ids[self._context :])
+        waiting = len(self._ids) - self._shown < _LONGEST_WAIT and not last
+        if len(now) <= len(before) or (now.endswith(_UNFINISHED) and waiting):
+            return ""
+        self._context, self._shown = self._shown, len(self._ids)
+        return now[len(before) :]
+
+    def _decode(self, ids: list[int]) -> str:
+        return self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def _release(self, new: str, last: bool) -> str:
+        if self.stopped:
+            return ""
+        text = self._held + new
+        found = [position for position in (text.find(stop) for stop in self._stop) if position >= 0]
+        if found:
+            self.stopped, self._held = True, ""
+            return text[: min(found)]
+        keep = 0 if last else self._possible_stop(text)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+    def _possible_stop(self, text: str) -> int:
+        """Length of the longest ending of `text` that begins a stop text."""
+        longest = max((len(stop) for stop in self._stop), default=1) - 1
+        for length in range(min(longest, len(text)), 0, -1):
+            if any(stop.startswith(text[-length:]) for stop in self._stop):
+                return length
+        return 0

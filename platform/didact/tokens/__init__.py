@@ -1,0 +1,48 @@
+"""Conversations as tokens: what the model reads, and which of it is learned.
+
+    Dataset -> TemplateContract -> encode -> Sample -> TokenTable (cached) -> StepLoader -> StepBatches
+
+Example:
+    >>> from didact.tokens import Sample, pack
+    >>> import numpy as np
+    >>> batch = pack([Sample(np.array([5, 6, 7], np.int32), np.array([False, False, True]))])
+    >>> batch.targets.tolist(), batch.num_supervised
+    ([[-100, 7, -100]], 1)
+"""
+
+from didact.tokens.batches import NO_TARGET, pack, pad, supervised_positions
+from didact.tokens.cache import cache_key, prepare
+from didact.tokens.encode import Encoded, Rejection, encode, encode_all
+from didact.tokens.loader import StepLoader, deal
+from didact.tokens.prepared import PreparedMixture, prepare_mixture
+from didact.tokens.preview import preview
+from didact.tokens.table import TokenStats, TokenTable, open_table
+from didact.tokens.template import CONTRACT_FILE, TemplateContract, tokenizer_digest
+from didact.tokens.types import Batch, Sample, StepBatches
+
+__all__ = [
+    "CONTRACT_FILE",
+    "NO_TARGET",
+    "Batch",
+    "Encoded",
+    "PreparedMixture",
+    "Rejection",
+    "Sample",
+    "StepBatches",
+    "StepLoader",
+    "TemplateContract",
+    "TokenStats",
+    "TokenTable",
+    "cache_key",
+    "deal",
+    "encode",
+    "encode_all",
+    "open_table",
+    "pack",
+    "pad",
+    "prepare",
+    "prepare_mixture",
+    "preview",
+    "supervised_positions",
+    "tokenizer_digest",
+]

@@ -1,0 +1,66 @@
+"""Samples -> tensors: packed into one row, or padded one a row. Both count and predict the same targets."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from didact.tokens.types import Batch, Sample
+
+NO_TARGET = -100
+"""The target that cross-entropy passes over."""
+
+
+def pack(samples: Sequence[Sample]) -> Batch:
+    """All samples in one row `[1, sum of lengths]`; positions restart at each, so attention keeps them apart.
+
+    Without an attention mask and with `use_cache=False`, transformers finds the borders where `position_ids` restart.
+    """
+    ids = np.concatenate([sample.ids for sample in samples]).astype(np.int64)
+    positions = np.concatenate([np.arange(len(sample.ids), dtype=np.int64) for sample in samples])
+    targets = np.concatenate([_targets(sample) for sample in samples])
+    return Batch(
+        input_ids=torch.from_numpy(ids)[None],
+        position_ids=torch.from_numpy(positions)[None],
+        attention_mask=None,
+        targets=torch.from_numpy(targets)[None],
+        num_tokens=len(ids),
+        num_supervised=int((targets != NO_TARGET).sum()),
+    )
+
+
+def pad(samples: Sequence[Sample], pad_id: int) -> Batch:
+    """One sample a row `[samples, longest]`, filled up on the right with `pad_id`: the plain twin of `pack`."""
+    shape = (len(samples), max(len(sample.ids) for sample in samples))
+    ids = np.full(shape, pad_id, dtype=np.int64)
+    attention = np.zeros(shape, dtype=np.int64)
+    targets = np.full(shape, NO_TARGET, dtype=np.int64)
+    for row, sample in enumerate(samples):
+        length = len(sample.ids)
+        ids[row, :length] = sample.ids
+        attention[row, :length] = 1
+        targets[row, :length] = _targets(sample)
+    positions = np.broadcast_to(np.arange(shape[1], dtype=np.int64), shape).copy()
+    return Batch(
+        input_ids=torch.from_numpy(ids),
+        position_ids=torch.from_numpy(positions),
+        attention_mask=torch.from_numpy(attention),
+        targets=torch.from_numpy(targets),
+        num_tokens=int(attention.sum()),
+        num_supervised=int((targets != NO_TARGET).sum()),
+    )
+
+
+def supervised_positions(batch: Batch) -> torch.Tensor:
+    """int64 [kept]: columns in which any row has a target.
+
+    As `logits_to_keep` they spare the vocabulary projection of all others; `batch.targets[:, kept]` are their targets.
+    """
+    return (batch.targets != NO_TARGET).any(dim=0).nonzero().squeeze(1)
+
+
+def _targets(sample: Sample) -> np.ndarray:
+    """int64 [length]: at each position the next token where that one is learned; the last position has none."""
+    targets = np.full(len(sample.ids), NO_TARGET, dtype=np.int64)
+    targets[:-1] = np.where(sample.mask[1:], sample.ids[1:], NO_TARGET)
+    return targets

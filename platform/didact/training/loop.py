@@ -1,0 +1,153 @@
+"""The training loop, on one worker, from top to bottom. It knows nothing of Ray, MLflow or terminals."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from didact.errors import TrainingDiverged
+from didact.spec import TrainingSpec
+from didact.tokens import StepBatches, StepLoader
+from didact.training.callbacks import Callback, StepReport
+from didact.training.checkpoints import CheckpointStore
+from didact.training.objective import Objective
+from didact.training.schedule import learning_rate
+from didact.training.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """How a finished loop ended."""
+
+    steps: int
+    """Optimizer steps of the whole run, resumed ones included."""
+    loss: float | None
+    """Loss of the last step; None when there was nothing left to do."""
+    tokens: int
+    """Real tokens seen by this attempt, over all workers."""
+    seconds: float
+    """Wall time of this attempt's steps."""
+
+
+def train(
+    model: torch.nn.Module,
+    loader: StepLoader,
+    spec: TrainingSpec,
+    *,
+    num_steps: int,
+    compute_dtype: torch.dtype,
+    checkpoints: CheckpointStore,
+    callbacks: Sequence[Callback] = (),
+    evaluate: Callable[[torch.nn.Module], dict[str, float]] | None = None,
+    world: World | None = None,
+) -> TrainResult:
+    """Train `model` until `num_steps`, continuing from the newest checkpoint.
+
+    Every worker calls this with the same arguments; they stay in step by one sum of gradients per optimizer step.
+
+    Args:
+        model: with the parameters to train requiring gradients, equal on all workers.
+        loader: gives each step's batches as a pure function of (step, rank, world size).
+        spec: optimizer and schedule.
+        num_steps: optimizer steps of the whole run.
+        compute_dtype: of the matrix products; below float32 the loop computes under autocast.
+        checkpoints: where states are kept; worker 0 writes.
+        callbacks: told of every step; their `close` always runs.
+        evaluate: called every `spec.evaluate_every` steps and at the end, on every worker; its metrics are reported.
+        world: default: the initialised process group.
+
+    Raises:
+        TrainingDiverged: loss or gradient became NaN or infinite; the weights still are those of the step before.
+    """
+    world = world or World.current()
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    optimizer = torch.optim.AdamW(
+        parameters.values(), lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True
+    )
+    stepper = _Stepper(model, list(parameters.values()), optimizer, Objective(model, compute_dtype), spec, world)
+    start = _resume(checkpoints, parameters, optimizer, world)
+    began, tokens, loss = time.monotonic(), 0, None
+    try:
+        for callback in callbacks:
+            callback.on_start(start, num_steps)
+        for step in range(start, num_steps):
+            done, last = step + 1, step + 1 == num_steps
+            batches = loader.step(step, world.rank, world.size)
+            metrics = stepper.step(step, batches, learning_rate(step, num_steps, spec))
+            loss, tokens = metrics["train/loss"], tokens + batches.num_tokens
+            if evaluate and spec.evaluate_every and (done % spec.evaluate_every == 0 or last):
+                metrics |= evaluate(model)
+            checkpointed = done % spec.checkpoint_every == 0 or last
+            if checkpointed and world.rank == 0:
+                checkpoints.save(done, parameters, optimizer)
+            for callback in callbacks:
+                callback.on_step(StepReport(done, num_steps, metrics, batches.sample_ids, checkpointed))
+    finally:
+        for callback in callbacks:
+            callback.close()
+    return TrainResult(num_steps, loss, tokens, time.monotonic() - began)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stepper:
+    """One optimizer step: accumulate this worker's micro-batches, sum over workers, check, update."""
+
+    model: torch.nn.Module
+    trained: list[torch.nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    objective: Objective
+    spec: TrainingSpec
+    world: World
+
+    def step(self, step: int, batches: StepBatches, rate: float) -> dict[str, float]:
+        began = time.monotonic()
+        self.model.train()
+        torch.manual_seed(_step_seed(self.spec.seed, step, self.world.rank))
+        loss = torch.zeros((), device=self.trained[0].device)
+        for batch in batches.micro_batches:
+            part = self.objective.summed_loss(batch) / batches.num_supervised
+            part.backward()
+            loss += part.detach()
+        loss_value = self.world.sum_gradients(self.trained, loss).item()
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.spec.max_grad_norm).item()
+        if not (math.isfinite(loss_value) and math.isfinite(norm)):
+            raise TrainingDiverged(_divergence(step, loss_value, norm, batches.sample_ids))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return {
+            "train/loss": loss_value,
+            "train/grad_norm": norm,
+            "train/learning_rate": rate,
+            "train/tokens_per_second": batches.num_tokens / (time.monotonic() - began),
+        }
+
+
+def _resume(
+    checkpoints: CheckpointStore,
+    parameters: dict[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    world: World,
+) -> int:
+    """Load the newest checkpoint on every worker; worker 0 chooses. Returns the number of steps already done."""
+    found = checkpoints.newest() if world.rank == 0 else None
+    step = world.agree(found.step if found else 0)
+    if step:
+        checkpoints.load(step, parameters, optimizer)
+    return step
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    """Dropout's randomness is a pure function of these three, so a resumed run draws what the unbroken one would."""
+    return (seed * 1_000_003 + step) * 65_537 + rank
+
+
+def _divergence(step: int, loss: float, norm: float, sample_ids: tuple[str, ...]) -> str:
+    shown = ", ".join(sample_ids[:8]) + (" ..." if len(sample_ids) > 8 else "")
+    return (
+        f"step {step + 1} has loss {loss} and gradient norm {norm}; training stopped before changing the weights. "
+        f"Samples of the step: {shown}. The last checkpoint is finite: lower training.learning_rate, or look at these rows"
+    )

@@ -1,0 +1,59 @@
+"""The loss: summed cross-entropy over supervised positions, projecting only those onto the vocabulary."""
+
+import contextlib
+import inspect
+
+import torch
+from torch.nn import functional
+
+from didact.tokens import Batch
+
+
+class Objective:
+    """Computes the summed loss of a batch with one model.
+
+    The mean is taken over the *global* batch by the caller, so accumulation, packing, padding and the number of workers
+    do not change the loss.
+    """
+
+    def __init__(self, model: torch.nn.Module, compute_dtype: torch.dtype) -> None:
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._model = model
+        self._device = next(model.parameters()).device
+        self._selects_positions = "logits_to_keep" in inspect.signature(base.forward).parameters
+        self._compute_dtype = compute_dtype
+
+    def summed_loss(self, batch: Batch) -> torch.Tensor:
+        """Sum of the cross-entropy over the batch's targets, float32 scalar with gradient."""
+        with self._autocast():
+            if batch.attention_mask is None and self._selects_positions:
+                logits, targets = self._packed(batch)
+            else:
+                logits, targets = self._all_positions(batch)
+        return functional.cross_entropy(logits.float(), targets, ignore_index=-100, reduction="sum")
+
+    def _packed(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits [num_supervised, vocabulary] of a packed row's supervised positions, and their targets."""
+        targets = batch.targets[0]
+        positions = torch.nonzero(targets != -100).squeeze(1)
+        output = self._model(
+            input_ids=batch.input_ids.to(self._device),
+            position_ids=batch.position_ids.to(self._device),
+            use_cache=False,
+            logits_to_keep=positions.to(self._device),
+        )
+        return output.logits[0], targets[positions].to(self._device)
+
+    def _all_positions(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits of every position, flattened: padded rows, and architectures that cannot select positions."""
+        if batch.attention_mask is None:
+            extra = {"position_ids": batch.position_ids.to(self._device)}
+        else:
+            extra = {"attention_mask": batch.attention_mask.to(self._device)}
+        output = self._model(input_ids=batch.input_ids.to(self._device), use_cache=False, **extra)
+        return output.logits.flatten(0, 1), batch.targets.flatten().to(self._device)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        if self._compute_dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self._device.type, dtype=self._compute_dtype)

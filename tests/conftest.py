@@ -1,0 +1,34 @@
+"""Paths and environment for all tests: no network, one thread, caches in a temporary folder."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+for entry in (str(ROOT), str(ROOT / "platform")):
+    if entry not in sys.path:
+        sys.path.insert(0, entry)
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def shared_data() -> Path:
+    """The folder of real sample data beside the repository; skips the test where it is absent."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"real sample data is not at {folder}")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Caches and runs of a test never touch the user's."""
+    base = tmp_path_factory.getbasetemp()
+    monkeypatch.setenv("DIDACT_CACHE", str(base / "cache"))
+    monkeypatch.setenv("DIDACT_RUNS", str(base / "runs"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -1,0 +1,60 @@
+"""Checking a recipe and asking for help are instant, because no heavy library is loaded for them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = {"torch", "ray", "mlflow", "transformers", "peft", "datasets", "reasoning_gym", "bitsandbytes"}
+
+
+def heavy_after(code: str) -> set[str]:
+    """The heavy libraries that a fresh interpreter has loaded after running `code` in the repository's root."""
+    report = "import json as _json, sys as _sys\nprint('\\n' + _json.dumps(sorted(_sys.modules)))"
+    command = [sys.executable, "-c", f"import sys\nsys.path.insert(0, 'platform')\n{code}\n{report}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return HEAVY & set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_a_heavy_import_would_be_seen() -> None:
+    assert heavy_after("import sys, types\nsys.modules['torch'] = types.ModuleType('torch')") == {"torch"}
+
+
+def test_spec_and_every_recipe_load_light() -> None:
+    code = """
+from pathlib import Path
+from didact.spec import FinetuneSpec, json_schema, load_spec
+recipes = sorted(Path("jobs/recipes").glob("*.yaml"))
+assert recipes
+for recipe in recipes:
+    load_spec(FinetuneSpec, recipe)
+json_schema(FinetuneSpec)
+"""
+    assert heavy_after(code) == set()
+
+
+def test_types_of_the_borders_load_light() -> None:
+    assert heavy_after("import didact.errors, didact.env, didact.files, didact.logs, didact") == set()
+
+
+def test_help_of_the_program_and_of_every_verb_loads_light() -> None:
+    code = """
+import typer.main
+from click.testing import CliRunner
+from didact.cli import app
+command = typer.main.get_command(app)
+for arguments in [["--help"], *([verb, "--help"] for verb in command.commands)]:
+    result = CliRunner().invoke(command, arguments)
+    assert result.exit_code == 0, (arguments, result.output)
+"""
+    assert heavy_after(code) == set()
+
+
+def test_help_as_the_user_calls_it() -> None:
+    command = [sys.executable, "-m", "didact.cli", "--help"]
+    path = {"PYTHONPATH": str(ROOT / "platform"), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, cwd=ROOT, env=path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "train" in done.stdout

@@ -1,0 +1,84 @@
+"""What the README and the docs name exists: commands, files, links."""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import click
+import pytest
+import typer.main
+
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
+PAGES = sorted({README, ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")})
+CODE = re.compile(r"```[^\n]*\n(.*?)```|`([^`\n]+)`", re.DOTALL)
+COMMAND = re.compile(r"(?:^|[\s;&|(/])didact ((?:[a-z][a-z-]*\s?)+)")
+FILE = re.compile(r"(?<![\w/.-])(?:jobs|serve|tune_spaces|benchmarks|docs|tests)/[\w./*-]*[\w*]")
+TARGET = re.compile(r"(?:^|[\s;&|(])make ([a-z]+)")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def code_of(text: str) -> str:
+    """Fenced blocks and inline code, one a line."""
+    return "\n".join(block or inline for block, inline in CODE.findall(text))
+
+
+@cache
+def program() -> click.Group:
+    from didact.cli import app
+
+    return typer.main.get_command(app)
+
+
+def unknown_verbs(code: str) -> Iterator[str]:
+    """`didact VERB` (and `didact GROUP VERB`) that the program does not have."""
+    for words in COMMAND.findall(code):
+        verb, *rest = words.split()
+        command = program().commands.get(verb)
+        if command is None:
+            yield verb
+        elif isinstance(command, click.Group) and rest and rest[0] not in command.commands:
+            yield f"{verb} {rest[0]}"
+
+
+def missing_files(code: str) -> list[str]:
+    return [path for path in FILE.findall(code) if not any(ROOT.glob(path))]
+
+
+def test_readme_shows_the_two_commands() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert "make demo" in text
+    assert "make test" in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_exist(page: Path) -> None:
+    assert list(unknown_verbs(code_of(page.read_text(encoding="utf-8")))) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_make_targets_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(TARGET.findall(code_of(page.read_text(encoding="utf-8")))) <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_files_exist(page: Path) -> None:
+    assert missing_files(code_of(page.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_relative_links_resolve(page: Path) -> None:
+    links = [link for link in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in link and link[0] != "#"]
+    assert [link for link in links if not (page.parent / link.split("#")[0]).exists()] == []
+
+
+def test_wrong_names_would_be_found() -> None:
+    page = "Run `didact fly jobs/recipes/demo.yaml`, then\n```bash\n.venv/bin/didact plan jobs/recipes/none.yaml\n```\n"
+    assert list(unknown_verbs(code_of(page))) == ["fly"]
+    assert missing_files(code_of(page)) == ["jobs/recipes/none.yaml"]

@@ -1,0 +1,116 @@
+"""Every YAML in the repository loads with the schema it is written for."""
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray.serve.schema import ServeDeploySchema
+
+from didact.spec import (
+    EvaluateSpec,
+    FinetuneSpec,
+    ServeSpec,
+    SweepSpec,
+    load_spec,
+    read_mapping,
+    set_dotted,
+    validate,
+)
+from didact.spec.sweep import Choice, Grid, LogUniform, RandInt, Simplex, Uniform
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = sorted((ROOT / "jobs").rglob("*.y*ml"))
+SPACES = sorted((ROOT / "tune_spaces").rglob("*.y*ml"))
+SERVE_FILES = sorted((ROOT / "serve").rglob("*.y*ml"))
+
+
+def name_of(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+def recipe_of(sweep: SweepSpec, file: Path) -> Path:
+    """The recipe a search names, relative to the search file or to the root."""
+    (found,) = {path.resolve() for path in (file.parent / sweep.recipe, ROOT / sweep.recipe) if path.is_file()}
+    return found
+
+
+def values_of(distribution: Any) -> Iterator[Any]:
+    """The outermost values a distribution can draw."""
+    match distribution:
+        case Choice(choice=values) | Grid(grid=values):
+            yield from values
+        case Uniform(uniform=bounds) | LogUniform(loguniform=bounds) | RandInt(randint=bounds):
+            yield from bounds
+        case _:
+            raise AssertionError(f"no values known for {distribution!r}")
+
+
+def test_there_is_something_to_check() -> None:
+    assert RECIPES
+    assert SPACES
+    assert SERVE_FILES
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=name_of)
+def test_recipe_loads(file: Path) -> None:
+    values = read_mapping(file)
+    stand_alone_evaluation = "evaluation" in values and not {"training", "data"} & set(values)
+    load_spec(EvaluateSpec if stand_alone_evaluation else FinetuneSpec, file)
+
+
+def test_recipes_have_names_of_their_own() -> None:
+    names = [name for file in RECIPES if (name := read_mapping(file).get("name"))]
+    assert sorted(names) == sorted(set(names)), "the same name would resume another recipe's run"
+
+
+@pytest.mark.parametrize("file", SPACES, ids=name_of)
+def test_search_fits_its_recipe(file: Path) -> None:
+    sweep = load_spec(SweepSpec, file)
+    recipe = recipe_of(sweep, file)
+    fixed = list(sweep.overrides.items())
+    for path, distribution in sweep.space.items():
+        if isinstance(distribution, Simplex):
+            sources = load_spec(FinetuneSpec, recipe).data.sources
+            assert set(distribution.simplex) <= {source.name for source in sources}
+            continue
+        for value in values_of(distribution):
+            trial = read_mapping(recipe)
+            for key, given in [*fixed, (path, value)]:
+                set_dotted(trial, key, given, name_of(file))
+            validate(FinetuneSpec, trial, f"{name_of(file)} with {path}={value}")
+
+
+@pytest.mark.parametrize("file", SPACES, ids=name_of)
+def test_search_stops_on_a_metric_that_trials_report(file: Path) -> None:
+    sweep = load_spec(SweepSpec, file)
+    trial = read_mapping(recipe_of(sweep, file))
+    for key, value in sweep.overrides.items():
+        set_dotted(trial, key, value, name_of(file))
+    spec = validate(FinetuneSpec, trial, name_of(file))
+    if sweep.metric.startswith("eval/"):
+        assert spec.training.evaluate_every, "no held-out loss is measured during training"
+        assert any(source.held_out_rows for source in spec.data.sources), "no source sets rows aside"
+
+
+@pytest.mark.parametrize("file", SERVE_FILES, ids=name_of)
+def test_serve_file_loads(file: Path) -> None:
+    config = ServeDeploySchema.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+    assert config.applications
+    for application in config.applications:
+        validate(ServeSpec, application.args, f"{name_of(file)}, application {application.name}, args")
+        module, attribute = application.import_path.split(":")
+        assert callable(getattr(importlib.import_module(module), attribute))
+
+
+def test_a_misspelt_path_of_a_search_would_be_found(tmp_path: Path) -> None:
+    search = tmp_path / "space.yaml"
+    recipe = ROOT / "jobs" / "recipes" / "demo.yaml"
+    search.write_text(f"name: x\nrecipe: {recipe}\nspace:\n  adapter.rank: {{choice: [4, 8]}}\n")
+    trial = read_mapping(recipe)
+    (path,) = load_spec(SweepSpec, search).space
+    set_dotted(trial, path, 4, "space.yaml")
+    with pytest.raises(ValueError, match=r"adapter\.lora\.rank: unknown key"):
+        validate(FinetuneSpec, trial, "space.yaml")

@@ -1,0 +1,284 @@
+"""The embedded engine against `generate()` of the same model, and under everything that can go wrong."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from didact.errors import AdapterError
+from didact.models import AdapterHost, attach_adapter, save_adapter
+from didact.serving import (
+    AdapterRef,
+    DeadlineExceeded,
+    EmbeddedEngine,
+    EngineBusy,
+    GenerationFailed,
+    GenerationRequest,
+    PromptTooLong,
+    Sampling,
+)
+from didact.spec import LoraSpec, PrefixSpec
+from tests.fakes.models import FAMILIES, tiny_model
+from tests.fakes.tokenizer import byte_tokenizer
+
+BASE = "b" * 64
+PROMPTS = [tuple(range(40, 40 + length)) for length in (3, 11, 1, 7, 19)]
+
+
+def make_adapter(folder: Path, seed: int, family: str = "llama", prefix: bool = False) -> AdapterRef:
+    """An adapter strong enough to change the answers of the tiny model."""
+    spec = PrefixSpec(method="prefix", num_virtual_tokens=5) if prefix else LoraSpec(r=4)
+    model = attach_adapter(tiny_model(family), spec, seed=seed, base_name="tiny")
+    torch.manual_seed(seed)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.4)
+    folder.mkdir()
+    facts = save_adapter(model, folder, base="tiny", base_fingerprint=BASE, method=spec.method)
+    return AdapterRef(f"a{seed}:1#{facts.sha256[:12]}", folder)
+
+
+def request(prompt: tuple[int, ...], adapter: AdapterRef | None = None, tokens: int = 12, **fields) -> GenerationRequest:
+    name = f"{prompt[0]}-{len(prompt)}-{adapter}-{time.monotonic_ns()}"
+    return GenerationRequest(name, prompt, adapter, tokens, **fields)
+
+
+async def answer(engine: EmbeddedEngine, wanted: GenerationRequest) -> list[int]:
+    return [token async for delta in engine.generate(wanted) for token in delta.token_ids]
+
+
+def answers(engine: EmbeddedEngine, wanted: list[GenerationRequest]) -> list:
+    async def all_of_them() -> list:
+        return await asyncio.gather(*(answer(engine, each) for each in wanted), return_exceptions=True)
+
+    return asyncio.run(all_of_them())
+
+
+def oracle(family: str, wanted: GenerationRequest) -> list[int]:
+    """Greedy `generate()` of a model that holds only this adapter."""
+    host = AdapterHost(tiny_model(family), BASE)
+    if wanted.adapter:
+        host.load("only", wanted.adapter.folder)
+    ids = torch.tensor([wanted.prompt_ids])
+    with host.active("only" if wanted.adapter else None) as model:
+        output = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=wanted.max_new_tokens,
+            eos_token_id=list(wanted.stop_token_ids) or None,
+            pad_token_id=0,
+        )
+    return output[0, ids.shape[1] :].tolist()
+
+
+@pytest.fixture()
+def engine() -> Iterator[EmbeddedEngine]:
+    engine = EmbeddedEngine(AdapterHost(tiny_model(), BASE), byte_tokenizer(), max_adapters=2, max_batch_size=4)
+    yield engine
+    engine.close()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_answers_equal_generate_in_mixed_company(family: str, tmp_path: Path) -> None:
+    adapters = [None, make_adapter(tmp_path / "a", 1, family), make_adapter(tmp_path / "b", 2, family)]
+    wanted = [request(prompt, adapter) for prompt in PROMPTS for adapter in adapters]
+    engine = EmbeddedEngine(AdapterHost(tiny_model(family), BASE), byte_tokenizer(), max_adapters=1, max_batch_size=6)
+    try:
+        got = answers(engine, wanted)
+        stats = engine.stats()
+    finally:
+        engine.close()
+    assert got == [oracle(family, each) for each in wanted]
+    assert len({tuple(tokens) for tokens in got}) > len(PROMPTS)  # the adapters do change the answers
+    assert stats.adapter_evictions >= 1
+    assert (stats.num_running, stats.num_waiting) == (0, 0)
+
+
+def test_prefix_tuning_and_lora_share_one_base(tmp_path: Path, engine: EmbeddedEngine) -> None:
+    prefix, lora = make_adapter(tmp_path / "p", 3, prefix=True), make_adapter(tmp_path / "l", 4)
+    wanted = [request(prompt, adapter, tokens=9) for adapter in (prefix, None, lora) for prompt in PROMPTS]
+    got = answers(engine, wanted)
+    assert got == [oracle("llama", each) for each in wanted]
+    assert got[0] != got[len(PROMPTS)]
+
+
+def test_rows_that_join_and_leave_at_different_times_keep_their_answers(engine: EmbeddedEngine) -> None:
+    wanted = [request(prompt, tokens=5 + 9 * index) for index, prompt in enumerate(PROMPTS * 2)]
+
+    async def staggered() -> list[list[int]]:
+        tasks = []
+        for each in wanted:
+            tasks.append(asyncio.create_task(answer(engine, each)))
+            while not tasks[-1].done() and engine.stats().num_waiting > 1:
+                await asyncio.sleep(0)
+        return await asyncio.gather(*tasks)
+
+    assert asyncio.run(staggered()) == [oracle("llama", each) for each in wanted]
+
+
+def test_a_stop_token_ends_the_answer_and_is_not_text(engine: EmbeddedEngine) -> None:
+    free = oracle("llama", request(PROMPTS[0], tokens=12))
+    stop = free[5]
+    wanted = request(PROMPTS[0], stop_token_ids=(stop,))
+
+    async def deltas() -> list:
+        return [delta async for delta in engine.generate(wanted)]
+
+    pieces = asyncio.run(deltas())
+    tokens = [token for piece in pieces for token in piece.token_ids]
+    assert tokens == free[: free.index(stop) + 1]
+    assert pieces[-1].finish_reason == "stop"
+    visible = byte_tokenizer().decode(tokens[:-1], skip_special_tokens=True)
+    assert "".join(piece.text for piece in pieces) == visible
+
+
+def test_seeded_sampling_repeats_alone_and_in_company(engine: EmbeddedEngine) -> None:
+    sampling = Sampling(temperature=1.0, top_p=0.9, top_k=50, seed=7)
+    alone = answers(engine, [request(PROMPTS[1], sampling=sampling)])[0]
+    crowd = answers(engine, [request(prompt, sampling=sampling) for prompt in PROMPTS])
+    other = answers(engine, [request(PROMPTS[1], sampling=replace(sampling, seed=8))])[0]
+    assert crowd[1] == alone
+    assert other != alone
+
+
+def test_frequency_penalty_ends_repetition(engine: EmbeddedEngine) -> None:
+    plain = answers(engine, [request(PROMPTS[0], tokens=40)])[0]
+    varied = answers(engine, [request(PROMPTS[0], tokens=40, sampling=Sampling(frequency_penalty=2.0))])[0]
+    assert len(set(plain)) < len(set(varied))
+
+
+def test_least_recently_used_adapter_leaves_and_a_bad_one_costs_nobody_their_place(
+    tmp_path: Path, engine: EmbeddedEngine
+) -> None:
+    a, b, c = (make_adapter(tmp_path / name, seed) for seed, name in enumerate("abc"))
+    bad = make_adapter(tmp_path / "bad", 9)
+    (bad.folder / "adapter_model.safetensors").write_bytes(b"not tensors")
+    for adapter in (a, b, a):
+        answers(engine, [request(PROMPTS[0], adapter)])
+    assert isinstance(answers(engine, [request(PROMPTS[0], bad)])[0], AdapterError)
+    assert engine.stats().adapters == (b.version_id, a.version_id)
+    answers(engine, [request(PROMPTS[0], c)])
+    assert engine.stats().adapters == (a.version_id, c.version_id)
+    assert (engine.stats().adapter_loads, engine.stats().adapter_evictions) == (3, 1)
+
+
+def test_preload_reports_a_bad_adapter_and_loads_a_good_one(tmp_path: Path, engine: EmbeddedEngine) -> None:
+    good, bad = make_adapter(tmp_path / "good", 1), make_adapter(tmp_path / "bad", 2)
+    (bad.folder / "adapter_config.json").unlink()
+    with pytest.raises(AdapterError, match="missing"):
+        engine.preload(bad).result(timeout=20)
+    engine.preload(good).result(timeout=20)
+    assert engine.stats().adapters == (good.version_id,)
+
+
+def test_more_versions_than_places_all_get_their_turn(tmp_path: Path) -> None:
+    adapters = [make_adapter(tmp_path / str(seed), seed) for seed in range(4)]
+    engine = EmbeddedEngine(AdapterHost(tiny_model(), BASE), byte_tokenizer(), max_adapters=1, max_batch_size=2)
+    try:
+        got = answers(engine, [request(PROMPTS[0], adapter, tokens=6) for adapter in adapters * 3])
+    finally:
+        engine.close()
+    assert [len(tokens) for tokens in got] == [6] * 12
+
+
+def test_a_short_request_is_not_held_up_by_a_long_one_of_another_adapter(
+    tmp_path: Path, engine: EmbeddedEngine
+) -> None:
+    adapter = make_adapter(tmp_path / "a", 1)
+    finished: list[str] = []
+
+    async def run(name: str, wanted: GenerationRequest, started: asyncio.Event) -> None:
+        async for _ in engine.generate(wanted):
+            started.set()
+        finished.append(name)
+
+    async def both() -> None:
+        started = asyncio.Event()
+        long = asyncio.create_task(run("long", request(PROMPTS[0], tokens=400), started))
+        await started.wait()
+        await run("short", request(PROMPTS[0], adapter, tokens=4), asyncio.Event())
+        await long
+
+    asyncio.run(both())
+    assert finished == ["short", "long"]
+
+
+def test_closing_the_iterator_cancels(engine: EmbeddedEngine) -> None:
+    async def read_two() -> None:
+        pieces = engine.generate(request(PROMPTS[0], tokens=900))
+        await anext(pieces)
+        await anext(pieces)
+        await pieces.aclose()
+        while engine.stats().num_running:
+            await asyncio.sleep(0)
+
+    asyncio.run(read_two())
+    assert engine.stats().generated_tokens < 900
+
+
+def test_deadline_ends_a_request(engine: EmbeddedEngine) -> None:
+    late = request(PROMPTS[0], tokens=900, deadline=time.monotonic() - 1)
+    fine = request(PROMPTS[1], tokens=4)
+    got = answers(engine, [late, fine])
+    assert isinstance(got[0], DeadlineExceeded)
+    assert len(got[1]) == 4
+
+
+def test_full_queue_and_long_prompts_are_refused_at_once(engine: EmbeddedEngine) -> None:
+    small = EmbeddedEngine(AdapterHost(tiny_model(), BASE), byte_tokenizer(), max_batch_size=1, max_waiting=2)
+    try:
+        got = answers(small, [request(PROMPTS[0], tokens=30) for _ in range(30)])
+    finally:
+        small.close()
+    assert any(isinstance(each, EngineBusy) for each in got)
+    assert sum(isinstance(each, list) for each in got) >= 2
+    too_long = answers(engine, [request(tuple([40] * 1024))])[0]
+    assert isinstance(too_long, PromptTooLong)
+    assert "1024" in str(too_long)
+    assert len(answers(engine, [request(tuple([40] * 1020))])[0]) == 4
+
+
+def test_a_poisoned_request_fails_alone(engine: EmbeddedEngine) -> None:
+    poison = 99
+
+    def refuse(module: torch.nn.Module, arguments: tuple, inputs: dict) -> None:
+        if (inputs["input_ids"] == poison).any():
+            raise ValueError("poisoned")
+
+    engine._base.register_forward_pre_hook(refuse, with_kwargs=True)
+    healthy = [request(prompt) for prompt in PROMPTS]
+    got = answers(engine, [*healthy[:2], request((40, poison)), *healthy[2:]])
+    assert isinstance(got.pop(2), GenerationFailed)
+    expected = [oracle("llama", each) for each in healthy]
+    assert [each for each, tokens in zip(got, expected, strict=True) if poison not in tokens] == [
+        tokens for tokens in expected if poison not in tokens
+    ]
+    engine.health()
+
+
+def test_values_that_are_not_finite_fail_only_their_row(engine: EmbeddedEngine) -> None:
+    with torch.no_grad():
+        engine._base.get_input_embeddings().weight[99] = torch.nan
+    got = answers(engine, [request((40, 99)), request(PROMPTS[0], tokens=2)])
+    assert isinstance(got[0], GenerationFailed)
+    assert len(got[1]) == 2
+
+
+def test_close_fails_what_is_unfinished_and_refuses_more(engine: EmbeddedEngine) -> None:
+    async def close_in_the_middle() -> None:
+        pieces = engine.generate(request(PROMPTS[0], tokens=900))
+        await anext(pieces)
+        threading.Thread(target=engine.close).start()
+        with pytest.raises(GenerationFailed):
+            async for _ in pieces:
+                pass
+
+    asyncio.run(close_in_the_middle())
+    with pytest.raises(GenerationFailed):
+        engine.health()
