@@ -43,7 +43,7 @@ check: setup ## lint, format and types
 
 pins: setup ## write the versions installed in .venv to constraints.txt
 	@{ echo "# Every version that the tests ran with. Written by \`make pins\` from the installed packages."; \
-	$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip | sed -E 's/\+[A-Za-z0-9.]+$$//'; } > $(VENV)/pins.txt
+	$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip --exclude wheel | sed -E 's/\+[A-Za-z0-9.]+$$//'; } > $(VENV)/pins.txt
 	@mv $(VENV)/pins.txt constraints.txt && touch $(READY)
 
 clean: ## remove caches and build leftovers; .venv and runs/ stay

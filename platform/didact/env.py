@@ -33,17 +33,12 @@ def ray_job_config() -> str | None:
 
 
 def for_workers() -> dict[str, str]:
-    """The variables that Ray workers must share with the driver: caches, run folders, tracker, hub, failpoint."""
+    """The variables that Ray workers must share with the driver: caches, run folders, tracker, hub."""
     shared = {"DIDACT_CACHE": str(cache_dir()), "DIDACT_RUNS": str(runs_dir())}
-    for name in ("MLFLOW_TRACKING_URI", "HF_HUB_OFFLINE", "HF_HOME", "HF_TOKEN", "DIDACT_FAILPOINT"):
+    for name in ("MLFLOW_TRACKING_URI", "HF_HUB_OFFLINE", "HF_HOME", "HF_TOKEN"):
         if os.environ.get(name):
             shared[name] = os.environ[name]
     return shared
-
-
-def failpoint() -> str | None:
-    """A fault to inject, for tests of recovery: `POINT:ACTION@N` (`DIDACT_FAILPOINT`). See `runs.failpoints`."""
-    return os.environ.get("DIDACT_FAILPOINT") or None
 
 
 def api_keys() -> tuple[str, ...]:

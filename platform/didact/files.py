@@ -1,6 +1,7 @@
 """Files that are never half-written, and digests of them.
 
-Everything is written beside its final place, flushed to disk, then renamed: a reader sees the old or the new, never a part.
+Everything is written beside its final place, flushed to disk, then renamed: a reader sees the old or the new, never
+a part of it.
 """
 
 import contextlib

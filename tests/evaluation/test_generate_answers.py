@@ -4,8 +4,6 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from tests.fakes.models import tiny_model
-from tests.fakes.tokenizer import byte_tokenizer
 from transformers import GenerationConfig
 
 from didact.datasets.types import Message
@@ -14,12 +12,20 @@ from didact.evaluation import generate_answers
 from didact.models.attach import attach_adapter
 from didact.spec import LoraSpec, PrefixSpec
 from didact.tokens.template import TemplateContract
+from tests.fakes.models import tiny_model
+from tests.fakes.tokenizer import byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
 CONTRACT = TemplateContract.build(TOKENIZER, "auto")
 PROMPTS = [
     (Message("user", text),)
-    for text in ("What is 2 + 2?", "Hi", "Name a colour, any colour that you like, and say why you like it.", "", "1 + 1")
+    for text in (
+        "What is 2 + 2?",
+        "Hi",
+        "Name a colour, any colour that you like, and say why you like it.",
+        "",
+        "1 + 1",
+    )
 ]
 NEW_TOKENS = 12
 
@@ -91,11 +97,9 @@ def test_answers_end_before_the_stop_token() -> None:
     model = lively("llama")
     free = one_by_one(model, stops=())
     assert answer(model, 8, dataclasses.replace(CONTRACT, stop_token_ids=())) == as_text(free)
-    stops = (free[0][3], free[1][5])
+    stops = (free[0][3],)
     cut = one_by_one(model, stops)
-    assert len(cut[0]) == 3
-    assert len(cut[1]) <= 5
-    assert max(map(len, cut)) > 5  # others go on, so that rows which have ended are filled up
+    assert len(cut[0]) <= 3 < max(map(len, cut))  # others go on, so that rows which have ended are filled up
     assert answer(model, 8, dataclasses.replace(CONTRACT, stop_token_ids=stops)) == as_text(cut)
 
 
@@ -134,15 +138,27 @@ def test_prompts_beyond_the_context_are_answered_empty_and_counted(caplog: pytes
     assert "1 of 3 prompts" in caplog.text
 
 
-def test_the_last_prompt_that_fits_the_context_is_answered() -> None:
+@pytest.mark.parametrize("num_virtual_tokens", [0, 5])
+def test_the_last_prompt_that_fits_the_context_is_answered(num_virtual_tokens: int) -> None:
     model = tiny_model()
+    if num_virtual_tokens:
+        model = adapted(PrefixSpec(method="prefix", num_virtual_tokens=num_virtual_tokens), "llama")
     overhead = len(CONTRACT.prompt_ids(TOKENIZER, (Message("user", ""),)))
-    room = model.config.max_position_embeddings - NEW_TOKENS - overhead
+    room = model.config.max_position_embeddings - num_virtual_tokens - NEW_TOKENS - overhead
     prompts = [(Message("user", "x" * room),), (Message("user", "x" * (room + 1)),)]
     contract = dataclasses.replace(CONTRACT, stop_token_ids=())
     fits, too_long = generate_answers(model, TOKENIZER, contract, prompts, max_new_tokens=NEW_TOKENS, batch_size=2)
     assert fits
     assert too_long == ""
+
+
+def test_a_batch_ends_when_all_its_answers_have() -> None:
+    model = lively("llama")
+    calls: list[int] = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    everything = dataclasses.replace(CONTRACT, stop_token_ids=tuple(range(model.config.vocab_size)))
+    assert answer(model, 8, everything) == [""] * len(PROMPTS)
+    assert len(calls) == 1
 
 
 def test_no_prompts_no_answers() -> None:

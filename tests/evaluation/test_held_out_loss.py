@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from tests.fakes.models import tiny_model
 from torch.nn import functional
 
 from didact.errors import DataError, ModelError
@@ -9,6 +8,7 @@ from didact.evaluation import held_out_loss
 from didact.models.attach import attach_adapter
 from didact.spec import LoraSpec, PrefixSpec
 from didact.tokens.types import Sample
+from tests.fakes.models import tiny_model
 
 PAD = 257
 

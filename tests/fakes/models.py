@@ -8,15 +8,15 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from tests.fakes.tokenizer import byte_tokenizer
 
 VOCAB = 272
-_SMALL = {"vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+_SMALL = {"vocab_size": VOCAB, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
 _HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 1024}
-_GPT2 = {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 1024}
+_GPT2 = {"vocab_size": VOCAB, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 1024}
 FAMILIES: dict[str, dict[str, int]] = {
     "llama": {**_SMALL, **_HEADS},
     "mistral": {**_SMALL, **_HEADS},
     "qwen2": {**_SMALL, **_HEADS},
-    "qwen3": {**_SMALL, **_HEADS, "head_dim": 8},
-    "gemma": {**_SMALL, **_HEADS, "head_dim": 8},
+    "qwen3": {**_SMALL, **_HEADS, "head_dim": 16},
+    "gemma": {**_SMALL, **_HEADS, "head_dim": 16},
     "phi": {**_SMALL, **_HEADS},
     "gpt_neox": {**_SMALL, "num_attention_heads": 4, "max_position_embeddings": 1024},
     "gpt2": _GPT2,
@@ -24,7 +24,7 @@ FAMILIES: dict[str, dict[str, int]] = {
 
 
 def tiny_model(family: str = "llama", seed: int = 0) -> PreTrainedModel:
-    """A random float32 model of `family` in eval mode, hidden size 32."""
+    """A random float32 model of `family` in eval mode, hidden size 64 (bitsandbytes quantizes in blocks of 64)."""
     torch.manual_seed(seed)
     special = {"bos_token_id": None, "eos_token_id": 256, "pad_token_id": 257}
     config = AutoConfig.for_model(family, **FAMILIES[family], **special)

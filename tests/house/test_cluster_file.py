@@ -19,11 +19,10 @@ def cluster() -> dict[str, Any]:
     return prepare_config(yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8")))
 
 
-def nodes_for(cluster: dict[str, Any], demand: list[dict[str, float]]) -> tuple[dict[str, int], list[Any]]:
-    """What the autoscaler would start for `demand` on an idle cluster, and what it could not place."""
-    started, left = get_nodes_for(
-        cluster["available_node_types"], {"head": 1}, "head", cluster["max_workers"], demand, SCORER
-    )
+def nodes_for(cluster: dict[str, Any], demand: list[dict[str, float]], *types: str) -> tuple[dict[str, int], list[Any]]:
+    """What the autoscaler would start of `types` (default: of all) on an idle cluster, and what it could not place."""
+    offered = {name: kind for name, kind in cluster["available_node_types"].items() if not types or name in types}
+    started, left = get_nodes_for(offered, {"head": 1}, "head", cluster["max_workers"], demand, SCORER)
     return dict(started), left
 
 
@@ -37,16 +36,18 @@ def test_ray_would_refuse_a_misspelt_key(cluster: dict[str, Any]) -> None:
         validate_config(cluster)
 
 
-def test_sixteen_one_gpu_workers_fit_two_a100_nodes(cluster: dict[str, Any]) -> None:
+@pytest.mark.parametrize("kind", ["a100_40g", "a100_80g_spot"])
+def test_sixteen_one_gpu_workers_fit_two_a100_nodes(cluster: dict[str, Any], kind: str) -> None:
     demand = [{"GPU": 1, "CPU": 8, "accelerator_type:A100": 0.001}] * 16
+    assert nodes_for(cluster, demand, kind) == ({kind: 2}, [])
     started, left = nodes_for(cluster, demand)
     assert left == []
     assert sum(started.values()) == 2
-    assert all(name.startswith("a100") for name in started)
 
 
 def test_cpu_work_starts_no_gpu_node(cluster: dict[str, Any]) -> None:
     assert nodes_for(cluster, [{"CPU": 1}] * 16) == ({"cpu": 1}, [])
+    assert "GPU" not in cluster["available_node_types"]["cpu"]["resources"]
 
 
 def test_nothing_but_drivers_runs_on_the_head(cluster: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from didact.files import (
     append_jsonl,
     clear_scratch,
     fingerprint,
+    follow_jsonl,
     manifest,
     manifest_problems,
     new_folder,
@@ -168,6 +169,29 @@ def test_json_lines_come_back_and_a_cut_last_line_is_passed_over(tmp_path: Path)
     with file.open("a") as stream:
         stream.write('{"step": 3, "te')
     assert list(read_jsonl(file)) == records
+
+
+def test_append_after_a_cut_line_loses_only_that_line(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    append_jsonl(file, {"step": 1})
+    with file.open("a") as stream:
+        stream.write('{"step": 2, "te')
+    append_jsonl(file, {"step": 3})
+    assert list(read_jsonl(file)) == [{"step": 1}, {"step": 3}]
+
+
+def test_growing_file_is_followed_from_where_the_last_read_ended(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    assert follow_jsonl(file, 0) == ([], 0)
+    append_jsonl(file, {"text": "ü"})
+    records, offset = follow_jsonl(file, 0)
+    assert (records, offset) == ([{"text": "ü"}], file.stat().st_size)
+    with file.open("a") as stream:
+        stream.write('{"step": 2')
+    assert follow_jsonl(file, offset) == ([], offset)
+    with file.open("a") as stream:
+        stream.write("}\n")
+    assert follow_jsonl(file, offset) == ([{"step": 2}], file.stat().st_size)
 
 
 def test_json_lines_of_no_file_are_none(tmp_path: Path) -> None:

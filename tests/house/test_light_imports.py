@@ -42,11 +42,11 @@ def test_types_of_the_borders_load_light() -> None:
 def test_help_of_the_program_and_of_every_verb_loads_light() -> None:
     code = """
 import typer.main
-from click.testing import CliRunner
+from typer.testing import CliRunner
 from didact.cli import app
-command = typer.main.get_command(app)
-for arguments in [["--help"], *([verb, "--help"] for verb in command.commands)]:
-    result = CliRunner().invoke(command, arguments)
+verbs = typer.main.get_command(app).commands
+for arguments in [["--help"], *([verb, "--help"] for verb in verbs)]:
+    result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, (arguments, result.output)
 """
     assert heavy_after(code) == set()

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from didact.errors import AdapterError
-from didact.models import AdapterHost, attach_adapter, save_adapter
+from didact.models import AdapterHost
 from didact.serving import (
     AdapterRef,
     DeadlineExceeded,
@@ -22,28 +22,21 @@ from didact.serving import (
     PromptTooLong,
     Sampling,
 )
-from didact.spec import LoraSpec, PrefixSpec
+from tests.fakes.adapters import TINY_BASE, save_tiny_adapter
 from tests.fakes.models import FAMILIES, tiny_model
 from tests.fakes.tokenizer import byte_tokenizer
 
-BASE = "b" * 64
 PROMPTS = [tuple(range(40, 40 + length)) for length in (3, 11, 1, 7, 19)]
 
 
 def make_adapter(folder: Path, seed: int, family: str = "llama", prefix: bool = False) -> AdapterRef:
-    """An adapter strong enough to change the answers of the tiny model."""
-    spec = PrefixSpec(method="prefix", num_virtual_tokens=5) if prefix else LoraSpec(r=4)
-    model = attach_adapter(tiny_model(family), spec, seed=seed, base_name="tiny")
-    torch.manual_seed(seed)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            torch.nn.init.normal_(parameter, std=0.4)
-    folder.mkdir()
-    facts = save_adapter(model, folder, base="tiny", base_fingerprint=BASE, method=spec.method)
-    return AdapterRef(f"a{seed}:1#{facts.sha256[:12]}", folder)
+    sha256 = save_tiny_adapter(folder, seed, family=family, prefix=prefix)
+    return AdapterRef(f"a{seed}:1#{sha256[:12]}", folder)
 
 
-def request(prompt: tuple[int, ...], adapter: AdapterRef | None = None, tokens: int = 12, **fields) -> GenerationRequest:
+def request(
+    prompt: tuple[int, ...], adapter: AdapterRef | None = None, tokens: int = 12, **fields
+) -> GenerationRequest:
     name = f"{prompt[0]}-{len(prompt)}-{adapter}-{time.monotonic_ns()}"
     return GenerationRequest(name, prompt, adapter, tokens, **fields)
 
@@ -61,7 +54,7 @@ def answers(engine: EmbeddedEngine, wanted: list[GenerationRequest]) -> list:
 
 def oracle(family: str, wanted: GenerationRequest) -> list[int]:
     """Greedy `generate()` of a model that holds only this adapter."""
-    host = AdapterHost(tiny_model(family), BASE)
+    host = AdapterHost(tiny_model(family), TINY_BASE)
     if wanted.adapter:
         host.load("only", wanted.adapter.folder)
     ids = torch.tensor([wanted.prompt_ids])
@@ -79,7 +72,7 @@ def oracle(family: str, wanted: GenerationRequest) -> list[int]:
 
 @pytest.fixture()
 def engine() -> Iterator[EmbeddedEngine]:
-    engine = EmbeddedEngine(AdapterHost(tiny_model(), BASE), byte_tokenizer(), max_adapters=2, max_batch_size=4)
+    engine = EmbeddedEngine(AdapterHost(tiny_model(), TINY_BASE), byte_tokenizer(), max_adapters=2, max_batch_size=4)
     yield engine
     engine.close()
 
@@ -88,7 +81,9 @@ def engine() -> Iterator[EmbeddedEngine]:
 def test_greedy_answers_equal_generate_in_mixed_company(family: str, tmp_path: Path) -> None:
     adapters = [None, make_adapter(tmp_path / "a", 1, family), make_adapter(tmp_path / "b", 2, family)]
     wanted = [request(prompt, adapter) for prompt in PROMPTS for adapter in adapters]
-    engine = EmbeddedEngine(AdapterHost(tiny_model(family), BASE), byte_tokenizer(), max_adapters=1, max_batch_size=6)
+    engine = EmbeddedEngine(
+        AdapterHost(tiny_model(family), TINY_BASE), byte_tokenizer(), max_adapters=1, max_batch_size=6
+    )
     try:
         got = answers(engine, wanted)
         stats = engine.stats()
@@ -179,7 +174,7 @@ def test_preload_reports_a_bad_adapter_and_loads_a_good_one(tmp_path: Path, engi
 
 def test_more_versions_than_places_all_get_their_turn(tmp_path: Path) -> None:
     adapters = [make_adapter(tmp_path / str(seed), seed) for seed in range(4)]
-    engine = EmbeddedEngine(AdapterHost(tiny_model(), BASE), byte_tokenizer(), max_adapters=1, max_batch_size=2)
+    engine = EmbeddedEngine(AdapterHost(tiny_model(), TINY_BASE), byte_tokenizer(), max_adapters=1, max_batch_size=2)
     try:
         got = answers(engine, [request(PROMPTS[0], adapter, tokens=6) for adapter in adapters * 3])
     finally:
@@ -231,7 +226,7 @@ def test_deadline_ends_a_request(engine: EmbeddedEngine) -> None:
 
 
 def test_full_queue_and_long_prompts_are_refused_at_once(engine: EmbeddedEngine) -> None:
-    small = EmbeddedEngine(AdapterHost(tiny_model(), BASE), byte_tokenizer(), max_batch_size=1, max_waiting=2)
+    small = EmbeddedEngine(AdapterHost(tiny_model(), TINY_BASE), byte_tokenizer(), max_batch_size=1, max_waiting=2)
     try:
         got = answers(small, [request(PROMPTS[0], tokens=30) for _ in range(30)])
     finally:

@@ -10,23 +10,20 @@ Example:
 """
 
 from didact.cluster.connect import SOURCE_ROOT, ray_cluster, runtime_env
-from didact.cluster.evaluate import Subject, evaluate_on_ray
+from didact.cluster.evaluate import Subject, evaluate_adapter, evaluate_on_ray
 from didact.cluster.finetune import FinetuneResult, finetune, is_trained
 from didact.cluster.placement import WorkerResources, wait_for_room, worker_resources
-from didact.cluster.prepare import PreparedData, describe_data, prepare_data
 from didact.cluster.train import train_on_ray
 
 __all__ = [
     "SOURCE_ROOT",
     "FinetuneResult",
-    "PreparedData",
     "Subject",
     "WorkerResources",
-    "describe_data",
+    "evaluate_adapter",
     "evaluate_on_ray",
     "finetune",
     "is_trained",
-    "prepare_data",
     "ray_cluster",
     "runtime_env",
     "train_on_ray",

@@ -2,7 +2,7 @@
 
 import ray.train
 
-from didact.runs import Run, failpoint
+from didact.runs import Failpoint, Run
 from didact.tracking import JsonLinesTracker
 from didact.training import StepReport
 
@@ -46,18 +46,18 @@ class RayReport:
         """Nothing to close."""
 
 
-class Failpoints:
-    """Gives tests a named place in each step: `DIDACT_FAILPOINT=step-rank1:kill@7`."""
+class Fault:
+    """Strikes an armed failpoint after the step it names, as `step-rank0` or `step-rank1`."""
 
-    def __init__(self, run: Run, rank: int) -> None:
-        self._run, self._rank = run, rank
+    def __init__(self, failpoint: Failpoint, rank: int) -> None:
+        self._failpoint, self._point = failpoint, f"step-rank{rank}"
 
     def on_start(self, start: int, num_steps: int) -> None:
         """Nothing fails here."""
 
     def on_step(self, report: StepReport) -> None:
-        """After step N of this rank."""
-        failpoint(f"step-rank{self._rank}", report.step, self._run.path)
+        """After this worker's part of a step."""
+        self._failpoint.strike(self._point, report.step)
 
     def close(self) -> None:
         """Nothing to close."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,16 +34,31 @@ def ray_cluster(*, num_cpus: int | None = None, dashboard: bool = False) -> Iter
     address = env.ray_address()
     if address is None:
         _LOG.info("starting a local Ray")
-        ray.init(
-            num_cpus=num_cpus, include_dashboard=dashboard, runtime_env=runtime_env(), log_to_driver=False,
-            logging_level="warning",
-        )
+        _start_local(num_cpus, dashboard)
     else:
         ray.init(address=address, runtime_env=runtime_env(), log_to_driver=False, logging_level="warning")
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_local(num_cpus: int | None, dashboard: bool) -> None:
+    environment, port = runtime_env(), None
+    if dashboard:
+        # Named for the processes that free workers: beside another Ray here they could not tell which one to ask.
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        environment["env_vars"]["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
+    ray.init(
+        num_cpus=num_cpus,
+        include_dashboard=dashboard,
+        dashboard_port=port,
+        runtime_env=environment,
+        log_to_driver=False,
+        logging_level="warning",
+    )
 
 
 def runtime_env() -> dict[str, Any]:

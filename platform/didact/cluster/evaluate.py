@@ -6,12 +6,23 @@ from pathlib import Path
 import ray
 import torch
 
-from didact.cluster.placement import WorkerResources
-from didact.cluster.prepare import prepare_data
+from didact.cluster.connect import ray_cluster
+from didact.cluster.placement import WorkerResources, worker_resources
+from didact.errors import SpecError
 from didact.evaluation import EvalReport, TaskResult, combine, run_task
 from didact.models import AdapterHost, base_fingerprint, load_base, load_tokenizer
-from didact.spec import EvaluationSpec, FinetuneSpec, HeldOutTask, ModelSpec
+from didact.registry import locate_adapter, open_registry
+from didact.spec import (
+    EvaluateSpec,
+    EvaluationSpec,
+    FinetuneSpec,
+    HeldOutTask,
+    ModelSpec,
+    PlacementSpec,
+    load_spec,
+)
 from didact.tokens import TemplateContract
+from didact.training import prepare_data
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +35,12 @@ class Subject:
 
 
 def evaluate_on_ray(
-    base: Subject, tuned: Subject | None, evaluation: EvaluationSpec, resources: WorkerResources, *, tuned_id: str | None
+    base: Subject,
+    tuned: Subject | None,
+    evaluation: EvaluationSpec,
+    resources: WorkerResources,
+    *,
+    tuned_id: str | None,
 ) -> EvalReport:
     """Run every task on the base and, when there is one, on the tuned subject; both at once where there is room.
 
@@ -38,6 +54,26 @@ def evaluate_on_ray(
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
     return combine(results[0], results[1] if tuned else None, base_id=base.model.base, adapter_id=tuned_id)
+
+
+def evaluate_adapter(spec: EvaluateSpec) -> EvalReport:
+    """A stand-alone evaluation: a base, and beside it an adapter found by folder or registered name.
+
+    Raises:
+        SpecError: held-out losses are asked but the adapter does not come from a run folder.
+    """
+    adapter = locate_adapter(spec.adapter, open_registry()) if spec.adapter else None
+    recipe_file = adapter / "recipe.json" if adapter else None
+    recipe = load_spec(FinetuneSpec, recipe_file) if recipe_file and recipe_file.is_file() else None
+    if recipe is None and any(isinstance(task, HeldOutTask) for task in spec.evaluation.tasks):
+        raise SpecError(
+            "evaluation.tasks asks for held_out, whose rows only a trained adapter's recipe names; set adapter"
+        )
+    base = Subject(spec.model, None, recipe)
+    tuned = Subject(spec.model, adapter, recipe) if adapter else None
+    with ray_cluster():
+        resources = worker_resources(PlacementSpec())
+        return evaluate_on_ray(base, tuned, spec.evaluation, resources, tuned_id=spec.adapter)
 
 
 def _measure(subject: Subject, evaluation: EvaluationSpec, resources: WorkerResources) -> tuple[TaskResult, ...]:

@@ -8,24 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from ray.train import UserCallback
+from rich.console import Group
+from rich.text import Text
 
 from didact import env
 from didact.cluster.connect import ray_cluster
 from didact.cluster.evaluate import Subject, evaluate_on_ray
 from didact.cluster.placement import wait_for_room, worker_resources
-from didact.cluster.prepare import PreparedData, prepare_data, write_data_record
 from didact.cluster.progress import show_progress
 from didact.cluster.train import train_on_ray
 from didact.errors import AdapterError
-from didact.evaluation import EvalReport, GateResult, judge_gate
+from didact.evaluation import EvalReport, GateResult
 from didact.files import read_jsonl
 from didact.logs import get_logger
-from didact.models import base_fingerprint, verify_adapter
-from didact.registry import Lineage, ModelVersion, Registry, model_card
-from didact.runs import Run, git_state, start_run
+from didact.models import verify_adapter
+from didact.registry import ModelVersion, publish_run
+from didact.runs import Run, start_run
 from didact.spec import FinetuneSpec, FullSpec
-from didact.tracking import DatasetInput, MlflowSync, log_artifacts, open_run, resolve_uri
-from didact.training import TrainResult
+from didact.tracking import DatasetInput, MlflowSync, log_artifacts, open_run
+from didact.training import PreparedData, TrainResult, prepare_data, write_data_record
 
 _LOG = get_logger(__name__)
 
@@ -41,6 +42,21 @@ class FinetuneResult:
     gate: GateResult | None
     version: ModelVersion | None
     mlflow_run_id: str | None
+
+    def render(self) -> Group:
+        """What a person wants to know at the end of a run."""
+        lines = [f"run        {self.run.path}", f"adapter    {self.run.adapter}"]
+        if self.training and self.training.loss is not None:
+            rate = self.training.tokens / self.training.seconds
+            lines.insert(
+                1, f"training   {self.training.steps} steps, last loss {self.training.loss:.4f}, {rate:,.0f} tokens/s"
+            )
+        lines += [f"gate       {line}" for line in (self.gate.lines if self.gate else ())]
+        if self.version:
+            aliases = " ".join(f"@{alias}" for alias in self.version.aliases) or "no alias"
+            lines.append(f"registered {self.version.id} ({aliases})")
+        table = [self.report.table()] if self.report else []
+        return Group(*table, *(Text(line) for line in lines))
 
 
 def finetune(
@@ -71,7 +87,9 @@ def finetune(
             report = _evaluate(run, spec)
             if spec.tracking.mlflow:
                 _log_outputs(run, spec)
-            gate, version = _register(run, spec, sources, prepared, report, mlflow_run_id)
+            gate, version = None, None
+            if spec.register_as is not None:
+                gate, version = publish_run(run, spec, spec.register_as, mlflow_run_id)
     return FinetuneResult(run, training, report, gate, version, mlflow_run_id)
 
 
@@ -117,58 +135,19 @@ def _evaluate(run: Run, spec: FinetuneSpec) -> EvalReport | None:
     return report
 
 
-def _register(
-    run: Run,
-    spec: FinetuneSpec,
-    sources: list[dict[str, Any]],
-    prepared: PreparedData,
-    report: EvalReport | None,
-    mlflow_run_id: str | None,
-) -> tuple[GateResult | None, ModelVersion | None]:
-    if spec.register_as is None:
-        return None, None
-    gate = judge_gate(report, spec.register_as.gate) if report and spec.register_as.gate else None
-    passed = gate is None or gate.passed
-    lineage = Lineage(
-        recipe=spec.name,
-        base=spec.model.base,
-        base_fingerprint=base_fingerprint(spec.model),
-        method=spec.adapter.method,
-        options=spec.adapter.model_dump(mode="json", exclude={"method"}),
-        sources=tuple(sources),
-        template_contract=prepared.contract.fingerprint,
-        base_metrics=report.metrics("base") if report else {},
-        adapter_metrics=report.metrics("adapter") if report else {},
-        git_commit=(git_state(Path(__file__).parent) or {}).get("commit"),
-        run_id=mlflow_run_id,
-    )
-    registry = Registry(resolve_uri(spec.tracking, run.path.parent), run.path.parent / "mlartifacts")
-    if not passed:
-        _LOG.warning("the gate keeps alias %r from the new version", spec.register_as.alias)
-    version = registry.register(
-        spec.register_as.name,
-        run.adapter,
-        run_id=mlflow_run_id,
-        tags={**lineage.tags(), "gate": "passed" if passed else "failed"},
-        card=model_card(lineage),
-        alias=spec.register_as.alias if passed else None,
-    )
-    return gate, version
-
-
 @contextlib.contextmanager
 def _tracked(
     run: Run, spec: FinetuneSpec, sources: list[dict[str, Any]], parent_run_id: str | None
 ) -> Iterator[str | None]:
-    """Own the MLflow run while the block works; follow the run's records in the background. A dead server stops nothing."""
+    """Own the MLflow run while the block works, following the run's records. A dead server stops nothing."""
     if not spec.tracking.mlflow:
         yield None
         return
     inputs = [
         DatasetInput(
             name=source["name"],
-            path=source["path"],
-            fingerprint=source["fingerprint"],
+            source=source["path"],
+            sha256=source["fingerprint"],
             weight=source["weight"],
             rows_used=source["samples_usable"],
             rows_rejected=source["rows_rejected"],
@@ -214,7 +193,5 @@ def _flat(values: Any, path: str = "") -> dict[str, str]:
     else:
         return {path: values if isinstance(values, str) else json.dumps(values)}
     return {
-        name: text
-        for key, value in items
-        for name, text in _flat(value, f"{path}.{key}" if path else str(key)).items()
+        name: text for key, value in items for name, text in _flat(value, f"{path}.{key}" if path else str(key)).items()
     }

@@ -51,7 +51,8 @@ def wait_for_room(spec: PlacementSpec, resources: WorkerResources) -> None:
             return
     finally:
         remove_placement_group(group)
-    there = {name: value for name, value in ray.cluster_resources().items() if not name.startswith(("node:", "object"))}
+    asked = {"CPU", *resources.bundle()}
+    there = {name: value for name, value in ray.cluster_resources().items() if name in asked}
     free = {name: ray.available_resources().get(name, 0) for name in there}
     raise PlacementError(
         f"no room for {spec.num_workers} workers with {resources.bundle()} each within "

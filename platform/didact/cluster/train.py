@@ -16,7 +16,12 @@ from didact.training import TrainResult
 
 
 def train_on_ray(
-    run: Run, spec: FinetuneSpec, resources: WorkerResources, *, attempt: int, callbacks: list[UserCallback] | None = None
+    run: Run,
+    spec: FinetuneSpec,
+    resources: WorkerResources,
+    *,
+    attempt: int,
+    callbacks: list[UserCallback] | None = None,
 ) -> TrainResult:
     """Train until the run's last step, restarting crashed workers from the newest checkpoint.
 

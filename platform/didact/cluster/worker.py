@@ -6,15 +6,14 @@ from typing import Any
 import ray.train
 import torch
 
-from didact.cluster.callbacks import Failpoints, RayReport, RunRecord
-from didact.cluster.prepare import PreparedData, prepare_data
+from didact.cluster.callbacks import Fault, RayReport, RunRecord
 from didact.errors import DataError, ModelError, SpecError, TemplateError, TrainingDiverged
 from didact.evaluation import held_out_loss
 from didact.files import fingerprint, new_folder, write_text
 from didact.models import attach_adapter, base_fingerprint, compute_dtype, load_base, save_adapter
-from didact.runs import Run, open_run
+from didact.runs import Run, open_run, read_failpoint
 from didact.spec import FinetuneSpec, FullSpec, ModelSpec, to_json
-from didact.training import Callback, CheckpointStore, TrainResult, World, train
+from didact.training import Callback, CheckpointStore, PreparedData, TrainResult, World, prepare_data, train
 
 # Errors that every worker meets alike and that a restart cannot mend: returned, so that Ray does not retry them.
 _FINAL = (DataError, ModelError, SpecError, TemplateError, TrainingDiverged)
@@ -52,7 +51,11 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any]) -> TrainResult:
         gradient_checkpointing=spec.training.gradient_checkpointing,
     )
     identity = fingerprint([prepared.mixture.fingerprint, base_fingerprint(spec.model), spec.adapter.model_dump()])
-    callbacks: list[Callback] = [RunRecord(run, config["attempt"])] if world.rank == 0 else []
+    callbacks: list[Callback] = [RayReport()]
+    if world.rank == 0:
+        callbacks.insert(0, RunRecord(run, config["attempt"]))
+    if failpoint := read_failpoint(run.path):
+        callbacks.append(Fault(failpoint, world.rank))
     result = train(
         model,
         prepared.loader(spec),
@@ -60,7 +63,7 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any]) -> TrainResult:
         num_steps=prepared.num_steps,
         compute_dtype=compute_dtype(spec.model, device),
         checkpoints=CheckpointStore(run.checkpoints, keep=spec.training.keep_checkpoints, identity=identity),
-        callbacks=[*callbacks, RayReport(), Failpoints(run, world.rank)],
+        callbacks=callbacks,
         evaluate=lambda trained: held_out_losses(trained, prepared, world, packing=spec.packing),
         world=world,
     )
@@ -76,9 +79,7 @@ def trainable_model_spec(spec: FinetuneSpec) -> ModelSpec:
     return spec.model
 
 
-def held_out_losses(
-    model: torch.nn.Module, prepared: PreparedData, world: World, *, packing: bool
-) -> dict[str, float]:
+def held_out_losses(model: torch.nn.Module, prepared: PreparedData, world: World, *, packing: bool) -> dict[str, float]:
     """Held-out loss per source and over all, each worker computing its share; equal on all workers."""
     names = [name for name, table in prepared.mixture.held_out.items() if len(table)]
     sums = torch.zeros(len(names), 2, dtype=torch.float64)

@@ -70,36 +70,39 @@ def read_array(path: Path) -> Iterator[RawRow]:
 
 def _spans(data: mmap.mmap) -> Iterator[tuple[int, int, BadRow | None]]:
     """First byte, end and fault of each element."""
-    begin = data.find(b"[") + 1
+    begin = complete = data.find(b"[") + 1
     open_brackets: list[bytes] = []
-    num_elements = 0
+    wrong = "the file ends before the array is closed"
     for token in _TOKEN.finditer(data, begin):
         mark, here = token[0][:1], token.start()
         if mark in b"[{":
             open_brackets.append(mark)
-        elif mark in b"]}" and open_brackets:
-            if open_brackets.pop() != _CLOSES[mark]:
-                yield _broken(data, begin, f"{mark.decode()!r} at byte {here} closes no bracket of its kind")
-                return
         elif mark in b",]" and not open_brackets:
             start, stop = _trim(data, begin, here)
             if start < stop:
-                num_elements += 1
                 yield start, stop, None
-            elif mark == b"," or num_elements:
-                yield _broken(data, begin, f"an element is missing before {mark.decode()!r} at byte {here}")
-                return
-            begin = here + 1
-            if mark == b"]":
+            elif mark == b"," or data[begin - 1 : begin] == b",":
+                wrong = f"an element is missing before {mark.decode()!r} at byte {here}"
                 break
-        elif mark == b"}" or token[0] == b'"':
-            wrong = "closes no bracket" if mark == b"}" else "opens a string that never ends"
-            yield _broken(data, begin, f"{mark.decode()!r} at byte {here} {wrong}")
-            return
-    else:
-        yield _broken(data, begin, "the file ends before the array is closed")
-        return
-    start, stop = _trim(data, begin, len(data))
+            begin = complete = here + 1
+            if mark == b"]":
+                yield from _after_the_end(data, begin)
+                return
+        elif mark in b"]}":
+            if not open_brackets or open_brackets.pop() != _CLOSES[mark]:
+                wrong = f"{mark.decode()!r} at byte {here} closes no bracket of its kind"
+                break
+            complete = complete if open_brackets else token.end()
+        elif token[0] == b'"':
+            wrong = f"the string that begins at byte {here} never ends"
+            break
+    if complete > begin:
+        yield (*_trim(data, begin, complete), None)
+    yield (*_trim(data, complete, len(data)), BadRow("broken_json", f"{wrong}; nothing after this can be read"))
+
+
+def _after_the_end(data: mmap.mmap, end: int) -> Iterator[tuple[int, int, BadRow | None]]:
+    start, stop = _trim(data, end, len(data))
     if start < stop:
         yield start, stop, BadRow("broken_json", "text after the end of the array")
 
@@ -110,11 +113,6 @@ def _trim(data: mmap.mmap, start: int, stop: int) -> tuple[int, int]:
     while stop > start and data[stop - 1] in _BLANK:
         stop -= 1
     return start, stop
-
-
-def _broken(data: mmap.mmap, begin: int, what: str) -> tuple[int, int, BadRow]:
-    start, stop = _trim(data, begin, len(data))
-    return start, stop, BadRow("broken_json", f"{what}; the file cannot be read on from here")
 
 
 def _too_long(num_bytes: int) -> BadRow:

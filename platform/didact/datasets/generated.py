@@ -32,7 +32,7 @@ def open_generator(task: str, size: int, options: Mapping[str, Any]) -> "Procedu
     from reasoning_gym.factory import DATASETS
 
     if task not in DATASETS:
-        raise DataError(f"reasoning-gym has no task {task!r}; {_close(task, list(DATASETS))}")
+        raise DataError(f"{PREFIX}{task}: no such task; {_close(task, list(DATASETS))}")
     known = sorted({field.name for field in dataclasses.fields(DATASETS[task][1])} - {"size"})
     for option in options:
         if option == "size":

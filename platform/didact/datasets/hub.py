@@ -35,8 +35,9 @@ def open_hub(path: str, split: str, revision: str | None) -> "HubDataset":
     try:
         return datasets.load_dataset(match["name"], name=match["config"], split=split, revision=revision)
     except (datasets.exceptions.DatasetsError, ValueError, OSError) as error:
+        cause = f" ({error.__cause__})" if error.__cause__ else ""
         raise DataError(
-            f"{path} (split {split!r}, revision {revision!r}) cannot be loaded: {error}; "
+            f"{path} (split {split!r}, revision {revision!r}) cannot be loaded: {error}{cause}; "
             "check the source's path, split and revision in data.sources"
         ) from error
 

@@ -102,8 +102,8 @@ def _form_of(source: SourceSpec, path: Path) -> Form:
 
 def _unknown_form(source: SourceSpec, where: str, found: str) -> DataError:
     return DataError(
-        f"source {source.name!r}: {where} is in no known form: {found[:500]}. Known forms: {KNOWN_FORMS}, and cot_tsv for "
-        ".tsv files. Change the source's path, or say its format in data.sources"
+        f"source {source.name!r}: {where} is in no known form: {found[:500]}. Known forms: {KNOWN_FORMS}, "
+        "and cot_tsv for .tsv files. Change the source's path, or say its format in data.sources"
     )
 
 

@@ -67,12 +67,12 @@ def check_share(
     """
     if not rejects or len(rejects) / num_read <= max_bad_rows_share:
         return
-    where = f"all of them are in {quarantine}" if quarantine else "no quarantine folder was given"
+    where = f"All of them are in {quarantine}." if quarantine else "No quarantine folder was given."
     raise DataError(
         f"source {source!r}: {len(rejects):,} of {num_read:,} rows ({len(rejects) / num_read:.2%}) cannot be used, "
         f"more than data.max_bad_rows_share = {max_bad_rows_share:g} allows. First: "
         + "; ".join(entry.summary for entry in rejects[:3])
-        + f". Of these rows {where}. Repair or remove them, or raise data.max_bad_rows_share."
+        + f". {where} Repair or remove these rows, or raise data.max_bad_rows_share."
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal, cast
 
 from didact.datasets.decoding import check_object, decode_columns, decode_json
-from didact.datasets.rows import BadRow, RawRow, Reason
+from didact.datasets.rows import BadRow, RawRow
 from didact.datasets.types import Conversation, Message, Role
 
 Form = Literal["alpaca", "sharegpt", "messages", "cot_tsv", "reasoning_gym"]
@@ -137,10 +137,11 @@ def _check_turns(messages: list[Message]) -> None:
         raise BadRow("wrong_turns", f"found {found or 'none'}; expected user, assistant, ..., ending with assistant")
     for message in messages:
         _check_characters(message.content)
-    for message in turns:
-        if not message.content.strip():
-            reason: Reason = "empty_output" if message.role == "assistant" else "empty_prompt"
-            raise BadRow(reason, f"a turn of the {message.role} is empty")
+    # An empty user turn further on is how some chats were told to go on; an empty first one asks nothing.
+    if not turns[0].content.strip():
+        raise BadRow("empty_prompt", "the first turn of the user is empty")
+    if not all(message.content.strip() for message in turns[1::2]):
+        raise BadRow("empty_output", "a turn of the assistant is empty")
 
 
 def _check_characters(text: str) -> None:

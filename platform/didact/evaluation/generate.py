@@ -138,7 +138,8 @@ def _continue(prompts: list[list[int]], model: Any, config: GenerationConfig) ->
         attention_mask=torch.tensor(attention_mask, device=model.device),
         generation_config=config,
     )
-    return output[:, width:].tolist()
+    rows: list[list[int]] = output[:, width:].tolist()
+    return rows
 
 
 def _before_stop(ids: list[int], stops: Sequence[int]) -> list[int]:

@@ -1,6 +1,5 @@
 """Questions with a checkable answer: where they come from, and when a model's text counts as correct."""
 
-import difflib
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -9,10 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import reasoning_gym
-from reasoning_gym.factory import DATASETS
-
-from didact.errors import DataError, SpecError
+from didact.datasets import open_generator, open_hub
+from didact.errors import DataError
 from didact.evaluation.answers import is_number, last_number, numbers_equal
 from didact.logs import get_logger
 from didact.spec import Gsm8kTask, ReasoningGymTask
@@ -61,19 +58,9 @@ def reasoning_gym_items(task: ReasoningGymTask) -> tuple[Item, ...]:
     """Freshly generated questions; correct means a full score from the generator's own scorer.
 
     Raises:
-        SpecError: no such generator, or options that it refuses.
+        DataError: no such generator, or options that it refuses.
     """
-    if task.name not in DATASETS:
-        close = difflib.get_close_matches(task.name, DATASETS, n=3)
-        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"known are {', '.join(sorted(DATASETS))}"
-        raise SpecError(f"evaluation task reasoning_gym: no generator {task.name!r}; {hint}")
-    if "size" in task.options:
-        raise SpecError(f"evaluation task {task.name}: found options.size; set num_items instead")
-    settings = {"seed": _FRESH_SEED, **task.options, "size": task.num_items}
-    try:
-        generator = reasoning_gym.create_dataset(task.name, **settings)
-    except (AssertionError, TypeError, ValueError) as error:
-        raise SpecError(f"evaluation task {task.name}: options {task.options} are refused: {error}") from error
+    generator = open_generator(task.name, task.num_items, {"seed": _FRESH_SEED, **task.options})
     entries = [generator[index] for index in range(task.num_items)]
     return tuple(
         Item(entry["question"], entry["answer"] or "", partial(_full_score, generator, entry)) for entry in entries
@@ -106,28 +93,21 @@ def _full_score(generator: Any, entry: dict[str, Any], text: str) -> bool:
 def _gsm8k_rows(path: str) -> Iterator[tuple[Any, str]]:
     """Rows, each with the place to name in errors."""
     if path.startswith(_HUB):
-        yield from _hub_rows(path)
+        for index, row in enumerate(open_hub(path, split="test", revision=None)):
+            yield row, f"{path}, row {index}"
         return
     file = Path(path).expanduser()
     if not file.is_file():
         raise DataError(f"{path} is not a file; expected GSM8K's JSON lines, or hf:openai/gsm8k:main")
-    with file.open(encoding="utf-8") as stream:
+    with file.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             if not line.strip():
                 continue
             place = f"{path}, line {number}"
             try:
-                yield json.loads(line), place
-            except json.JSONDecodeError as error:
-                raise DataError(f"{place}: not JSON ({error}); expected an object with question and answer") from error
-
-
-def _hub_rows(path: str) -> Iterator[tuple[Any, str]]:
-    from datasets import load_dataset  # slow to import, and only this source needs it
-
-    name, _, config = path.removeprefix(_HUB).partition(":")
-    for index, row in enumerate(load_dataset(name, config or None, split="test")):
-        yield row, f"{path}, row {index}"
+                yield json.loads(line.decode("utf-8")), place
+            except (UnicodeDecodeError, json.JSONDecodeError) as error:
+                raise DataError(f"{place}: {error}; expected a JSON object with question and answer") from error
 
 
 def _gsm8k_item(row: Any, place: str) -> Item:

@@ -82,4 +82,4 @@ def _summed_loss(model: Any, batch: Batch, accepted: frozenset[str]) -> torch.Te
     supervised = targets != NO_TARGET
     picked = logits[supervised.to(logits.device)].float()
     each = functional.cross_entropy(picked, targets[supervised].to(picked.device), reduction="none")
-    return each.double().sum().cpu()
+    return each.cpu().double().sum()

@@ -57,8 +57,7 @@ def run_task(
         packing: score held-out samples packed in one row.
 
     Raises:
-        DataError: no held-out samples, or a question file that cannot be read.
-        SpecError: a generator or option that does not exist.
+        DataError: no held-out samples, a question file that cannot be read, or a generator that does not exist.
     """
     started = time.perf_counter()
     examples: tuple[Example, ...] = ()

@@ -1,38 +1,59 @@
-"""Named places where a test can make a process fail, so that recovery is tested without timing.
+"""A fault to inject at a named place, so that recovery is tested without timing.
 
-`DIDACT_FAILPOINT="step:kill@7"` kills the process the 7th time it passes `failpoint("step")`. Kills and raises happen in
-one attempt only: a marker file in the run folder records that the fault has struck.
+A file `failpoint` in the run folder, such as `step-rank1:kill@7`, kills worker 1 when it has done step 7. A fault
+strikes once only: a marker file records that it has.
 """
 
 import os
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 
-from didact import env
 from didact.errors import RunError
 
+_FILE = "failpoint"
 
-def failpoint(point: str, occurrence: int, folder: Path) -> None:
-    """Strike here if the user's failpoint names this point and occurrence, and it has not struck yet.
 
-    Args:
-        point: name of the place.
-        occurrence: which pass this is (a step number, a rank): compared with the number after `@`.
-        folder: where the marker is kept.
+@dataclass(frozen=True, slots=True)
+class Failpoint:
+    """One armed fault."""
+
+    folder: Path
+    point: str
+    action: str
+    occurrence: int
+
+    def strike(self, point: str, occurrence: int) -> None:
+        """Fail here if this is the place and the occurrence, and the fault has not struck yet.
+
+        Args:
+            point: name of the place.
+            occurrence: which pass this is, such as a step number.
+
+        Raises:
+            RunError: for the action `raise`.
+        """
+        marker = self.folder / f"failpoint-{point}-{self.action}"
+        if (point, occurrence) != (self.point, self.occurrence) or marker.exists():
+            return
+        marker.touch()
+        if self.action == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise RunError(f"failpoint {point} struck at {occurrence}")
+
+
+def read_failpoint(folder: Path) -> Failpoint | None:
+    """The fault armed in a run folder; None in every real run.
 
     Raises:
-        RunError: for the action `raise`, or for an action that does not exist.
+        RunError: the file does not say `PLACE:kill@N` or `PLACE:raise@N`.
     """
-    setting = env.failpoint()
-    if setting is None or setting.split(":")[0] != point:
-        return
-    action, _, wanted = setting.split(":")[1].partition("@")
-    marker = folder / f"failpoint-{point}-{action}"
-    if int(wanted or 1) != occurrence or marker.exists():
-        return
-    marker.touch()
-    if action == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if action == "raise":
-        raise RunError(f"failpoint {point} struck at {occurrence}")
-    raise RunError(f"DIDACT_FAILPOINT: unknown action {action!r}; expected kill or raise")
+    file = folder / _FILE
+    if not file.exists():
+        return None
+    text = file.read_text(encoding="utf-8").strip()
+    place, _, fault = text.partition(":")
+    action, _, occurrence = fault.partition("@")
+    if action not in ("kill", "raise") or not occurrence.isdigit():
+        raise RunError(f"{file} holds {text!r}; expected PLACE:kill@N or PLACE:raise@N")
+    return Failpoint(folder, place, action, int(occurrence))

@@ -1,15 +1,15 @@
 """The run folder: every path of a run in one place.
 
-    <runs>/<name>/
-        recipe.json         the resolved spec; replaying needs only this file
-        provenance.jsonl    one line an attempt: commit, versions, argv, host
-        data.json           what went in: sources, rows, tokens, fingerprints
-        steps.jsonl         one line an optimizer step: metrics and sample ids
-        quarantine/         rejected rows, a file a source
-        checkpoints/        step-00000040/, verified, newest last
-        adapter/            the publishable adapter
-        report.json         base and adapter side by side
-        mlflow.json         the MLflow run this folder belongs to
+<runs>/<name>/
+    recipe.json         the resolved spec; replaying needs only this file
+    provenance.jsonl    one line an attempt: commit, versions, argv, host
+    data.json           what went in: sources, rows, tokens, fingerprints
+    steps.jsonl         one line an optimizer step: metrics and sample ids
+    quarantine/         rejected rows, a file a source
+    checkpoints/        step-00000040/, verified, newest last
+    adapter/            the publishable adapter
+    report.json         base and adapter side by side
+    mlflow.json         the MLflow run this folder belongs to
 """
 
 import contextlib

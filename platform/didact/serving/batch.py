@@ -1,9 +1,9 @@
 """Rows of one adapter version that are generated together, with their keys and values in one cache.
 
-Layout: columns are positions in the cache, rows are padded on the left, so the newest token of every row is in the last
-column. `mask` [rows, columns] marks what a row may attend to, and `positions` [rows] is the position of its newest token
-in its own text, so padding never shifts a rotary or learned position. Rows join and leave between any two steps: a
-joining batch is padded to the same number of columns and stacked below.
+Columns are positions in the cache. Rows are padded on the left, so the newest token of every row is in the last column.
+`mask` [rows, columns] marks what a row may attend to, and `positions` [rows] is the position of its newest token in its
+own text, so padding never shifts a rotary or learned position. Rows join and leave between any two steps: a joining
+batch is padded to the same number of columns and stacked below.
 """
 
 import inspect
@@ -114,5 +114,5 @@ class Batch:
 
 
 def _keeps_logits(base: PreTrainedModel) -> bool:
-    """Whether the model can leave out the logits of all but the last position (GPT-2 style models always compute all)."""
+    """Whether the model can leave out the logits of all but the last position (some always compute all)."""
     return "logits_to_keep" in inspect.signature(base.forward).parameters

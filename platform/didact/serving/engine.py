@@ -2,8 +2,8 @@
 
     generate() -> waiting rows -> [step thread: admit -> step each batch] -> deltas
 
-Each adapter version in use has one running batch; new rows join it after their prompts were read. The thread gives every
-batch a few steps in turn, so that neither an adapter nor a long answer holds up the others.
+Each adapter version in use has one running batch; new rows join it after their prompts were read. The thread gives
+every batch a few steps in turn, so that neither an adapter nor a long answer holds up the others.
 """
 
 import threading
@@ -72,6 +72,11 @@ class EmbeddedEngine:
     def context_length(self) -> int:
         """Positions of the base: prompt and answer together."""
         return int(getattr(self._base.config.get_text_config(), "max_position_embeddings", 2**20))
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Token ids are below this."""
+        return int(self._base.get_input_embeddings().weight.shape[0])
 
     def generate(self, request: GenerationRequest) -> AsyncIterator[Delta]:
         """See `Engine.generate`. Call on a running event loop."""
@@ -147,7 +152,7 @@ class EmbeddedEngine:
                 self._admit()
                 for batch in list(self._batches):
                     self._take_turn(batch)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - told by `health`, so that this engine is replaced
             _log.exception("the step thread ended")
             self._failure = error
         finally:

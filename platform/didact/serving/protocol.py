@@ -26,6 +26,10 @@ class DeadlineExceeded(DidactError, TimeoutError):
     """The request was not finished in its time."""
 
 
+class ReplicaLost(DidactError, ConnectionError):
+    """The process that computed the answer is gone; another one may answer."""
+
+
 class GenerationFailed(DidactError, RuntimeError):
     """The model could not compute an answer to this request; other requests go on."""
 

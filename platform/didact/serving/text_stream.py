@@ -19,7 +19,7 @@ class TextStream:
         self._stop = stop
         self._ids: list[int] = []
         self._context = 0
-        """First token of the decoding window: tokenizers such as SentencePiece need the token before to place blanks."""
+        """First token of the decoding window; some tokenizers need the token before to place blanks."""
         self._shown = 0
         """Tokens whose text has left the window."""
         self._held = ""

@@ -59,7 +59,6 @@ __all__ = [
     "TokensSpec",
     "TrackingSpec",
     "TrainingSpec",
-    "DataSpec",
     "json_schema",
     "load_spec",
     "read_mapping",

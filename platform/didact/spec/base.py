@@ -3,7 +3,7 @@
 import difflib
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from didact.errors import SpecError
 
@@ -12,8 +12,27 @@ class Spec(BaseModel):
     """A frozen piece of a recipe. Unknown keys are refused; the docstring under each field is its documentation."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, protected_namespaces=()
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        validate_default=True,
+        protected_namespaces=(),
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, values: Any) -> Any:
+        """YAML's `yes` or `true` in place of a number is a mistake, though Python counts it as 1."""
+        for name, value in values.items() if isinstance(values, dict) else ():
+            field = cls.model_fields.get(name)
+            if isinstance(value, bool) and field and not _accepts_bool(field.annotation):
+                raise ValueError(f"{name} is {value}; expected a number or a word")
+        return values
+
+
+def _accepts_bool(annotation: Any) -> bool:
+    return annotation in (bool, Any) or any(_accepts_bool(each) for each in getattr(annotation, "__args__", ()))
 
 
 def validate(spec_type: type[Spec], values: dict[str, Any], origin: str) -> Any:

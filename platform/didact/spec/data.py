@@ -27,7 +27,7 @@ class SourceSpec(Spec):
     weight: float = Field(default=1.0, gt=0)
     """Share of the mixture, in `data.weight_unit`; only ratios matter."""
     max_rows: int | None = Field(default=None, ge=1)
-    """Use at most this many rows, drawn at random with `data.seed` (never the first ones).
+    """Use at most this many rows, held-out ones included, drawn at random with `data.seed` (never the first ones).
     For `reasoning-gym` the number of rows to generate (1,000 when left out)."""
     held_out_rows: int = Field(default=0, ge=0)
     """Rows set aside for evaluation. Training rows with the same prompt as a held-out row are dropped."""

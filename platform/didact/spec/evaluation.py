@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from didact.spec.base import Spec
 from didact.spec.model import ModelSpec
@@ -50,6 +50,16 @@ class EvaluationSpec(Spec):
     """What to measure."""
     batch_size: int = Field(default=16, ge=1)
     """Prompts generated together."""
+
+    @field_validator("tasks")
+    @classmethod
+    def _distinct(cls, tasks: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...]:
+        names = [getattr(task, "name", task.task) for task in tasks]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(
+                f"two tasks report as {twice[0]!r}; keep one, or put the other into an evaluation of its own"
+            )
+        return tasks
 
 
 class RegisterSpec(Spec):

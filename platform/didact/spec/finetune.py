@@ -4,7 +4,7 @@ from pydantic import Field, model_validator
 
 from didact.spec.base import Spec
 from didact.spec.data import DataSpec, TokensSpec
-from didact.spec.evaluation import EvaluationSpec, RegisterSpec
+from didact.spec.evaluation import EvaluationSpec, Gsm8kTask, ReasoningGymTask, RegisterSpec
 from didact.spec.model import AdapterSpec, FullSpec, LoraSpec, ModelSpec, PrefixSpec, WithAdapterDefault
 from didact.spec.training import PlacementSpec, TrackingSpec, TrainingSpec
 
@@ -59,6 +59,21 @@ class FinetuneSpec(WithAdapterDefault, Spec):
                 "adapter.method 'prefix' prepends positions to every row, so samples packed in one row would share "
                 "them; set tokens.packing to auto or false"
             )
-        if self.register_as and self.register_as.gate and self.evaluation is None:
-            raise ValueError("register_as.gate needs figures to judge; set evaluation.tasks or remove the gate")
+        if self.register_as and (odd := sorted(self.register_as.gate.keys() - self._reported_metrics())):
+            known = ", ".join(sorted(self._reported_metrics())) or "none, since evaluation has no tasks"
+            raise ValueError(
+                f"register_as.gate names {odd[0]!r}, which evaluation.tasks does not report; known: {known}"
+            )
         return self
+
+    def _reported_metrics(self) -> set[str]:
+        """Metrics that the evaluation after training will report."""
+        metrics: set[str] = set()
+        for task in self.evaluation.tasks if self.evaluation else ():
+            if isinstance(task, ReasoningGymTask):
+                metrics.add(f"eval/{task.name}/accuracy")
+            elif isinstance(task, Gsm8kTask):
+                metrics.add("eval/gsm8k/accuracy")
+            elif held_out := {f"eval/{s.name}/loss" for s in self.data.sources if s.held_out_rows}:
+                metrics |= held_out | {"eval/loss"}
+        return metrics

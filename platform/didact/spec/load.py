@@ -23,7 +23,11 @@ def load_spec(spec_type: type[AnySpec], path: str | Path, overrides: list[str] |
         key, found, text = override.partition("=")
         if not found:
             raise SpecError(f"override {override!r} is not of the form key=value, such as training.steps=100")
-        set_dotted(values, key.strip(), parse_value(text), str(path))
+        try:
+            value = parse_value(text)
+        except yaml.YAMLError as error:
+            raise SpecError(f"override {override!r} is not valid YAML: {error}") from None
+        set_dotted(values, key.strip(), value, str(path))
     return validate(spec_type, values, str(path))
 
 
@@ -37,6 +41,10 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SpecError(f"{path} does not exist") from None
+    except IsADirectoryError:
+        raise SpecError(f"{path} is a folder; expected a YAML or JSON file") from None
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path} is not UTF-8: {error}") from None
     try:
         values = yaml.load(text, Loader=_UniqueKeyLoader)
     except yaml.YAMLError as error:
@@ -109,7 +117,11 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be one word", key_node.start_mark)
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
             seen.add(key)

@@ -1,10 +1,21 @@
 """`SweepSpec`: one recipe, many trials."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from didact.spec.base import Spec
+
+_Number = TypeVar("_Number", int, float)
+
+
+def _ascending(bounds: tuple[_Number, _Number]) -> tuple[_Number, _Number]:
+    if bounds[0] >= bounds[1]:
+        raise ValueError(f"bounds must be lower, then higher; found {list(bounds)}")
+    return bounds
+
+
+_Bounds = Annotated[tuple[float, float], AfterValidator(_ascending)]
 
 
 class Choice(Spec):
@@ -16,13 +27,13 @@ class Choice(Spec):
 class Uniform(Spec):
     """Uniform between two numbers."""
 
-    uniform: tuple[float, float]
+    uniform: _Bounds
 
 
 class LogUniform(Spec):
     """Uniform in the logarithm; both bounds positive."""
 
-    loguniform: tuple[float, float]
+    loguniform: _Bounds
 
     @field_validator("loguniform")
     @classmethod
@@ -35,7 +46,7 @@ class LogUniform(Spec):
 class RandInt(Spec):
     """A whole number, both bounds included."""
 
-    randint: tuple[int, int]
+    randint: Annotated[tuple[int, int], AfterValidator(_ascending)]
 
 
 class Grid(Spec):
@@ -48,10 +59,36 @@ class Simplex(Spec):
     """Mixture weights: non-negative, summing to one, uniform over all mixes (Dirichlet(1)). For `data.weights` only."""
 
     simplex: tuple[str, ...] = Field(min_length=2)
-    """Names of the recipe's sources that share the weight."""
+    """Names of the recipe's sources that share the weight; a source left out keeps the recipe's own."""
+
+    @field_validator("simplex")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) != len(names):
+            raise ValueError(f"each source can be named once; found {list(names)}")
+        return names
 
 
-Distribution = Annotated[Choice | Uniform | LogUniform | RandInt | Grid | Simplex, Field(union_mode="left_to_right")]
+def _kind(value: Any) -> str | None:
+    """The key that says which distribution is meant, so that errors speak of that one only."""
+    keys = value if isinstance(value, dict) else type(value).model_fields if isinstance(value, Spec) else ()
+    return next((key for key in keys if key in _KINDS), None)
+
+
+_KINDS = ("choice", "uniform", "loguniform", "randint", "grid", "simplex")
+Distribution = Annotated[
+    Annotated[Choice, Tag("choice")]
+    | Annotated[Uniform, Tag("uniform")]
+    | Annotated[LogUniform, Tag("loguniform")]
+    | Annotated[RandInt, Tag("randint")]
+    | Annotated[Grid, Tag("grid")]
+    | Annotated[Simplex, Tag("simplex")],
+    Discriminator(
+        _kind,
+        custom_error_type="distribution",
+        custom_error_message=f"expected a mapping with one of the keys {', '.join(_KINDS)}",
+    ),
+]
 
 
 class SchedulerSpec(Spec):
@@ -88,7 +125,7 @@ class SweepSpec(Spec):
     """Independent samples, or Optuna's TPE."""
     seed: int = Field(default=0, ge=0)
     """Seed of the search."""
-    register_best_as: str | None = None
+    register_best_as: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")
     """Registered model that gets the best trial's adapter as `candidate`."""
 
     @model_validator(mode="after")

@@ -17,8 +17,9 @@ def preview(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> str:
     learned[:1] = [False]  # the first token has no predecessor that could predict it
     parts = []
     for is_learned, positions in groupby(range(len(learned)), key=learned.__getitem__):
-        text = escape(tokenizer.decode([int(sample.ids[position]) for position in positions]))
-        # A backslash before a tag would take the tag for text.
-        text += "\\" if text.endswith("\\") else ""
+        text = tokenizer.decode([int(sample.ids[position]) for position in positions])
+        body = text.rstrip("\\")
+        # Backslashes before a tag escape it unless they are doubled, of which rich's `escape` does one only.
+        text = escape(body) + 2 * text[len(body) :]
         parts.append(f"[black on green]{text}[/]" if is_learned else f"[dim]{text}[/]")
     return "".join(parts)

@@ -96,7 +96,7 @@ def open_table(folder: Path, name: str) -> TokenTable:
     try:
         stats = TokenStats(**json.loads((folder / STATS_FILE).read_text(encoding="utf-8")))
         arrays = {stem: np.load(folder / f"{stem}.npy", mmap_mode="r", allow_pickle=False) for stem in ARRAYS}
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, EOFError, ValueError, TypeError) as error:
         raise DataError(f"token cache {folder}: {error}") from error
     sizes = {"ids": stats.tokens, "mask": stats.tokens, "offsets": stats.samples + 1, "rows": stats.samples}
     for stem, array in arrays.items():

@@ -66,6 +66,8 @@ class SyncState:
     run_id: str
     synced_lines: int = 0
     """Lines of `steps.jsonl` that MLflow has."""
+    synced_points: int = 0
+    """Metric points sent from them."""
     synced_bytes: int = 0
     planned_bytes: int = 0
     """End of the piece being sent: noted before sending, so that after a kill the very same piece is sent again."""
@@ -77,6 +79,12 @@ def load_state(run_dir: Path) -> SyncState | None:
     """The run's MLflow run, None before the first contact."""
     path = run_dir / STATE_FILE
     return SyncState(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def mlflow_run_id(run_dir: Path) -> str | None:
+    """The MLflow run that a run folder belongs to, None before the first contact."""
+    state = load_state(run_dir)
+    return state.run_id if state else None
 
 
 def save_state(run_dir: Path, state: SyncState) -> SyncState:

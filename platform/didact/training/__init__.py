@@ -12,6 +12,8 @@ from didact.training.callbacks import Callback, StepReport
 from didact.training.checkpoints import Checkpoint, CheckpointStore
 from didact.training.loop import TrainResult, train
 from didact.training.objective import Objective
+from didact.training.plan import Plan
+from didact.training.prepare import PreparedData, describe_data, prepare_data, write_data_record
 from didact.training.schedule import learning_rate
 from didact.training.world import World
 
@@ -20,9 +22,14 @@ __all__ = [
     "Checkpoint",
     "CheckpointStore",
     "Objective",
+    "Plan",
+    "PreparedData",
     "StepReport",
     "TrainResult",
     "World",
+    "describe_data",
     "learning_rate",
+    "prepare_data",
     "train",
+    "write_data_record",
 ]

@@ -59,7 +59,7 @@ class CheckpointStore:
         return path
 
     def newest(self) -> Checkpoint | None:
-        """The newest checkpoint that verifies; damaged ones are renamed to `*.corrupt` with a warning. None: no checkpoint.
+        """The newest checkpoint that verifies, None without any; damaged ones are renamed to `*.corrupt`.
 
         Raises:
             CheckpointError: there are checkpoints but none verifies, or the newest belongs to another run.
@@ -82,9 +82,7 @@ class CheckpointStore:
             )
         return None
 
-    def load(
-        self, step: int, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
-    ) -> None:
+    def load(self, step: int, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
         """Put the state of `step` into parameters and optimizer, in place.
 
         Raises:
@@ -123,7 +121,7 @@ class CheckpointStore:
         return problems + [f"{name} is not in {_MANIFEST}" for name in sorted(missing)]
 
     def _quarantine(self, damaged: dict[Path, str]) -> None:
-        """Move damaged checkpoints out of the way once a good one is known; without one they stay, and refuse a start."""
+        """Move damaged checkpoints away once a good one is known; without one they stay, and refuse a start."""
         for path, reason in damaged.items():
             _LOG.warning("checkpoint %s is damaged (%s); falling back to the one before", path, reason)
             path.rename(path.with_name(f"{path.name}.corrupt"))
@@ -139,9 +137,7 @@ def _step_of(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
 
 
-def _moments(
-    parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
-) -> dict[str, torch.Tensor]:
+def _moments(parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     return {
         f"{key}.{name}": optimizer.state[parameter][key].detach().cpu().contiguous()
         for name, parameter in parameters.items()

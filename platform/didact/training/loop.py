@@ -149,5 +149,5 @@ def _divergence(step: int, loss: float, norm: float, sample_ids: tuple[str, ...]
     shown = ", ".join(sample_ids[:8]) + (" ..." if len(sample_ids) > 8 else "")
     return (
         f"step {step + 1} has loss {loss} and gradient norm {norm}; training stopped before changing the weights. "
-        f"Samples of the step: {shown}. The last checkpoint is finite: lower training.learning_rate, or look at these rows"
+        f"Samples of the step: {shown}. The last checkpoint is finite: lower training.learning_rate or check these rows"
     )

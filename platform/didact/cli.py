@@ -1,0 +1,253 @@
+"""The command line: one verb per thing a person does. Heavy libraries are imported by the verb that needs them.
+
+didact plan recipe.yaml -> train -> evaluate -> register -> promote -> serve -> chat
+"""
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from didact import env, logs
+from didact.errors import DidactError
+from didact.spec import (
+    EvaluateSpec,
+    FinetuneSpec,
+    ModelSpec,
+    RegisterSpec,
+    ServeSpec,
+    Spec,
+    SweepSpec,
+    json_schema,
+    load_spec,
+)
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+data = typer.Typer(no_args_is_help=True, help="Look at the data of a recipe.")
+app.add_typer(data, name="data")
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="Changes, such as training.steps=100")]
+Recipe = Annotated[Path, typer.Argument(help="A recipe, such as jobs/recipes/demo.yaml")]
+AdapterName = Annotated[str, typer.Argument(help="A run folder, an adapter folder, or name, name@alias, name:version")]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the console script: didact's own errors become one clear message and exit code 2.
+
+    Args:
+        arguments: default: those of the command line.
+    """
+    logs.configure()
+    env.set_default("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    env.set_default("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    try:
+        app(arguments)
+    except DidactError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {type(error).__name__}:", end=" ")
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+@app.command()
+def plan(recipe: Recipe, overrides: Overrides = None) -> None:
+    """Show what a recipe will do: data, steps, memory, placement. Starts nothing."""
+    spec = load_spec(FinetuneSpec, recipe, overrides or [])
+    from didact.training import Plan, prepare_data
+
+    Console().print(Plan.of(spec, prepare_data(spec)).render())
+
+
+@app.command()
+def train(recipe: Recipe, overrides: Overrides = None) -> None:
+    """Finetune, evaluate and register. Called again with the same name, it resumes."""
+    spec = load_spec(FinetuneSpec, recipe, overrides or [])
+    from didact.cluster import finetune
+
+    result = finetune(spec)
+    Console().print(result.render())
+
+
+@app.command()
+def tune(
+    search: Annotated[Path, typer.Argument(help="A search, such as tune_spaces/lora.yaml")], overrides: Overrides = None
+) -> None:
+    """Search over settings and mixtures; an interrupted search continues."""
+    spec = load_spec(SweepSpec, search, overrides or [])
+    from didact.tuning import run_sweep
+
+    Console().print(run_sweep(spec, search).table())
+
+
+@app.command()
+def evaluate(
+    config: Annotated[Path, typer.Argument(help="An evaluation, such as jobs/recipes/evaluate_demo.yaml")],
+    overrides: Overrides = None,
+) -> None:
+    """Measure a base, and an adapter beside it."""
+    spec = load_spec(EvaluateSpec, config, overrides or [])
+    from didact.cluster import evaluate_adapter
+
+    Console().print(evaluate_adapter(spec).table())
+
+
+@app.command()
+def predict(
+    source: Annotated[Path, typer.Argument(help="JSON lines with `prompt`, `messages` or `instruction`")],
+    output: Annotated[Path, typer.Argument(help="JSON lines with `prediction` added")],
+    model: Annotated[str, typer.Option(help="An adapter, as for `merge`; left out: the base alone")] = "",
+    base: Annotated[str, typer.Option(help="Base model")] = ModelSpec().base,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
+    temperature: Annotated[float, typer.Option(min=0.0)] = 0.0,
+) -> None:
+    """Answer a file of prompts. Continues after the last complete line of OUTPUT."""
+    from didact.serving.local import predict_locally
+
+    counts = predict_locally(
+        ModelSpec(base=base), model or None, source, output, max_new_tokens=max_new_tokens, temperature=temperature
+    )
+    Console().print(counts.render())
+
+
+@app.command()
+def merge(
+    adapter: AdapterName, output: Path, base: Annotated[str, typer.Option(help="Base model")] = ModelSpec().base
+) -> None:
+    """Write base + adapter as one Hugging Face folder, after proving that it computes the same."""
+    from didact.models import merge_adapter
+    from didact.registry import locate_adapter, open_registry
+    from didact.tokens import CONTRACT_FILE
+
+    proof = merge_adapter(ModelSpec(base=base), locate_adapter(adapter, open_registry()), output, CONTRACT_FILE)
+    Console().print(
+        f"merged into {output}: largest logit difference {proof.max_logit_difference:.1e}, "
+        f"same next token at {proof.top1_agreement:.0%} of positions"
+    )
+
+
+@app.command()
+def register(
+    run: Annotated[Path, typer.Argument(help="A run folder, such as runs/demo")],
+    name: Annotated[str, typer.Option(help="Registered model; default: the recipe's, else the run's name")] = "",
+    alias: Annotated[str, typer.Option(help="candidate, champion, or empty for none")] = "candidate",
+) -> None:
+    """Make a finished run a version of a registered model. Doing it twice makes one version."""
+    from didact.registry import publish_run
+    from didact.runs import open_run
+    from didact.spec import validate
+    from didact.tracking import mlflow_run_id
+
+    opened = open_run(run)
+    spec = opened.spec()
+    asked = spec.register_as or RegisterSpec(name=spec.name)
+    changes = {"name": name or asked.name, "alias": alias or None, "gate": asked.gate}
+    gate, version = publish_run(opened, spec, validate(RegisterSpec, changes, "register"), mlflow_run_id(opened.path))
+    for line in gate.lines if gate else ():
+        Console().print(line)
+    Console().print(f"registered {version.id} {' '.join('@' + each for each in version.aliases)}")
+
+
+@app.command()
+def promote(
+    name: str,
+    version: int,
+    alias: Annotated[str, typer.Option()] = "champion",
+    expected: Annotated[int | None, typer.Option(help="Refuse unless the alias points to this version now")] = None,
+) -> None:
+    """Point an alias to a version; replicas follow within a second."""
+    from didact.registry import open_registry
+
+    registry = open_registry()
+    promoted = (
+        registry.promote(name, version, alias) if expected is None else registry.promote(name, version, alias, expected)
+    )
+    Console().print(f"{promoted.name}@{alias} is version {promoted.version}")
+
+
+@app.command()
+def models() -> None:
+    """List registered adapters."""
+    from didact.registry import open_registry
+
+    for version in open_registry().list():
+        Console().print(f"{version.id}  {' '.join('@' + each for each in version.aliases)}", highlight=False)
+
+
+@app.command()
+def serve(
+    config: Annotated[Path, typer.Argument(help="A Ray Serve file")] = Path("serve/local.yaml"),
+    port: Annotated[int | None, typer.Option(help="Instead of the file's")] = None,
+) -> None:
+    """Serve the base and every registered adapter over HTTP until Ctrl-C."""
+    from didact.serving.deploy import serve_forever
+
+    serve_forever(config, port)
+
+
+@app.command()
+def chat(
+    model: Annotated[str, typer.Argument(help="An adapter, as for `merge`; left out: the base alone")] = "",
+    url: Annotated[
+        str, typer.Option(help="A running server, such as http://127.0.0.1:8000; left out: in this process")
+    ] = "",
+    base: Annotated[str, typer.Option(help="Base model")] = ModelSpec().base,
+) -> None:
+    """Talk to a model in the terminal."""
+    from didact.serving.local import chat_locally, chat_over_http
+
+    if url:
+        chat_over_http(url, model or None)
+    else:
+        chat_locally(ModelSpec(base=base), model or None)
+
+
+@app.command()
+def sync(run: Annotated[Path, typer.Argument(help="A run folder")]) -> None:
+    """Bring MLflow up to date with a run that was recorded while it was down."""
+    from didact.runs import open_run
+    from didact.tracking import sync_run
+
+    opened = open_run(run)
+    Console().print(str(sync_run(opened.path, opened.spec().tracking)))
+
+
+@app.command()
+def schema(kind: Annotated[str, typer.Argument(help="finetune, sweep, evaluate or serve")] = "finetune") -> None:
+    """Print the JSON schema of a file, for completion and checks in an editor."""
+    kinds: dict[str, type[Spec]] = {
+        "finetune": FinetuneSpec,
+        "sweep": SweepSpec,
+        "evaluate": EvaluateSpec,
+        "serve": ServeSpec,
+    }
+    if kind not in kinds:
+        raise typer.BadParameter(f"expected one of {', '.join(kinds)}; found {kind!r}")
+    print(json_schema(kinds[kind]), end="")
+
+
+@data.command("preview")
+def data_preview(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    rows: Annotated[int, typer.Option(min=1, help="Samples per source")] = 2,
+) -> None:
+    """Show samples of a recipe as the model sees them, trained tokens in colour."""
+    spec = load_spec(FinetuneSpec, recipe, overrides or [])
+    from didact.tokens import preview
+    from didact.training import prepare_data
+
+    prepared = prepare_data(spec)
+    for table in prepared.mixture.tables:
+        Console().rule(
+            f"{table.name}: {len(table):,} samples, {table.stats.supervised / table.stats.tokens:.0%} trained"
+        )
+        for index in range(min(rows, len(table))):
+            Console().print(preview(table[index], prepared.tokenizer))
+
+
+if __name__ == "__main__":
+    main()

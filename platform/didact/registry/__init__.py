@@ -1,0 +1,37 @@
+"""Publishable adapters in MLflow's model registry: registered once, with lineage, moved by alias, checked when fetched.
+
+    adapter folder + Lineage -> Registry.register -> ModelVersion -> promote, rollback -> resolve -> download -> serving
+
+Example:
+    >>> from pathlib import Path
+    >>> from didact.registry import Registry
+    >>> from didact.tracking import default_uri
+    >>> registry = Registry(default_uri(Path("runs")))
+    >>> for version in registry.list():
+    ...     print(version.id, version.aliases, version.tags["base"])
+"""
+
+from didact.registry.adapter_folder import AdapterFolder, adapter_identity, check_folder
+from didact.registry.card import Figure, Lineage, SourceLineage, model_card
+from didact.registry.locate import locate_adapter, open_registry
+from didact.registry.publish import publish_run
+from didact.registry.registry import ANY, Registry
+from didact.registry.versions import ModelVersion, Reference, parse_reference
+
+__all__ = [
+    "ANY",
+    "AdapterFolder",
+    "Figure",
+    "Lineage",
+    "ModelVersion",
+    "Reference",
+    "Registry",
+    "SourceLineage",
+    "adapter_identity",
+    "check_folder",
+    "locate_adapter",
+    "model_card",
+    "open_registry",
+    "parse_reference",
+    "publish_run",
+]

@@ -1,0 +1,94 @@
+"""The bytes of an adapter: what may be in its folder, and that they are the registered ones.
+
+A pickle runs code when it is loaded and PEFT would load one, so only safetensors, JSON and Markdown pass.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from didact.errors import AdapterError
+from didact.files import fingerprint, manifest_problems, sha256_file
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+CONTRACT = "template_contract.json"
+MANIFEST = "adapter.json"
+CARD = "README.md"
+_ALLOWED = (".safetensors", ".json", ".md")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_LARGEST_MANIFEST_BYTES = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFolder:
+    """A folder whose every byte has been checked."""
+
+    path: Path
+    sha256: str
+    """The adapter's identity."""
+    manifest_sha256: str
+    """Digest of `adapter.json`, which holds the digests of all other files."""
+    names: tuple[str, ...]
+    """The files of the adapter, `adapter.json` first, without the card."""
+
+
+def adapter_identity(entries: dict[str, Any]) -> str:
+    """The adapter's sha256: one digest over those of its weights and of its configuration, from manifest entries."""
+    return fingerprint([entries[WEIGHTS]["sha256"], entries[CONFIG]["sha256"]])
+
+
+def check_folder(folder: Path) -> AdapterFolder:
+    """Check an adapter folder against its own manifest.
+
+    Raises:
+        AdapterError: a file that may not be there (pickles, symbolic links, folders), is missing, or was changed.
+    """
+    if not folder.is_dir():
+        raise AdapterError(f"no adapter folder {folder}")
+    present = {file.name for file in folder.iterdir() if _is_allowed(file)}
+    if MANIFEST not in present:
+        raise AdapterError(f"adapter {folder} has no {MANIFEST}; expected a folder exported by a didact run")
+    entries = read_manifest(folder / MANIFEST)
+    problems = manifest_problems(folder, entries)
+    problems += [f"{name} is not in {MANIFEST}" for name in sorted(present - set(entries) - {MANIFEST, CARD})]
+    if problems:
+        raise AdapterError(f"adapter {folder} is damaged: {'; '.join(problems)}")
+    digest = sha256_file(folder / MANIFEST)
+    return AdapterFolder(folder, adapter_identity(entries), digest, (MANIFEST, *sorted(entries)))
+
+
+def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
+    """The `files` of an `adapter.json`: name -> `{"size": bytes, "sha256": hex}`.
+
+    Raises:
+        AdapterError: not such a file, a name that is no plain allowed file name, or a needed file left out.
+    """
+    if path.stat().st_size > _LARGEST_MANIFEST_BYTES:
+        raise AdapterError(f"{path} has {path.stat().st_size} bytes; expected under {_LARGEST_MANIFEST_BYTES}")
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["files"]
+        checked = {str(name): {"size": int(e["size"]), "sha256": str(e["sha256"])} for name, e in entries.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AdapterError(f"{path} is not a manifest of adapter files ({type(error).__name__}: {error})") from None
+    for name in checked:
+        if not _PLAIN_NAME.fullmatch(name) or Path(name).suffix not in _ALLOWED:
+            raise AdapterError(f"{path} lists {name!r}; expected plain names ending in {', '.join(_ALLOWED)}")
+    missing = [name for name in (WEIGHTS, CONFIG, CONTRACT) if name not in checked]
+    if missing:
+        raise AdapterError(f"{path} does not list {', '.join(missing)}; expected a folder exported by a didact run")
+    return checked
+
+
+def _is_allowed(file: Path) -> bool:
+    if file.is_symlink() or not file.is_file():
+        kind = "the symbolic link" if file.is_symlink() else "the folder"
+        raise AdapterError(f"adapter {file.parent} holds {kind} {file.name!r}; expected plain files")
+    if file.suffix not in _ALLOWED:
+        raise AdapterError(
+            f"adapter {file.parent} holds {file.name!r}; only files ending in {', '.join(_ALLOWED)} are registered "
+            "(other formats can run code when loaded)"
+        )
+    return True

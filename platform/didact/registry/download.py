@@ -1,0 +1,81 @@
+"""From a registered version to a checked folder on this machine."""
+
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from didact import files
+from didact.errors import AdapterError
+from didact.registry.adapter_folder import MANIFEST, check_folder, read_manifest
+from didact.registry.asking import asking
+from didact.registry.versions import MANIFEST_TAG, ModelVersion
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SOURCE = re.compile(r"runs:/([0-9a-f]{32})/([A-Za-z0-9_-]+)")
+
+
+def download(client: "MlflowClient", uri: str, version: ModelVersion, cache_dir: Path) -> Path:
+    """See `Registry.download`."""
+    if not _SHA256.fullmatch(version.adapter_sha256):
+        raise AdapterError(f"{version.id}: found adapter sha256 {version.adapter_sha256!r}; expected 64 hex digits")
+    target = cache_dir / "adapters" / version.adapter_sha256
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_name(f".{target.name}.lock")):
+        if not _is_verified(target, version):
+            stage = tempfile.TemporaryDirectory(prefix=".download-", dir=target.parent)
+            with stage, files.new_folder(target) as scratch:
+                _fetch_all(client, uri, version, Path(stage.name), scratch)
+                _verify(scratch, version)
+    return target
+
+
+def _is_verified(folder: Path, version: ModelVersion) -> bool:
+    if not folder.is_dir():
+        return False
+    try:
+        _verify(folder, version)
+    except AdapterError:
+        return False  # damaged on this disk: fetched again
+    return True
+
+
+def _verify(folder: Path, version: ModelVersion) -> None:
+    try:
+        found = check_folder(folder)
+    except AdapterError as error:
+        raise AdapterError(f"{version.id} does not hold what was registered: {error}") from None
+    expected_manifest = version.tags.get(MANIFEST_TAG)
+    if found.sha256 != version.adapter_sha256 or found.manifest_sha256 != expected_manifest:
+        raise AdapterError(
+            f"{version.id}: the files are not the registered ones: found adapter sha256 {found.sha256} and manifest "
+            f"{found.manifest_sha256}; expected {version.adapter_sha256} and {expected_manifest}"
+        )
+
+
+def _fetch_all(client: "MlflowClient", uri: str, version: ModelVersion, stage: Path, target: Path) -> None:
+    """The manifest, then exactly the files it lists: names come from checked bytes, never from a server's listing."""
+    source = _SOURCE.fullmatch(version.source)
+    if source is None:
+        raise AdapterError(f"{version.id}: found source {version.source!r}; expected runs:/RUN_ID/PATH as we register")
+    run_id, folder = source.groups()
+
+    def fetch(name: str) -> Path:
+        def damaged() -> AdapterError:
+            return AdapterError(f"{version.id} is damaged: its artifact {folder}/{name} is missing")
+
+        with asking(uri, f"download {name} of {version.id}", if_absent=damaged):
+            local = Path(client.download_artifacts(run_id, f"{folder}/{name}", str(stage)))
+        return Path(shutil.move(local, target / name))
+
+    manifest = fetch(MANIFEST)
+    if files.sha256_file(manifest) != version.tags.get(MANIFEST_TAG):
+        raise AdapterError(f"{version.id} is damaged: its {MANIFEST} does not match the registered sha256")
+    for name in read_manifest(manifest):
+        fetch(name)

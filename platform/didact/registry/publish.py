@@ -1,0 +1,81 @@
+"""A finished run becomes a version of a registered model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from didact.errors import RunError
+from didact.evaluation import EvalReport, GateResult, judge_gate
+from didact.logs import get_logger
+from didact.models import base_fingerprint
+from didact.registry.card import Figure, Lineage, SourceLineage, model_card
+from didact.registry.locate import open_registry
+from didact.registry.versions import ModelVersion
+from didact.runs import Run, git_state
+from didact.spec import FinetuneSpec, RegisterSpec
+
+_LOG = get_logger(__name__)
+
+
+def publish_run(
+    run: Run, spec: FinetuneSpec, register_as: RegisterSpec, mlflow_run_id: str | None
+) -> tuple[GateResult | None, ModelVersion]:
+    """Register a trained run's adapter with its lineage; the alias is set only when the gate lets it pass.
+
+    Args:
+        run: with `adapter/`, `data.json` and, where a gate is asked, `report.json`.
+        spec: its recipe.
+        register_as: name, alias and gate.
+        mlflow_run_id: run that holds the artifacts; None makes one for the adapter alone.
+
+    Raises:
+        RunError: the run is not trained, or not evaluated though a gate asks for figures.
+        RegistryError: the registry refused.
+    """
+    if not run.data.is_file() or not run.adapter.is_dir():
+        raise RunError(f"run {run.path} has no finished adapter; train it first: didact train {run.recipe}")
+    report = EvalReport.load(run.report) if run.report.is_file() else None
+    gate = None
+    if register_as.gate:
+        if report is None:
+            raise RunError(f"run {run.path} has no report.json, which register_as.gate needs; evaluate it first")
+        gate = judge_gate(report, register_as.gate)
+    passed = gate is None or gate.passed
+    if not passed:
+        _LOG.warning("the gate keeps alias %r from this version", register_as.alias)
+    lineage = _lineage(run, spec, report, mlflow_run_id)
+    version = open_registry(spec.tracking, run.path.parent).register(
+        register_as.name,
+        run.adapter,
+        run_id=mlflow_run_id,
+        tags={**lineage.tags(), "gate": "none" if gate is None else "passed" if passed else "failed"},
+        card=model_card(register_as.name, lineage),
+        alias=register_as.alias if passed else None,
+    )
+    return gate, version
+
+
+def _lineage(run: Run, spec: FinetuneSpec, report: EvalReport | None, mlflow_run_id: str | None) -> Lineage:
+    data: dict[str, Any] = json.loads(run.data.read_text(encoding="utf-8"))
+    before, after = (report.metrics("base"), report.metrics("adapter")) if report else ({}, {})
+    return Lineage(
+        recipe=spec.name,
+        base=spec.model.base,
+        base_sha256=base_fingerprint(spec.model),
+        method=spec.adapter.method,
+        template_fingerprint=data["template_contract"],
+        sources=tuple(
+            SourceLineage(
+                name=source["name"],
+                fingerprint=source["fingerprint"],
+                weight=source["weight"],
+                rows_used=source["samples_usable"],
+                rows_rejected=source["rows_rejected"],
+            )
+            for source in data["sources"]
+        ),
+        options=spec.adapter.model_dump(mode="json", exclude={"method"}),
+        figures=tuple(Figure(metric, before[metric], after[metric]) for metric in before if metric in after),
+        git_commit=(git_state(Path(__file__).parent) or {}).get("commit"),
+        run_id=mlflow_run_id,
+    )

@@ -1,0 +1,86 @@
+"""What the registry holds, and how it is named: `NAME`, `NAME@ALIAS`, `NAME:VERSION`."""
+
+import re
+from dataclasses import dataclass
+
+from didact.errors import RegistryError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_ALIAS = re.compile(r"(?!latest$)(?![vV]\d+$)[A-Za-z0-9_-]{1,128}")  # MLflow keeps `latest` and `v3` for itself
+
+SHA_TAG = "adapter_sha256"
+MANIFEST_TAG = "manifest_sha256"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """A registered adapter."""
+
+    name: str
+    version: int
+    aliases: tuple[str, ...]
+    adapter_sha256: str
+    """Digest over weights and configuration (`adapter_identity`); also the name of its folder in the cache."""
+    run_id: str | None
+    """MLflow run whose artifacts hold the files."""
+    source: str
+    """`runs:/RUN_ID/ARTIFACT_PATH`."""
+    tags: dict[str, str]
+    created_ms: int
+    """Milliseconds since 1970."""
+
+    @property
+    def id(self) -> str:
+        """`NAME:VERSION`, which `Registry.resolve` takes back."""
+        return f"{self.name}:{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A parsed `NAME`, `NAME@ALIAS` or `NAME:VERSION`."""
+
+    name: str
+    alias: str | None = None
+    version: int | None = None
+
+
+def parse_reference(reference: str) -> Reference:
+    """The parts of a reference.
+
+    Raises:
+        RegistryError: none of the three forms.
+    """
+    name, at, alias = reference.partition("@")
+    if at:
+        return Reference(check_name(name), alias=check_alias(alias))
+    name, colon, version = reference.partition(":")
+    if colon and not (version.isascii() and version.isdigit()):
+        raise RegistryError(f"found {reference!r}; expected NAME, NAME@ALIAS or NAME:VERSION with a whole number")
+    return Reference(check_name(name), version=int(version) if colon else None)
+
+
+def check_name(name: str) -> str:
+    """`name` itself.
+
+    Raises:
+        RegistryError: characters that do not belong in the name of a registered model.
+    """
+    if not _NAME.fullmatch(name):
+        raise RegistryError(
+            f"model name: found {name!r}; expected 1 to 128 letters, digits, '_', '.' or '-', beginning with a letter "
+            "or digit"
+        )
+    return name
+
+
+def check_alias(alias: str) -> str:
+    """`alias` itself.
+
+    Raises:
+        RegistryError: characters that do not belong in an alias, or one that MLflow reserves.
+    """
+    if not _ALIAS.fullmatch(alias):
+        raise RegistryError(
+            f"alias: found {alias!r}; expected letters, digits, '_' or '-', and neither 'latest' nor 'v' with a number"
+        )
+    return alias

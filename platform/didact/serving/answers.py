@@ -1,0 +1,213 @@
+"""Events of one or several replies -> what the API sends: a whole answer, or server-sent events."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from typing import Any
+
+from didact.serving.api_errors import ApiError
+from didact.serving.openai_types import Answer, Choice, Usage
+from didact.serving.protocol import Delta, FinishReason
+from didact.serving.worker import Ask, Backend, Event, Refusal, RefusalKind, Started
+
+Progress = Started | Delta
+Opened = AsyncGenerator[tuple[int, Progress], None]
+_REFUSALS: dict[RefusalKind, tuple[int, str]] = {
+    "busy": (429, "rate_limit_exceeded"),
+    "too_long": (400, "context_length_exceeded"),
+    "bad_prompt": (400, "invalid_prompt"),
+    "bad_adapter": (400, "unsupported_adapter"),
+    "registry": (503, "registry_unavailable"),
+    "timeout": (504, "timeout"),
+    "failed": (500, "generation_failed"),
+}
+
+
+class Form:
+    """How chat and completions differ in what they send."""
+
+    def __init__(self, chat: bool, request_id: str, model: str, fingerprint: str) -> None:
+        self.chat = chat
+        self.prompt_field = "messages" if chat else "prompt"
+        self._head = {
+            "id": f"{'chatcmpl' if chat else 'cmpl'}-{request_id}",
+            "created": int(time.time()),
+            "model": model,
+            "system_fingerprint": fingerprint,
+        }
+
+    def whole(self, texts: Sequence[str], reasons: Sequence[FinishReason | None], usage: Usage) -> dict[str, Any]:
+        """The answer to a request without `stream`."""
+        choices = []
+        for index, (text, reason) in enumerate(zip(texts, reasons, strict=True)):
+            content: dict[str, Any] = {"text": text}
+            if self.chat:
+                content = {"message": {"role": "assistant", "content": text, "refusal": None}}
+            choices.append(Choice(index=index, finish_reason=reason, **content))
+        kind = "chat.completion" if self.chat else "text_completion"
+        return Answer(**self._head, object=kind, choices=choices, usage=usage).dump()
+
+    def chunk(self, *choices: Choice, usage: Usage | None = None) -> str:
+        """One server-sent event."""
+        kind = "chat.completion.chunk" if self.chat else "text_completion"
+        return _event(Answer(**self._head, object=kind, choices=list(choices), usage=usage).dump())
+
+    def opening(self, index: int) -> Choice | None:
+        """The piece that says who speaks; completions have none."""
+        return Choice(index=index, delta={"role": "assistant", "content": ""}) if self.chat else None
+
+    def piece(self, index: int, text: str) -> Choice:
+        """Some text."""
+        return Choice(index=index, delta={"content": text}) if self.chat else Choice(index=index, text=text)
+
+    def ending(self, index: int, reason: FinishReason) -> Choice:
+        """The piece that says why the text ends."""
+        content: dict[str, Any] = {"delta": {}} if self.chat else {"text": ""}
+        return Choice(index=index, finish_reason=reason, **content)
+
+
+class Tally:
+    """Counts tokens over all choices. A prompt counts once, however many answers it gets."""
+
+    def __init__(self, answers_per_prompt: int) -> None:
+        self._per_prompt = answers_per_prompt
+        self._prompts: dict[int, int] = {}
+        self._completion = 0
+
+    def add(self, index: int, event: Progress) -> None:
+        """Count one event of choice `index`."""
+        if isinstance(event, Started):
+            self._prompts[index // self._per_prompt] = event.num_prompt_tokens
+        else:
+            self._completion += len(event.token_ids)
+
+    @property
+    def usage(self) -> Usage:
+        """The counts so far."""
+        prompt = sum(self._prompts.values())
+        return Usage(prompt_tokens=prompt, completion_tokens=self._completion, total_tokens=prompt + self._completion)
+
+
+def refusal_error(refusal: Refusal, prompt_field: str) -> ApiError:
+    """A backend's refusal as an HTTP error."""
+    status, code = _REFUSALS[refusal.kind]
+    param = {"too_long": prompt_field, "bad_prompt": prompt_field, "bad_adapter": "model"}.get(refusal.kind)
+    return ApiError(status, refusal.message, code=code, param=param, retry_after=1 if status in (429, 503) else None)
+
+
+async def merged(backend: Backend, asks: Sequence[Ask], prompt_field: str) -> Opened:
+    """Events of all asks as they come, with the ask's index. Closing it cancels them all.
+
+    Raises:
+        ApiError: one of the asks was refused; `prompt_field` is what the prompt is called in the body.
+        ReplicaLost: see `Backend.ask`.
+    """
+    queue: asyncio.Queue[tuple[int, Event | Exception | None]] = asyncio.Queue()
+
+    async def pump(index: int, ask: Ask) -> None:
+        try:
+            async with contextlib.aclosing(backend.ask(ask)) as events:
+                async for event in events:
+                    queue.put_nowait((index, event))
+            queue.put_nowait((index, None))
+        except Exception as error:  # noqa: BLE001 - raised again below, in the reader's task
+            queue.put_nowait((index, error))
+
+    tasks = [asyncio.create_task(pump(index, ask)) for index, ask in enumerate(asks)]
+    try:
+        running = len(tasks)
+        while running:
+            index, event = await queue.get()
+            if isinstance(event, Exception):
+                raise event
+            if isinstance(event, Refusal):
+                raise refusal_error(event, prompt_field)
+            if event is None:
+                running -= 1
+            else:
+                yield index, event
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def collect(events: Opened, num_choices: int, tally: Tally) -> tuple[list[str], list[FinishReason | None]]:
+    """Read everything: text and finish reason of each choice."""
+    texts = [""] * num_choices
+    reasons: list[FinishReason | None] = [None] * num_choices
+    async for index, event in events:
+        tally.add(index, event)
+        if isinstance(event, Delta):
+            texts[index] += event.text
+            reasons[index] = event.finish_reason or reasons[index]
+    return texts, reasons
+
+
+async def first_events(events: Opened, num_choices: int) -> list[tuple[int, Progress]]:
+    """Read until every ask is queued and one has begun to answer, so that early errors still get their own status."""
+    read: list[tuple[int, Progress]] = []
+    started, text = 0, False
+    while started < num_choices or not text:
+        index, event = await anext(events)
+        started += isinstance(event, Started)
+        text = text or isinstance(event, Delta)
+        read.append((index, event))
+    return read
+
+
+async def sse(
+    first: Sequence[tuple[int, Progress]],
+    rest: Opened,
+    form: Form,
+    tally: Tally,
+    include_usage: bool,
+    on_error: Callable[[Exception], ApiError],
+) -> AsyncIterator[str]:
+    """Server-sent events: openings, text, endings, token counts if wanted, `[DONE]`.
+
+    An error in the middle becomes one last `{"error": ...}` event: the status has long been sent.
+    """
+    for index, event in first:
+        if isinstance(event, Started) and (opening := form.opening(index)) is not None:
+            yield form.chunk(opening)
+    async with contextlib.aclosing(rest):
+        try:
+            async for index, event in _chained(first, rest):
+                tally.add(index, event)
+                if isinstance(event, Delta):
+                    if event.text:
+                        yield form.chunk(form.piece(index, event.text))
+                    if event.finish_reason:
+                        yield form.chunk(form.ending(index, event.finish_reason))
+        except Exception as error:  # noqa: BLE001 - logged and told to the client, who has an open stream
+            yield _event(on_error(error).body)
+            return
+    if include_usage:
+        yield form.chunk(usage=tally.usage)
+    yield "data: [DONE]\n\n"
+
+
+async def _chained(first: Sequence[tuple[int, Progress]], rest: Opened) -> Opened:
+    for item in first:
+        yield item
+    async for item in rest:
+        yield item
+
+
+def _event(values: dict[str, Any]) -> str:
+    return f"data: {json.dumps(values, ensure_ascii=False)}\n\n"
+
+
+async def whole_text(backend: Backend, ask: Ask) -> tuple[str, Refusal | None]:
+    """The whole text of one answer, and why it ended early if it did."""
+    text = ""
+    async with contextlib.aclosing(backend.ask(ask)) as events:
+        async for event in events:
+            if isinstance(event, Refusal):
+                return text, event
+            if isinstance(event, Delta):
+                text += event.text
+    return text, None

@@ -1,0 +1,142 @@
+"""The Ray Serve application: one `Gateway` before any number of `ModelReplica`s.
+
+import_path: didact.serving.app:build        # in serve/*.yaml; `args` are the fields of ServeSpec
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+import ray
+from fastapi import FastAPI
+from ray import serve
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
+from ray.serve.handle import DeploymentHandle
+
+from didact import env, logs
+from didact.errors import AdapterError, RegistryError
+from didact.registry import ModelVersion
+from didact.serving.assemble import base_name, build_catalog, build_worker, tracking_uri
+from didact.serving.gateway import GatewaySettings, build_gateway
+from didact.serving.protocol import EngineStats, ReplicaLost
+from didact.serving.worker import Ask, BaseFacts, Event, Refusal
+from didact.spec import ServeSpec, validate
+
+_LOST = (RayActorError, ReplicaUnavailableError, DeploymentUnavailableError)
+_PREPARE_SECONDS = 600.0
+
+
+@serve.deployment(name="ModelReplica", ray_actor_options={"num_cpus": 1}, health_check_period_s=5)
+class ModelReplica:
+    """One base in memory with its engine."""
+
+    def __init__(self, spec: ServeSpec) -> None:
+        logs.configure()
+        num_cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
+        self._worker = build_worker(spec, num_threads=max(int(num_cpus), 1))
+
+    async def ask(self, ask: Ask) -> AsyncGenerator[Event, None]:
+        """See `Backend.ask`."""
+        async with contextlib.aclosing(self._worker.ask(ask)) as events:
+            async for event in events:
+                yield event
+
+    async def prepare(self, version: ModelVersion) -> Refusal | None:
+        """See `Backend.prepare`; what is wrong with the version is returned."""
+        try:
+            await asyncio.to_thread(self._worker.prepare, version)
+        except AdapterError as error:
+            return Refusal("bad_adapter", str(error))
+        except RegistryError as error:
+            return Refusal("registry", str(error))
+        return None
+
+    async def stats(self) -> EngineStats:
+        """See `Backend.stats`."""
+        return await self._worker.stats()
+
+    async def facts(self) -> BaseFacts:
+        """See `Backend.facts`."""
+        return await self._worker.facts()
+
+    def check_health(self) -> None:
+        """Asked by Serve; raising replaces this replica."""
+        self._worker.engine.health()
+
+
+class RayBackend:
+    """The `Backend` whose replicas Ray Serve places, scales and replaces."""
+
+    def __init__(self, replicas: DeploymentHandle) -> None:
+        self._replicas = replicas
+        self._asks = replicas.options(stream=True)
+
+    async def ask(self, ask: Ask) -> AsyncGenerator[Event, None]:
+        """See `Backend.ask`."""
+        events = self._asks.ask.remote(ask)
+        try:
+            async for event in events:
+                yield event
+        except _LOST as error:
+            raise ReplicaLost(f"the replica is gone ({type(error).__name__})") from None
+        except BackPressureError:
+            yield Refusal("busy", "too many requests are waiting already; try again shortly")
+        finally:
+            events.cancel()
+
+    def prepare(self, version: ModelVersion) -> None:
+        """See `Backend.prepare`. Call from a thread without an event loop."""
+        try:
+            refusal = self._replicas.prepare.remote(version).result(timeout_s=_PREPARE_SECONDS)
+        except _LOST as error:
+            raise ReplicaLost(f"the replica is gone ({type(error).__name__})") from None
+        if refusal is not None:
+            raise (RegistryError if refusal.kind == "registry" else AdapterError)(refusal.message)
+
+    async def stats(self) -> EngineStats:
+        """See `Backend.stats`."""
+        return await self._replicas.stats.remote()
+
+    async def facts(self) -> BaseFacts:
+        """See `Backend.facts`."""
+        return await self._replicas.facts.remote()
+
+
+@serve.deployment(name="Gateway", max_ongoing_requests=4096, ray_actor_options={"num_cpus": 0})
+@serve.ingress()
+class GatewayIngress:
+    """The HTTP side. It computes nothing, so it takes no CPU from the replicas."""
+
+    def __init__(self, spec: ServeSpec, replicas: DeploymentHandle) -> None:
+        logs.configure()
+        backend = RayBackend(replicas)
+        settings = GatewaySettings(spec.max_new_tokens, spec.request_timeout_seconds, env.api_keys())
+        self._app = build_gateway(backend, build_catalog(spec, backend), settings)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """The application, built where it runs: it holds a thread and locks, which do not travel."""
+        return self._app
+
+
+def build(args: ServeSpec | dict[str, Any]) -> serve.Application:
+    """The application that Serve deploys; `args` as in the YAML.
+
+    Raises:
+        SpecError: an argument is unknown or wrong.
+    """
+    return application(args if isinstance(args, ServeSpec) else validate(ServeSpec, args, "args"), {})
+
+
+def application(spec: ServeSpec, options: Mapping[str, Mapping[str, Any]]) -> serve.Application:
+    """The application with `options` by deployment name, as in a YAML's `deployments`.
+
+    Raises:
+        SpecError: the registry's address cannot be used from another process.
+    """
+    # The engine refuses what it cannot queue with a 429 in OpenAI's form; Serve must not refuse before.
+    places = {"max_ongoing_requests": 2 * (spec.max_waiting + spec.max_batch_size)}
+    resolved = spec.model_copy(update={"tracking_uri": tracking_uri(spec), "model_name": base_name(spec)})
+    replicas = ModelReplica.options(**{**places, **options.get("ModelReplica", {})}).bind(resolved)
+    return GatewayIngress.options(**options.get("Gateway", {})).bind(resolved, replicas)

@@ -1,0 +1,68 @@
+"""`ServeSpec` -> the parts of a serving process."""
+
+import torch
+
+from didact import env
+from didact.logs import get_logger
+from didact.models import AdapterHost, base_fingerprint, load_base, load_tokenizer
+from didact.registry import Registry
+from didact.serving.adapter_store import AdapterStore
+from didact.serving.catalog import Catalog
+from didact.serving.engine import EmbeddedEngine
+from didact.serving.worker import Backend, Worker
+from didact.spec import ServeSpec, TrackingSpec
+from didact.tracking import resolve_uri
+
+_log = get_logger(__name__)
+
+
+def base_name(spec: ServeSpec) -> str:
+    """The base's name in the API."""
+    return spec.model_name or spec.model.base.rstrip("/").rpartition("/")[2]
+
+
+def tracking_uri(spec: ServeSpec) -> str:
+    """The registry's address, absolute.
+
+    Raises:
+        SpecError: an address that cannot be used from another process.
+    """
+    return resolve_uri(TrackingSpec(uri=spec.tracking_uri), env.runs_dir())
+
+
+def build_worker(spec: ServeSpec, num_threads: int | None = None) -> Worker:
+    """Load the base on the GPU if this process has one, else on the CPU, and start an engine on it.
+
+    Args:
+        spec: the application's arguments.
+        num_threads: threads for matrix products where the spec does not say.
+
+    Raises:
+        ModelError: the base cannot be found or loaded.
+    """
+    threads = spec.num_threads or num_threads
+    if threads:
+        torch.set_num_threads(threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    fingerprint, tokenizer = base_fingerprint(spec.model), load_tokenizer(spec.model)
+    engine = EmbeddedEngine(
+        AdapterHost(load_base(spec.model, device), fingerprint),
+        tokenizer,
+        max_adapters=spec.max_adapters,
+        max_batch_size=spec.max_batch_size,
+        max_waiting=spec.max_waiting,
+    )
+    _log.info("base %s is in memory on %s", base_name(spec), device)
+    store = AdapterStore(Registry(tracking_uri(spec)), env.cache_dir())
+    return Worker(engine, tokenizer, store, fingerprint)
+
+
+def build_catalog(spec: ServeSpec, backend: Backend) -> Catalog:
+    """Names for `backend`'s adapters, from the spec's registry."""
+    return Catalog(
+        base_name(spec),
+        Registry(tracking_uri(spec)),
+        backend.prepare,
+        default_alias=spec.default_alias,
+        poll_seconds=spec.registry_poll_seconds,
+    )

@@ -1,0 +1,201 @@
+"""Chat in the terminal, with a server or with a model in this process.
+
+you type -> Talk.answer -> text as it comes
+"""
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from typing import Protocol
+
+import httpx
+
+from didact.datasets.types import Message
+from didact.errors import DidactError, RegistryError
+from didact.serving.catalog import Catalog
+from didact.serving.protocol import AdapterRef, Delta, Sampling
+from didact.serving.worker import Ask, Event, Refusal, Worker
+
+_HELP = "/model NAME changes the model, /models lists them, /reset forgets the conversation, /quit ends."
+
+
+class ChatError(DidactError, RuntimeError):
+    """The model did not answer; the message says why."""
+
+
+class Talk(Protocol):
+    """Someone to chat with."""
+
+    def models(self) -> list[str]:
+        """Names that `answer` takes."""
+        ...
+
+    def answer(self, model: str, messages: list[Message]) -> Iterator[str]:
+        """The next turn, piece by piece.
+
+        Raises:
+            ChatError: no answer.
+        """
+        ...
+
+
+class HttpTalk:
+    """Chats with an OpenAI-compatible server."""
+
+    def __init__(
+        self, url: str, api_key: str | None = None, *, temperature: float = 0.7, max_new_tokens: int = 512
+    ) -> None:
+        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        base = url.rstrip("/").removesuffix("/v1")
+        self._client = httpx.Client(base_url=base, headers=headers, timeout=httpx.Timeout(300, connect=10))
+        self._options = {"temperature": temperature, "max_tokens": max_new_tokens, "stream": True}
+
+    def models(self) -> list[str]:
+        """See `Talk.models`."""
+        try:
+            answer = self._client.get("/v1/models")
+        except httpx.HTTPError as error:
+            raise ChatError(f"{self._client.base_url} cannot be reached: {error}") from error
+        _check(answer)
+        return [card["id"] for card in answer.json()["data"]]
+
+    def answer(self, model: str, messages: list[Message]) -> Iterator[str]:
+        """See `Talk.answer`."""
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        body = {"model": model, "messages": turns, **self._options}
+        try:
+            with self._client.stream("POST", "/v1/chat/completions", json=body) as answer:
+                if answer.is_error:
+                    answer.read()
+                _check(answer)
+                for line in answer.iter_lines():
+                    yield _text_of(line)
+        except httpx.HTTPError as error:
+            raise ChatError(f"the server did not answer: {error}") from error
+
+
+class LocalTalk:
+    """Chats with a model in this process."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        catalog: Catalog,
+        folders: Mapping[str, AdapterRef] | None = None,
+        *,
+        temperature: float = 0.7,
+        max_new_tokens: int = 512,
+    ) -> None:
+        self._worker = worker
+        self._catalog = catalog
+        self._folders = dict(folders or {})
+        self._sampling = Sampling(temperature=temperature)
+        self._max_new_tokens = max_new_tokens
+
+    def models(self) -> list[str]:
+        """See `Talk.models`."""
+        self._catalog.refresh()
+        return [*self._folders, self._catalog.base_name, *(offer.version.name for offer in self._catalog.offers())]
+
+    def answer(self, model: str, messages: list[Message]) -> Iterator[str]:
+        """See `Talk.answer`."""
+        try:
+            adapter = self._folders.get(model) or self._catalog.resolve(model).version
+        except RegistryError as error:
+            raise ChatError(str(error)) from error
+        ask = Ask(uuid.uuid4().hex, tuple(messages), adapter, self._max_new_tokens, 3600, self._sampling)
+        with asyncio.Runner() as runner:
+            events = self._worker.ask(ask)
+            try:
+                while (event := runner.run(_next(events))) is not None:
+                    if isinstance(event, Refusal):
+                        raise ChatError(event.message)
+                    if isinstance(event, Delta):
+                        yield event.text
+            finally:
+                runner.run(events.aclose())
+
+
+def chat_loop(
+    talk: Talk,
+    model: str | None = None,
+    *,
+    read: Callable[[str], str] = input,
+    write: Callable[[str], None] = lambda text: print(text, end="", flush=True),
+) -> None:
+    """Read turns until `/quit` or the end of input, and print answers as they come.
+
+    Args:
+        talk: `HttpTalk` or `LocalTalk`.
+        model: the first model; default the first that `talk` lists.
+        read: prompts for and returns a line; EOFError or KeyboardInterrupt ends the chat.
+        write: prints a piece of text as it is.
+    """
+    model = model or talk.models()[0]
+    history: list[Message] = []
+    write(f"Chatting with {model}. {_HELP}\n")
+    while True:
+        try:
+            line = read("you> ").strip()
+        except (EOFError, KeyboardInterrupt):
+            write("\n")
+            return
+        command, _, argument = line.partition(" ")
+        if command == "/quit":
+            return
+        if command == "/reset":
+            history.clear()
+            write("The conversation is forgotten.\n")
+        elif command == "/models":
+            write("\n".join(talk.models()) + "\n")
+        elif command == "/model" and argument.strip():
+            model = argument.strip()
+            write(f"Now chatting with {model}.\n")
+        elif line.startswith("/"):
+            write(_HELP + "\n")
+        elif line:
+            _turn(talk, model, history, line, write)
+
+
+def _turn(talk: Talk, model: str, history: list[Message], line: str, write: Callable[[str], None]) -> None:
+    """One question and its answer; a turn that fails leaves no trace in the conversation."""
+    history.append(Message("user", line))
+    answer = ""
+    try:
+        for text in talk.answer(model, list(history)):
+            answer += text
+            write(text)
+    except ChatError as error:
+        write(f"[{error}]\n")
+        history.pop()
+        return
+    except KeyboardInterrupt:
+        write(" [stopped]")
+    write("\n")
+    history.append(Message("assistant", answer))
+
+
+async def _next(events: AsyncGenerator[Event, None]) -> Event | None:
+    return await anext(events, None)
+
+
+def _check(answer: httpx.Response) -> None:
+    if not answer.is_error:
+        return
+    try:
+        message = answer.json()["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        message = answer.text[:200]
+    raise ChatError(f"{message} (HTTP {answer.status_code})")
+
+
+def _text_of(line: str) -> str:
+    """The text in one line of a server-sent event stream."""
+    data = line.removeprefix("data:").strip()
+    if not line.startswith("data:") or data == "[DONE]":
+        return ""
+    event = json.loads(data)
+    if "error" in event:
+        raise ChatError(event["error"]["message"])
+    return "".join(choice["delta"].get("content") or "" for choice in event["choices"])

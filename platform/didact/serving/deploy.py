@@ -1,0 +1,217 @@
+"""Start the serving application from a Ray Serve YAML, on the cluster at hand or on a local Ray.
+
+    serve/local.yaml + key=value -> DeployPlan -> deploy -> Deployed(url) -> close
+
+`serve deploy serve/local.yaml` does the same on a running cluster through its dashboard; this needs no dashboard and
+gives the replicas what they need to find the package.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import ray
+from pydantic import ValidationError
+from ray import serve
+from ray.serve.config import HTTPOptions
+from ray.serve.schema import LoggingConfig, ServeDeploySchema
+
+import didact
+from didact import env
+from didact.errors import PlacementError, SpecError
+from didact.logs import get_logger
+from didact.serving.app import application
+from didact.serving.assemble import base_name
+from didact.spec import ServeSpec, read_mapping, set_dotted, validate
+from didact.spec.load import parse_value
+
+_log = get_logger(__name__)
+_SOURCE_ROOT = Path(didact.__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class DeployPlan:
+    """A checked Serve YAML."""
+
+    name: str
+    """The application."""
+    route_prefix: str
+    spec: ServeSpec
+    options: dict[str, dict[str, Any]]
+    """Ray Serve's options by deployment name."""
+    http: HTTPOptions
+    logging: LoggingConfig | None
+
+    @property
+    def url(self) -> str:
+        """Where the API answers, for clients on this machine when it listens everywhere."""
+        host = "127.0.0.1" if self.http.host in ("0.0.0.0", "::") else self.http.host
+        return f"http://{host}:{self.http.port}{self.route_prefix.rstrip('/')}"
+
+
+def read_plan(config: Path, overrides: Sequence[str] = (), port: int | None = None) -> DeployPlan:
+    """Read and check a Ray Serve YAML with one didact application.
+
+    Args:
+        config: the file, of the form that `serve deploy` takes.
+        overrides: `key=value` for the application's args, such as `max_batch_size=8`.
+        port: instead of `http_options.port`.
+
+    Raises:
+        SpecError: the file, an argument or an override is wrong.
+    """
+    values = read_mapping(config)
+    try:
+        schema = ServeDeploySchema.model_validate(values)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        field = ".".join(str(part) for part in detail["loc"])
+        raise SpecError(f"{config} is not a Ray Serve config: {field}: {detail['msg']}") from None
+    if len(schema.applications) != 1:
+        raise SpecError(f"{config}: applications holds {len(schema.applications)} entries; expected one")
+    app = schema.applications[0]
+    http = schema.http_options.model_dump(exclude_unset=True)
+    if port is not None:
+        http["port"] = port
+    return DeployPlan(
+        name=app.name,
+        route_prefix=app.route_prefix or "/",
+        spec=_spec(app.args, overrides, config),
+        options={each.name: each.model_dump(exclude_unset=True, exclude={"name"}) for each in app.deployments},
+        http=HTTPOptions(location=str(schema.proxy_location.value), **http),
+        logging=app.logging_config,
+    )
+
+
+class Deployed:
+    """A running application. A context manager: leaving it shuts down what `deploy` started."""
+
+    def __init__(self, url: str, model: str, close: Callable[[], None]) -> None:
+        self.url = url
+        """Base address; the OpenAI client's `base_url` is this plus `/v1`."""
+        self.model = model
+        """The base's name in the API."""
+        self._close = close
+
+    def close(self) -> None:
+        """Remove the application, and Serve and Ray where `deploy` started them."""
+        self._close()
+
+    def wait(self) -> None:
+        """Block until interrupted."""
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                time.sleep(3600)
+
+    def __enter__(self) -> "Deployed":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def deploy(
+    config: Path, overrides: Sequence[str] = (), port: int | None = None, *, log_to_driver: bool = True
+) -> Deployed:
+    """Deploy and return once replicas answer.
+
+    Joins the Ray that this process is connected to, else the one at `RAY_ADDRESS`, else starts a local one.
+
+    Raises:
+        SpecError: see `read_plan`.
+        PlacementError: the application did not start; says why.
+    """
+    plan = read_plan(config, overrides, port)
+    started_ray = not ray.is_initialized()
+    if started_ray:
+        _start_ray(log_to_driver)
+    try:
+        serve.start(http_options=plan.http)
+        serve.run(
+            application(plan.spec, _with_environment(plan)),
+            name=plan.name,
+            route_prefix=plan.route_prefix,
+            logging_config=plan.logging,
+        )
+    except RuntimeError as error:
+        _stop(plan.name, started_ray)
+        raise PlacementError(f"the application of {config} did not start: {error}") from error
+    except BaseException:
+        _stop(plan.name, started_ray)
+        raise
+    return Deployed(plan.url, base_name(plan.spec), lambda: _stop(plan.name, started_ray))
+
+
+def serve_forever(config: Path, port: int | None = None, overrides: Sequence[str] = ()) -> None:
+    """`deploy`, say where, and stay until interrupted.
+
+    Raises:
+        SpecError, PlacementError: see `deploy`.
+    """
+    with deploy(config, overrides, port) as deployed:
+        _log.info("%s answers at %s/v1; the chat page is %s/", deployed.model, deployed.url, deployed.url)
+        deployed.wait()
+
+
+def _start_ray(log_to_driver: bool) -> None:
+    address = env.ray_address()
+    if address is not None:
+        ray.init(address=address, log_to_driver=log_to_driver)
+        return
+    ray.init(address="local", include_dashboard=False, log_to_driver=log_to_driver)
+
+
+def _stop(name: str, started_ray: bool) -> None:
+    if started_ray and env.ray_address() is None:
+        serve.shutdown()
+    else:  # others may serve on this cluster too
+        serve.delete(name)
+    if started_ray:
+        ray.shutdown()
+
+
+def _spec(args: dict[str, Any], overrides: Sequence[str], config: Path) -> ServeSpec:
+    values = dict(args)
+    for override in overrides:
+        key, found, text = override.partition("=")
+        if not found:
+            raise SpecError(f"override {override!r} is not of the form key=value, such as max_batch_size=8")
+        set_dotted(values, key.strip(), parse_value(text), str(config))
+    spec = validate(ServeSpec, values, f"{config}: args")
+    folder = Path(spec.model.base).expanduser()
+    if not folder.is_dir():
+        return spec
+    # Replicas have another working directory.
+    model = spec.model.model_copy(update={"base": str(folder.resolve())})
+    return spec.model_copy(update={"model": model, "model_name": base_name(spec)})
+
+
+def _with_environment(plan: DeployPlan) -> dict[str, dict[str, Any]]:
+    """The deployments' options, with the environment that lets their processes find and run didact."""
+    options = {}
+    for deployment in ("Gateway", "ModelReplica"):
+        given = dict(plan.options.get(deployment, {}))
+        actor = dict(given.get("ray_actor_options") or {"num_cpus": 0 if deployment == "Gateway" else 1})
+        runtime = dict(actor.get("runtime_env") or {})
+        runtime["env_vars"] = {**_variables(plan.spec, actor), **runtime.get("env_vars", {})}
+        options[deployment] = {**given, "ray_actor_options": {**actor, "runtime_env": runtime}}
+    return options
+
+
+def _variables(spec: ServeSpec, actor: dict[str, Any]) -> dict[str, str]:
+    threads = spec.num_threads or max(int(actor.get("num_cpus") or 1), 1)
+    variables = {
+        **env.for_workers(),
+        "PYTHONPATH": str(_SOURCE_ROOT),
+        "OMP_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if env.api_keys():
+        variables["DIDACT_API_KEYS"] = ",".join(env.api_keys())
+    return variables

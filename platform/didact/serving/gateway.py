@@ -1,0 +1,280 @@
+"""The OpenAI API as a FastAPI application over any `Backend`: Ray Serve mounts it, tests call it in-process."""
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, TypeVar
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from didact.errors import NotRegistered, RegistryError
+from didact.logs import get_logger
+from didact.registry import ModelVersion
+from didact.serving.adapter_store import version_id
+from didact.serving.answers import Form, Opened, Progress, Tally, collect, first_events, merged, sse
+from didact.serving.api_errors import ApiError, invalid_body, unknown_model
+from didact.serving.catalog import Catalog, Meaning
+from didact.serving.openai_types import ChatRequest, CompletionRequest, GenerationBody, ModelCard
+from didact.serving.protocol import ReplicaLost
+from didact.serving.worker import Ask, Backend, BaseFacts, Prompt
+
+_log = get_logger(__name__)
+_MAX_BODY_BYTES = 1_000_000
+_Body = TypeVar("_Body", ChatRequest, CompletionRequest)
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """What the API promises its clients."""
+
+    max_new_tokens: int = 512
+    """Longest answer when a request does not say, in tokens."""
+    request_timeout_seconds: float = 300
+    """Longest time from arrival to last token."""
+    api_keys: tuple[str, ...] = ()
+    """Accepted bearer keys; empty means open."""
+
+
+class Gateway:
+    """Turns bodies into asks and events into answers."""
+
+    def __init__(self, backend: Backend, catalog: Catalog, settings: GatewaySettings) -> None:
+        self.backend = backend
+        self.catalog = catalog
+        self.settings = settings
+        self._facts: BaseFacts | None = None
+        self._keys = [hashlib.sha256(key.encode()).digest() for key in settings.api_keys]
+
+    async def authorise(self, request: Request) -> None:
+        """Refuse a request without an accepted key.
+
+        Raises:
+            ApiError: 401.
+        """
+        if not self._keys:
+            return
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        digest = hashlib.sha256(key.strip().encode()).digest()
+        # Every key is compared in full, so the time tells nothing about them.
+        matches = [hmac.compare_digest(digest, known) for known in self._keys]
+        if scheme.lower() != "bearer" or not any(matches):
+            raise ApiError(401, "Incorrect or missing API key; send it as a bearer token.", code="invalid_api_key")
+
+    async def chat(self, request: Request) -> Response:
+        """POST /v1/chat/completions."""
+        body = await _read(request, ChatRequest)
+        prompt = tuple(message.plain() for message in body.messages)
+        return await self._answer(body, [prompt], chat=True)
+
+    async def completions(self, request: Request) -> Response:
+        """POST /v1/completions."""
+        body = await _read(request, CompletionRequest)
+        return await self._answer(body, list(body.prompts), chat=False)
+
+    async def cards(self) -> list[ModelCard]:
+        """The base, then every registered adapter."""
+        base = await self._card(self.catalog.base_name, None)
+        offers = [offer for offer in self.catalog.offers() if offer.version.name != base.id]
+        return [base, *[await self._card(offer.version.name, offer.version, offer.aliases) for offer in offers]]
+
+    async def card(self, name: str) -> ModelCard:
+        """One model, by any name that requests may use.
+
+        Raises:
+            ApiError: 404.
+        """
+        meaning = await self._meaning(name)
+        return await self._card(name, meaning.version, meaning.version.aliases if meaning.version else ())
+
+    async def _card(self, name: str, version: ModelVersion | None, aliases: Sequence[str] = ()) -> ModelCard:
+        base, length = self.catalog.base_name, (await self._base()).context_length
+        if version is None:
+            return ModelCard(id=name, root=await self._base_id(), max_model_len=length)
+        return ModelCard(
+            id=name,
+            created=version.created_ms // 1000,
+            root=version_id(version),
+            parent=base,
+            max_model_len=length,
+            aliases=list(aliases),
+        )
+
+    async def _answer(self, body: GenerationBody, prompts: list[Prompt], chat: bool) -> Response:
+        body.refuse_unsupported()
+        meaning = await self._meaning(body.model)
+        request_id = uuid.uuid4().hex
+        asks = [
+            self._ask(body, prompt, meaning, f"{request_id}-{index}-{choice}", choice)
+            for index, prompt in enumerate(prompts)
+            for choice in range(body.num_choices)
+        ]
+        fingerprint = version_id(meaning.version) if meaning.version else await self._base_id()
+        headers = {"x-didact-model-version": fingerprint, "x-request-id": request_id}
+        form = Form(chat, request_id, body.model, fingerprint)
+        if not body.stream:
+            return JSONResponse(await self._whole(asks, form, body.num_choices), headers=headers)
+        first, rest = await self._opened(asks, form)
+        tally = Tally(body.num_choices)
+        events = sse(first, rest, form, tally, body.include_usage, on_error=_as_api_error)
+        return StreamingResponse(
+            events, media_type="text/event-stream", headers={**headers, "cache-control": "no-cache"}
+        )
+
+    def _ask(self, body: GenerationBody, prompt: Prompt, meaning: Meaning, request_id: str, choice: int) -> Ask:
+        return Ask(
+            request_id=request_id,
+            prompt=prompt,
+            adapter=meaning.version,
+            max_new_tokens=body.answer_length or self.settings.max_new_tokens,
+            timeout_seconds=self.settings.request_timeout_seconds,
+            sampling=body.sampling(choice),
+            stop=body.stop_texts,
+        )
+
+    async def _whole(self, asks: list[Ask], form: Form, per_prompt: int) -> dict[str, Any]:
+        async def once() -> dict[str, Any]:
+            tally = Tally(per_prompt)
+            async with contextlib.aclosing(merged(self.backend, asks, form.prompt_field)) as events:
+                texts, reasons = await collect(events, len(asks), tally)
+            return form.whole(texts, reasons, tally.usage)
+
+        return await _twice(once)
+
+    async def _opened(self, asks: list[Ask], form: Form) -> tuple[list[tuple[int, Progress]], Opened]:
+        async def once() -> tuple[list[tuple[int, Progress]], Opened]:
+            events = merged(self.backend, asks, form.prompt_field)
+            try:
+                return await first_events(events, len(asks)), events
+            except BaseException:
+                await events.aclose()
+                raise
+
+        return await _twice(once)
+
+    async def _meaning(self, name: str) -> Meaning:
+        try:
+            return await asyncio.to_thread(self.catalog.resolve, name)
+        except NotRegistered:
+            raise unknown_model(name) from None
+        except RegistryError as error:
+            _log.warning("model %r could not be looked up: %s", name[:200], error)
+            message = "The model registry cannot be reached, and this name was not used before; try again shortly."
+            raise ApiError(503, message, code="registry_unavailable", param="model", retry_after=2) from None
+
+    async def _base(self) -> BaseFacts:
+        if self._facts is None:
+            self._facts = await self.backend.facts()
+        return self._facts
+
+    async def _base_id(self) -> str:
+        return f"{self.catalog.base_name}#{(await self._base()).fingerprint[:12]}"
+
+
+def build_gateway(backend: Backend, catalog: Catalog, settings: GatewaySettings) -> FastAPI:
+    """The application; its catalog is followed while it runs (from start-up to shut-down)."""
+    gateway = Gateway(backend, catalog, settings)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(catalog.start)
+        yield
+        await asyncio.to_thread(catalog.close)
+
+    app = FastAPI(title="didact", lifespan=lifespan)
+    app.add_exception_handler(Exception, _error_response)
+    app.add_exception_handler(ApiError, _error_response)
+    app.add_exception_handler(HTTPException, _http_error_response)
+    _add_api(app, gateway)
+    _add_pages(app, gateway)
+    return app
+
+
+def _add_api(app: FastAPI, gateway: Gateway) -> None:
+    keyed = [Depends(gateway.authorise)]
+    chat, completions = _documented(ChatRequest), _documented(CompletionRequest)
+    app.post("/v1/chat/completions", dependencies=keyed, openapi_extra=chat)(gateway.chat)
+    app.post("/v1/completions", dependencies=keyed, openapi_extra=completions)(gateway.completions)
+
+    @app.get("/v1/models", dependencies=keyed)
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": await gateway.cards()}
+
+    @app.get("/v1/models/{name:path}", dependencies=keyed)
+    async def model(name: str) -> ModelCard:
+        return await gateway.card(name)
+
+
+def _add_pages(app: FastAPI, gateway: Gateway) -> None:
+    page = resources.files("didact.serving").joinpath("chat.html").read_text(encoding="utf-8")
+
+    @app.get("/", include_in_schema=False)
+    async def chat_page() -> HTMLResponse:
+        return HTMLResponse(page)
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/ready")
+    async def ready() -> JSONResponse:
+        try:
+            stats = await gateway.backend.stats()
+        except Exception as error:  # noqa: BLE001 - whatever the reason, the answer is "not ready"
+            _log.warning("not ready: %s", type(error).__name__)
+            return JSONResponse({"status": "not ready"}, status_code=503)
+        return JSONResponse({"status": "ready", "running": stats.num_running, "waiting": stats.num_waiting})
+
+
+async def _read(request: Request, kind: type[_Body]) -> _Body:
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _MAX_BODY_BYTES:
+            raise ApiError(413, f"The body is larger than {_MAX_BODY_BYTES} bytes.", code="request_too_large")
+    try:
+        return kind.model_validate_json(bytes(body))
+    except ValidationError as error:
+        raise invalid_body(error) from None
+
+
+async def _twice(once: Callable[[], Awaitable[_Result]]) -> _Result:
+    """Run `once` again when its replica died before anything was sent to the client."""
+    try:
+        return await once()
+    except ReplicaLost as error:
+        _log.warning("asking another replica: %s", error)
+        return await once()
+
+
+def _as_api_error(error: Exception) -> ApiError:
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, ReplicaLost):
+        return ApiError(503, "The replica was lost; try again.", code="replica_lost", retry_after=1)
+    _log.error("a request failed", exc_info=error)
+    return ApiError(500, "The server failed to answer this request.", code="internal_error")
+
+
+async def _error_response(_: Request, error: Exception) -> Response:
+    return _as_api_error(error).response()
+
+
+async def _http_error_response(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+    return ApiError(error.status_code, str(error.detail), code=code).response()
+
+
+def _documented(kind: type[GenerationBody]) -> dict[str, Any]:
+    """The body's schema for /docs; the body is read by hand to limit its size and to shape its errors."""
+    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

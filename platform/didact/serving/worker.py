@@ -1,0 +1,222 @@
+"""One replica's work, without Ray: from a prompt in words to pieces of text.
+
+    Ask -> adapter on disk -> template contract -> token ids -> Engine -> Started, Delta, Delta ... | Refusal
+
+What can be expected to go wrong is answered with a `Refusal` value and not raised: an exception that crosses Ray
+carries the replica's traceback, which no client should see.
+"""
+
+import asyncio
+import copy
+import threading
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from transformers import PreTrainedTokenizerBase
+
+from didact.datasets.types import Message
+from didact.errors import AdapterError, RegistryError, TemplateError
+from didact.registry import ModelVersion
+from didact.serving.adapter_store import AdapterStore
+from didact.serving.engine import EmbeddedEngine
+from didact.serving.protocol import (
+    AdapterRef,
+    DeadlineExceeded,
+    Delta,
+    EngineBusy,
+    EngineStats,
+    GenerationFailed,
+    GenerationRequest,
+    PromptTooLong,
+    Sampling,
+)
+from didact.tokens import TemplateContract
+
+RefusalKind = Literal["busy", "too_long", "bad_prompt", "bad_adapter", "registry", "timeout", "failed"]
+Prompt = tuple[Message, ...] | str | tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One answer wanted from a replica."""
+
+    request_id: str
+    prompt: Prompt
+    """Messages of a chat, plain text, or token ids."""
+    adapter: ModelVersion | AdapterRef | None
+    """A registered version, a folder on this machine, or None for the base."""
+    max_new_tokens: int
+    timeout_seconds: float
+    sampling: Sampling = field(default_factory=Sampling)
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The request is in the engine's queue."""
+
+    num_prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """There will be no (further) answer."""
+
+    kind: RefusalKind
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class BaseFacts:
+    """What a backend answers with when no adapter is asked for."""
+
+    fingerprint: str
+    """Hex digest of the base's weights and architecture."""
+    context_length: int
+    """Tokens of prompt and answer together."""
+
+
+Event = Started | Delta | Refusal
+
+
+class Backend(Protocol):
+    """Something that answers: a `Worker` in this process, or replicas behind a Ray Serve handle."""
+
+    def ask(self, ask: Ask) -> AsyncGenerator[Event, None]:
+        """Pieces of one answer. Closing the iterator cancels it.
+
+        Raises:
+            ReplicaLost: the replica died; asking again may reach another.
+        """
+        ...
+
+    def prepare(self, version: ModelVersion) -> None:
+        """Block until a version is verified and in memory.
+
+        Raises:
+            AdapterError, RegistryError: it cannot be served.
+        """
+        ...
+
+    async def stats(self) -> EngineStats:
+        """Figures of one engine; raises when it does not work."""
+        ...
+
+    async def facts(self) -> BaseFacts:
+        """The base."""
+        ...
+
+
+class Worker:
+    """The `Backend` in this process."""
+
+    def __init__(
+        self,
+        engine: EmbeddedEngine,
+        tokenizer: PreTrainedTokenizerBase,
+        store: AdapterStore,
+        base_fingerprint: str,
+    ) -> None:
+        self.engine = engine
+        self._facts = BaseFacts(base_fingerprint, engine.context_length)
+        self._store = store
+        # A tokenizer cannot encode in one thread while another changes its settings; the engine decodes with its own.
+        self._tokenizer = copy.deepcopy(tokenizer)
+        self._encoding = threading.Lock()
+        self._contract = TemplateContract.build(tokenizer, "auto")
+        self._contracts: dict[str, TemplateContract] = {}
+
+    async def ask(self, ask: Ask) -> AsyncGenerator[Event, None]:
+        """See `Backend.ask`."""
+        arrived = time.monotonic()
+        try:
+            request = await asyncio.to_thread(self._request, ask, arrived)
+            pieces = self.engine.generate(request)
+            yield Started(len(request.prompt_ids))
+            async for delta in pieces:
+                yield delta
+        except (EngineBusy, PromptTooLong, DeadlineExceeded, AdapterError, TemplateError, RegistryError) as error:
+            yield _refusal(error)
+        except GenerationFailed as error:
+            yield Refusal("failed", str(error))
+        finally:
+            self.engine.cancel(ask.request_id)
+
+    def prepare(self, version: ModelVersion) -> None:
+        """See `Backend.prepare`."""
+        adapter = self._store.fetch(version)
+        self._contract_of(adapter)
+        self.engine.preload(adapter).result()
+
+    async def stats(self) -> EngineStats:
+        """See `Backend.stats`."""
+        self.engine.health()
+        return self.engine.stats()
+
+    async def facts(self) -> BaseFacts:
+        """See `Backend.facts`."""
+        return self._facts
+
+    def close(self) -> None:
+        """Stop the engine."""
+        self.engine.close()
+
+    def _request(self, ask: Ask, arrived: float) -> GenerationRequest:
+        adapter = self._store.fetch(ask.adapter) if isinstance(ask.adapter, ModelVersion) else ask.adapter
+        contract = self._contract_of(adapter)
+        return GenerationRequest(
+            request_id=ask.request_id,
+            prompt_ids=tuple(self._encode(ask.prompt, contract)),
+            adapter=adapter,
+            max_new_tokens=ask.max_new_tokens,
+            sampling=ask.sampling,
+            stop=ask.stop,
+            stop_token_ids=contract.stop_token_ids,
+            deadline=arrived + ask.timeout_seconds,
+        )
+
+    def _contract_of(self, adapter: AdapterRef | None) -> TemplateContract:
+        """How this adapter was taught to be asked: its own template, which must be over the base's own tokens."""
+        if adapter is None:
+            return self._contract
+        if adapter.version_id not in self._contracts:
+            try:
+                contract = TemplateContract.load(adapter.folder)
+            except TemplateError as error:
+                raise AdapterError(f"adapter {adapter.version_id} cannot be asked: {error}") from error
+            if contract.tokenizer_sha256 != self._contract.tokenizer_sha256:
+                raise AdapterError(
+                    f"adapter {adapter.version_id} was trained with another tokenizer "
+                    f"({contract.tokenizer_sha256[:12]}) than the base's ({self._contract.tokenizer_sha256[:12]})"
+                )
+            self._contracts[adapter.version_id] = contract
+        return self._contracts[adapter.version_id]
+
+    def _encode(self, prompt: Prompt, contract: TemplateContract) -> list[int]:
+        with self._encoding:
+            if isinstance(prompt, str):
+                ids = list(self._tokenizer(prompt, verbose=False)["input_ids"])
+            elif prompt and isinstance(prompt[0], Message):
+                ids = contract.prompt_ids(self._tokenizer, prompt)  # type: ignore[arg-type]
+            else:
+                ids = [int(token) for token in prompt]  # type: ignore[arg-type, call-overload]
+        if not ids:
+            raise TemplateError("the prompt holds no tokens; expected at least one")
+        if max(ids) >= self.engine.vocabulary_size:
+            raise TemplateError(f"token id {max(ids)} is not in the vocabulary of {self.engine.vocabulary_size}")
+        return ids
+
+
+def _refusal(error: Exception) -> Refusal:
+    kinds: dict[type[Exception], RefusalKind] = {
+        EngineBusy: "busy",
+        PromptTooLong: "too_long",
+        DeadlineExceeded: "timeout",
+        TemplateError: "bad_prompt",
+        AdapterError: "bad_adapter",
+        RegistryError: "registry",
+    }
+    kind = next(kind for cause, kind in kinds.items() if isinstance(error, cause))
+    return Refusal(kind, str(error))

@@ -1,0 +1,78 @@
+"""What a recipe will do, worked out without Ray: data, steps, trained share, memory, placement."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from didact.models import Footprint, estimate_footprint
+from didact.spec import FinetuneSpec
+from didact.training.prepare import PreparedData, describe_data
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A resolved recipe."""
+
+    spec: FinetuneSpec
+    sources: list[dict[str, Any]]
+    num_steps: int
+    tokens_per_micro_batch: int
+    footprint: Footprint
+
+    @classmethod
+    def of(cls, spec: FinetuneSpec, prepared: PreparedData) -> "Plan":
+        """Work out the plan of a recipe whose data is prepared."""
+        sources = describe_data(spec, prepared)
+        mean_tokens = sum(each["tokens_seen"] for each in sources) / max(
+            1, sum(each["samples_seen"] for each in sources)
+        )
+        micro_batch = round(mean_tokens * min(spec.training.micro_batch_size, spec.training.global_batch_size))
+        supervised = sum(each["supervised_share"] * each["share_of_tokens"] for each in sources)
+        footprint = estimate_footprint(spec, micro_batch, supervised)
+        return cls(spec, sources, prepared.num_steps, micro_batch, footprint)
+
+    def render(self) -> Group:
+        """Tables for a terminal."""
+        return Group(self._mixture_table(), Text(), *(Text(line) for line in self._lines()))
+
+    def _mixture_table(self) -> Table:
+        table = Table(
+            title=f"mixture of {self.spec.name}, weights in {self.spec.data.weight_unit}",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 0),
+        )
+        table.add_column("dataset", min_width=12, overflow="fold")
+        for heading in ("weight", "rows", "bad", "held out", "tokens", "learned", "share", "epochs"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for each in self.sources:
+            table.add_row(
+                each["name"],
+                f"{each['weight']:g}",
+                f"{each['samples_usable']:,}",
+                f"{each['rows_rejected'] + sum(each['samples_rejected'].values()):,}",
+                f"{each['rows_held_out']:,}",
+                f"{each['tokens']:,}",
+                f"{each['supervised_share']:.1%}",
+                f"{each['share_of_tokens']:.1%}",
+                f"{each['epochs']:.2f}",
+            )
+        return table
+
+    def _lines(self) -> list[str]:
+        spec, footprint = self.spec, self.footprint
+        quantization = f", {spec.model.quantization.bits}-bit" if spec.model.quantization else ""
+        tokens = sum(each["tokens_seen"] for each in self.sources)
+        return [
+            f"base       {spec.model.base}{quantization}, {footprint.num_parameters:,} parameters",
+            f"adapter    {spec.adapter.method}, {footprint.num_trainable:,} trained ({footprint.trainable_share:.2%})",
+            f"steps      {self.num_steps:,} of {spec.training.global_batch_size} samples, about {tokens:,.0f} tokens",
+            f"packing    {'on' if spec.packing else 'off'}, {self.tokens_per_micro_batch:,} tokens a forward pass",
+            f"memory     {footprint.total_gib:.2f} GiB a worker: weights {footprint.weights_gib:.2f}, "
+            f"trained state {footprint.training_state_gib:.2f}, activations {footprint.activations_gib:.2f}",
+            f"placement  {spec.placement.num_workers} workers x {spec.placement.cpus_per_worker} CPU, "
+            f"device {spec.placement.device}",
+        ]

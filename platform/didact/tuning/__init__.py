@@ -1,0 +1,17 @@
+"""Many trials of one recipe: search spaces, early stopping, the best one registered.
+
+    SweepSpec -> load_search -> run_sweep -> (Ray Tune trials, each a finetuning run) -> SweepResult
+
+Example:
+    >>> from pathlib import Path
+    >>> from didact.spec import SweepSpec, load_spec
+    >>> from didact.tuning import run_sweep
+    >>> file = Path("tune_spaces/lora.yaml")
+    >>> print(run_sweep(load_spec(SweepSpec, file), file).markdown())  # doctest: +SKIP
+"""
+
+from didact.tuning.results import SweepResult, TrialResult
+from didact.tuning.search import Search, load_search, trial_spec
+from didact.tuning.sweep import run_sweep
+
+__all__ = ["Search", "SweepResult", "TrialResult", "load_search", "run_sweep", "trial_spec"]

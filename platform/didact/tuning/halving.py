@@ -1,0 +1,54 @@
+"""Early stopping of trials that lag."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+
+from didact.runs import open_run
+from didact.tracking import effective_records
+
+
+class Halving(ASHAScheduler):
+    """Asynchronous successive halving (Li et al., 2018) by Ray, with two additions.
+
+    After an interruption it learns from the run folders what earlier trials had reached at each rung; Ray's own state
+    leaves that out. And a trial at its last step is let finish, for only its adapter remains to be written.
+    """
+
+    def __init__(
+        self, *, metric: str, trials_dir: Path, max_steps: int, grace_steps: int, reduction_factor: float
+    ) -> None:
+        """Stop one of `reduction_factor` trials at `grace_steps` and at each multiple of it by `reduction_factor`."""
+        super().__init__(
+            time_attr="step",
+            max_t=max(max_steps, grace_steps) + 1,
+            grace_period=grace_steps,
+            reduction_factor=reduction_factor,
+        )
+        self._reported, self._trials_dir, self._recalled = metric, trials_dir, False
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Before the first trial of this process, recall those of earlier ones."""
+        if not self._recalled:
+            self._recalled = True
+            for trial_id, result in _past_results(self._trials_dir, self._reported):
+                past = SimpleNamespace(trial_id=trial_id)
+                super().on_trial_add(tune_controller, past)
+                super().on_trial_result(tune_controller, past, result)
+        super().on_trial_add(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Whether the trial goes on."""
+        decision = super().on_trial_result(tune_controller, trial, result)
+        return TrialScheduler.CONTINUE if result["step"] >= result["num_steps"] else decision
+
+
+def _past_results(trials_dir: Path, metric: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for recipe in sorted(trials_dir.glob("*/recipe.json")):
+        run = open_run(recipe.parent)
+        for record in effective_records(run.steps):
+            if metric in record.metrics:
+                yield run.name.rpartition("-")[2], {"step": record.step, metric: record.metrics[metric]}

@@ -1,0 +1,97 @@
+"""What the sweep itself remembers of each trial: its sample, whether it has ended, and why it failed.
+
+    <runs>/<sweep>/journal/<trial id>.json
+
+Written as things happen, so it is right after a kill at any moment; Ray Tune saves its own state only now and then.
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from didact.files import write_json
+from didact.logs import get_logger
+
+_LOG = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One trial."""
+
+    trial_id: str
+    sample: dict[str, Any]
+    ended: bool = False
+    """Finished or stopped early; not when it failed."""
+    error: str | None = None
+
+
+class Journal:
+    """The journal of a sweep folder; any process may read it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Nothing is read or written yet."""
+        self._folder = folder
+
+    def entries(self) -> list[Entry]:
+        """All trials begun so far, by id."""
+        return [Entry(**json.loads(file.read_text(encoding="utf-8"))) for file in sorted(self._folder.glob("*.json"))]
+
+    def find(self, trial_id: str) -> Entry | None:
+        """One trial, None before it has begun."""
+        file = self._folder / f"{trial_id}.json"
+        return Entry(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+
+    def begin(self, trial_id: str, sample: dict[str, Any]) -> None:
+        """A trial starts, perhaps again; one that has ended stays ended."""
+        known = self.find(trial_id)
+        self._write(replace(known, error=None) if known else Entry(trial_id, sample))
+
+    def end(self, trial_id: str) -> None:
+        """A trial came to its end or was stopped early."""
+        self._write(replace(self._known(trial_id), ended=True))
+
+    def fail(self, trial_id: str, error: str) -> None:
+        """A trial failed."""
+        self._write(replace(self._known(trial_id), ended=False, error=error))
+
+    def _known(self, trial_id: str) -> Entry:
+        entry = self.find(trial_id)
+        assert entry is not None, f"trial {trial_id} ends before it began"
+        return entry
+
+    def _write(self, entry: Entry) -> None:
+        write_json(self._folder / f"{entry.trial_id}.json", asdict(entry))
+
+
+class JournalKeeper(tune.Callback):
+    """Keeps the journal and tells the log, on the sweep's driver."""
+
+    def __init__(self, journal: Journal, metric: str) -> None:
+        """Holds no state of its own: Tune brings a copy back when a sweep continues."""
+        self._journal, self._metric = journal, metric
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial is placed."""
+        self._journal.begin(trial.trial_id, trial.config)
+        _LOG.info("trial %s starts with %s", trial.trial_id, trial.config)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """A trial has measured its metric."""
+        if self._metric in result:
+            step, metric = result["step"], result[self._metric]
+            _LOG.info("trial %s step %d: %s %.4f", trial.trial_id, step, self._metric, metric)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial has ended by itself or by the scheduler."""
+        self._journal.end(trial.trial_id)
+        _LOG.info("trial %s has ended", trial.trial_id)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial has failed; the reason comes with the results."""
+        _LOG.warning("trial %s failed", trial.trial_id)

@@ -1,0 +1,78 @@
+"""One trial: a finetuning run inside a Ray Tune trial."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.train import Checkpoint
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from didact.cluster import finetune
+from didact.runs import Run
+from didact.spec import FinetuneSpec
+from didact.tracking import effective_records
+from didact.training import prepare_data
+from didact.tuning.journal import Entry, Journal
+from didact.tuning.search import Search, trial_name, trial_spec
+from didact.tuning.space import trial_values
+
+
+@dataclass(frozen=True, slots=True)
+class TrialPlan:
+    """What every trial of a sweep shares."""
+
+    search: Search
+    trials_dir: Path
+    """Where trials' run folders lie; every node sees it."""
+    journal: Journal
+    tracking_uri: str
+    parent_run_id: str | None
+    """The sweep's MLflow run."""
+
+    def spec(self, sample: dict[str, Any], trial_id: str) -> FinetuneSpec:
+        """The recipe of the trial with this sample."""
+        sweep = self.search.sweep
+        values = trial_values(sweep.space, sample)
+        name = trial_name(sweep, trial_id)
+        return trial_spec(self.search.recipe, values, name, self.search.origin, self.tracking_uri)
+
+
+class MetricReport(TuneReportCallback):
+    """Passes on to Tune the reports that carry the sweep's metric; Tune refuses others. Runs in Train's controller."""
+
+    def __init__(self, metric: str, num_steps: int) -> None:
+        """Must be made on the trial's own thread."""
+        super().__init__()
+        self._metric, self._num_steps = metric, num_steps
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
+        """Called once all workers have reported."""
+        first = metrics[0]
+        if self._metric in first:
+            kept = {"step": first["step"], "num_steps": self._num_steps, self._metric: first[self._metric]}
+            super().after_report(run_context, [kept], checkpoint)
+
+
+def trainable(plan: TrialPlan) -> Callable[[dict[str, Any]], None]:
+    """The function that Tune calls with each sample. An interrupted trial goes on from its run's newest checkpoint."""
+    metric = plan.search.sweep.metric
+
+    def trial(sample: dict[str, Any]) -> None:
+        trial_id = tune.get_context().get_trial_id()
+        # After a kill Tune may draw anew for a trial it had not saved; the journal has what its run was begun with.
+        entry = plan.journal.find(trial_id) or Entry(trial_id, sample)
+        spec = plan.spec(entry.sample, trial_id)
+        num_steps = spec.training.steps or prepare_data(spec).num_steps
+        trained_now = False
+        if not entry.ended:
+            callbacks = [MetricReport(metric, num_steps)]
+            done = finetune(spec, plan.trials_dir, parent_run_id=plan.parent_run_id, ray_callbacks=callbacks)
+            trained_now = done.training is not None
+        if not trained_now:  # ended in an earlier process that was killed before Tune had saved the end
+            records = effective_records(Run(plan.trials_dir / spec.name).steps)
+            last = [record for record in records if metric in record.metrics][-1]
+            tune.report({"step": last.step, "num_steps": num_steps, metric: last.metrics[metric]})
+
+    return trial

@@ -1,0 +1,129 @@
+"""Ray Tune: started or continued, until every trial has ended or failed."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchAlgorithm, Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from didact import env
+from didact.cluster import worker_resources
+from didact.logs import get_logger
+from didact.spec import FinetuneSpec, SweepSpec
+from didact.spec.sweep import Grid
+from didact.tuning.halving import Halving
+from didact.tuning.journal import Journal, JournalKeeper
+from didact.tuning.space import optuna_space, param_space
+from didact.tuning.trial import TrialPlan, trainable
+
+_LOG = get_logger(__name__)
+
+
+def _num_trials(spec: SweepSpec) -> int:
+    return spec.num_trials * math.prod(len(kind.grid) for kind in spec.space.values() if isinstance(kind, Grid))
+
+
+def all_ended(spec: SweepSpec, journal: Journal) -> bool:
+    """Whether no trial is left to run or to try again."""
+    ended = [entry for entry in journal.entries() if entry.ended]
+    return len(ended) >= _num_trials(spec)
+
+
+def run_trials(plan: TrialPlan, state: Path, max_steps: int) -> None:
+    """Run Ray Tune until every trial has ended or failed; the journal says which.
+
+    Args:
+        plan: what the trials share.
+        state: Tune's own folder; what is found there is continued.
+        max_steps: of the longest trial.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, which Tune itself takes for an order to stop trials and save its state.
+    """
+    spec, journal = plan.search.sweep, plan.journal
+    env.set_default("RAY_AIR_NEW_OUTPUT", "0")  # the newer display prints a frame even when asked to be silent
+    env.set_default("TUNE_GLOBAL_CHECKPOINT_S", "1")  # a kill loses what Tune has not saved
+    # Nearly nothing is reserved for a trial itself: its workers have their own reservation, and would else not fit.
+    trial = tune.with_resources(trainable(plan), {"CPU": 0, "memory": 1})
+    if tune.Tuner.can_restore(str(state)) and list(state.glob("experiment_state-*.json")):
+        _LOG.info("continuing sweep %s", spec.name)
+        tuner = tune.Tuner.restore(str(state), trial, resume_unfinished=True, resume_errored=True)
+    else:
+        tuner = _new_tuner(plan, trial, state, max_steps)
+    outcomes = {Path(outcome.path).name: outcome.error for outcome in tuner.fit()}
+    for entry in journal.entries():
+        error = outcomes.get(entry.trial_id)
+        if error is not None:
+            journal.fail(entry.trial_id, _reason(error))
+        elif entry.trial_id not in outcomes and not entry.ended:
+            journal.fail(entry.trial_id, "the sweep was killed before Ray Tune had saved this trial; others replace it")
+    entries = journal.entries()
+    if not all(entry.ended or entry.error for entry in entries) or len(entries) < _num_trials(spec):
+        _LOG.warning("sweep %s is interrupted; the same command continues it", spec.name)
+        raise KeyboardInterrupt
+
+
+def _new_tuner(plan: TrialPlan, trial: Any, state: Path, max_steps: int) -> tune.Tuner:
+    spec = plan.search.sweep
+    random = spec.searcher == "random"
+    at_once = spec.max_concurrent or _room_for(plan.search.base())
+    return tune.Tuner(
+        trial,
+        param_space=param_space(spec.space) if random else None,
+        tune_config=tune.TuneConfig(
+            metric=spec.metric,
+            mode=spec.mode,
+            num_samples=spec.num_trials,
+            search_alg=_searcher(spec, at_once),
+            scheduler=_scheduler(plan, max_steps),
+            trial_dirname_creator=_trial_folder,
+        ),
+        run_config=tune.RunConfig(
+            name=state.name,
+            storage_path=str(state.parent),
+            callbacks=[JournalKeeper(plan.journal, spec.metric)],
+            verbose=0,
+        ),
+    )
+
+
+def _searcher(spec: SweepSpec, at_once: int) -> SearchAlgorithm | Searcher:
+    if spec.searcher == "optuna":
+        optuna = OptunaSearch(optuna_space(spec.space), metric=spec.metric, mode=spec.mode, seed=spec.seed)
+        return ConcurrencyLimiter(optuna, at_once)
+    return BasicVariantGenerator(max_concurrent=at_once, random_state=spec.seed)
+
+
+def _scheduler(plan: TrialPlan, max_steps: int) -> Halving | None:
+    spec = plan.search.sweep
+    if spec.scheduler is None:
+        return None
+    if spec.scheduler.grace_steps >= max_steps:
+        _LOG.warning("no trial can be stopped early: scheduler.grace_steps is not below the %d steps", max_steps)
+    return Halving(
+        metric=spec.metric,
+        trials_dir=plan.trials_dir,
+        max_steps=max_steps,
+        grace_steps=spec.scheduler.grace_steps,
+        reduction_factor=spec.scheduler.reduction_factor,
+    )
+
+
+def _trial_folder(trial: Any) -> str:
+    return str(trial.trial_id)
+
+
+def _room_for(spec: FinetuneSpec) -> int:
+    """How many trials' workers the cluster holds at once; at least one, which then says what it lacks."""
+    need = worker_resources(spec.placement).bundle()
+    there = ray.cluster_resources()
+    fits = (there.get(name, 0) // (amount * spec.placement.num_workers) for name, amount in need.items())
+    return max(1, int(min(fits)))
+
+
+def _reason(error: Exception) -> str:
+    cause = getattr(error, "cause", None) or error
+    return str(cause).strip() or type(cause).__name__

@@ -1,0 +1,104 @@
+"""The road on Ray: trained, tracked, evaluated, registered; crashes do not change a single bit."""
+
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from didact.cluster import finetune
+from didact.errors import PlacementError, TrainingDiverged
+from didact.runs import Run
+from didact.spec import FinetuneSpec
+from didact.tracking import effective_records
+from tests.fakes.recipes import tiny_recipe
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
+
+
+def recipe(folder: Path, name: str, **changes: object) -> FinetuneSpec:
+    return tiny_recipe(folder, name=name, evaluation=None, **changes)
+
+
+def lineage(run: Run) -> list[tuple[int, str | None, tuple[str, ...]]]:
+    return [(record.step, record.loss_hex, tuple(record.sample_ids)) for record in effective_records(run.steps)]
+
+
+def same_weights(one: Run, other: Run) -> bool:
+    first, second = (load_file(run.adapter / "adapter_model.safetensors") for run in (one, other))
+    return first.keys() == second.keys() and all(bool((first[name] == second[name]).all()) for name in first)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("finetune")
+
+
+@pytest.fixture(scope="module")
+def unbroken(folder: Path, local_ray: None) -> Run:
+    return finetune(recipe(folder, "unbroken"), folder / "runs").run
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_worker_changes_nothing(
+    folder: Path, unbroken: Run, rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = recipe(folder, f"killed-{rank}")
+    run_folder = folder / "runs" / spec.name
+    # The local Ray is shared, so the fault travels in the run folder rather than in the environment.
+    run_folder.mkdir(parents=True)
+    (run_folder / "failpoint").write_text(f"step-rank{rank}:kill@6")
+    run = finetune(spec, folder / "runs").run
+    assert (run.path / f"failpoint-step-rank{rank}-kill").exists(), "the fault did not strike"
+    assert lineage(run) == lineage(unbroken)
+    assert len(run.steps.read_text().splitlines()) > 10, "no step was done twice: nothing was restarted"
+    assert same_weights(run, unbroken)
+
+
+def test_fewer_workers_see_the_same_samples_and_losses(folder: Path) -> None:
+    two = finetune(recipe(folder, "two", adapter__dropout=0.0), folder / "runs").run
+    one = finetune(recipe(folder, "one", adapter__dropout=0.0, placement__num_workers=1), folder / "runs").run
+    for left, right in zip(effective_records(two.steps), effective_records(one.steps), strict=True):
+        assert left.sample_ids == right.sample_ids
+        assert left.metrics["train/loss"] == pytest.approx(right.metrics["train/loss"], rel=1e-5)
+        if "eval/loss" in left.metrics:
+            assert left.metrics["eval/loss"] == pytest.approx(right.metrics["eval/loss"], rel=1e-4)
+
+
+def test_divergence_is_not_retried(folder: Path) -> None:
+    spec = recipe(folder, "diverging", training__learning_rate=1e30, training__max_grad_norm=1e30)
+    with pytest.raises(TrainingDiverged, match="training stopped before changing the weights"):
+        finetune(spec, folder / "runs")
+
+
+def test_workers_that_cannot_be_placed_are_an_error_not_a_hang(folder: Path) -> None:
+    spec = recipe(folder, "huge", placement={"cpus_per_worker": 64, "start_timeout_seconds": 1})
+    with pytest.raises(PlacementError, match=r"no room for 2 workers with \{'CPU': 64.*the cluster has \{'CPU': 2"):
+        finetune(spec, folder / "runs")
+
+
+def test_the_whole_road_registers_once_and_resumes_as_done(folder: Path) -> None:
+    changes = {
+        "evaluation": {"tasks": [{"task": "held_out"}]},
+        "register_as": {"name": "tiny", "gate": {"eval/loss": -10.0}},
+        "tracking": {"mlflow": True},
+    }
+    spec = tiny_recipe(folder, name="road", **changes)
+    first = finetune(spec, folder / "runs")
+    assert first.report is not None and first.gate is not None and first.gate.passed
+    assert first.report.metrics("adapter")["eval/loss"] < first.report.metrics("base")["eval/loss"]
+    assert first.version is not None and first.version.aliases == ("candidate",)
+    again = finetune(spec, folder / "runs")
+    assert again.training is None
+    assert again.version is not None and again.version.id == first.version.id == "tiny:1"
+    assert again.mlflow_run_id == first.mlflow_run_id is not None
+
+
+def test_a_failed_gate_registers_without_alias(folder: Path) -> None:
+    changes = {
+        "evaluation": {"tasks": [{"task": "held_out"}]},
+        "register_as": {"name": "gated", "gate": {"eval/loss": 100.0}},
+        "tracking": {"mlflow": True},
+    }
+    result = finetune(tiny_recipe(folder, name="gated", **changes), folder / "runs")
+    assert result.gate is not None and not result.gate.passed
+    assert result.version is not None and result.version.aliases == () and result.version.tags["gate"] == "failed"

@@ -1,0 +1,90 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from didact.datasets import MAX_RECORD_BYTES
+from didact.datasets.containers import is_json_array, read_array, read_lines
+
+ROWS = [
+    {"text": 'brackets ]}[{ , and "quotes" \\'},
+    {"nested": {"list": [1, [2, {"x": "]"}]]}},
+    7,
+    "a, b",
+    None,
+    [],
+    {},
+]
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("indent", [None, 0, 4])
+def test_every_element_of_an_array_is_cut_out_whole(indent: int | None, tmp_path: Path) -> None:
+    file = write(tmp_path / "a.json", b"\xef\xbb\xbf \n" + json.dumps(ROWS, indent=indent).encode())
+    rows = list(read_array(file))
+    assert [json.loads(row.content) for row in rows] == ROWS
+    whole = file.read_bytes()
+    for row in rows:
+        assert whole[row.byte_offset :].startswith(row.content)
+        assert row.line == whole[: row.byte_offset].count(b"\n") + 1
+
+
+@pytest.mark.parametrize(
+    ("broken", "good", "offset"),
+    [
+        (b'[{"a": 1}, {"a": 2}, {"a": "cut', 2, 21),
+        (b'[{"a": 1}, {"a": 2}', 2, 19),
+        (b'[{"a": 1}, {"a": {"b": 2}, "c', 1, 11),
+        (b'[{"a": 1}, {"a": 2},', 2, 20),
+        (b'[{"a": 1}, {"a": [2}, {"a": 3}]', 1, 11),
+        (b'[{"a": 1}, , {"a": 3}]', 1, 11),
+        (b'[{"a": 1}, {"a": 2},]', 2, 20),
+        (b'[{"a": 1}, {"a": 2}}, {"a": 3}]', 2, 19),
+        (b'[{"a": 1}] {"a": 2}', 1, 11),
+        (b"[", 0, 1),
+    ],
+)
+def test_a_broken_array_yields_the_rows_before_the_break_and_one_for_the_rest(
+    broken: bytes, good: int, offset: int, tmp_path: Path
+) -> None:
+    rows = list(read_array(write(tmp_path / "a.json", broken)))
+    assert [row.fault for row in rows[:good]] == [None] * good
+    (rest,) = rows[good:]
+    assert rest.fault is not None and rest.fault.reason == "broken_json"
+    assert rest.byte_offset == offset
+    assert rest.content == broken[offset:]
+
+
+def test_an_empty_array_holds_no_rows(tmp_path: Path) -> None:
+    assert list(read_array(write(tmp_path / "a.json", b" [ \n ] \n"))) == []
+
+
+def test_many_unpaired_quotes_do_not_slow_the_scan_down(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.json", b'[{"a": 1}, ' + b'"' + b'\\"' * 500_000)
+    assert [row.fault is None for row in read_array(file)] == [True, False]
+
+
+def test_only_the_first_byte_of_a_json_file_decides_what_it_is(tmp_path: Path) -> None:
+    assert is_json_array(write(tmp_path / "a.json", b"\xef\xbb\xbf\n\t [1]"))
+    assert not is_json_array(write(tmp_path / "b.json", b'{"a": [1]}\n'))
+    assert not is_json_array(write(tmp_path / "c.jsonl", b"[1]\n"))
+    assert not is_json_array(write(tmp_path / "d.json", b""))
+
+
+def test_the_record_limit_counts_the_row_without_its_line_end(tmp_path: Path) -> None:
+    longest = b"x" * MAX_RECORD_BYTES
+    file = write(tmp_path / "a.jsonl", longest + b"\n" + longest + b"y\nlast\n")
+    exact, too_long, last = read_lines(file)
+    assert exact.fault is None and exact.content == longest
+    assert too_long.fault is not None and too_long.fault.reason == "too_long"
+    assert (last.line, last.byte_offset, last.content) == (3, 2 * MAX_RECORD_BYTES + 3, b"last")
+
+
+def test_line_separators_inside_a_text_do_not_end_a_row(tmp_path: Path) -> None:
+    content = "a\u2028b\x0bc\x85d\re".encode()
+    (row,) = read_lines(write(tmp_path / "a.jsonl", content + b"\n"))
+    assert row.content == content

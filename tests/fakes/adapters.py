@@ -1,0 +1,30 @@
+"""Adapters for the tiny models, strong enough to change what they answer."""
+
+from pathlib import Path
+
+import torch
+
+from didact.models import attach_adapter, save_adapter
+from didact.spec import LoraSpec, PrefixSpec
+from didact.tokens import TemplateContract
+from tests.fakes.models import tiny_model
+from tests.fakes.tokenizer import byte_tokenizer
+
+TINY_BASE = "b" * 64
+"""Fingerprint of the tiny base in tests that do not save it to a folder."""
+
+
+def save_tiny_adapter(
+    folder: Path, seed: int, *, family: str = "llama", prefix: bool = False, base_fingerprint: str = TINY_BASE
+) -> str:
+    """A random adapter folder with template contract and manifest. Returns the adapter's sha256."""
+    spec = PrefixSpec(method="prefix", num_virtual_tokens=5) if prefix else LoraSpec(r=4)
+    model = attach_adapter(tiny_model(family), spec, seed=seed, base_name="tiny")
+    torch.manual_seed(seed)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.4)
+    folder.mkdir(parents=True)
+    TemplateContract.build(byte_tokenizer(), "auto").save(folder)
+    facts = save_adapter(model, folder, base="tiny", base_fingerprint=base_fingerprint, method=spec.method)
+    return facts.sha256

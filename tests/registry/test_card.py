@@ -1,0 +1,64 @@
+"""Lineage as tags and as a card."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from didact.errors import RegistryError
+from didact.registry import Figure, Lineage, Reference, SourceLineage, model_card, parse_reference
+
+LINEAGE = Lineage(
+    recipe="demo",
+    base="smollm2-135m-instruct",
+    base_sha256="b" * 64,
+    method="lora",
+    template_fingerprint="c" * 64,
+    sources=(SourceLineage("alpaca", "d" * 64, 0.75, 100, 3), SourceLineage("gsm8k", "e" * 64, 0.25, 40, 0)),
+    options={"r": 16, "target_modules": "all-linear"},
+    figures=(Figure("gsm8k/accuracy", 0.125, 0.375),),
+    git_commit="f" * 40,
+    run_id="1" * 32,
+)
+
+
+def test_tags_hold_every_fact_as_text() -> None:
+    tags = LINEAGE.tags()
+    assert all(isinstance(value, str) for value in tags.values())
+    assert json.loads(tags["mixture"])["alpaca"] == {
+        "fingerprint": "d" * 64,
+        "weight": 0.75,
+        "rows_used": 100,
+        "rows_rejected": 3,
+    }
+    assert (tags["base_sha256"], tags["base.gsm8k/accuracy"], tags["adapter.gsm8k/accuracy"]) == (
+        "b" * 64,
+        "0.125",
+        "0.375",
+    )
+    assert "git_commit" not in replace(LINEAGE, git_commit=None).tags()
+
+
+def test_the_card_tells_what_the_tags_tell() -> None:
+    card = model_card("sums", LINEAGE)
+    for fact in ("# sums", "demo", "b" * 64, "c" * 64, "f" * 40, "1" * 32, "r 16", "unknown unless stated"):
+        assert fact in card
+    assert f"| alpaca | 0.75 | 100 | 3 | `{'d' * 64}` |" in card
+    assert "| gsm8k/accuracy | 0.125 | 0.375 | +0.25 |" in card
+    assert "Not evaluated." in model_card("sums", replace(LINEAGE, figures=()))
+
+
+def test_text_from_outside_cannot_break_the_table() -> None:
+    assert "| Licence | CC\\|BY 4.0 |" in model_card("sums", replace(LINEAGE, licence="CC|BY\n4.0"))
+
+
+def test_the_three_forms_of_a_reference() -> None:
+    assert parse_reference("sums") == Reference("sums")
+    assert parse_reference("sums@champion") == Reference("sums", alias="champion")
+    assert parse_reference("sums:12") == Reference("sums", version=12)
+
+
+@pytest.mark.parametrize("reference", ["", "sums:", "sums:x", "sums:-1", "sums:²", "sums@", "a@b@c", "a/b", "a:1:2"])
+def test_anything_else_is_refused(reference: str) -> None:
+    with pytest.raises(RegistryError):
+        parse_reference(reference)

@@ -1,0 +1,272 @@
+"""Versions are made once, aliases move knowingly, and what is fetched is what was registered."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from didact.errors import AdapterError, NotRegistered, RegistryError
+from didact.files import manifest, write_json
+from didact.registry import ModelVersion, Registry
+from didact.spec import TrackingSpec
+from didact.tracking import default_uri, open_run
+from didact.tracking.mlflow_tracker import connect
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    """One sqlite database for the module: its first use takes seconds. Each test uses its own names."""
+    return Registry(default_uri(tmp_path_factory.mktemp("registry")))
+
+
+def adapter(folder: Path, weights: str = "weights") -> Path:
+    """An adapter folder with a manifest. Its bytes are never interpreted by the registry."""
+    folder.mkdir(parents=True)
+    (folder / "adapter_model.safetensors").write_text(weights)
+    (folder / "adapter_config.json").write_text('{"r": 8}')
+    (folder / "template_contract.json").write_text("{}")
+    seal(folder)
+    return folder
+
+
+def seal(folder: Path) -> None:
+    names = [file.name for file in folder.iterdir() if file.name not in ("adapter.json", "README.md")]
+    write_json(folder / "adapter.json", {"format": 1, "files": manifest(folder, names)})
+
+
+def register(registry: Registry, name: str, folder: Path, alias: str | None = None) -> ModelVersion:
+    return registry.register(name, folder, run_id=None, tags={"recipe": "demo"}, card="# Card", alias=alias)
+
+
+def stored(registry: Registry, version: ModelVersion) -> Path:
+    """The adapter's folder in the artifact store."""
+    return Path(connect(registry.uri).get_run(version.run_id).info.artifact_uri) / version.source.rpartition("/")[2]
+
+
+def test_a_registered_adapter_comes_back_byte_by_byte(registry: Registry, tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "adapter")
+    version = register(registry, "bytes", folder, alias="candidate")
+    assert (version.id, version.aliases, version.tags["recipe"]) == ("bytes:1", ("candidate",), "demo")
+    fetched = registry.download(version, tmp_path / "cache")
+    assert fetched == tmp_path / "cache" / "adapters" / version.adapter_sha256
+    assert {file.name: file.read_bytes() for file in fetched.iterdir()} == {
+        file.name: file.read_bytes() for file in folder.iterdir()
+    }
+    assert (stored(registry, version) / "README.md").read_text() == "# Card"
+    assert connect(registry.uri).get_model_version("bytes", "1").description == "# Card"
+
+
+def test_the_same_adapter_again_is_the_same_version(registry: Registry, tmp_path: Path) -> None:
+    first = register(registry, "again", adapter(tmp_path / "a"))
+    second = register(registry, "again", adapter(tmp_path / "b"), alias="champion")
+    other = register(registry, "again", adapter(tmp_path / "c", weights="others"))
+    assert (first.version, second.version, other.version) == (1, 1, 2)
+    assert second.aliases == ("champion",)
+
+
+def test_two_processes_at_once_make_one_version(registry: Registry, tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "a")
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'platform')!r})\n"
+        "from pathlib import Path\n"
+        "from didact.registry.registry import Registry\n"
+        f"registry = Registry({registry.uri!r})\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        f"folder = Path({str(folder)!r})\n"
+        "version = registry.register('both', folder, run_id=None, tags={}, card='', alias='champion')\n"
+        "print(version.version)\n"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "ready\n"
+        other.stdin.write("go\n")
+        other.stdin.flush()
+        mine = register(registry, "both", folder, alias="champion")
+        assert (mine.version, other.communicate(timeout=60)[0]) == (1, "1\n")
+    finally:
+        other.kill()
+        other.wait()
+    assert [version.id for version in registry.list() if version.name == "both"] == ["both:1"]
+
+
+def test_a_version_doubled_by_a_repeated_request_is_removed(registry: Registry, tmp_path: Path) -> None:
+    first = register(registry, "doubled", adapter(tmp_path / "a"))
+    client = connect(registry.uri)
+    client.create_model_version("doubled", first.source, run_id=first.run_id, tags=first.tags)
+    assert registry._oldest_with("doubled", first.adapter_sha256, delete_others=True) == 1
+    assert [version.id for version in registry.list() if version.name == "doubled"] == ["doubled:1"]
+
+
+def test_the_files_become_artifacts_of_the_training_run(registry: Registry, tmp_path: Path) -> None:
+    run_id = open_run(tmp_path / "run", "run", TrackingSpec(uri=registry.uri), {}, {}, (), "{}")
+    folder = adapter(tmp_path / "a")
+    first = registry.register("of-run", folder, run_id=run_id, tags={}, card="", alias=None)
+    assert (first.run_id, first.source) == (run_id, f"runs:/{run_id}/adapter")
+    elsewhere = registry.register("of-run-too", folder, run_id=run_id, tags={}, card="", alias=None)
+    assert elsewhere.source == first.source
+    second = registry.register("of-run", adapter(tmp_path / "b", "more"), run_id=run_id, tags={}, card="", alias=None)
+    assert second.source != first.source
+    for version in (first, second):
+        assert registry.download(version, tmp_path / "cache").is_dir()
+
+
+def test_references(registry: Registry, tmp_path: Path) -> None:
+    for number in range(3):
+        register(registry, "named", adapter(tmp_path / str(number), weights=str(number)))
+    assert registry.resolve("named").version == 3
+    registry.promote("named", 2, alias="candidate")
+    assert registry.resolve("named").version == 2
+    registry.promote("named", 1)
+    assert registry.resolve("named").version == 1
+    assert registry.resolve("named", default_alias="other").version == 2
+    assert registry.resolve("named@candidate").version == 2
+    assert registry.resolve("named:3").id == "named:3"
+    assert [version.version for version in registry.list() if version.name == "named"] == [3, 2, 1]
+    assert "named" in registry.names()
+
+
+def test_what_is_absent_is_said_with_what_there_is(registry: Registry, tmp_path: Path) -> None:
+    register(registry, "present", adapter(tmp_path / "a"), alias="candidate")
+    with pytest.raises(NotRegistered, match=r"'absent'; registered: .*present"):
+        registry.resolve("absent")
+    with pytest.raises(NotRegistered, match=r"versions of present: 1; aliases: candidate -> 1"):
+        registry.resolve("present@champion")
+    with pytest.raises(NotRegistered, match=r"present:7 is not registered"):
+        registry.resolve("present:7")
+    with pytest.raises(NotRegistered, match=r"present:7"):
+        registry.promote("present", 7)
+
+
+def test_models_of_other_tools_are_left_alone(registry: Registry) -> None:
+    client = connect(registry.uri)
+    client.create_registered_model("foreign")
+    client.create_model_version("foreign", "s3://somewhere/model")
+    assert "foreign" not in registry.names()
+    with pytest.raises(RegistryError, match="not an adapter registered by didact"):
+        registry.resolve("foreign:1")
+
+
+def test_promotion_refuses_to_undo_a_newer_one(registry: Registry, tmp_path: Path) -> None:
+    for number in range(3):
+        register(registry, "cas", adapter(tmp_path / str(number), weights=str(number)))
+    registry.promote("cas", 1, expected_current=None)
+    registry.promote("cas", 2, expected_current=1)
+    with pytest.raises(RegistryError, match="points to version 2, expected version 1"):
+        registry.promote("cas", 3, expected_current=1)
+    with pytest.raises(RegistryError, match="expected nothing"):
+        registry.promote("cas", 3, expected_current=None)
+    assert registry.resolve("cas@champion").version == 2
+
+
+def test_rollback_goes_one_step_back(registry: Registry, tmp_path: Path) -> None:
+    for number in range(2):
+        register(registry, "back", adapter(tmp_path / str(number), weights=str(number)))
+    registry.promote("back", 1)
+    with pytest.raises(RegistryError, match="no earlier version"):
+        registry.rollback("back")
+    registry.promote("back", 2)
+    registry.promote("back", 2)
+    assert connect(registry.uri).get_registered_model("back").tags == {"champion.previous": "1"}
+    assert registry.rollback("back").version == 1
+    with pytest.raises(RegistryError, match="no earlier version"):
+        registry.rollback("back")
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../up", "a b", "-x", "a" * 129, "a'b"])
+def test_names_that_could_escape_are_refused(registry: Registry, tmp_path: Path, name: str) -> None:
+    with pytest.raises(RegistryError, match="model name"):
+        register(registry, name, adapter(tmp_path / "a"))
+
+
+@pytest.mark.parametrize("alias", ["latest", "v3", "a b", ""])
+def test_reserved_aliases_are_refused_before_anything_is_uploaded(
+    registry: Registry, tmp_path: Path, alias: str
+) -> None:
+    with pytest.raises(RegistryError, match="alias"):
+        register(registry, "reserved", adapter(tmp_path / "a"), alias=alias)
+    assert "reserved" not in registry.names()
+
+
+@pytest.mark.parametrize("name", ["adapter_model.bin", "optimizer.pt", "code.py", "adapter_model.safetensors.pkl"])
+def test_files_that_could_run_code_are_refused_by_name(registry: Registry, tmp_path: Path, name: str) -> None:
+    folder = adapter(tmp_path / "a")
+    (folder / name).write_text("x")
+    with pytest.raises(AdapterError, match=name):
+        register(registry, "unsafe", folder)
+
+
+def test_links_folders_and_damage_are_refused(registry: Registry, tmp_path: Path) -> None:
+    linked = adapter(tmp_path / "linked")
+    (linked / "secret.json").symlink_to("/etc/passwd")
+    nested = adapter(tmp_path / "nested")
+    (nested / "inner").mkdir()
+    changed = adapter(tmp_path / "changed")
+    (changed / "adapter_model.safetensors").write_text("WEIGHTS")
+    unlisted = adapter(tmp_path / "unlisted")
+    (unlisted / "extra.json").write_text("{}")
+    bare = adapter(tmp_path / "bare")
+    (bare / "template_contract.json").unlink()
+    seal(bare)
+    cases = {linked: "link", nested: "inner", changed: "sha256", unlisted: "extra", bare: "template_contract"}
+    for folder, word in cases.items():
+        with pytest.raises(AdapterError, match=word):
+            register(registry, "damaged", folder)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "manifest"])
+def test_a_damaged_artifact_never_enters_the_cache(registry: Registry, tmp_path: Path, damage: str) -> None:
+    version = register(registry, f"store-{damage}", adapter(tmp_path / "a", weights=f"{damage} weights"))
+    weights = stored(registry, version) / "adapter_model.safetensors"
+    if damage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-1])
+    elif damage == "flipped":
+        weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
+    elif damage == "missing":
+        weights.unlink()
+    else:  # weights and manifest exchanged together, so that they agree with each other
+        weights.write_text("other weights")
+        seal(weights.parent)
+    with pytest.raises(AdapterError, match=version.id):
+        registry.download(version, tmp_path / "cache")
+    left = [file.name for file in (tmp_path / "cache" / "adapters").iterdir() if not file.name.endswith(".lock")]
+    assert left == []
+
+
+def test_a_manifest_cannot_name_a_path(registry: Registry, tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "a")
+    record = json.loads((folder / "adapter.json").read_text())
+    record["files"]["../escaped.json"] = {"size": 0, "sha256": "0" * 64}
+    write_json(folder / "adapter.json", record)
+    with pytest.raises(AdapterError, match=r"\.\./escaped"):
+        register(registry, "escape", folder)
+
+
+def test_a_registered_digest_cannot_name_a_path(registry: Registry, tmp_path: Path) -> None:
+    version = register(registry, "digest", adapter(tmp_path / "a"))
+    with pytest.raises(AdapterError, match="64 hex digits"):
+        registry.download(replace(version, adapter_sha256="../../up"), tmp_path / "cache")
+
+
+def test_a_cached_adapter_is_reused_and_a_damaged_one_fetched_again(registry: Registry, tmp_path: Path) -> None:
+    version = register(registry, "cached", adapter(tmp_path / "a", weights="cached weights"))
+    fetched = registry.download(version, tmp_path / "cache")
+    (fetched / "adapter_model.safetensors").write_text("CACHED weights")
+    weights = registry.download(version, tmp_path / "cache") / "adapter_model.safetensors"
+    assert weights.read_text() == "cached weights"
+    shutil.rmtree(stored(registry, version))
+    assert registry.download(version, tmp_path / "cache") == fetched
+
+
+def test_a_dead_registry_is_a_registry_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    dead = Registry("http://127.0.0.1:9")
+    with pytest.raises(RegistryError, match=r"127\.0\.0\.1:9 could not read any"):
+        dead.resolve("any")
+    with pytest.raises(RegistryError, match="could not list models"):
+        dead.list()

@@ -1,0 +1,62 @@
+"""Run folders: created once, resumed with the same settings, refused with others."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from didact.errors import RunError
+from didact.runs import open_run, read_failpoint, start_run
+from tests.fakes.recipes import tiny_recipe
+
+
+def test_the_folder_holds_the_resolved_spec_and_provenance(tmp_path: Path) -> None:
+    spec = tiny_recipe(tmp_path)
+    run = start_run(spec, tmp_path / "runs")
+    assert open_run(run.path).spec() == spec
+    record = json.loads((run.path / "provenance.jsonl").read_text())
+    assert record["packages"]["torch"] and record["argv"]
+
+
+def test_starting_again_resumes_and_may_change_what_does_not_decide_the_weights(tmp_path: Path) -> None:
+    run = start_run(tiny_recipe(tmp_path), tmp_path / "runs")
+    again = start_run(tiny_recipe(tmp_path, placement__num_workers=1, training__checkpoint_every=2), tmp_path / "runs")
+    assert again == run and again.spec().placement.num_workers == 1
+    assert len((run.path / "provenance.jsonl").read_text().splitlines()) == 2
+
+
+def test_other_settings_under_the_same_name_are_refused_with_a_diff(tmp_path: Path) -> None:
+    start_run(tiny_recipe(tmp_path), tmp_path / "runs")
+    with pytest.raises(RunError, match=r"training\.learning_rate: was 0\.01, now 0\.5"):
+        start_run(tiny_recipe(tmp_path, training__learning_rate=0.5), tmp_path / "runs")
+
+
+def test_a_run_is_used_by_one_process_at_a_time(tmp_path: Path) -> None:
+    run = start_run(tiny_recipe(tmp_path), tmp_path / "runs")
+    with run.lock(), pytest.raises(RunError, match="in use by another process"), run.lock():
+        pass
+    with run.lock():
+        pass
+
+
+def test_a_folder_without_recipe_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"no recipe\.json"):
+        open_run(tmp_path)
+
+
+def test_a_failpoint_strikes_once_at_its_place(tmp_path: Path) -> None:
+    assert read_failpoint(tmp_path) is None
+    (tmp_path / "failpoint").write_text("step:raise@3\n")
+    armed = read_failpoint(tmp_path)
+    assert armed is not None
+    armed.strike("step", 2)
+    armed.strike("other", 3)
+    with pytest.raises(RunError, match="struck at 3"):
+        armed.strike("step", 3)
+    armed.strike("step", 3)
+
+
+def test_a_failpoint_that_means_nothing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "failpoint").write_text("step:explode@3")
+    with pytest.raises(RunError, match="expected PLACE:kill@N"):
+        read_failpoint(tmp_path)

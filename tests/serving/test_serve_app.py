@@ -1,0 +1,181 @@
+"""The deployed application on Ray Serve, with the official client, real adapters and a real registry."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from socket import socket
+
+import httpx
+import openai
+import pytest
+import ray
+
+from didact.models import base_fingerprint
+from didact.registry import Registry
+from didact.serving.chat import HttpTalk
+from didact.serving.deploy import Deployed, deploy
+from didact.spec import ModelSpec
+from tests.conftest import ROOT
+from tests.fakes.adapters import save_tiny_adapter
+from tests.fakes.models import save_tiny_base
+
+pytestmark = pytest.mark.ray
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    return Registry(f"sqlite:///{tmp_path_factory.mktemp('registry')}/mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Iterator[Deployed]:
+    """Two versions of `demo` on a tiny base, served from serve/local.yaml."""
+    folder = tmp_path_factory.mktemp("serve")
+    base = save_tiny_base(folder / "tiny")
+    fingerprint = base_fingerprint(ModelSpec(base=str(base)))
+    for seed in (1, 2):
+        save_tiny_adapter(folder / str(seed), seed, base_fingerprint=fingerprint)
+        alias = "champion" if seed == 1 else None
+        registry.register("demo", folder / str(seed), run_id=None, tags={}, card="", alias=alias)
+    with closing(socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = [
+        f"model.base={base}",
+        f"tracking_uri={registry.uri}",
+        "registry_poll_seconds=0.2",
+        "model.dtype=float32",
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIDACT_CACHE", str(folder / "cache"))
+        patch.setenv("DIDACT_RUNS", str(folder / "runs"))
+        patch.delenv("RAY_ADDRESS", raising=False)
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        try:
+            with deploy(ROOT / "serve" / "local.yaml", settings, port) as running:
+                yield running
+        finally:
+            ray.shutdown()
+
+
+@pytest.fixture()
+def client(deployed: Deployed) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{deployed.url}/v1", api_key="none", max_retries=0, timeout=60)
+
+
+def ask(client: openai.OpenAI, model: str, **options: object) -> str:
+    options = {"temperature": 0, "max_tokens": 8, **options}
+    return client.chat.completions.create(model=model, messages=HELLO, **options).choices[0].message.content
+
+
+def test_official_client_chats_streams_and_lists(client: openai.OpenAI, deployed: Deployed) -> None:
+    assert [card.id for card in client.models.list()] == ["tiny", "demo"]
+    texts = {name: ask(client, name) for name in ("tiny", "demo", "demo:1", "demo@champion", "demo:2")}
+    assert texts["demo"] == texts["demo:1"] == texts["demo@champion"]
+    assert len({texts["tiny"], texts["demo:1"], texts["demo:2"]}) == 3
+    options = {"temperature": 0, "max_tokens": 8, "stream_options": {"include_usage": True}}
+    chunks = list(client.chat.completions.create(model="demo", messages=HELLO, stream=True, **options))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1]) == texts["demo"]
+    assert chunks[-1].usage.completion_tokens >= 1
+    completion = client.completions.create(model="demo:2", prompt="abc", max_tokens=4, temperature=0)
+    assert completion.usage.prompt_tokens == 3
+    assert completion.system_fingerprint.startswith("demo:2#")
+    assert httpx.get(f"{deployed.url}/ready").json()["status"] == "ready"
+    assert "".join(HttpTalk(deployed.url, temperature=0, max_new_tokens=8).answer("demo", [])) != ""
+
+
+def test_official_client_gets_its_own_errors(client: openai.OpenAI, deployed: Deployed) -> None:
+    with pytest.raises(openai.NotFoundError) as unknown:
+        ask(client, "nobody")
+    assert unknown.value.code == "model_not_found"
+    with pytest.raises(openai.BadRequestError) as too_long:
+        client.completions.create(model="tiny", prompt="x" * 2000)
+    assert too_long.value.code == "context_length_exceeded"
+    with pytest.raises(openai.BadRequestError) as bad:
+        ask(client, "tiny", temperature=9)
+    assert bad.value.param == "temperature"
+    broken = httpx.post(f"{deployed.url}/v1/chat/completions", content=b"{")
+    assert (broken.status_code, broken.json()["error"]["code"]) == (400, "invalid_json")
+    assert httpx.get(f"{deployed.url}/v1/nothing").json()["error"]["code"] == "not_found"
+
+
+def test_a_client_that_leaves_frees_its_place(client: openai.OpenAI, deployed: Deployed) -> None:
+    stream = client.chat.completions.create(model="tiny", messages=HELLO, max_tokens=1000, stream=True, temperature=1)
+    next(iter(stream))
+    stream.close()
+    deadline = time.monotonic() + 20
+    while httpx.get(f"{deployed.url}/ready").json()["running"]:
+        assert time.monotonic() < deadline
+
+
+def test_a_moved_alias_is_followed_without_a_failed_request(
+    client: openai.OpenAI, registry: Registry, deployed: Deployed
+) -> None:
+    expected = {f"demo:{version}": ask(client, f"demo:{version}") for version in (1, 2)}
+    answers: list[tuple[str, str]] = []
+    failures: list[Exception] = []
+    stop = threading.Event()
+
+    def load() -> None:
+        while not stop.is_set():
+            try:
+                answer = client.chat.completions.create(model="demo", messages=HELLO, temperature=0, max_tokens=8)
+            except openai.OpenAIError as error:
+                failures.append(error)
+            else:
+                answers.append((answer.system_fingerprint.partition("#")[0], answer.choices[0].message.content))
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 60
+    for version in (2, 1, 2):
+        registry.promote("demo", version)
+        count = len(answers)
+        while not any(each[0] == f"demo:{version}" for each in answers[count:]):
+            assert time.monotonic() < deadline
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert {each[0] for each in answers} == {"demo:1", "demo:2"}
+    assert all(text == expected[version] for version, text in answers)
+
+
+def test_a_killed_replica_costs_no_request(client: openai.OpenAI, deployed: Deployed) -> None:
+    text = ask(client, "demo", max_tokens=200)
+    answers: list[str] = []
+    thread = threading.Thread(target=lambda: answers.append(ask(client, "demo", max_tokens=200)))
+    thread.start()
+    while not httpx.get(f"{deployed.url}/ready").json()["running"] and thread.is_alive():
+        pass
+    for process in _replicas():
+        os.kill(process, signal.SIGKILL)
+    thread.join()
+    assert answers == [text]
+
+
+def _replicas() -> list[int]:
+    """Process ids of this Ray's model replicas."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            title = (folder / "cmdline").read_bytes().replace(b"\0", b" ") if (folder / "cmdline").exists() else b""
+            if title.startswith(b"ray::ServeReplica:didact:ModelReplica"):
+                found.append(int(folder.name))
+    return found
+
+
+def test_json_of_a_stream_is_well_formed(deployed: Deployed) -> None:
+    body = {"model": "tiny", "messages": HELLO, "stream": True, "max_tokens": 5}
+    with httpx.stream("POST", f"{deployed.url}/v1/chat/completions", json=body, timeout=60) as answer:
+        assert answer.headers["x-didact-model-version"].startswith("tiny#")
+        events = [line.removeprefix("data: ") for line in answer.iter_lines() if line]
+    assert events[-1] == "[DONE]"
+    assert all(json.loads(event)["object"] == "chat.completion.chunk" for event in events[:-1])

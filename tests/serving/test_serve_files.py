@@ -1,0 +1,60 @@
+"""The shipped Serve files, and what may be wrong with one."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from ray.serve.schema import ServeDeploySchema
+
+from didact.errors import SpecError
+from didact.serving.app import build
+from didact.serving.deploy import read_plan
+from didact.spec import ServeSpec
+from tests.conftest import ROOT
+
+FILES = sorted((ROOT / "serve").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.name for path in FILES])
+def test_shipped_files_are_complete(path: Path) -> None:
+    schema = ServeDeploySchema.model_validate(yaml.safe_load(path.read_text()))
+    plan = read_plan(path)
+    assert schema.applications[0].import_path == "didact.serving.app:build"
+    assert {each.name for each in schema.applications[0].deployments} == {"Gateway", "ModelReplica"}
+    assert plan.http.request_timeout_s > plan.spec.request_timeout_seconds
+    replica = plan.options["ModelReplica"]
+    assert replica["autoscaling_config"]["max_replicas"] > replica["autoscaling_config"]["min_replicas"]
+    assert build(schema.applications[0].args) is not None
+
+
+def test_gpu_file_asks_for_a100() -> None:
+    actor = read_plan(ROOT / "serve" / "a100.yaml").options["ModelReplica"]["ray_actor_options"]
+    assert (actor["num_gpus"], actor["accelerator_type"]) == (1, "A100")
+
+
+def test_overrides_and_port() -> None:
+    plan = read_plan(ROOT / "serve" / "local.yaml", ["max_batch_size=3", "model.dtype=float32"], port=8123)
+    assert (plan.spec.max_batch_size, plan.spec.model.dtype) == (3, "float32")
+    assert plan.url == "http://127.0.0.1:8123"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"args": {"max_batchsize": 3}}, "max_batch_size"),
+        ({"args": {"max_adapters": 0}}, "max_adapters"),
+        ({"deployments": [{"name": "ModelReplica", "num_replicas": -1}]}, "num_replicas"),
+        ({"import_path": None}, "import_path"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, changes: dict, words: str) -> None:
+    values = {"applications": [{"name": "x", "import_path": "didact.serving.app:build", **changes}]}
+    (tmp_path / "serve.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(SpecError, match=words):
+        read_plan(tmp_path / "serve.yaml")
+
+
+def test_build_checks_its_arguments() -> None:
+    with pytest.raises(SpecError, match="did you mean 'max_adapters'"):
+        build({"max_adapter": 3})
+    assert build(ServeSpec()) is not None
