@@ -3,8 +3,10 @@
 didact plan recipe.yaml -> train -> evaluate -> register -> promote -> serve -> chat
 """
 
+import contextlib
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -35,20 +37,26 @@ AdapterName = Annotated[str, typer.Argument(help="A run folder, an adapter folde
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of the console script: didact's own errors become one clear message and exit code 2.
+    """Entry point of the console script.
 
     Args:
         arguments: default: those of the command line.
     """
+    with guarded():
+        app(arguments)
+
+
+@contextlib.contextmanager
+def guarded() -> Iterator[None]:
+    """Quiet libraries, and didact's own errors as one clear message and exit code 2."""
     logs.configure()
     env.set_default("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    env.set_default("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     try:
-        app(arguments)
+        yield
     except DidactError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {type(error).__name__}:", end=" ")
+        Console(stderr=True).print(f"[bold red]error:[/] {type(error).__name__}:", end=" ")
         print(error, file=sys.stderr)
         sys.exit(2)
 

@@ -27,6 +27,12 @@ def ray_address() -> str | None:
     return os.environ.get("RAY_ADDRESS") or None
 
 
+def threads() -> int | None:
+    """Threads per process for matrix products (`OMP_NUM_THREADS`), or None when the user did not say."""
+    value = os.environ.get("OMP_NUM_THREADS", "")
+    return int(value) if value.isdigit() else None
+
+
 def ray_job_config() -> str | None:
     """What Ray tells a driver about the job it runs in, as JSON; None outside a Ray job."""
     return os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or None

@@ -10,7 +10,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "platform"
 
 # Top first. A module may import from rows below its own and from its own room, never from its row's other rooms.
 ROWS = (
-    ("cli",),
+    ("cli", "demo"),
     ("tuning",),
     ("cluster", "serving.app"),
     ("registry",),

@@ -15,9 +15,10 @@ import openai
 import pytest
 import ray
 
+from didact.datasets.types import Message
 from didact.models import base_fingerprint
 from didact.registry import Registry
-from didact.serving.chat import HttpTalk
+from didact.serving.chat import ChatError, HttpTalk
 from didact.serving.deploy import Deployed, deploy
 from didact.spec import ModelSpec
 from tests.conftest import ROOT
@@ -87,7 +88,10 @@ def test_official_client_chats_streams_and_lists(client: openai.OpenAI, deployed
     assert completion.usage.prompt_tokens == 3
     assert completion.system_fingerprint.startswith("demo:2#")
     assert httpx.get(f"{deployed.url}/ready").json()["status"] == "ready"
-    assert "".join(HttpTalk(deployed.url, temperature=0, max_new_tokens=8).answer("demo", [])) != ""
+    talk = HttpTalk(deployed.url, temperature=0, max_new_tokens=8)
+    assert "".join(talk.answer("demo", [Message("user", "hello")])) == texts["demo"]
+    with pytest.raises(ChatError, match="does not exist"):
+        list(talk.answer("nobody", [Message("user", "hello")]))
 
 
 def test_official_client_gets_its_own_errors(client: openai.OpenAI, deployed: Deployed) -> None:
@@ -106,12 +110,17 @@ def test_official_client_gets_its_own_errors(client: openai.OpenAI, deployed: De
 
 
 def test_a_client_that_leaves_frees_its_place(client: openai.OpenAI, deployed: Deployed) -> None:
-    stream = client.chat.completions.create(model="tiny", messages=HELLO, max_tokens=1000, stream=True, temperature=1)
+    options = {"model": "tiny", "messages": HELLO, "max_tokens": 1000, "temperature": 0}
+    whole = client.chat.completions.create(**options).usage.completion_tokens
+    before = httpx.get(f"{deployed.url}/ready").json()["generated_tokens"]
+    stream = client.chat.completions.create(**options, stream=True)
     next(iter(stream))
     stream.close()
     deadline = time.monotonic() + 20
-    while httpx.get(f"{deployed.url}/ready").json()["running"]:
+    while (stats := httpx.get(f"{deployed.url}/ready").json())["num_running"]:
         assert time.monotonic() < deadline
+    assert stats["generated_tokens"] - before < whole
+    assert whole > 500
 
 
 def test_a_moved_alias_is_followed_without_a_failed_request(
@@ -153,11 +162,14 @@ def test_a_killed_replica_costs_no_request(client: openai.OpenAI, deployed: Depl
     answers: list[str] = []
     thread = threading.Thread(target=lambda: answers.append(ask(client, "demo", max_tokens=200)))
     thread.start()
-    while not httpx.get(f"{deployed.url}/ready").json()["running"] and thread.is_alive():
+    while not httpx.get(f"{deployed.url}/ready").json()["num_running"] and thread.is_alive():
         pass
-    for process in _replicas():
+    assert thread.is_alive()
+    killed = _replicas()
+    for process in killed:
         os.kill(process, signal.SIGKILL)
     thread.join()
+    assert killed
     assert answers == [text]
 
 

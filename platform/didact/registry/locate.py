@@ -1,4 +1,4 @@
-"""Find the registry the user means, and an adapter by what people type: a run folder, an adapter folder, or a registered name."""
+"""Find the registry the user means, and adapters: a run folder, an adapter folder, or a registered name."""
 
 from pathlib import Path
 

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import Any, TypeVar
 
@@ -231,7 +231,7 @@ def _add_pages(app: FastAPI, gateway: Gateway) -> None:
         except Exception as error:  # noqa: BLE001 - whatever the reason, the answer is "not ready"
             _log.warning("not ready: %s", type(error).__name__)
             return JSONResponse({"status": "not ready"}, status_code=503)
-        return JSONResponse({"status": "ready", "running": stats.num_running, "waiting": stats.num_waiting})
+        return JSONResponse({"status": "ready", **asdict(stats)})
 
 
 async def _read(request: Request, kind: type[_Body]) -> _Body:

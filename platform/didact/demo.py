@@ -1,0 +1,72 @@
+"""The whole road in one go: finetune, evaluate, register, serve, ask base and adapter the same question, sum up.
+
+demo recipe -> finetune -> deploy -> one question over HTTP to both -> summary
+"""
+
+import time
+from pathlib import Path
+
+from openai import OpenAI
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.text import Text
+
+from didact import env
+from didact.cluster import FinetuneResult, finetune, ray_cluster
+from didact.errors import RegistryError
+from didact.serving.deploy import deploy
+from didact.spec import FinetuneSpec
+
+_QUESTION = "State the final answer to the following arithmetic problem: 27 + 58 - 13 ="
+_ANSWER = "72"
+
+
+def run_demo(spec: FinetuneSpec, serve_config: Path, port: int) -> FinetuneResult:
+    """Run `spec`, serve what it registered, and print one summary. Stops everything it started.
+
+    Args:
+        spec: a recipe that registers its adapter.
+        serve_config: a Ray Serve file, such as serve/local.yaml.
+        port: of the HTTP API.
+
+    Raises:
+        DidactError: any step that failed.
+    """
+    console, began = Console(), time.monotonic()
+    with ray_cluster():
+        result = finetune(spec)
+        if result.version is None:
+            raise RegistryError(f"recipe {spec.name!r} registers nothing; set register_as")
+        console.print("asking base and adapter over HTTP ...")
+        with deploy(serve_config, port=port, log_to_driver=False) as deployed:
+            key = next(iter(env.api_keys()), "none")
+            client = OpenAI(base_url=f"{deployed.url}/v1", api_key=key, timeout=300)
+            answers = {name: _ask(client, name) for name in (deployed.model, result.version.id)}
+    console.print(_summary(result, answers, time.monotonic() - began, serve_config))
+    return result
+
+
+def _ask(client: OpenAI, model: str) -> str:
+    answer = client.chat.completions.create(
+        model=model, messages=[{"role": "user", "content": _QUESTION}], max_tokens=24, temperature=0
+    )
+    return " ".join((answer.choices[0].message.content or "").split())
+
+
+def _summary(result: FinetuneResult, answers: dict[str, str], seconds: float, serve_config: Path) -> Panel:
+    run, version = result.run, result.version
+    assert version is not None  # checked before serving
+    lines = [
+        f"asked      {_QUESTION} (right: {_ANSWER})",
+        *(f"  {name}: {answer}" for name, answer in answers.items()),
+        f"whole demo {seconds / 60:.1f} minutes",
+        "",
+        "go on with",
+        f"  didact serve {serve_config}          then open http://127.0.0.1:8000",
+        f"  didact chat {version.name}",
+        "  didact plan jobs/recipes/demo.yaml     what the recipe does",
+        f"  didact promote {version.name} {version.version}          champion: what a bare name serves",
+        "  didact tune tune_spaces/lora.yaml      search rank and learning rate",
+        f"  mlflow ui --backend-store-uri sqlite:///{run.path.parent}/mlflow.db",
+    ]
+    return Panel(Group(result.render(), *(Text(line) for line in lines)), title="demo", expand=False)

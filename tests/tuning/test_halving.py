@@ -1,0 +1,66 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+from ray.tune.schedulers import TrialScheduler
+
+from didact.files import write_json
+from didact.spec import FinetuneSpec, to_json, validate
+from didact.tracking import JsonLinesTracker
+from didact.tuning.halving import Halving
+
+GO_ON, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
+
+
+def scheduler(trials_dir: Path) -> Halving:
+    built = Halving(metric="eval/loss", trials_dir=trials_dir, max_steps=8, grace_steps=2, reduction_factor=2)
+    built.set_search_properties("eval/loss", "min")
+    return built
+
+
+def report(halving: Halving, trial_id: str, step: int, loss: float) -> str:
+    trial = SimpleNamespace(trial_id=trial_id)
+    if step == 2:
+        halving.on_trial_add(None, trial)
+    return halving.on_trial_result(None, trial, {"step": step, "num_steps": 8, "eval/loss": loss})
+
+
+def past_run(trials_dir: Path, name: str, losses: dict[int, float]) -> None:
+    sources = [{"name": "sums", "path": "reasoning-gym:chain_sum"}]
+    values = {"name": name, "data": {"sources": sources}, "training": {"steps": 8}}
+    write_json(trials_dir / name / "recipe.json", {})
+    (trials_dir / name / "recipe.json").write_text(to_json(validate(FinetuneSpec, values, "test")))
+    tracker = JsonLinesTracker(trials_dir / name / "steps.jsonl", attempt=1)
+    for step in range(1, max(losses) + 1):
+        metrics = {"train/loss": 9.0}
+        tracker.log(step, {**metrics, "eval/loss": losses[step]} if step in losses else metrics)
+
+
+def test_laggard_is_stopped_at_a_rung_and_not_before(tmp_path: Path) -> None:
+    halving = scheduler(tmp_path)
+    assert report(halving, "good", 2, 1.0) == GO_ON
+    halving.on_trial_add(None, SimpleNamespace(trial_id="bad"))
+    early = {"step": 1, "num_steps": 8, "eval/loss": 5.0}
+    assert halving.on_trial_result(None, SimpleNamespace(trial_id="bad"), early) == GO_ON
+    assert halving.on_trial_result(None, SimpleNamespace(trial_id="bad"), {**early, "step": 2}) == STOP
+
+
+def test_trial_at_its_last_step_may_finish(tmp_path: Path) -> None:
+    halving = scheduler(tmp_path)
+    for step in (2, 4, 8):
+        assert report(halving, "good", step, 1.0) == GO_ON
+    for step in (2, 4):
+        assert report(halving, "late", step, 0.5) == GO_ON
+    assert report(halving, "late", 8, 7.0) == GO_ON, "step 8 is a rung, but stopping there would save nothing"
+
+
+def test_continued_sweep_remembers_earlier_trials(tmp_path: Path) -> None:
+    past_run(tmp_path, "sweep-with-dashes-0a_00000", {2: 1.0, 4: 0.9, 8: 0.8})
+    past_run(tmp_path, "sweep-with-dashes-0a_00001", {2: 1.1})
+    assert report(scheduler(tmp_path), "new", 2, 5.0) == STOP
+    assert report(scheduler(tmp_path / "elsewhere"), "new", 2, 5.0) == GO_ON
+
+
+def test_continued_trial_is_not_judged_twice_at_one_rung(tmp_path: Path) -> None:
+    past_run(tmp_path, "s-a", {2: 1.0})
+    past_run(tmp_path, "s-b", {2: 1.1})
+    assert report(scheduler(tmp_path), "b", 2, 5.0) == GO_ON

@@ -1,0 +1,182 @@
+"""A sweep that is killed after its first trial and then continued: nothing is lost, nothing is done twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from didact.errors import RunError
+from didact.spec import SweepSpec, load_spec, to_json
+from didact.tuning import SweepResult, run_sweep
+from didact.tuning.journal import Journal
+from tests.conftest import ROOT
+from tests.fakes.recipes import tiny_recipe
+
+pytestmark = pytest.mark.ray
+
+STEPS = 8
+SWEEP = {
+    "name": "small",
+    "recipe": "recipe.json",
+    "overrides": {"training.evaluate_every": 2, "training.checkpoint_every": 2, "placement.num_workers": 1},
+    "space": {
+        "training.learning_rate": {"loguniform": [1e-4, 1e-1]},
+        "data.weights": {"simplex": ["first", "second"]},
+    },
+    "num_trials": 4,
+    "max_concurrent": 2,
+    "scheduler": {"grace_steps": 2},
+    "register_best_as": "best-of-small",
+}
+RUN = """
+import sys
+from pathlib import Path
+from didact.spec import SweepSpec, load_spec
+from didact.tuning import run_sweep
+file, runs = map(Path, sys.argv[1:])
+run_sweep(load_spec(SweepSpec, file), file, runs)
+"""
+
+
+@dataclass
+class Continued:
+    """What the killed process left, and what came of it."""
+
+    runs: Path
+    cache: Path
+    left: dict[str, bytes]
+    """Step records of trials that had ended when the process was killed."""
+    result: SweepResult
+
+
+@pytest.fixture(scope="module")
+def search_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sweep")
+    source = {"path": str(folder / "sums.jsonl"), "held_out_rows": 4}
+    sources = [{"name": "first", **source, "max_rows": 40}, {"name": "second", **source, "max_rows": 30}]
+    recipe = tiny_recipe(
+        folder,
+        data__sources=sources,
+        training__steps=STEPS,
+        training__global_batch_size=4,
+        tracking__mlflow=True,
+        evaluation={"tasks": [{"task": "held_out"}]},
+    )
+    (folder / "recipe.json").write_text(to_json(recipe))
+    (folder / "search.json").write_text(json.dumps(SWEEP))
+    return folder / "search.json"
+
+
+@pytest.fixture(scope="module")
+def continued(search_file: Path) -> Iterator[Continued]:
+    folder = search_file.parent
+    runs, cache = folder / "runs", folder / "cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIDACT_CACHE", str(cache))
+        patch.setenv("DIDACT_RUNS", str(folder / "unused"))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        left = run_until_a_trial_has_ended(search_file, runs)
+        result = run_sweep(load_spec(SweepSpec, search_file), search_file, runs)
+        yield Continued(runs, cache, left, result)
+
+
+def run_until_a_trial_has_ended(search_file: Path, runs: Path) -> dict[str, bytes]:
+    """Start the sweep in a process of its own, SIGKILL it, and return what ended trials have written."""
+    path = os.pathsep.join([str(ROOT / "platform"), str(ROOT)])
+    log = (search_file.parent / "killed.log").open("w+")
+    command = [sys.executable, "-c", RUN, str(search_file), str(runs)]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, stdout=log, stderr=log)
+    journal = Journal(runs / "small" / "journal")
+    try:
+        while not any(entry.ended for entry in journal.entries()):
+            try:
+                code = process.wait(timeout=0.1)
+            except subprocess.TimeoutExpired:
+                continue
+            log.seek(0)
+            pytest.fail(f"the sweep ended by itself with {code}: {log.read()[-2000:]}")
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        log.close()
+    ended = [f"small-{entry.trial_id}" for entry in journal.entries() if entry.ended]
+    return {name: (runs / "small" / "trials" / name / "steps.jsonl").read_bytes() for name in ended}
+
+
+def test_every_trial_comes_to_an_end(continued: Continued) -> None:
+    result = continued.result
+    assert [trial.status for trial in result.trials if trial.status == "failed"] == []
+    ended = [trial for trial in result.trials if trial.status in ("finished", "stopped early")]
+    assert len(ended) == SWEEP["num_trials"]
+    assert all(trial.steps == STEPS for trial in ended if trial.status == "finished")
+    assert result.best is not None
+    assert result.best.status == "finished"
+    finished = [trial.metric for trial in ended if trial.status == "finished" and trial.metric is not None]
+    assert result.best.metric == min(finished)
+
+
+def test_ended_trials_are_not_run_again(continued: Continued) -> None:
+    assert continued.left
+    for name, before in continued.left.items():
+        assert (continued.runs / "small" / "trials" / name / "steps.jsonl").read_bytes() == before
+
+
+def test_trials_sample_their_weights(continued: Continued) -> None:
+    for trial in continued.result.trials:
+        recipe = json.loads((trial.run / "recipe.json").read_text())
+        weights = {source["name"]: source["weight"] for source in recipe["data"]["sources"]}
+        assert sum(weights.values()) == pytest.approx(1)
+        assert weights["first"] == trial.values["data.sources.first.weight"]
+    assert len({trial.values["data.sources.first.weight"] for trial in continued.result.trials}) == SWEEP["num_trials"]
+
+
+def test_trials_share_the_token_cache(continued: Continued) -> None:
+    entries = [path for path in (continued.cache / "tokens").iterdir() if path.is_dir()]
+    assert len(entries) == 2 * 2, "two sources, each with a part to train on and a part held out"
+
+
+def test_mlflow_has_one_parent_with_a_finished_run_per_trial(continued: Continued) -> None:
+    client = MlflowClient(f"sqlite:///{continued.runs}/mlflow.db")
+    experiment = client.get_experiment_by_name("didact")
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    parent = runs.pop("small")
+    assert parent.info.status == "FINISHED"
+    assert set(runs) == {trial.name for trial in continued.result.trials}
+    for trial in continued.result.trials:
+        run = runs[trial.name]
+        assert (run.info.status, run.data.tags["mlflow.parentRunId"]) == ("FINISHED", parent.info.run_id)
+        stopped = run.data.tags.get("didact.stopped_early") == "true"
+        assert stopped == (trial.status == "stopped early")
+        assert run.data.metrics["eval/loss"] == pytest.approx(trial.metric)
+
+
+def test_best_trial_is_evaluated_and_registered(continued: Continued) -> None:
+    outcome, best = continued.result.outcome, continued.result.best
+    assert outcome is not None and best is not None
+    assert outcome.run.path == best.run
+    assert outcome.report is not None
+    assert outcome.report.metrics("adapter")["eval/loss"] == pytest.approx(best.metric, rel=1e-4)
+    assert outcome.version is not None
+    assert (outcome.version.name, outcome.version.aliases) == ("best-of-small", ("candidate",))
+    others = [trial.run for trial in continued.result.trials if trial.name != best.name]
+    assert not any((run / "report.json").exists() for run in others), "trials are compared by the reported metric"
+
+
+def test_results_are_written(continued: Continued) -> None:
+    folder = continued.runs / "small"
+    saved = json.loads((folder / "results.json").read_text())
+    assert saved["best"] == continued.result.best.name
+    assert (folder / "results.md").read_text() == continued.result.markdown()
+
+
+def test_other_search_of_the_same_name_is_refused(continued: Continued, search_file: Path) -> None:
+    other = load_spec(SweepSpec, search_file, ["num_trials=5"])
+    with pytest.raises(RunError, match=r"other settings[\s\S]*sweep\.num_trials: was 4, now 5"):
+        run_sweep(other, search_file, continued.runs)

@@ -1,0 +1,123 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from didact.errors import SpecError
+from didact.spec import SweepSpec, validate
+from didact.tuning import Search, load_search, trial_spec
+from didact.tuning.search import best_spec, trial_name
+
+RECIPE: dict[str, Any] = {
+    "name": "demo",
+    "data": {
+        "sources": [
+            {"name": "sums", "path": "reasoning-gym:chain_sum", "held_out_rows": 8},
+            {"name": "letters", "path": "reasoning-gym:letter_counting", "weight": 3},
+        ]
+    },
+    "training": {"steps": 10, "evaluate_every": 5},
+    "tracking": {"experiment": "mine"},
+    "evaluation": {"tasks": [{"task": "held_out"}]},
+    "register_as": {"name": "demo", "alias": "champion", "gate": {"eval/loss": 0.1}},
+}
+RANKS = {"adapter.r": {"choice": [4, 8]}}
+
+
+def search(folder: Path, recipe: dict[str, Any] | None = None, /, **changes: Any) -> Search:
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE if recipe is None else recipe))
+    values = {"name": "s", "recipe": "recipe.yaml", "space": RANKS, **changes}
+    return load_search(validate(SweepSpec, values, "s.yaml"), folder / "s.yaml")
+
+
+def refused(folder: Path, recipe: dict[str, Any] | None = None, /, **changes: Any) -> str:
+    with pytest.raises(SpecError) as caught:
+        search(folder, recipe, **changes)
+    assert str(folder / "s.yaml") in str(caught.value)
+    return str(caught.value)
+
+
+def without(*path: str) -> dict[str, Any]:
+    changed: dict[str, Any] = yaml.safe_load(yaml.safe_dump(RECIPE))
+    target: Any = changed
+    for part in path[:-1]:
+        target = target[int(part) if isinstance(target, list) else part]
+    del target[path[-1]]
+    return changed
+
+
+def test_trial_takes_overrides_then_values(tmp_path: Path) -> None:
+    found = search(tmp_path, overrides={"training.steps": 20, "adapter.r": 2})
+    values = {"adapter.r": 8, "data.sources.sums.weight": 0.25, "data.sources.letters.weight": 0.75}
+    spec = trial_spec(found.recipe, values, "s-1", found.origin, "sqlite:////runs/mlflow.db")
+    assert (spec.name, spec.training.steps, spec.adapter.r) == ("s-1", 20, 8)
+    assert {source.name: source.weight for source in spec.data.sources} == {"sums": 0.25, "letters": 0.75}
+    assert (spec.evaluation, spec.register_as) == (None, None)
+    assert (spec.tracking.uri, spec.tracking.experiment) == ("sqlite:////runs/mlflow.db", "mine")
+
+
+def test_trials_do_not_touch_each_other(tmp_path: Path) -> None:
+    found = search(tmp_path)
+    trial_spec(found.recipe, {"data.sources.sums.weight": 9.0, "adapter.r": 8}, "s-1", found.origin)
+    assert trial_spec(found.recipe, {}, "s-2", found.origin).data.sources[0].weight == 1
+    assert found.base().name == "demo"
+
+
+def test_trial_that_the_schema_refuses_names_the_path(tmp_path: Path) -> None:
+    found = search(tmp_path)
+    with pytest.raises(SpecError, match=r"trial with adapter\.dropout=2[\s\S]*adapter\.lora\.dropout: found 2"):
+        trial_spec(found.recipe, {"adapter.dropout": 2}, "s-1", found.origin)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"space": {"adapter.rank": {"choice": [4]}}}, "adapter.lora.rank: unknown key"),
+        ({"space": {"trainin.steps": {"choice": [4]}}}, "trainin: unknown key; did you mean 'training'?"),
+        ({"space": {"adapter.r": {"choice": [4, 0]}}}, "space: trial with adapter.r=0"),
+        ({"space": {"adapter.dropout": {"uniform": [0, 1.5]}}}, "adapter.lora.dropout: found 1.5"),
+        ({"space": {"data.sources.words.weight": {"uniform": [1, 2]}}}, "no item 'words'"),
+        ({"space": {"data.weights": {"simplex": ["sums", "words"]}}}, "no source 'words'; expected some of ['sums'"),
+        ({"space": {"tracking.mlflow": {"choice": [True]}}}, "space.tracking.mlflow: trials all share"),
+        ({"overrides": {"adapter.rank": 4}}, "adapter.lora.rank: unknown key"),
+        ({"recipe": "other.yaml"}, "recipe: found 'other.yaml', but there is no"),
+        ({"metric": "eval/sums/accuracy"}, "metric: found 'eval/sums/accuracy'; expected what trials report"),
+        ({"metric": "eval/letters/loss"}, "metric: found 'eval/letters/loss'; expected what trials report"),
+        ({"metric": "loss"}, "metric: found 'loss'; expected one of"),
+        ({"overrides": {"adapter": {"method": "full"}, "register_as": None}, "register_best_as": "x"}, "full"),
+    ],
+)
+def test_search_that_does_not_fit_its_recipe_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    assert message in refused(tmp_path, **changes)
+
+
+def test_metric_must_be_reported_during_training(tmp_path: Path) -> None:
+    nothing_held_out = {**without("data", "sources", "0", "held_out_rows"), "register_as": None}
+    assert "set data.sources.sums.held_out_rows" in refused(tmp_path, nothing_held_out)
+    assert "training.evaluate_every; set it under overrides" in refused(tmp_path, without("training", "evaluate_every"))
+    search(tmp_path, without("training", "evaluate_every"), overrides={"training.evaluate_every": 2})
+    search(tmp_path, without("training", "evaluate_every"), metric="train/loss")
+
+
+def test_recipe_is_found_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    monkeypatch.chdir(tmp_path)
+    sweep = validate(SweepSpec, {"name": "s", "recipe": "jobs/recipe.yaml", "space": RANKS}, "s.yaml")
+    assert load_search(sweep, tmp_path / "spaces" / "s.yaml").base().name == "demo"
+
+
+def test_best_trial_gets_its_evaluation_back(tmp_path: Path) -> None:
+    found = search(tmp_path, register_best_as="best")
+    trial = trial_spec(found.recipe, {"adapter.r": 8}, trial_name(found.sweep, "1"), found.origin)
+    spec = best_spec(found, trial)
+    assert (spec.name, spec.adapter.r, spec.evaluation) == ("s-1", 8, found.base().evaluation)
+    assert spec.register_as is not None
+    assert (spec.register_as.name, spec.register_as.alias) == ("best", "candidate")
+    assert spec.register_as.gate == {"eval/loss": 0.1}, "the recipe says what a candidate must reach"
+
+
+def test_longest_trial_is_the_one_that_the_scheduler_reckons_with(tmp_path: Path) -> None:
+    assert search(tmp_path).longest().training.steps == 10
+    assert search(tmp_path, space={"training.steps": {"randint": [5, 40]}}).longest().training.steps == 40
