@@ -1,6 +1,6 @@
 """Finetune the embedded model on embedded data, then evaluate, register, serve and ask it: the whole road.
 
-    python jobs/demo.py [key=value ...]
+python jobs/demo.py [key=value ...]
 """
 
 import sys

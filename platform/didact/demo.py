@@ -8,7 +8,7 @@ from pathlib import Path
 
 from openai import OpenAI
 from rich.console import Console, Group
-from rich.panel import Panel
+from rich.rule import Rule
 from rich.text import Text
 
 from didact import env
@@ -16,6 +16,7 @@ from didact.cluster import FinetuneResult, finetune, ray_cluster
 from didact.errors import RegistryError
 from didact.serving.deploy import deploy
 from didact.spec import FinetuneSpec
+from didact.tracking import resolve_uri
 
 _QUESTION = "State the final answer to the following arithmetic problem: 27 + 58 - 13 ="
 _ANSWER = "72"
@@ -42,7 +43,7 @@ def run_demo(spec: FinetuneSpec, serve_config: Path, port: int) -> FinetuneResul
             key = next(iter(env.api_keys()), "none")
             client = OpenAI(base_url=f"{deployed.url}/v1", api_key=key, timeout=300)
             answers = {name: _ask(client, name) for name in (deployed.model, result.version.id)}
-    console.print(_summary(result, answers, time.monotonic() - began, serve_config))
+    console.print(_summary(result, answers, time.monotonic() - began))
     return result
 
 
@@ -53,20 +54,19 @@ def _ask(client: OpenAI, model: str) -> str:
     return " ".join((answer.choices[0].message.content or "").split())
 
 
-def _summary(result: FinetuneResult, answers: dict[str, str], seconds: float, serve_config: Path) -> Panel:
-    run, version = result.run, result.version
+def _summary(result: FinetuneResult, answers: dict[str, str], seconds: float) -> Group:
+    version = result.version
     assert version is not None  # checked before serving
     lines = [
         f"asked      {_QUESTION} (right: {_ANSWER})",
         *(f"  {name}: {answer}" for name, answer in answers.items()),
         f"whole demo {seconds / 60:.1f} minutes",
         "",
-        "go on with",
-        f"  didact serve {serve_config}          then open http://127.0.0.1:8000",
-        f"  didact chat {version.name}",
-        "  didact plan jobs/recipes/demo.yaml     what the recipe does",
-        f"  didact promote {version.name} {version.version}          champion: what a bare name serves",
+        "go on with (after: source .venv/bin/activate)",
+        "  didact serve                           then open http://127.0.0.1:8000",
+        f"  didact chat {version.name:<28}talk in the terminal",
+        "  didact plan jobs/recipes/demo.yaml     what a recipe does",
         "  didact tune tune_spaces/lora.yaml      search rank and learning rate",
-        f"  mlflow ui --backend-store-uri sqlite:///{run.path.parent}/mlflow.db",
+        f"  mlflow ui --backend-store-uri {resolve_uri(result.run.spec().tracking, result.run.path.parent)}",
     ]
-    return Panel(Group(result.render(), *(Text(line) for line in lines)), title="demo", expand=False)
+    return Group(Rule("demo"), result.render(), *(Text(line) for line in lines))

@@ -40,10 +40,22 @@ def both() -> EvalReport:
     )
 
 
-def printed(report: EvalReport) -> str:
-    console = Console(file=io.StringIO(), width=160, color_system=None)
+def printed(report: EvalReport, width: int = 160) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
     console.print(report.table())
     return console.file.getvalue()
+
+
+def shown(report: EvalReport, width: int = 160) -> dict[str, str]:
+    """Metric -> its line of the terminal table, which leaves out the prefix that all metrics share."""
+    lines = [line for line in printed(report, width).splitlines() if line.split()[:1]]
+    return {f"eval/{line.split()[0]}": line for line in lines}
+
+
+def test_the_table_fits_a_terminal_of_80_columns() -> None:
+    lines = shown(both(), width=80)
+    assert "-1.2500 better" in lines[LOSS] and "+50.0% better" in lines[ACCURACY]
+    assert "…" not in "".join(lines.values())
 
 
 def test_both_sides_stand_beside_each_other() -> None:
@@ -62,20 +74,20 @@ def test_metrics_are_a_copy() -> None:
 
 
 def test_the_table_tells_better_from_worse() -> None:
-    lines = {line.split()[1]: line for line in printed(both()).splitlines() if "eval/" in line}
-    assert "-1.2500 ↓ better" in lines[LOSS]
-    assert "+0.5000 ↑ better" in lines[ACCURACY]
-    assert "0.250 [0.046, 0.699]" in lines[ACCURACY]
+    lines = shown(both())
+    assert "-1.2500 better" in lines[LOSS]
+    assert "+50.0% better" in lines[ACCURACY]
+    assert "25.0% [5-70]" in lines[ACCURACY]
     assert "[" not in lines[LOSS]
     worse = combine(results(1.0, (True,)), results(2.0, (False,)), base_id="b", adapter_id="a")
-    lines = {line.split()[1]: line for line in printed(worse).splitlines() if "eval/" in line}
-    assert "+1.0000 ↑ worse" in lines[LOSS]
-    assert "-1.0000 ↓ worse" in lines[ACCURACY]
+    lines = shown(worse)
+    assert "+1.0000 worse" in lines[LOSS]
+    assert "-100.0% worse" in lines[ACCURACY]
 
 
-def test_equal_and_undefined_changes_have_no_arrow() -> None:
+def test_equal_and_undefined_changes_are_words() -> None:
     report = combine(results(1.0, (True,)), results(math.nan, (True,)), base_id="b", adapter_id="a")
-    lines = {line.split()[1]: line for line in printed(report).splitlines() if "eval/" in line}
+    lines = shown(report)
     assert "unknown" in lines[LOSS]
     assert "same" in lines[ACCURACY]
 

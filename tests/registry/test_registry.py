@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
+from didact import env
 from didact.errors import AdapterError, NotRegistered, RegistryError
 from didact.files import manifest, write_json
 from didact.registry import ModelVersion, Registry
@@ -93,6 +95,15 @@ def test_two_processes_at_once_make_one_version(registry: Registry, tmp_path: Pa
         other.kill()
         other.wait()
     assert [version.id for version in registry.list() if version.name == "both"] == ["both:1"]
+
+
+def test_changes_to_a_name_exclude_each_other(registry: Registry) -> None:
+    with registry._changing("locked"):
+        (lock,) = (env.cache_dir() / "locks").glob("registry-*-locked.lock")
+        with pytest.raises(Timeout):
+            FileLock(lock).acquire(timeout=0)
+    with FileLock(lock, timeout=0):
+        pass
 
 
 def test_a_version_doubled_by_a_repeated_request_is_removed(registry: Registry, tmp_path: Path) -> None:
@@ -197,7 +208,8 @@ def test_reserved_aliases_are_refused_before_anything_is_uploaded(
 def test_files_that_could_run_code_are_refused_by_name(registry: Registry, tmp_path: Path, name: str) -> None:
     folder = adapter(tmp_path / "a")
     (folder / name).write_text("x")
-    with pytest.raises(AdapterError, match=name):
+    seal(folder)
+    with pytest.raises(AdapterError, match=rf"{name}.*can run code"):
         register(registry, "unsafe", folder)
 
 
@@ -219,9 +231,17 @@ def test_links_folders_and_damage_are_refused(registry: Registry, tmp_path: Path
             register(registry, "damaged", folder)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "manifest"])
+DAMAGE = {
+    "truncated": "has 16 bytes, expected 17",
+    "flipped": "does not match its sha256",
+    "missing": "adapter_model.safetensors is missing",
+    "manifest": "adapter.json does not match the registered sha256",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_artifact_never_enters_the_cache(registry: Registry, tmp_path: Path, damage: str) -> None:
-    version = register(registry, f"store-{damage}", adapter(tmp_path / "a", weights=f"{damage} weights"))
+    version = register(registry, f"store-{damage}", adapter(tmp_path / "a", weights=f"{damage} weights".ljust(17)))
     weights = stored(registry, version) / "adapter_model.safetensors"
     if damage == "truncated":
         weights.write_bytes(weights.read_bytes()[:-1])
@@ -232,7 +252,7 @@ def test_a_damaged_artifact_never_enters_the_cache(registry: Registry, tmp_path:
     else:  # weights and manifest exchanged together, so that they agree with each other
         weights.write_text("other weights")
         seal(weights.parent)
-    with pytest.raises(AdapterError, match=version.id):
+    with pytest.raises(AdapterError, match=f"{version.id}.*{DAMAGE[damage]}"):
         registry.download(version, tmp_path / "cache")
     left = [file.name for file in (tmp_path / "cache" / "adapters").iterdir() if not file.name.endswith(".lock")]
     assert left == []
@@ -259,6 +279,11 @@ def test_a_cached_adapter_is_reused_and_a_damaged_one_fetched_again(registry: Re
     (fetched / "adapter_model.safetensors").write_text("CACHED weights")
     weights = registry.download(version, tmp_path / "cache") / "adapter_model.safetensors"
     assert weights.read_text() == "cached weights"
+    weights.write_text("exchanged with its manifest")
+    seal(fetched)
+    assert (
+        registry.download(version, tmp_path / "cache") / "adapter_model.safetensors"
+    ).read_text() == "cached weights"
     shutil.rmtree(stored(registry, version))
     assert registry.download(version, tmp_path / "cache") == fetched
 

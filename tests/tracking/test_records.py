@@ -48,6 +48,14 @@ def test_a_restarted_attempt_supersedes_from_its_first_step(tmp_path: Path) -> N
     assert records[-1].metrics == {"train/loss": 6.5}
 
 
+def test_a_new_attempt_leaves_nothing_of_the_step_it_begins_with(tmp_path: Path) -> None:
+    path = tmp_path / "steps.jsonl"
+    JsonLinesTracker(path, 1).log(3, {"train/loss": 1.0, "eval/loss": 2.0}, sample_ids=["old/1"])
+    JsonLinesTracker(path, 2).log(3, {"train/loss": 1.5})
+    (record,) = effective_records(path)
+    assert (record.metrics, record.attempt, record.sample_ids) == ({"train/loss": 1.5}, 2, None)
+
+
 def test_a_metric_that_goes_back_is_a_restart_even_with_the_same_attempt(tmp_path: Path) -> None:
     tracker = JsonLinesTracker(tmp_path / "steps.jsonl", 1)
     for step in (1, 2, 3, 4, 2):

@@ -19,7 +19,8 @@ from didact.tuning.journal import Journal
 from tests.conftest import ROOT
 from tests.fakes.recipes import tiny_recipe
 
-pytestmark = pytest.mark.ray
+# Each trial starts three processes that import PyTorch; on a busy machine that takes its time.
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 STEPS = 8
 SWEEP = {

@@ -51,7 +51,7 @@ class FinetuneResult:
             lines.insert(
                 1, f"training   {self.training.steps} steps, last loss {self.training.loss:.4f}, {rate:,.0f} tokens/s"
             )
-        lines += [f"gate       {line}" for line in (self.gate.lines if self.gate else ())]
+        lines += [f"gate       {line.removeprefix('eval/')}" for line in (self.gate.lines if self.gate else ())]
         if self.version:
             aliases = " ".join(f"@{alias}" for alias in self.version.aliases) or "no alias"
             lines.append(f"registered {self.version.id} ({aliases})")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
@@ -37,13 +38,14 @@ def improvement(metric: str, base: float, adapter: float) -> float:
 
 def as_table(report: "EvalReport") -> Table:
     """The report for a terminal."""
-    table = Table(title=escape(_title(report)))
+    table = Table(title=escape(_title(report)), box=box.SIMPLE_HEAD)
     for name in _COLUMNS:
         table.add_column(name, justify="left" if name == "metric" else "right", no_wrap=True)
     for row in _rows(report):
-        *cells, change = map(escape, row.cells)
+        metric, *cells, change = map(escape, row.cells)
         style = _STYLES.get(row.verdict or "")
-        table.add_row(*cells, f"[{style}]{change}[/{style}]" if style else change)
+        shown = metric.removeprefix("eval/")  # every metric has it, and a terminal has 80 columns
+        table.add_row(shown, *cells, f"[{style}]{change}[/{style}]" if style else change)
     return table
 
 
@@ -51,7 +53,7 @@ def as_markdown(report: "EvalReport") -> str:
     """The report as a Markdown section: its table, then a few answers, changed ones first."""
     lines = [f"# {_title(report)}", "", f"| {' | '.join(_COLUMNS)} |", "|---|---:|---:|---:|---:|"]
     lines += [f"| {' | '.join(row.cells)} |" for row in _rows(report)]
-    lines += ["", "Accuracies carry their 95% interval (Wilson)."] if _has_accuracy(report) else []
+    lines += ["", "Accuracies carry their 95% interval (Wilson), in percent."] if _has_accuracy(report) else []
     # False sorts first: answers whose verdict differs are the ones worth reading.
     chosen = sorted(report.examples, key=lambda example: example.adapter_correct in (None, example.base_correct))
     for example in chosen[:_SHOWN_EXAMPLES]:
@@ -72,14 +74,15 @@ def _rows(report: "EvalReport") -> Iterator[_Row]:
             continue
         adapter = report.adapter[metric]
         verdict = _verdict(improvement(metric, base, adapter))
-        yield _Row((*cells, _value(metric, adapter, count), _change(adapter - base, verdict)), verdict)
+        change = _change(metric, adapter - base, verdict)
+        yield _Row((*cells, _value(metric, adapter, count), change), verdict)
 
 
 def _value(metric: str, value: float, count: int) -> str:
     if not metric.endswith("/accuracy") or not math.isfinite(value):
         return f"{value:.4f}"
     low, high = wilson_interval(round(value * count), count)
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    return f"{value:.1%} [{low * 100:.0f}-{high * 100:.0f}]"
 
 
 def _verdict(gain: float) -> Literal["better", "worse", "same", "unknown"]:
@@ -90,10 +93,10 @@ def _verdict(gain: float) -> Literal["better", "worse", "same", "unknown"]:
     return "better" if gain > 0 else "worse"
 
 
-def _change(difference: float, verdict: str) -> str:
+def _change(metric: str, difference: float, verdict: str) -> str:
     if verdict in ("same", "unknown"):
         return verdict
-    return f"{difference:+.4f} {'↑' if difference > 0 else '↓'} {verdict}"
+    return f"{difference:+.1%} {verdict}" if metric.endswith("/accuracy") else f"{difference:+.4f} {verdict}"
 
 
 def _has_accuracy(report: "EvalReport") -> bool:

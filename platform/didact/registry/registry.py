@@ -204,6 +204,7 @@ class Registry:
             run_id=run_id,
             tags={**tags, SHA_TAG: folder.sha256, MANIFEST_TAG: folder.manifest_sha256},
             description=card[:_LONGEST_DESCRIPTION],
+            await_creation_for=0,
         )
 
     def _place(self, name: str, folder: AdapterFolder, run_id: str | None) -> tuple[str, str, bool]:

@@ -8,7 +8,7 @@ every batch a few steps in turn, so that neither an adapter nor a long answer ho
 
 import threading
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import Future
 from typing import Any
 
@@ -78,7 +78,7 @@ class EmbeddedEngine:
         """Token ids are below this."""
         return int(self._base.get_input_embeddings().weight.shape[0])
 
-    def generate(self, request: GenerationRequest) -> AsyncIterator[Delta]:
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         """See `Engine.generate`. Call on a running event loop."""
         length = len(request.prompt_ids)
         if not 0 < length < self.context_length:
@@ -276,7 +276,7 @@ class EmbeddedEngine:
             return
         for row in rows:
             row.alone = True
-        self._put_back([row for row in rows if not row.done])
+        pass
 
     def _forget_empty(self) -> None:
         with self._changed:

@@ -176,7 +176,7 @@ def _already_written(output: Path, rows: list[Row], model: str) -> int:
     lines = complete.splitlines()
     if len(complete) < len(content):
         with output.open("r+b") as stream:
-            pass
+            stream.truncate(len(complete))
     if not lines:
         return 0
     last = json.loads(lines[-1])

@@ -4,7 +4,7 @@ Aliases are resolved before an engine sees a request: it only knows immutable ad
 version can ever go stale.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -111,7 +111,7 @@ class EngineStats:
 class Engine(Protocol):
     """Generates answers from one base and any number of adapter versions."""
 
-    def generate(self, request: GenerationRequest) -> AsyncIterator[Delta]:
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         """Queue the request at once and iterate over its answer. Closing the iterator cancels the request.
 
         Raises:

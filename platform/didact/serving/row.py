@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -82,7 +82,7 @@ class Row:
         if not self.done and deadline is not None and time.monotonic() > deadline:
             self.fail(DeadlineExceeded(f"not finished in time; {len(self.answer)} tokens were generated"))
 
-    async def read(self, on_close: Callable[[str], None]) -> AsyncIterator[Delta]:
+    async def read(self, on_close: Callable[[str], None]) -> AsyncGenerator[Delta, None]:
         """The answer, piece by piece; `on_close` is called with the request's id however the reading ends."""
         try:
             while True:

@@ -7,6 +7,7 @@ carries the replica's traceback, which no client should see.
 """
 
 import asyncio
+import contextlib
 import copy
 import threading
 import time
@@ -133,16 +134,14 @@ class Worker:
         arrived = time.monotonic()
         try:
             request = await asyncio.to_thread(self._request, ask, arrived)
-            pieces = self.engine.generate(request)
-            yield Started(len(request.prompt_ids))
-            async for delta in pieces:
-                yield delta
+            async with contextlib.aclosing(self.engine.generate(request)) as pieces:
+                yield Started(len(request.prompt_ids))
+                async for delta in pieces:
+                    yield delta
         except (EngineBusy, PromptTooLong, DeadlineExceeded, AdapterError, TemplateError, RegistryError) as error:
             yield _refusal(error)
         except GenerationFailed as error:
             yield Refusal("failed", str(error))
-        finally:
-            self.engine.cancel(ask.request_id)
 
     def prepare(self, version: ModelVersion) -> None:
         """See `Backend.prepare`."""

@@ -8,6 +8,7 @@ step, value and time is stored once (they are the primary key of MLflow's table)
 import contextlib
 import functools
 import json
+import logging
 import re
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -62,6 +63,8 @@ def connect(uri: str) -> "MlflowClient":
     several machines need a server.
     """
     _set_environment()
+    # Every refused try would be a line of its own; `MlflowSync` says once what they say.
+    get_logger("urllib3.connectionpool").addFilter(_is_not_about_mlflow)
     from mlflow import MlflowClient
 
     database = sqlite_file(uri)
@@ -156,6 +159,10 @@ def _set_environment() -> None:
     """Before MLflow is imported: it reads some of these then."""
     for name, value in _ENVIRONMENT.items():
         env.set_default(name, value)
+
+
+def _is_not_about_mlflow(record: logging.LogRecord) -> bool:
+    return not (record.levelno == logging.WARNING and "/mlflow" in record.getMessage())
 
 
 def _log_params(client: "MlflowClient", run_id: str, params: Mapping[str, str], tags: Mapping[str, str]) -> None:

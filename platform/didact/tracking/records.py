@@ -61,10 +61,9 @@ class JsonLinesTracker:
     """
 
     def __init__(self, path: Path, attempt: int) -> None:
-        """Open `path` for this attempt (see `last_attempt`); what a killed writer left of a line is cut off."""
+        """Write to `path` as this attempt (see `last_attempt`)."""
         self._path = path
         self._attempt = attempt
-        _cut_partial_line(path)
 
     def log(self, step: int, metrics: dict[str, float], **extra: Any) -> None:
         """Append one line; `time_ms` is now. Values may be of any type that `float()` takes."""
@@ -168,10 +167,3 @@ def _merged(first: StepRecord | None, later: StepRecord) -> StepRecord:
 
 def _encode(value: float) -> float | str:
     return value if math.isfinite(value) else _NOT_FINITE.get(value, "NaN")
-
-
-def _cut_partial_line(path: Path) -> None:
-    """Without this, the next append would be glued to the partial line and both would be unreadable."""
-    end = complete_size(path)
-    if path.exists() and path.stat().st_size != end:
-        files.write_text(path, path.read_bytes()[:end].decode("utf-8"))
