@@ -1,6 +1,6 @@
 """Measure a base, and an adapter beside it.
 
-ray job submit --working-dir . -- python jobs/evaluation.py jobs/recipes/evaluate_demo.yaml
+ray job submit --working-dir . -- python jobs/evaluation.py jobs/evaluations/demo.yaml
 """
 
 import sys

@@ -93,7 +93,7 @@ def tune(
 
 @app.command()
 def evaluate(
-    config: Annotated[Path, typer.Argument(help="An evaluation, such as jobs/recipes/evaluate_demo.yaml")],
+    config: Annotated[Path, typer.Argument(help="An evaluation, such as jobs/evaluations/demo.yaml")],
     overrides: Overrides = None,
 ) -> None:
     """Measure a base, and an adapter beside it."""
@@ -188,12 +188,13 @@ def models() -> None:
 @app.command()
 def serve(
     config: Annotated[Path, typer.Argument(help="A Ray Serve file")] = Path("serve/local.yaml"),
+    overrides: Overrides = None,
     port: Annotated[int | None, typer.Option(help="Instead of the file's")] = None,
 ) -> None:
     """Serve the base and every registered adapter over HTTP until Ctrl-C."""
     from didact.serving.deploy import serve_forever
 
-    serve_forever(config, port)
+    serve_forever(config, port, overrides or [])
 
 
 @app.command()

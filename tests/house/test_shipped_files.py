@@ -22,7 +22,8 @@ from didact.spec import (
 from didact.spec.sweep import Choice, Grid, LogUniform, RandInt, Simplex, Uniform
 
 ROOT = Path(__file__).resolve().parents[2]
-RECIPES = sorted((ROOT / "jobs").rglob("*.y*ml"))
+RECIPES = sorted((ROOT / "jobs" / "recipes").rglob("*.y*ml"))
+EVALUATIONS = sorted((ROOT / "jobs" / "evaluations").glob("*.yaml"))
 SPACES = sorted((ROOT / "tune_spaces").rglob("*.y*ml"))
 SERVE_FILES = sorted((ROOT / "serve").rglob("*.y*ml"))
 
@@ -50,15 +51,19 @@ def values_of(distribution: Any) -> Iterator[Any]:
 
 def test_there_is_something_to_check() -> None:
     assert RECIPES
+    assert EVALUATIONS
     assert SPACES
     assert SERVE_FILES
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=name_of)
 def test_recipe_loads(file: Path) -> None:
-    values = read_mapping(file)
-    stand_alone_evaluation = "evaluation" in values and not {"training", "data"} & set(values)
-    load_spec(EvaluateSpec if stand_alone_evaluation else FinetuneSpec, file)
+    load_spec(FinetuneSpec, file)
+
+
+@pytest.mark.parametrize("file", EVALUATIONS, ids=name_of)
+def test_evaluation_loads(file: Path) -> None:
+    load_spec(EvaluateSpec, file)
 
 
 def test_recipes_have_names_of_their_own() -> None:

@@ -183,6 +183,12 @@ def test_an_adapter_of_other_shapes_is_refused_and_the_host_goes_on(base: ModelS
     good, bad = make_adapter(base, tmp_path / "good"), make_adapter(base, tmp_path / "bad")
     rewrite_weights(bad, lambda tensor: torch.cat([tensor, tensor], dim=1))
     host = AdapterHost(load_base(base), base_fingerprint(base))
+    with host.active(None) as model:
+        plain = logits(model)
+    with pytest.raises(AdapterError, match="does not fit base"):
+        host.load("bad", bad)
+    with host.active(None) as model:  # also when the very first adapter is the bad one
+        assert torch.equal(logits(model), plain) and not any("lora" in name for name, _ in model.named_parameters())
     host.load("good", good)
     with host.active("good") as model:
         before = logits(model)

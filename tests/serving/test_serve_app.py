@@ -1,17 +1,15 @@
 """The deployed application on Ray Serve, with the official client, real adapters and a real registry."""
 
 import json
-import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from socket import socket
 
 import httpx
 import openai
+import psutil
 import pytest
 import ray
 
@@ -57,7 +55,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> It
         patch.setenv("DIDACT_CACHE", str(folder / "cache"))
         patch.setenv("DIDACT_RUNS", str(folder / "runs"))
         patch.delenv("RAY_ADDRESS", raising=False)
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
         try:
             with deploy(ROOT / "serve" / "local.yaml", settings, port) as running:
                 yield running
@@ -110,10 +108,10 @@ def test_official_client_gets_its_own_errors(client: openai.OpenAI, deployed: De
 
 
 def test_a_client_that_leaves_frees_its_place(client: openai.OpenAI, deployed: Deployed) -> None:
-    options = {"model": "tiny", "messages": HELLO, "max_tokens": 1000, "temperature": 0}
-    whole = client.chat.completions.create(**options).usage.completion_tokens
+    options = {"model": "tiny", "prompt": "count", "max_tokens": 900, "temperature": 0}
+    whole = client.completions.create(**options).usage.completion_tokens
     before = httpx.get(f"{deployed.url}/ready").json()["generated_tokens"]
-    stream = client.chat.completions.create(**options, stream=True)
+    stream = client.completions.create(**options, stream=True)
     next(iter(stream))
     stream.close()
     deadline = time.monotonic() + 20
@@ -167,21 +165,16 @@ def test_a_killed_replica_costs_no_request(client: openai.OpenAI, deployed: Depl
     assert thread.is_alive()
     killed = _replicas()
     for process in killed:
-        os.kill(process, signal.SIGKILL)
+        process.kill()
     thread.join()
     assert killed
     assert answers == [text]
 
 
-def _replicas() -> list[int]:
-    """Process ids of this Ray's model replicas."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            title = (folder / "cmdline").read_bytes().replace(b"\0", b" ") if (folder / "cmdline").exists() else b""
-            if title.startswith(b"ray::ServeReplica:didact:ModelReplica"):
-                found.append(int(folder.name))
-    return found
+def _replicas() -> list[psutil.Process]:
+    """The model replicas of the Ray that this test started."""
+    title = "ray::ServeReplica:didact:ModelReplica"
+    return [child for child in psutil.Process().children(recursive=True) if child.cmdline()[0].startswith(title)]
 
 
 def test_json_of_a_stream_is_well_formed(deployed: Deployed) -> None:

@@ -1,4 +1,5 @@
 import math
+import pickle
 from typing import Any
 
 import optuna
@@ -31,7 +32,7 @@ def samples_of_optuna(space: dict[str, Any], count: int) -> list[dict[str, Any]]
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     trials = [study.ask() for _ in range(count)]
     for trial in trials:
-        optuna_space(read(space))(trial)
+        pickle.loads(pickle.dumps(optuna_space(read(space))))(trial)  # Tune pickles it when it saves the sweep
     return [trial.params for trial in trials]
 
 

@@ -52,6 +52,7 @@ def _start_local(num_cpus: int | None, dashboard: bool) -> None:
             port = free.getsockname()[1]
         environment["env_vars"]["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
     ray.init(
+        address="local",  # never some other Ray that happens to run on this machine
         num_cpus=num_cpus,
         include_dashboard=dashboard,
         dashboard_port=port,

@@ -40,9 +40,10 @@ class AdapterHost:
         try:
             if config.is_prompt_learning:
                 self._prompts[name] = PeftModel.from_pretrained(self.base, folder, adapter_name=name, config=config)
-            elif self._lora is None:
-                self._lora = PeftModel.from_pretrained(self.base, folder, adapter_name=name, config=config)
             else:
+                if self._lora is None:  # wrapped in its own step, so that `drop` can unwrap when loading fails
+                    self._lora = PeftModel(self.base, config, adapter_name=name)
+                    self._lora.eval()
                 self._lora.load_adapter(folder, adapter_name=name, is_trainable=False)
         except (RuntimeError, ValueError) as error:
             self.drop(name)

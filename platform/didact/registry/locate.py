@@ -35,6 +35,6 @@ def locate_adapter(reference: str, registry: Registry) -> Path:
     for candidate in (folder / "adapter", folder):
         if (candidate / "adapter.json").is_file():
             return candidate
-    if folder.is_dir():
+    if folder.is_dir() and "/" in reference:  # a bare word may also be the name of some unrelated folder
         raise AdapterError(f"{folder} holds neither a finished run nor an adapter (no adapter.json)")
     return registry.download(registry.resolve(reference), cache_dir())

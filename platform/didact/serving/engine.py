@@ -276,7 +276,7 @@ class EmbeddedEngine:
             return
         for row in rows:
             row.alone = True
-        pass
+        self._put_back([row for row in rows if not row.done])
 
     def _forget_empty(self) -> None:
         with self._changed:

@@ -4,6 +4,7 @@ A sample is a flat mapping: dotted path -> value. A simplex over K sources is sa
 and mapped to weights afterwards, so that every searcher can draw it.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -39,24 +40,27 @@ def param_space(space: Mapping[str, Distribution]) -> dict[str, Any]:
 
 
 def optuna_space(space: Mapping[str, Distribution]) -> Callable[["Trial"], None]:
-    """Optuna's define-by-run function over the same samples as `param_space`; a spec holds no grid with it."""
+    """Optuna's define-by-run function over the same samples as `param_space`; a spec holds no grid with it.
 
-    def define(trial: "Trial") -> None:
-        for path, distribution in space.items():
-            match distribution:
-                case Choice(choice=values):
-                    trial.suggest_categorical(path, list(values))
-                case Uniform(uniform=(low, high)):
-                    trial.suggest_float(path, low, high)
-                case LogUniform(loguniform=(low, high)):
-                    trial.suggest_float(path, low, high, log=True)
-                case RandInt(randint=(low, high)):
-                    trial.suggest_int(path, low, high)
-                case Simplex(simplex=names):
-                    for name in names:
-                        trial.suggest_float(f"{path}.{name}", *_OPEN)
+    It can be pickled, since Tune saves it with the searcher's state.
+    """
+    return functools.partial(_suggest, dict(space))
 
-    return define
+
+def _suggest(space: dict[str, Distribution], trial: "Trial") -> None:
+    for path, distribution in space.items():
+        match distribution:
+            case Choice(choice=values):
+                trial.suggest_categorical(path, list(values))
+            case Uniform(uniform=(low, high)):
+                trial.suggest_float(path, low, high)
+            case LogUniform(loguniform=(low, high)):
+                trial.suggest_float(path, low, high, log=True)
+            case RandInt(randint=(low, high)):
+                trial.suggest_int(path, low, high)
+            case Simplex(simplex=names):
+                for name in names:
+                    trial.suggest_float(f"{path}.{name}", *_OPEN)
 
 
 def trial_values(space: Mapping[str, Distribution], sample: Mapping[str, Any]) -> dict[str, Any]:
