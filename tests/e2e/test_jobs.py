@@ -5,6 +5,7 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,10 +52,11 @@ def submit(address: str, folder: Path, *words: str) -> str:
         *("--working-dir", str(ROOT), "--runtime-env-json", json.dumps({"env_vars": variables})),
         *("--", sys.executable, *words),
     ]
-    for _ in range(10):
+    until = time.monotonic() + 150
+    while time.monotonic() < until:
         done = subprocess.run(command, capture_output=True, text=True, timeout=280)
         printed = done.stdout + done.stderr
-        if "No available agent" not in printed:  # the nodes of a cluster that has just started are not all ready
+        if "No available agent" not in printed:  # a cluster that has just started takes no jobs for a while
             break
     told = [line for line in printed.splitlines() if "packaging.py" not in line]
     assert done.returncode == 0, "\n".join(told[-60:])

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -22,6 +23,7 @@ from didact.spec import (
     SweepSpec,
     json_schema,
     validate,
+    with_absolute_paths,
 )
 from didact.spec.sweep import Choice, LogUniform, Simplex
 
@@ -239,3 +241,21 @@ def test_every_spec_explains_itself(spec_type: type[Spec]) -> None:
     assert spec_type.__doc__
     assert spec_type.model_config["extra"] == "forbid"
     assert spec_type.model_config["frozen"]
+
+
+def test_local_paths_become_absolute_and_names_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base").mkdir()
+    values = {
+        "name": "x",
+        "model": {"base": "base"},
+        "data": {"sources": [{"name": "a", "path": "rows/*.json"}, {"name": "b", "path": "hf:o/n"}]},
+        "training": {"steps": 1},
+        "evaluation": {"tasks": [{"task": "gsm8k", "path": "gsm8k.jsonl"}]},
+    }
+    spec = with_absolute_paths(validate(FinetuneSpec, values, "test"))
+    assert spec.model.base == str(tmp_path / "base")
+    assert [source.path for source in spec.data.sources] == [str(tmp_path / "rows/*.json"), "hf:o/n"]
+    assert spec.evaluation is not None and spec.evaluation.tasks[0].path == str(tmp_path / "gsm8k.jsonl")
+    hub = validate(FinetuneSpec, {**values, "model": {"base": "owner/name"}}, "test")
+    assert with_absolute_paths(hub).model.base == "owner/name"

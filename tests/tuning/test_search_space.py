@@ -6,6 +6,7 @@ import optuna
 import pytest
 from ray.tune.search.sample import Categorical, Float, Integer
 
+from didact.errors import SpecError
 from didact.spec import SweepSpec, validate
 from didact.spec.sweep import Distribution
 from didact.tuning.space import extreme_values, optuna_space, param_space, trial_values
@@ -80,3 +81,18 @@ def test_other_values_keep_their_paths() -> None:
 def test_extremes_stand_for_the_whole_distribution() -> None:
     found = [extreme_values(distribution) for distribution in read(SPACE).values()]
     assert found == [(4, 8), (0.0, 0.2), (1e-4, 1e-2), (1, 3), ()]
+
+
+@pytest.mark.parametrize(
+    ("distribution", "message"),
+    [
+        ({"uniform": [2, 1]}, "bounds must be lower, then higher"),
+        ({"randint": [3, 3]}, "bounds must be lower, then higher"),
+        ({"chioce": [1]}, "expected a mapping with one of the keys choice, uniform"),
+        ([4, 8], "expected a mapping with one of the keys choice, uniform"),
+    ],
+)
+def test_impossible_distribution_is_explained_in_one_line(distribution: Any, message: str) -> None:
+    with pytest.raises(SpecError, match=message) as caught:
+        read({"adapter.r": distribution})
+    assert len(str(caught.value).splitlines()) == 2

@@ -8,7 +8,7 @@ from didact.tuning.results import rank
 
 
 def trial(name: str, metric: float | None, status: str = "finished", error: str | None = None) -> TrialResult:
-    values = {"adapter.r": 8, "data.sources.sums.weight": 0.123456}
+    values = {"adapter.r": 8, "adapter.target_modules": "q|v", "data.sources.sums.weight": 0.123456}
     return TrialResult(name, values, metric, 10, status, Path("/runs/s/trials") / name, error)  # type: ignore[arg-type]
 
 
@@ -34,8 +34,8 @@ def test_finished_trials_come_first_and_best_first() -> None:
 
 def test_markdown_has_a_row_a_trial_and_says_what_was_best() -> None:
     text = sweep(*TRIALS).markdown()
-    assert "| trial | r | sums weight | eval/loss | steps | status |" in text
-    assert "| s-best | 8 | 0.1235 | 1 | 10 | finished |" in text
+    assert "| trial | r | target_modules | sums weight | eval/loss | steps | status |" in text
+    assert r"| s-best | 8 | q\|v | 0.1235 | 1 | 10 | finished |" in text
     assert "Best eval/loss (min): s-best." in text
     assert "s-failed failed: no room | for it" in text
 

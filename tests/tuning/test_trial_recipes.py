@@ -85,7 +85,14 @@ def test_trial_that_the_schema_refuses_names_the_path(tmp_path: Path) -> None:
         ({"metric": "eval/sums/accuracy"}, "metric: found 'eval/sums/accuracy'; expected what trials report"),
         ({"metric": "eval/letters/loss"}, "metric: found 'eval/letters/loss'; expected what trials report"),
         ({"metric": "loss"}, "metric: found 'loss'; expected one of"),
-        ({"overrides": {"adapter": {"method": "full"}, "register_as": None}, "register_best_as": "x"}, "full"),
+        (
+            {
+                "overrides": {"adapter": {"method": "full"}, "register_as": None},
+                "space": {"training.learning_rate": {"uniform": [1e-5, 1e-4]}},
+                "register_best_as": "x",
+            },
+            "register_best_as cannot be used:",
+        ),
     ],
 )
 def test_search_that_does_not_fit_its_recipe_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

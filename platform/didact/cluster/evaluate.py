@@ -19,6 +19,7 @@ from didact.spec import (
     HeldOutTask,
     ModelSpec,
     PlacementSpec,
+    absolute_task_paths,
     load_spec,
 )
 from didact.tokens import TemplateContract
@@ -73,7 +74,8 @@ def evaluate_adapter(spec: EvaluateSpec) -> EvalReport:
     tuned = Subject(spec.model, adapter, recipe) if adapter else None
     with ray_cluster():
         resources = worker_resources(PlacementSpec())
-        return evaluate_on_ray(base, tuned, spec.evaluation, resources, tuned_id=spec.adapter)
+        evaluation = absolute_task_paths(spec.evaluation)
+        return evaluate_on_ray(base, tuned, evaluation, resources, tuned_id=spec.adapter)
 
 
 def _measure(subject: Subject, evaluation: EvaluationSpec, resources: WorkerResources) -> tuple[TaskResult, ...]:

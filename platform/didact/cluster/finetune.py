@@ -24,7 +24,7 @@ from didact.logs import get_logger
 from didact.models import verify_adapter
 from didact.registry import ModelVersion, publish_run
 from didact.runs import Run, start_run
-from didact.spec import FinetuneSpec, FullSpec
+from didact.spec import FinetuneSpec, FullSpec, with_absolute_paths
 from didact.tracking import DatasetInput, MlflowSync, log_artifacts, open_run
 from didact.training import PreparedData, TrainResult, prepare_data, write_data_record
 
@@ -77,8 +77,8 @@ def finetune(
     Raises:
         DidactError: anything that keeps the recipe from running, with what to change.
     """
-    runs_dir = runs_dir or env.runs_dir()
-    run = start_run(spec, runs_dir)
+    spec = with_absolute_paths(spec)
+    run = start_run(spec, runs_dir or env.runs_dir())
     with run.lock():
         prepared = prepare_data(spec, run.quarantine)
         sources = write_data_record(run, spec, prepared)

@@ -1,6 +1,7 @@
 """Place a run's workers with Ray Train and wait for them."""
 
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
@@ -8,7 +9,6 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from didact.cluster.placement import WorkerResources
-from didact.cluster.worker import train_worker
 from didact.errors import RunError
 from didact.runs import Run
 from didact.spec import FinetuneSpec
@@ -40,7 +40,7 @@ def train_on_ray(
         DidactError: what the workers themselves said, such as TrainingDiverged.
     """
     trainer = TorchTrainer(
-        train_worker,
+        _entry_point(),
         train_loop_config={"run": str(run.path), "attempt": attempt, "use_gpu": resources.use_gpu},
         torch_config=TorchConfig(backend="nccl" if resources.use_gpu else "gloo", timeout_s=1800),
         scaling_config=ScalingConfig(
@@ -70,6 +70,16 @@ def train_on_ray(
     if "error" in outcome:
         raise outcome["error"]
     return outcome["result"]
+
+
+def _entry_point() -> Callable[[dict[str, Any]], dict[str, Any]]:
+    def train_worker(config: dict[str, Any]) -> dict[str, Any]:
+        # A nested function travels by value: Ray's controller, which only hands it on, imports neither torch nor us.
+        from didact.cluster.worker import run_worker
+
+        return run_worker(config)
+
+    return train_worker
 
 
 def _last_line(error: Exception) -> str:

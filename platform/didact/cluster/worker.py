@@ -19,7 +19,7 @@ from didact.training import Callback, CheckpointStore, PreparedData, TrainResult
 _FINAL = (DataError, ModelError, SpecError, TemplateError, TrainingDiverged)
 
 
-def train_worker(config: dict[str, Any]) -> dict[str, Any]:
+def run_worker(config: dict[str, Any]) -> dict[str, Any]:
     """Entry point of every worker.
 
     Args:

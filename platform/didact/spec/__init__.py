@@ -30,6 +30,7 @@ from didact.spec.model import (
     PrefixSpec,
     QuantizationSpec,
 )
+from didact.spec.paths import absolute_task_paths, with_absolute_paths
 from didact.spec.serving import ServeSpec
 from didact.spec.sweep import SweepSpec
 from didact.spec.training import PlacementSpec, TrackingSpec, TrainingSpec
@@ -59,10 +60,12 @@ __all__ = [
     "TokensSpec",
     "TrackingSpec",
     "TrainingSpec",
+    "absolute_task_paths",
     "json_schema",
     "load_spec",
     "read_mapping",
     "set_dotted",
     "to_json",
     "validate",
+    "with_absolute_paths",
 ]

@@ -1,0 +1,34 @@
+"""Relative paths made absolute: Ray workers run in folders of their own."""
+
+from pathlib import Path
+
+from didact.spec.evaluation import EvaluationSpec, Gsm8kTask
+from didact.spec.finetune import FinetuneSpec
+
+
+def with_absolute_paths(spec: FinetuneSpec) -> FinetuneSpec:
+    """The same recipe with every local path absolute, as seen from the working directory."""
+    sources = tuple(source.model_copy(update={"path": _absolute(source.path)}) for source in spec.data.sources)
+    base = spec.model.base
+    if Path(base).expanduser().exists():  # else a bundled name or a hub id
+        base = str(Path(base).expanduser().absolute())
+    return spec.model_copy(
+        update={
+            "model": spec.model.model_copy(update={"base": base}),
+            "data": spec.data.model_copy(update={"sources": sources}),
+            "evaluation": absolute_task_paths(spec.evaluation) if spec.evaluation else None,
+        }
+    )
+
+
+def absolute_task_paths(evaluation: EvaluationSpec) -> EvaluationSpec:
+    """The same evaluation with the files of its tasks absolute."""
+    tasks = tuple(
+        task.model_copy(update={"path": _absolute(task.path)}) if isinstance(task, Gsm8kTask) else task
+        for task in evaluation.tasks
+    )
+    return evaluation.model_copy(update={"tasks": tasks})
+
+
+def _absolute(path: str) -> str:
+    return path if ":" in path else str(Path(path).expanduser().absolute())
