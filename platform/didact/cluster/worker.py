@@ -10,7 +10,7 @@ from didact.cluster.callbacks import Fault, RayReport, RunRecord
 from didact.errors import DataError, ModelError, SpecError, TemplateError, TrainingDiverged
 from didact.evaluation import held_out_loss
 from didact.files import fingerprint, new_folder, write_text
-from didact.models import attach_adapter, base_fingerprint, compute_dtype, load_base, save_adapter
+from didact.models import attach_adapter, base_fingerprint, compute_dtype, load_base, save_adapter, use_packed_attention
 from didact.runs import Run, open_run, read_failpoint
 from didact.spec import FinetuneSpec, FullSpec, ModelSpec, to_json
 from didact.training import Callback, CheckpointStore, PreparedData, TrainResult, World, prepare_data, train
@@ -43,8 +43,11 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any]) -> TrainResult:
     device = ray.train.torch.get_device() if config["use_gpu"] else torch.device("cpu")
     prepared = prepare_data(spec)
     model_spec = trainable_model_spec(spec)
+    base = load_base(model_spec, device)
+    if spec.packing:
+        use_packed_attention(base, spec.tokens.max_length)
     model = attach_adapter(
-        load_base(model_spec, device),
+        base,
         spec.adapter,
         seed=spec.training.seed,
         base_name=spec.model.base,

@@ -14,6 +14,7 @@ from didact.models.base import base_fingerprint, base_folder, compute_dtype, loa
 from didact.models.footprint import Footprint, estimate_footprint
 from didact.models.host import AdapterHost
 from didact.models.merge import MergeProof, merge_adapter
+from didact.models.packed_attention import use_packed_attention
 
 __all__ = [
     "AdapterFacts",
@@ -29,5 +30,6 @@ __all__ = [
     "load_tokenizer",
     "merge_adapter",
     "save_adapter",
+    "use_packed_attention",
     "verify_adapter",
 ]

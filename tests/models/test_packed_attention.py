@@ -1,0 +1,73 @@
+"""Per-sample attention over a packed row equals each sample alone, and SDPA's dense mask, in every family."""
+
+import pytest
+import torch
+
+from didact.errors import ModelError
+from didact.models import use_packed_attention
+from tests.fakes.models import FAMILIES, tiny_model
+
+LENGTHS = (7, 1, 12)
+LONG = (180, 3, 170)
+
+
+def packed_row(lengths: tuple[int, ...], start: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, 250, (1, sum(lengths)), generator=generator)
+    positions = torch.cat([torch.arange(start, start + length) for length in lengths]).unsqueeze(0)
+    return ids, positions
+
+
+@pytest.mark.parametrize("lengths", [LENGTHS, LONG], ids=["short", "long"])
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_packed_samples_do_not_see_each_other(family: str, lengths: tuple[int, ...]) -> None:
+    model = tiny_model(family)
+    ids, positions = packed_row(lengths)
+    with torch.inference_mode():
+        masked = model(input_ids=ids, position_ids=positions, use_cache=False).logits
+        alone = torch.cat([model(input_ids=part, use_cache=False).logits for part in ids.split(lengths, dim=1)], dim=1)
+        assert use_packed_attention(model, max_length=200)
+        packed = model(input_ids=ids, position_ids=positions, use_cache=False).logits
+    assert torch.allclose(packed, alone, atol=1e-5)
+    assert torch.allclose(packed, masked, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_gradients_are_those_of_the_dense_mask(family: str) -> None:
+    ids, positions = packed_row(LENGTHS)
+    gradients = []
+    for switch in (False, True):
+        model = tiny_model(family)
+        if switch:
+            assert use_packed_attention(model, max_length=64)
+        model(input_ids=ids, position_ids=positions, use_cache=False).logits.square().mean().backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for dense, packed in zip(*gradients, strict=True):
+        assert torch.allclose(dense, packed, atol=1e-6)
+
+
+def test_padded_rows_and_generation_still_work() -> None:
+    model = tiny_model()
+    ids = torch.randint(0, 250, (2, 9), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(ids)
+    mask[1, :4] = 0
+    options = {"attention_mask": mask, "max_new_tokens": 5, "do_sample": False, "pad_token_id": 257}
+    with torch.inference_mode():
+        before = model.generate(ids, **options)
+        assert use_packed_attention(model, max_length=64)
+        assert torch.equal(model.generate(ids, **options), before)
+
+
+def test_a_window_shorter_than_the_samples_keeps_its_mask() -> None:
+    model = tiny_model("mistral")
+    model.config.sliding_window = 8
+    assert not use_packed_attention(model, max_length=16)
+    assert use_packed_attention(model, max_length=8)
+
+
+def test_a_row_that_begins_in_the_middle_is_refused() -> None:
+    model = tiny_model()
+    use_packed_attention(model, max_length=64)
+    ids, positions = packed_row(LENGTHS, start=3)
+    with pytest.raises(ModelError, match="must begin with position 0"):
+        model(input_ids=ids, position_ids=positions, use_cache=False)
