@@ -144,7 +144,7 @@ def register(
     alias: Annotated[str, typer.Option(help="candidate, champion, or empty for none")] = "candidate",
 ) -> None:
     """Make a finished run a version of a registered model. Doing it twice makes one version."""
-    from didact.registry import publish_run
+    from didact.registry.publish import publish_run
     from didact.runs import open_run
     from didact.spec import validate
     from didact.tracking import mlflow_run_id

@@ -22,7 +22,8 @@ from didact.evaluation import EvalReport, GateResult
 from didact.files import read_jsonl
 from didact.logs import get_logger
 from didact.models import verify_adapter
-from didact.registry import ModelVersion, publish_run
+from didact.registry import ModelVersion
+from didact.registry.publish import publish_run
 from didact.runs import Run, start_run
 from didact.spec import FinetuneSpec, FullSpec, with_absolute_paths
 from didact.tracking import DatasetInput, MlflowSync, log_artifacts, open_run

@@ -14,7 +14,6 @@ Example:
 from didact.registry.adapter_folder import AdapterFolder, adapter_identity, check_folder
 from didact.registry.card import Figure, Lineage, SourceLineage, model_card
 from didact.registry.locate import locate_adapter, open_registry
-from didact.registry.publish import publish_run
 from didact.registry.registry import ANY, Registry
 from didact.registry.versions import ModelVersion, Reference, parse_reference
 
@@ -33,5 +32,4 @@ __all__ = [
     "model_card",
     "open_registry",
     "parse_reference",
-    "publish_run",
 ]
