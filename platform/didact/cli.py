@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from didact import env, logs
+from didact.cli_data import Overrides, Recipe, data
 from didact.errors import DidactError
 from didact.spec import (
     EvaluateSpec,
@@ -28,11 +29,8 @@ from didact.spec import (
 )
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-data = typer.Typer(no_args_is_help=True, help="Look at the data of a recipe.")
 app.add_typer(data, name="data")
 
-Overrides = Annotated[list[str] | None, typer.Argument(help="Changes, such as training.steps=100")]
-Recipe = Annotated[Path, typer.Argument(help="A recipe, such as jobs/recipes/demo.yaml")]
 AdapterName = Annotated[str, typer.Argument(help="A run folder, an adapter folder, or name, name@alias, name:version")]
 
 
@@ -236,26 +234,6 @@ def schema(kind: Annotated[str, typer.Argument(help="finetune, sweep, evaluate o
     if kind not in kinds:
         raise typer.BadParameter(f"expected one of {', '.join(kinds)}; found {kind!r}")
     print(json_schema(kinds[kind]), end="")
-
-
-@data.command("preview")
-def data_preview(
-    recipe: Recipe,
-    overrides: Overrides = None,
-    rows: Annotated[int, typer.Option(min=1, help="Samples per source")] = 2,
-) -> None:
-    """Show samples of a recipe as the model sees them, trained tokens in colour."""
-    spec = load_spec(FinetuneSpec, recipe, overrides or [])
-    from didact.tokens import preview
-    from didact.training import prepare_data
-
-    prepared = prepare_data(spec)
-    for table in prepared.mixture.tables:
-        Console().rule(
-            f"{table.name}: {len(table):,} samples, {table.stats.supervised / table.stats.tokens:.0%} trained"
-        )
-        for index in range(min(rows, len(table))):
-            Console().print(preview(table[index], prepared.tokenizer))
 
 
 if __name__ == "__main__":

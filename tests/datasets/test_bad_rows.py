@@ -1,7 +1,9 @@
+import gzip
 import json
 import os
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from didact.datasets import Dataset, load_dataset
@@ -145,3 +147,32 @@ def test_a_repaired_source_leaves_no_old_quarantine(tmp_path: Path) -> None:
     file.write_bytes(GOOD + b"\n")
     assert load(file, tmp_path / "q").quarantine is None
     assert old is not None and not old.exists()
+
+
+# Kinds of row, their bytes, and the reason or None for one that is good: a blank line is no row at all.
+MIXED: list[tuple[bytes, str | None]] = [
+    *BAD_LINES.values(),
+    (b'{"instruction": "a", "output": "b", "extra": [1, {"k": null}]}', None),
+    (b'{"instruction": "a", "input": null, "output": "b"}', None),
+    ('{"instruction": "utf-16"}'.encode("utf-16-le"), "nul"),
+]
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.jsonl.gz", "rows.jsonl.zst"])
+def test_all_kinds_of_bad_row_in_one_file_add_up_and_leave_the_good_rows_as_they_are(name: str, tmp_path: Path) -> None:
+    lines = [line for bad, _ in MIXED for line in (GOOD, bad, b"  ")]
+    content = b"\xef\xbb\xbf" + b"\n".join([*lines, GOOD[:-2]])
+    file = tmp_path / name
+    packed = {".gz": gzip.compress, ".zst": lambda data: pa.compress(data, codec="zstd", asbytes=True)}
+    file.write_bytes(packed.get(file.suffix, bytes)(content))
+    dataset = load(file, tmp_path / "quarantine")
+    assert len(dataset.train) + dataset.rows_rejected == dataset.rows_read == 2 * len(MIXED) + 1
+    entries = quarantined(dataset)
+    expected = [reason for _, reason in MIXED if reason is not None]
+    assert [entry["reason"] for entry in entries] == [*expected, "broken_json"]
+    for entry in entries:
+        assert content[: entry["byte_offset"]].count(b"\n") == entry["line"] - 1
+    texts = {tuple(message.content for message in item.messages) for item in dataset.train}
+    assert texts == {("Say café", "café 中"), ("a", "b")}
+    with pytest.raises(DataError, match=r"data\.max_bad_rows_share = 0\.01"):
+        load(file, share=0.01)

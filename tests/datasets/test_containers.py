@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from didact.datasets import MAX_RECORD_BYTES
-from didact.datasets.containers import is_json_array, read_array, read_lines
+from didact.datasets.containers import read_array, read_lines
 
 ROWS = [
     {"text": 'brackets ]}[{ , and "quotes" \\'},
@@ -66,13 +66,6 @@ def test_an_empty_array_holds_no_rows(tmp_path: Path) -> None:
 def test_many_unpaired_quotes_do_not_slow_the_scan_down(tmp_path: Path) -> None:
     file = write(tmp_path / "a.json", b'[{"a": 1}, ' + b'"' + b'\\"' * 500_000)
     assert [row.fault is None for row in read_array(file)] == [True, False]
-
-
-def test_only_the_first_byte_of_a_json_file_decides_what_it_is(tmp_path: Path) -> None:
-    assert is_json_array(write(tmp_path / "a.json", b"\xef\xbb\xbf\n\t [1]"))
-    assert not is_json_array(write(tmp_path / "b.json", b'{"a": [1]}\n'))
-    assert not is_json_array(write(tmp_path / "c.jsonl", b"[1]\n"))
-    assert not is_json_array(write(tmp_path / "d.json", b""))
 
 
 def test_the_record_limit_counts_the_row_without_its_line_end(tmp_path: Path) -> None:

@@ -114,9 +114,9 @@ def test_turns_of_wrong_shape_are_rejected(messages: object, reason: str, tmp_pa
 
 
 def test_an_unknown_form_names_the_keys_found_and_the_forms_known(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"'question', 'reply'.*alpaca.*sharegpt.*messages"):
+    with pytest.raises(DataError, match=r"'question', 'reply'.*messages.*sharegpt.*alpaca"):
         load(write_lines(tmp_path / "a.jsonl", [{"question": "a", "reply": "b"}]))
-    (tmp_path / "b.json").write_text('{\n  "instruction": "a",\n  "output": "b"\n}\n')
+    (tmp_path / "b.json").write_text('{"instruction": "a",\n{"output": "b"}\n')
     with pytest.raises(DataError, match=r"line 1 is no record: broken_json"):
         load(tmp_path / "b.json")
 

@@ -2,6 +2,8 @@
 
     SourceSpec -> raw rows -> (quarantine of bad rows) -> Conversation -> Dataset (train, held out, fingerprint)
 
+The catalog of known data sets is `didact.datasets.catalog`; a source names one of them as `card:NAME`.
+
 Example:
     >>> from didact.datasets import load_dataset
     >>> from didact.spec import SourceSpec
@@ -11,19 +13,25 @@ Example:
     (10, 100, 0)
 """
 
+from didact.datasets.added import AddedCard, add_card
 from didact.datasets.generated import open_generator
 from didact.datasets.hub import open_hub
 from didact.datasets.load import load_dataset
 from didact.datasets.rows import MAX_RECORD_BYTES, Reason
+from didact.datasets.samples import Samples, card_samples
 from didact.datasets.types import Conversation, Dataset, Message, Role
 
 __all__ = [
     "MAX_RECORD_BYTES",
+    "AddedCard",
     "Conversation",
     "Dataset",
     "Message",
     "Reason",
     "Role",
+    "Samples",
+    "add_card",
+    "card_samples",
     "load_dataset",
     "open_generator",
     "open_hub",

@@ -1,13 +1,17 @@
-"""Files -> raw rows with their position. Knows lines and JSON arrays, nothing of what a row means.
+"""Files -> raw rows with their position. Knows lines and JSON arrays and objects, nothing of what a row means.
 
 Every reader is a generator: one row is in memory at a time, and a damaged row costs that row only.
 """
 
+import json
 import mmap
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
+from didact.datasets.archives import mapped, open_bytes, until_damage
+from didact.datasets.decoding import decode_text, parse_json
 from didact.datasets.rows import MAX_RECORD_BYTES, BadRow, RawRow
 
 BOM = b"\xef\xbb\xbf"
@@ -16,51 +20,87 @@ _SHOWN_BYTES = 8_192
 _SKIP_BYTES = 1 << 20
 _CLOSES = {b"]": b"[", b"}": b"{"}
 # Possessive, so that a missing closing quote costs one scan of the file and not one per character.
+_MEMBER = re.compile(rb'"((?:[^"\\]|\\.)*+)"\s*+:\s*+', re.DOTALL)
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{},]', re.DOTALL)
 
 
-def is_json_array(path: Path) -> bool:
-    """Whether a file's first byte that is not blank opens a JSON array. A `.jsonl` file always holds lines."""
-    if path.suffix.lower() == ".jsonl":
-        return False
-    with path.open("rb") as stream:
-        head = stream.read(_SHOWN_BYTES).removeprefix(BOM)
-    return head.lstrip(_BLANK).startswith(b"[")
-
-
-def read_lines(path: Path, blank: bytes = _BLANK) -> Iterator[RawRow]:
+def read_lines(path: Path, blank: bytes | None = _BLANK, encoding: str | None = None) -> Iterator[RawRow]:
     """Rows of a file with one row a line, line end removed. A byte order mark is passed over.
 
     Args:
-        path: the file.
-        blank: a line of these bytes only is not a row.
+        path: the file, plain or compressed.
+        blank: a line of these bytes only is not a row; None makes every line a row.
+        encoding: how the text is written; None for UTF-8.
+
+    Raises:
+        DataError: there is no such encoding.
     """
-    with path.open("rb") as stream:
-        line = offset = 0
-        while piece := stream.readline(MAX_RECORD_BYTES + 1):
-            line, start = line + 1, offset
-            offset += len(piece)
-            fault = None
-            if len(piece) > MAX_RECORD_BYTES and not piece.endswith(b"\n"):
-                while not piece.endswith(b"\n") and (rest := stream.readline(_SKIP_BYTES)):
-                    offset += len(rest)
-                    piece = piece[:_SHOWN_BYTES] + rest[-1:]
-                fault = _too_long(offset - start)
-            if line == 1 and piece.startswith(BOM):
-                piece, start = piece[len(BOM) :], start + len(BOM)
-            if piece.strip(blank):
-                yield RawRow(str(path), line, start, piece.rstrip(b"\r\n"), fault)
+    with open_bytes(path, encoding) as source:
+        yield from until_damage(_lines(path, source.stream, blank), source, path)
 
 
-def read_array(path: Path) -> Iterator[RawRow]:
+def read_array(path: Path, encoding: str | None = None) -> Iterator[RawRow]:
     """Elements of a JSON array, each cut out by its brackets, so that a damaged element spoils no other.
 
     Where the brackets themselves no longer match, everything from the element that holds the break is one bad row.
     """
-    with path.open("rb") as stream:
-        data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    with mapped(path, encoding) as (data, source):
+        yield from until_damage(_elements(path, data, b"["), source, path)
+
+
+def read_keyed(path: Path, encoding: str | None = None) -> Iterator[RawRow]:
+    """Members of a JSON object whose keys are the rows' names: `{"7": {...}, "8": {...}}`.
+
+    A row is its value with the key as `id` added; a value that is a list becomes `{"id": key, "values": [...]}`.
+    """
+    seen: set[str] = set()
+    with mapped(path, encoding) as (data, source):
+        for raw in until_damage(_elements(path, data, b"{"), source, path):
+            yield _named(raw, seen) if raw.fault is None else raw
+
+
+def read_object(path: Path, encoding: str | None = None) -> Iterator[RawRow]:
+    """A file that is one JSON object over several lines: one row."""
+    with mapped(path, encoding) as (data, source):
+        start, stop = _trim(data, len(BOM) if data[:3] == BOM else 0, len(data))
+        fault = _too_long(stop - start) if stop - start > MAX_RECORD_BYTES else None
+        content = data[start : stop if fault is None else start + _SHOWN_BYTES]
+        row = RawRow(str(path), data[:start].count(b"\n") + 1, start, content, fault)
+        yield from until_damage(iter([row]), source, path)
+
+
+def members(path: Path, count: int, encoding: str | None = None) -> list[tuple[str, bytes]]:
+    """The first members of a JSON object: each key, and the first bytes of its value."""
+    found: list[tuple[str, bytes]] = []
+    with mapped(path, encoding) as (data, _):
+        for start, stop, fault in _spans(data, b"{"):
+            member = _MEMBER.match(data, start, stop)
+            if fault is not None or member is None or len(found) == count:
+                break
+            found.append((member[1].decode("utf-8", errors="replace"), bytes(data[member.end() : member.end() + 64])))
+    return found
+
+
+def _lines(path: Path, stream: BinaryIO, blank: bytes | None) -> Iterator[RawRow]:
+    line = offset = 0
+    while piece := stream.readline(MAX_RECORD_BYTES + 1):
+        line, start = line + 1, offset
+        offset += len(piece)
+        fault = None
+        if len(piece) > MAX_RECORD_BYTES and not piece.endswith(b"\n"):
+            while not piece.endswith(b"\n") and (rest := stream.readline(_SKIP_BYTES)):
+                offset += len(rest)
+                piece = piece[:_SHOWN_BYTES] + rest[-1:]
+            fault = _too_long(offset - start)
+        if line == 1 and piece.startswith(BOM):
+            piece, start = piece[len(BOM) :], start + len(BOM)
+        if blank is None or piece.strip(blank):
+            yield RawRow(str(path), line, start, piece.rstrip(b"\r\n"), fault)
+
+
+def _elements(path: Path, data: mmap.mmap, opening: bytes) -> Iterator[RawRow]:
     line, counted = 1, 0
-    for start, stop, fault in _spans(data):
+    for start, stop, fault in _spans(data, opening):
         line, counted = line + data[counted:start].count(b"\n"), start
         if fault is None and stop - start > MAX_RECORD_BYTES:
             fault = _too_long(stop - start)
@@ -68,16 +108,37 @@ def read_array(path: Path) -> Iterator[RawRow]:
         yield RawRow(str(path), line, start, content, fault)
 
 
-def _spans(data: mmap.mmap) -> Iterator[tuple[int, int, BadRow | None]]:
-    """First byte, end and fault of each element."""
-    begin = complete = data.find(b"[") + 1
+def _named(raw: RawRow, seen: set[str]) -> RawRow:
+    assert isinstance(raw.content, bytes)
+    try:
+        member = _MEMBER.match(raw.content)
+        if member is None:
+            raise BadRow("broken_json", 'expected "name": value')
+        key = json.loads(f'"{decode_text(member[1])}"')
+        if key in seen:
+            raise BadRow("duplicate_key", f"key {key!r} is given more than once")
+        seen.add(key)
+        value = parse_json(raw.content[member.end() :])
+        if not isinstance(value, dict | list):
+            raise BadRow("not_an_object", f"{key!r} is {type(value).__name__}, expected an object or a list")
+    except (BadRow, ValueError) as error:
+        fault = error if isinstance(error, BadRow) else BadRow("broken_json", str(error))
+        return RawRow(raw.file, raw.line, raw.byte_offset, raw.content, fault)
+    record = {"id": key, **value} if isinstance(value, dict) else {"id": key, "values": value}
+    return RawRow(raw.file, raw.line, raw.byte_offset, record)
+
+
+def _spans(data: mmap.mmap, opening: bytes) -> Iterator[tuple[int, int, BadRow | None]]:
+    """First byte, end and fault of each element of an array, or of each member of an object."""
+    begin = complete = data.find(opening) + 1
+    closing = b"]" if opening == b"[" else b"}"
     open_brackets: list[bytes] = []
-    wrong = "the file ends before the array is closed"
+    wrong = f"the file ends before the {'array' if opening == b'[' else 'object'} is closed"
     for token in _TOKEN.finditer(data, begin):
         mark, here = token[0][:1], token.start()
         if mark in b"[{":
             open_brackets.append(mark)
-        elif mark in b",]" and not open_brackets:
+        elif mark in (b",", closing) and not open_brackets:
             start, stop = _trim(data, begin, here)
             if start < stop:
                 yield start, stop, None
@@ -85,7 +146,7 @@ def _spans(data: mmap.mmap) -> Iterator[tuple[int, int, BadRow | None]]:
                 wrong = f"an element is missing before {mark.decode()!r} at byte {here}"
                 break
             begin = complete = here + 1
-            if mark == b"]":
+            if mark == closing:
                 yield from _after_the_end(data, begin)
                 return
         elif mark in b"]}":
@@ -104,7 +165,7 @@ def _spans(data: mmap.mmap) -> Iterator[tuple[int, int, BadRow | None]]:
 def _after_the_end(data: mmap.mmap, end: int) -> Iterator[tuple[int, int, BadRow | None]]:
     start, stop = _trim(data, end, len(data))
     if start < stop:
-        yield start, stop, BadRow("broken_json", "text after the end of the array")
+        yield start, stop, BadRow("broken_json", "text after the end of the file's array or object")
 
 
 def _trim(data: mmap.mmap, start: int, stop: int) -> tuple[int, int]:

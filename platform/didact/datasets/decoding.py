@@ -12,11 +12,19 @@ def decode_json(raw: bytes) -> dict[str, Any]:
     Raises:
         BadRow: not UTF-8, NUL, broken JSON, a key given twice, NaN or Infinity, or not an object.
     """
+    return check_object(parse_json(raw))
+
+
+def parse_json(raw: bytes) -> Any:
+    """One JSON value.
+
+    Raises:
+        BadRow: not UTF-8, NUL, broken JSON, a key given twice, NaN or Infinity.
+    """
     try:
-        value = json.loads(decode_text(raw), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        return json.loads(decode_text(raw), object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise BadRow("broken_json", str(error)) from None
-    return check_object(value)
 
 
 def check_object(value: Any) -> dict[str, Any]:

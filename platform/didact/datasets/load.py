@@ -1,11 +1,14 @@
 """A source of the recipe -> `Dataset`: open, read row by row, choose, fingerprint."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from didact.datasets import generated, hub
-from didact.datasets.opening import open_source
+from didact.datasets import catalog, hub
+from didact.datasets.drafts import RowSettings
+from didact.datasets.opening import OpenedSource, open_source
 from didact.datasets.quarantine import Reject, check_share, reject, write_quarantine
 from didact.datasets.records import Form, to_conversation
 from didact.datasets.rows import BadRow, RawRow
@@ -16,7 +19,7 @@ from didact.files import fingerprint
 from didact.logs import get_logger
 from didact.spec import SourceSpec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised when the same bytes become other conversations than before, so that caches made before are not used."""
 
 _log = get_logger(__name__)
@@ -40,7 +43,7 @@ def load_dataset(source: SourceSpec, *, seed: int, max_bad_rows_share: float, qu
     """
     _warn_unused(source)
     opened = open_source(source)
-    accepted, rejects = _read(opened.rows)
+    accepted, rejects = _read(opened.rows, RowSettings(opened.options, seed))
     num_read = len(accepted) + len(rejects)
     quarantine = write_quarantine(quarantine_dir, source.name, rejects)
     check_share(source.name, num_read, rejects, max_bad_rows_share, quarantine)
@@ -61,12 +64,33 @@ def load_dataset(source: SourceSpec, *, seed: int, max_bad_rows_share: float, qu
     )
 
 
-def _read(rows: Iterator[tuple[Form, RawRow]]) -> tuple[list[Conversation], list[Reject]]:
+@dataclass(frozen=True, slots=True)
+class FirstRows:
+    """What the beginning of a source holds."""
+
+    forms: tuple[str, ...]
+    """Every form that was met, in order."""
+    accepted: tuple[Conversation, ...]
+    rejects: tuple[Reject, ...]
+
+
+def first_rows(opened: OpenedSource, num_rows: int) -> FirstRows:
+    """Read the beginning of a source, to look at it or to check it.
+
+    Raises:
+        DataError: a file of unknown form.
+    """
+    rows = list(islice(opened.rows, num_rows))
+    accepted, rejects = _read(iter(rows), RowSettings(opened.options))
+    return FirstRows(tuple(dict.fromkeys(form for form, _ in rows)), tuple(accepted), tuple(rejects))
+
+
+def _read(rows: Iterator[tuple[Form, RawRow]], settings: RowSettings) -> tuple[list[Conversation], list[Reject]]:
     accepted: list[Conversation] = []
     rejects: list[Reject] = []
     for index, (form, raw) in enumerate(rows):
         try:
-            accepted.append(to_conversation(form, raw, index))
+            accepted.append(to_conversation(form, raw, index, settings))
         except BadRow as bad:
             rejects.append(reject(raw, bad))
     return accepted, rejects
@@ -82,9 +106,8 @@ def _check_enough(source: SourceSpec, chosen: Selection, num_read: int, num_reje
 
 
 def _warn_unused(source: SourceSpec) -> None:
-    if source.options and not source.path.startswith(generated.PREFIX):
-        _log.warning("source %s: options only have an effect for %sTASK", source.name, generated.PREFIX)
-    if (source.revision is not None or source.split != "train") and not source.path.startswith(hub.PREFIX):
+    of_the_hub = source.path.startswith((hub.PREFIX, catalog.PREFIX))
+    if (source.revision is not None or source.split != "train") and not of_the_hub:
         _log.warning("source %s: split and revision only have an effect for %sOWNER/NAME", source.name, hub.PREFIX)
 
 
@@ -94,7 +117,8 @@ def _fingerprint(source: SourceSpec, seed: int, identity: Any) -> str:
             "version": FORMAT_VERSION,
             "identity": identity,
             "format": source.format,
-            "options": source.options,
+            # Where a card's files lie is not what they hold.
+            "options": {name: value for name, value in source.options.items() if name != catalog.ROOT_OPTION},
             "max_rows": source.max_rows,
             "held_out_rows": source.held_out_rows,
             "seed": seed,

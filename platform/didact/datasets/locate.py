@@ -4,9 +4,10 @@ import glob
 from dataclasses import dataclass
 from pathlib import Path
 
+from didact.datasets.archives import data_suffix
 from didact.errors import DataError
 
-SUFFIXES = (".json", ".jsonl", ".tsv")
+SUFFIXES = (".json", ".jsonl", ".ndjson", ".tsv", ".csv", ".parquet", ".arrow", ".feather")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ def locate(source: str, path: str) -> list[LocatedFile]:
     if place.is_file():
         return [LocatedFile(place, place.name)]
     if place.is_dir():
-        found, root = [file for file in place.iterdir() if file.suffix.lower() in SUFFIXES], place
+        found, root = [file for file in place.iterdir() if data_suffix(file) in SUFFIXES], place
         found = [file for file in found if not file.name.startswith(".")]
         missing = f"the folder {path} holds no file ending in {', '.join(SUFFIXES)}"
     elif glob.has_magic(path):

@@ -1,21 +1,25 @@
-"""A source of the recipe -> its raw rows, whatever it is: files, a generator or the hub."""
+"""A source of the recipe -> its raw rows, whatever it is: files, a card, a generator or the hub."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from didact.datasets import containers, generated, hub
+from didact.datasets import catalog, containers_text, generated, hub, reading
+from didact.datasets.archives import data_suffix
 from didact.datasets.decoding import decode_json
 from didact.datasets.locate import LocatedFile, locate
-from didact.datasets.records import KNOWN_FORMS, Form, recognise
+from didact.datasets.mapping import FieldMapping, map_rows
+from didact.datasets.options import RowOptions, row_options
+from didact.datasets.records import COLUMN_FORMS, KNOWN_FORMS, Form, recognise
 from didact.datasets.rows import BadRow, RawRow
 from didact.errors import DataError
 from didact.files import sha256_file
 from didact.spec import SourceSpec
 
 _ROWS_TO_RECOGNISE = 1000
+_AS_IT_IS = FieldMapping()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,8 @@ class OpenedSource:
     """Raw rows, each with the form it is written in; files are opened as their turn comes."""
     identity: Any
     """Plain data that changes whenever the source's bytes do."""
+    options: RowOptions = field(default_factory=RowOptions)
+    """How its rows become text."""
 
 
 def open_source(source: SourceSpec) -> OpenedSource:
@@ -39,14 +45,35 @@ def open_source(source: SourceSpec) -> OpenedSource:
         return _open_generated(source)
     if source.path.startswith(hub.PREFIX):
         return _open_hub(source)
+    card = catalog.card_of(source)
+    if card is not None:
+        return open_card(source, card)
     if source.format == "reasoning_gym":
         raise DataError(
             f"source {source.name!r}: format reasoning_gym needs a path such as {generated.PREFIX}chain_sum, "
             f"found {source.path!r}"
         )
-    files = locate(source.name, source.path)
-    identity = [[file.path.suffix.lower(), sha256_file(file.path)] for file in files]
-    return OpenedSource(_file_rows(source, files), identity)
+    options = row_options(source)
+    if options.parallel:
+        return _open_parallel(source, options)
+    return _open_files(source, locate(source.name, source.path), _AS_IT_IS)
+
+
+def _open_files(source: SourceSpec, files: Sequence[LocatedFile], mapping: FieldMapping) -> OpenedSource:
+    options = row_options(source)
+    forms = [_form_of(source, file.path, options, mapping) for file in files]
+    rows = _file_rows(zip(forms, files, strict=True), options, mapping)
+    return OpenedSource(rows, _digests(zip(forms, files, strict=True), options), options)
+
+
+def _open_parallel(source: SourceSpec, options: RowOptions) -> OpenedSource:
+    files = reading.parallel_files(source.name, source.path, options)
+    form = recognise(files) if source.format == "auto" else source.format
+    if form is None:
+        raise _unknown_form(source, source.path, f"options.parallel names {', '.join(files)}")
+    identity = [[field, sha256_file(file)] for field, file in files.items()]
+    rows = containers_text.read_parallel(files, options.encoding)
+    return OpenedSource(((form, raw) for raw in rows), identity, options)
 
 
 def _open_generated(source: SourceSpec) -> OpenedSource:
@@ -57,39 +84,60 @@ def _open_generated(source: SourceSpec) -> OpenedSource:
     return OpenedSource((("reasoning_gym", raw) for raw in rows), [task, generated.generator_version()])
 
 
-def _open_hub(source: SourceSpec) -> OpenedSource:
-    _check_format(source, ("auto", "alpaca", "sharegpt", "messages"))
+def open_card(source: SourceSpec, card: catalog.Card) -> OpenedSource:
+    """Find the rows of a card, which need not be in the catalog yet.
+
+    Raises:
+        DataError: as `open_source`.
+    """
+    place = catalog.resolve_card(source, card)
+    told = {"format": place.format, "options": place.options, "path": place.hub_path or source.path}
+    source = source.model_copy(update=told)
+    if place.hub_path is not None:
+        opened = _open_hub(source, place.mapping)
+    else:
+        opened = _open_files(source, place.files, place.mapping)
+    return OpenedSource(opened.rows, [place.written, opened.identity], opened.options)
+
+
+def _open_hub(source: SourceSpec, mapping: FieldMapping = _AS_IT_IS) -> OpenedSource:
+    if source.format in COLUMN_FORMS or source.format == "reasoning_gym":
+        _check_format(source, ("auto", "a form with named fields"))
+    options = row_options(source)
     dataset = hub.open_hub(source.path, source.split, source.revision)
-    form = recognise(dataset.column_names) if source.format == "auto" else source.format
+    columns = list(mapping.fields) or dataset.column_names
+    form = recognise(columns) if source.format == "auto" else source.format
     if form is None:
-        raise _unknown_form(source, source.path, f"found the columns {', '.join(dataset.column_names)}")
-    return OpenedSource(((form, raw) for raw in hub.hub_rows(source.path, dataset)), hub.hub_digest(dataset))
+        raise _unknown_form(source, source.path, f"found the columns {', '.join(columns)}")
+    rows = hub.hub_rows(source.path, dataset)
+    rows = map_rows(mapping, rows) if mapping else rows
+    return OpenedSource(((form, raw) for raw in rows), hub.hub_digest(dataset), options)
 
 
-def _file_rows(source: SourceSpec, files: list[LocatedFile]) -> Iterator[tuple[Form, RawRow]]:
-    for file in files:
-        form = _form_of(source, file.path)
-        for raw in _raw_rows(form, file.path):
+def _file_rows(
+    files: Iterable[tuple[Form, LocatedFile]], options: RowOptions, mapping: FieldMapping
+) -> Iterator[tuple[Form, RawRow]]:
+    for form, file in files:
+        for raw in _raw_rows(form, file.path, options, mapping):
             yield form, raw
 
 
-def _raw_rows(form: Form | None, path: Path) -> Iterator[RawRow]:
-    if form == "cot_tsv":
-        return containers.read_lines(path, blank=b" \r\n")
-    return containers.read_array(path) if containers.is_json_array(path) else containers.read_lines(path)
+def _raw_rows(form: Form | None, path: Path, options: RowOptions, mapping: FieldMapping) -> Iterator[RawRow]:
+    rows = reading.file_rows(form, path, options, named=bool(mapping))
+    return map_rows(mapping, rows) if mapping else rows
 
 
-def _form_of(source: SourceSpec, path: Path) -> Form:
+def _form_of(source: SourceSpec, path: Path, options: RowOptions, mapping: FieldMapping) -> Form:
     if source.format != "auto":
         return source.format
-    if path.suffix.lower() == ".tsv":
-        return "cot_tsv"
+    if not mapping and (form := reading.column_form(path, options)) is not None:
+        return form
     found = ""
-    for raw in islice(_raw_rows(None, path), _ROWS_TO_RECOGNISE):
+    for raw in islice(_raw_rows(None, path, options, mapping), _ROWS_TO_RECOGNISE):
         try:
             if raw.fault is not None:
                 raise raw.fault
-            keys = list(decode_json(cast(bytes, raw.content)))
+            keys = list(decode_json(raw.content) if isinstance(raw.content, bytes) else raw.content)
         except BadRow as bad:
             found = found or f"line {raw.line} is no record: {bad.reason} ({bad.detail})"
             continue
@@ -98,6 +146,14 @@ def _form_of(source: SourceSpec, path: Path) -> Form:
             return form
         found = found or f"found the keys {', '.join(repr(key) for key in keys[:20]) or '(none)'}"
     raise _unknown_form(source, str(path), found or "the file holds no rows")
+
+
+def _digests(files: Iterable[tuple[Form, LocatedFile]], options: RowOptions) -> list[list[str]]:
+    return [
+        [data_suffix(file.path), sha256_file(file.path)]
+        + [sha256_file(side) for side in reading.side_files(form, file.path, options)]
+        for form, file in files
+    ]
 
 
 def _unknown_form(source: SourceSpec, where: str, found: str) -> DataError:

@@ -1,130 +1,164 @@
-"""Records -> conversations: one function for each way of writing instruction data."""
+"""Records -> conversations. `FORMS` is the whole of it: a form's name, the fields that tell it, who reads it."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, cast
+from typing import Literal, NamedTuple, cast
 
-from didact.datasets.decoding import check_object, decode_columns, decode_json
+from didact.datasets import chats, questions, table_records
+from didact.datasets.decoding import decode_columns, decode_json
+from didact.datasets.drafts import Convert, Draft, RowSettings
+from didact.datasets.reasoning import Reasoned, reasoned_turns
 from didact.datasets.rows import BadRow, RawRow
 from didact.datasets.types import Conversation, Message, Role
 
-Form = Literal["alpaca", "sharegpt", "messages", "cot_tsv", "reasoning_gym"]
+Form = Literal[
+    "alpaca",
+    "sharegpt",
+    "messages",
+    "prompt_completion",
+    "seed_task",
+    "preference",
+    "comparison",
+    "answer_lists",
+    "transcript",
+    "turn_list",
+    "dialogue",
+    "role_play",
+    "moss",
+    "cot_tsv",
+    "cot",
+    "question_answer",
+    "exam",
+    "textbook",
+    "extractive_qa",
+    "nli",
+    "consultation",
+    "csl",
+    "table_question",
+    "wtq",
+    "aitqa",
+    "fetaqa",
+    "tabfact",
+    "infotabs",
+    "tabmwp",
+    "tatqa",
+    "finqa",
+    "text_to_sql",
+    "reasoning_gym",
+]
 
-_ROLES: dict[str, Role] = {
-    "system": "system",
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
+
+class RecordForm(NamedTuple):
+    """A way of writing records."""
+
+    name: Form
+    tells: Callable[[set[str]], bool]
+    """Whether a record with these keys is written so."""
+    convert: Convert
+
+
+def _has(*keys: str, one_of: Iterable[str] = ()) -> Callable[[set[str]], bool]:
+    alternatives = frozenset(one_of)
+    return lambda found: found.issuperset(keys) and (not alternatives or not alternatives.isdisjoint(found))
+
+
+def _never(_: set[str]) -> bool:
+    return False
+
+
+# The first that fits is taken, so the ones with more fields come before those with fewer.
+FORMS: tuple[RecordForm, ...] = (
+    RecordForm("messages", _has("messages"), chats.messages),
+    RecordForm("moss", _has("meta_instruction", one_of=("chat", "plain_text")), chats.moss),
+    RecordForm("sharegpt", _has(one_of=chats.CHATS), chats.sharegpt),
+    RecordForm("preference", _has("chosen", "rejected"), chats.preference),
+    RecordForm("role_play", _has("message_1", "message_2"), chats.role_play),
+    RecordForm("tabmwp", _has("question", "table", "solution", "answer"), table_records.table_problem),
+    RecordForm("fetaqa", _has("table_array", "question", "answer"), table_records.table_sentence),
+    RecordForm("tatqa", _has("table", "paragraphs", "questions"), table_records.table_passages),
+    RecordForm("finqa", _has("pre_text", "post_text", "table", "qa"), table_records.table_report),
+    RecordForm("text_to_sql", _has("question", "sql", one_of=("table", "table_id")), table_records.text_to_sql),
+    RecordForm("wtq", _has("utterance", "context", "targetValue"), table_records.table_question),
+    RecordForm("infotabs", _has("table_id", "hypothesis", "label"), table_records.table_inference),
+    RecordForm("tabfact", _has("id", "values"), table_records.table_statements),
+    RecordForm("aitqa", _has("question", "answers", "table_id", "row_hierarchy_needed"), table_records.table_question),
+    RecordForm(
+        "table_question", _has("question", "table", one_of=table_records.ANSWER_FIELDS), table_records.table_question
+    ),
+    RecordForm("answer_lists", _has("question", one_of=("human_answers", "chatgpt_answers")), chats.answer_lists),
+    RecordForm("comparison", _has("question", "answer_0", "answer_1"), chats.comparison),
+    RecordForm("comparison", _has("question", "response_j", "response_k"), chats.comparison),
+    RecordForm("seed_task", _has("instruction", "instances"), chats.seed_task),
+    RecordForm("alpaca", _has("instruction", one_of=chats.ANSWERS), chats.alpaca),
+    RecordForm("nli", _has("premise", "hypothesis", "label"), questions.nli),
+    RecordForm("textbook", _has("textbox_question", "textbox_answer"), questions.textbook),
+    RecordForm("exam", _has("question", "answer", one_of=questions.CHOICES), questions.exam),
+    RecordForm("exam", _has("question", "answer", "A", "B"), questions.exam),
+    RecordForm("exam", _has("question", "answer", "analysis"), questions.exam),
+    RecordForm("extractive_qa", _has("context", "question", "answers"), questions.extractive_qa),
+    RecordForm(
+        "cot",
+        lambda keys: (
+            "question" in keys
+            and not keys.isdisjoint(questions.RATIONALES)
+            and not keys.isdisjoint(("answer", "gold_ans", "pred_ans"))
+        ),
+        questions.cot,
+    ),
+    RecordForm("consultation", _has("ask", "answer"), questions.consultation),
+    *(RecordForm("prompt_completion", _has(*names), chats.prompt_completion) for names in chats.PAIRS),
+    RecordForm("question_answer", _has("question", "answer"), questions.question_answer),
+    RecordForm("dialogue", _has("context", "response"), chats.dialogue),
+    RecordForm("turn_list", _has("data"), chats.turn_list),
+    RecordForm("transcript", _has(one_of=("text", "transcript", "plain_text")), chats.transcript),
+    RecordForm("transcript", _has("topic", "input"), chats.transcript),
+    RecordForm("reasoning_gym", _never, questions.reasoning_gym),
+)
+COLUMN_FORMS: dict[Form, Callable[[list[str]], Draft | Reasoned]] = {
+    "cot_tsv": questions.cot_columns,
+    "csl": questions.csl_columns,
 }
-_MESSAGE_ROLES = ("system", "user", "assistant")
-_NAMED_BY: dict[Form, frozenset[str]] = {
-    "messages": frozenset({"messages"}),
-    "sharegpt": frozenset({"conversations"}),
-    "alpaca": frozenset({"instruction", "output"}),
-}
-KNOWN_FORMS = "alpaca (instruction, input, output), sharegpt (conversations), messages (messages)"
+"""Forms of lines with columns that have no names."""
+KNOWN_FORMS = ", ".join(dict.fromkeys(form.name for form in FORMS if form.tells is not _never))
 """The forms that are recognised by their keys, as shown in errors."""
+_CONVERT: dict[Form, Convert] = {form.name: form.convert for form in FORMS}
 
 
 def recognise(keys: Iterable[str]) -> Form | None:
     """The form of a record with these keys, or None."""
     present = set(keys)
-    return next((form for form, named_by in _NAMED_BY.items() if named_by <= present), None)
+    return next((form.name for form in FORMS if form.tells(present)), None)
 
 
-def to_conversation(form: Form, raw: RawRow, row: int) -> Conversation:
+def to_conversation(form: Form, raw: RawRow, row: int, settings: RowSettings | None = None) -> Conversation:
     """One raw row in the form all data takes.
 
     Args:
         form: how the row is written.
         raw: the row.
         row: its index in the source.
+        settings: what decides its words; None for the defaults.
 
     Raises:
         BadRow: the row cannot be used, and why.
     """
     if raw.fault is not None:
         raise raw.fault
-    if form == "cot_tsv":
-        messages, answer = _cot_tsv(decode_columns(cast(bytes, raw.content)))
+    settings = settings or RowSettings()
+    draft: Draft | Reasoned
+    if form in COLUMN_FORMS:
+        draft = COLUMN_FORMS[form](decode_columns(cast(bytes, raw.content)))
     else:
         record = decode_json(raw.content) if isinstance(raw.content, bytes) else raw.content
-        messages, answer = _FROM_RECORD[form](record)
-    _check_turns(messages)
-    return Conversation(tuple(messages), row, answer)
-
-
-def _alpaca(record: dict[str, Any]) -> tuple[list[Message], str | None]:
-    instruction, output = _text(record, "instruction"), _text(record, "output")
-    # Tables such as Parquet write an absent input as null.
-    given = "" if record.get("input") is None else _text(record, "input")
-    prompt = "\n\n".join(part for part in (instruction, given) if part.strip())
-    return [Message("user", prompt), Message("assistant", output)], None
-
-
-def _sharegpt(record: dict[str, Any]) -> tuple[list[Message], str | None]:
-    return [_turn(turn, "from", "value", tuple(_ROLES)) for turn in _turns(record, "conversations")], None
-
-
-def _messages(record: dict[str, Any]) -> tuple[list[Message], str | None]:
-    return [_turn(turn, "role", "content", _MESSAGE_ROLES) for turn in _turns(record, "messages")], None
-
-
-def _cot_tsv(columns: list[str]) -> tuple[list[Message], str | None]:
-    if len(columns) != 3:
-        raise BadRow("wrong_columns", f"found {len(columns)} columns, expected 3: question, answer, rationale")
-    question, answer, rationale = columns
-    for name, text in (("answer", answer), ("rationale", rationale)):
-        if not text.strip():
-            raise BadRow("empty_output", f"column {name!r} is empty")
-    reply = f"{rationale}\nThe answer is {answer}."
-    return [Message("user", question), Message("assistant", reply)], answer
-
-
-def _reasoning_gym(record: dict[str, Any]) -> tuple[list[Message], str | None]:
-    question, answer = _text(record, "question"), _text(record, "answer")
-    rationale = check_object(record.get("metadata", {})).get("answer_cot") or answer
-    if not isinstance(rationale, str):
-        raise BadRow("wrong_type", f"metadata.answer_cot is {type(rationale).__name__}, expected text")
-    return [Message("user", question), Message("assistant", rationale)], answer
-
-
-_FROM_RECORD: dict[Form, Callable[[dict[str, Any]], tuple[list[Message], str | None]]] = {
-    "alpaca": _alpaca,
-    "sharegpt": _sharegpt,
-    "messages": _messages,
-    "reasoning_gym": _reasoning_gym,
-}
-
-
-def _text(record: dict[str, Any], key: str) -> str:
-    value = _field(record, key)
-    if not isinstance(value, str):
-        raise BadRow("wrong_type", f"field {key!r} is {type(value).__name__}, expected text")
-    return value
-
-
-def _turns(record: dict[str, Any], key: str) -> list[Any]:
-    value = _field(record, key)
-    if not isinstance(value, list):
-        raise BadRow("wrong_type", f"field {key!r} is {type(value).__name__}, expected a list of turns")
-    return value
-
-
-def _field(record: dict[str, Any], key: str) -> Any:
-    if key not in record:
-        found = ", ".join(repr(name) for name in list(record)[:10]) or "none"
-        raise BadRow("missing_field", f"field {key!r} is missing; found {found}")
-    return record[key]
-
-
-def _turn(turn: Any, role_key: str, text_key: str, allowed: tuple[str, ...]) -> Message:
-    if not isinstance(turn, dict):
-        raise BadRow("wrong_type", f"a turn is {type(turn).__name__}, expected an object")
-    role = _text(turn, role_key)
-    if role not in allowed:
-        raise BadRow("unknown_role", f"{role_key} {role!r} is not one of {', '.join(allowed)}")
-    return Message(_ROLES[role], _text(turn, text_key))
+        draft = _CONVERT[form](record, settings)
+    rationale = None
+    if isinstance(draft, Reasoned):
+        rationale = draft.rationale
+        language = settings.language(draft.question)
+        turns = reasoned_turns(draft, settings.options.reasoning, language, settings.seed)
+    else:
+        turns = draft.messages
+    _check_turns(turns)
+    return Conversation(tuple(turns), row, draft.answer, rationale)
 
 
 def _check_turns(messages: list[Message]) -> None:

@@ -19,6 +19,12 @@ Reason = Literal[
     "duplicate_key",
     "not_a_number",
     "too_long",
+    "broken_csv",
+    "damaged_file",
+    "uneven_files",
+    "missing_table",
+    "unknown_label",
+    "no_preference",
 ]
 
 MAX_RECORD_BYTES = 10_000_000
@@ -43,8 +49,10 @@ class RawRow:
     line: int
     """Line on which the row begins, from 1; for sources without lines the row's number, from 1."""
     byte_offset: int | None
-    """First byte of the row in its file; None for sources that are not files."""
+    """First byte of the row in its file (in its content, when that is compressed); None where a row has no bytes of
+    its own: sources that are not files, Parquet and Arrow, and files in another encoding than UTF-8."""
     content: bytes | dict[str, Any]
-    """Bytes of a file's row (only the beginning when `fault` is set), or the record of another source."""
+    """Bytes of a JSON object or of a line of columns without names (only the beginning when `fault` is set), or a
+    record that the reader made: a row with named columns, a member of an object, a question joined to its table."""
     fault: BadRow | None = None
     """Why the reader itself could not take the row out of its file."""

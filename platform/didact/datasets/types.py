@@ -25,6 +25,8 @@ class Conversation:
     """Index of the raw row in its source, counted from 0 over accepted and rejected rows."""
     answer: str | None = None
     """The short checkable answer, where the source has one."""
+    rationale: str | None = None
+    """The reasoning that leads to `answer`, where the source has it as a text of its own."""
 
     @property
     def prompt(self) -> tuple[Message, ...]:

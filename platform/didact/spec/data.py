@@ -1,12 +1,48 @@
 """Which instruction data, in which proportions, and how it becomes tokens."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
 from didact.spec.base import Spec
 
-FORMATS = ("auto", "alpaca", "sharegpt", "messages", "cot_tsv", "reasoning_gym")
+Format = Literal[
+    "auto",
+    "alpaca",
+    "sharegpt",
+    "messages",
+    "prompt_completion",
+    "seed_task",
+    "preference",
+    "comparison",
+    "answer_lists",
+    "transcript",
+    "turn_list",
+    "dialogue",
+    "role_play",
+    "moss",
+    "cot_tsv",
+    "cot",
+    "question_answer",
+    "exam",
+    "textbook",
+    "extractive_qa",
+    "nli",
+    "consultation",
+    "csl",
+    "table_question",
+    "wtq",
+    "aitqa",
+    "fetaqa",
+    "tabfact",
+    "infotabs",
+    "tabmwp",
+    "tatqa",
+    "finqa",
+    "text_to_sql",
+    "reasoning_gym",
+]
+FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 class SourceSpec(Spec):
@@ -15,15 +51,20 @@ class SourceSpec(Spec):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
     """Name in tables, metrics (`eval/<name>/loss`) and lineage."""
     path: str
-    """A file, folder or glob; `reasoning-gym:TASK`; or a Hugging Face dataset as `hf:OWNER/NAME[:CONFIG]`."""
-    format: Literal["auto", "alpaca", "sharegpt", "messages", "cot_tsv", "reasoning_gym"] = "auto"
+    """A file, folder or glob; `card:NAME`, a dataset of the catalog; `reasoning-gym:TASK`; or a Hugging Face dataset
+    as `hf:OWNER/NAME[:CONFIG]`."""
+    format: Format = "auto"
     """How rows are written; `auto` recognises it from the path and the first rows."""
     split: str = "train"
     """Split of a Hugging Face dataset."""
     revision: str | None = None
     """Revision of a Hugging Face dataset."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Settings of the generator behind `reasoning-gym:TASK` (`seed`, and the task's own); unused elsewhere."""
+    """For `reasoning-gym:TASK` settings of the generator (`seed`, and the task's own); for `card:NAME` `root`, a local
+    folder or file that holds the raw files instead of the hub, and `files`, globs of the files to read. For everything
+    but generators also how files are written (`container`, `encoding`, `header`, `columns`, `delimiter`, `quotes`,
+    `end_mark`, `parallel`, `tables`) and how rows become text (`reasoning`, `language`, `table_form`,
+    `max_table_rows`, `max_table_columns`)."""
     weight: float = Field(default=1.0, gt=0)
     """Share of the mixture, in `data.weight_unit`; only ratios matter."""
     max_rows: int | None = Field(default=None, ge=1)
@@ -31,6 +72,11 @@ class SourceSpec(Spec):
     For `reasoning-gym` the number of rows to generate (1,000 when left out)."""
     held_out_rows: int = Field(default=0, ge=0)
     """Rows set aside for evaluation. Training rows with the same prompt as a held-out row are dropped."""
+    licence: str | None = Field(default=None, min_length=1)
+    """The data's licence where no card says it, or the terms agreed on beyond a card's; goes into lineage."""
+    commercial: bool | None = None
+    """Your own statement that commercial use is allowed; null leaves it to the card. Where the card forbids it, state
+    the `licence` that you hold as well."""
 
 
 class DataSpec(Spec):
@@ -44,6 +90,9 @@ class DataSpec(Spec):
     """Stop the run when a larger share of a source's rows is quarantined."""
     seed: int = Field(default=0, ge=0)
     """Order of the mixture, choice of rows and of held-out rows."""
+    commercial: bool = False
+    """The model is for commercial use: any source whose card forbids it or does not know, and any source without card
+    that does not state `commercial: true`, is refused by name."""
 
     @field_validator("sources")
     @classmethod

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from didact.datasets import Dataset, load_dataset
+from didact.datasets.catalog import check_commercial, licence_of
 from didact.env import cache_dir
 from didact.files import write_json
 from didact.models import load_tokenizer
@@ -45,9 +46,11 @@ def prepare_data(spec: FinetuneSpec, quarantine: Path | None = None) -> Prepared
         quarantine: folder for rejected rows; None writes none (they are counted all the same).
 
     Raises:
-        DataError: unreadable sources, or more bad rows than `data.max_bad_rows_share`.
+        DataError: unreadable sources, more bad rows than `data.max_bad_rows_share`, or data that is not known to allow
+            commercial use where `data.commercial` asks for it.
         TemplateError: no usable chat template.
     """
+    check_commercial(spec.data)
     tokenizer = load_tokenizer(spec.model)
     contract = TemplateContract.build(tokenizer, spec.tokens.template)
     datasets = tuple(
@@ -75,6 +78,7 @@ def describe_data(spec: FinetuneSpec, prepared: PreparedData) -> list[dict[str, 
             {
                 "name": source.name,
                 "path": source.path,
+                "licence": licence_of(source),
                 "weight": source.weight,
                 "rows_read": dataset.rows_read,
                 "rows_rejected": dataset.rows_rejected,

@@ -1,0 +1,251 @@
+"""The verbs of `didact data`: choose data, look at it, bring your own.
+
+didact data list -> show NAME -> `path: card:NAME` in a recipe -> preview
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from didact.errors import DataError
+from didact.spec import FinetuneSpec, load_spec
+
+if TYPE_CHECKING:
+    from didact.datasets import Samples
+    from didact.datasets.catalog import Card
+
+data = typer.Typer(no_args_is_help=True, help="Choose data, look at it, bring your own.")
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="Changes, such as training.steps=100")]
+Recipe = Annotated[Path, typer.Argument(help="A recipe, such as jobs/recipes/demo.yaml")]
+_SHOWN_CHARACTERS = 400
+
+
+@data.command("list")
+def data_list(
+    language: Annotated[str | None, typer.Option(help="Such as en or zh")] = None,
+    task: Annotated[str | None, typer.Option(help="Such as math, code, dialogue, table-qa")] = None,
+    generation: Annotated[
+        str | None, typer.Option(help="Who wrote the answers: human, self-instruct, mixed, collection")
+    ] = None,
+    reasoning: Annotated[bool | None, typer.Option(help="With or without rationales")] = None,
+    commercial: Annotated[bool | None, typer.Option(help="Known to allow, or to forbid, commercial use")] = None,
+    licence: Annotated[str | None, typer.Option(help="Part of the licence's name, such as CC-BY")] = None,
+    min_rows: Annotated[int | None, typer.Option(min=0)] = None,
+    max_rows: Annotated[int | None, typer.Option(min=0)] = None,
+    group: Annotated[str | None, typer.Option(help="A named set of datasets, such as chain-of-thought")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Whole cards as JSON")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="A table for a page")] = False,
+) -> None:
+    """List the datasets of the catalog that fit every condition."""
+    from didact.datasets.catalog import GENERATIONS, filter_cards, group_cards, load_cards
+    from didact.datasets.catalog.table import markdown_table
+
+    if generation is not None and generation not in GENERATIONS:
+        raise DataError(f"--generation {generation} is not one of {', '.join(GENERATIONS)}")
+    known = load_cards()
+    _check_word("--task", task, [each for card in known for each in card.tasks])
+    cards = filter_cards(
+        known if group is None else group_cards(group, known),
+        language=language,
+        task=task,
+        generation=generation,
+        reasoning=reasoning,
+        commercial=commercial,
+        licence=licence,
+        max_rows=max_rows,
+        min_rows=min_rows,
+    )
+    if as_json:
+        print(json.dumps([card.model_dump(mode="json", by_alias=True) for card in cards], indent=2, ensure_ascii=False))
+    elif as_markdown:
+        print(markdown_table(cards), end="")
+    else:
+        Console().print(_table(cards))
+        Console().print(f"{len(cards)} of {len(known)} datasets; didact data show NAME tells more", highlight=False)
+
+
+@data.command("show")
+def data_show(
+    name: Annotated[str, typer.Argument(help="A dataset, as in `didact data list`")],
+    root: Annotated[Path | None, typer.Option(help="Folder or file with its raw files on this machine")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The card as JSON, without samples")] = False,
+) -> None:
+    """Show a dataset's card and three conversations."""
+    from didact.datasets import card_samples
+    from didact.datasets.catalog import find_card
+
+    card = find_card(name)
+    if as_json:
+        print(json.dumps(card.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False))
+        return
+    Console().print(_facts(card))
+    _print_samples(card, card_samples(card, root))
+
+
+@data.command("add")
+def data_add(
+    place: Annotated[str, typer.Argument(help="A file, folder or glob, or a Hugging Face dataset as OWNER/NAME")],
+    name: Annotated[str, typer.Option(help="Its name in the catalog: lower-case letters, digits, - and .")],
+    title: Annotated[str, typer.Option(help="Default: the name")] = "",
+    good_for: Annotated[str, typer.Option(help="When to choose it, in one sentence")] = "Data of your own.",
+    language: Annotated[list[str] | None, typer.Option(help="Such as en; may be given again")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Such as math; may be given again")] = None,
+    licence: Annotated[str, typer.Option(help="SPDX id or text")] = "unknown",
+    commercial: Annotated[bool | None, typer.Option(help="Whether commercial use is allowed; default: unknown")] = None,
+    field: Annotated[
+        list[str] | None, typer.Option(help="ROLE=FIELD where names differ, such as output=reply; may be given again")
+    ] = None,
+) -> None:
+    """Make a card for data of your own, after recognising its form and checking its first 1,000 rows."""
+    from didact.datasets import add_card
+
+    added = add_card(
+        place,
+        name,
+        title=title,
+        good_for=good_for,
+        languages=tuple(language or ["und"]),
+        tasks=tuple(task or ["general"]),
+        licence=licence,
+        commercial=commercial,
+        fields=dict(_pair(each) for each in field or []),
+    )
+    checked = added.checked
+    Console().print(
+        f"added {name}: form {', '.join(checked.forms)}; {len(checked.accepted):,} of "
+        f"{len(checked.accepted) + len(checked.rejects):,} rows checked are good\n"
+        f"card: {added.file}\nin a recipe: path: card:{name}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+@data.command("preview")
+def data_preview(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    rows: Annotated[int, typer.Option(min=1, help="Samples per source")] = 2,
+) -> None:
+    """Show samples of a recipe as the model sees them, trained tokens in colour."""
+    spec = load_spec(FinetuneSpec, recipe, overrides or [])
+    from didact.tokens import preview
+    from didact.training import prepare_data
+
+    prepared = prepare_data(spec)
+    for table in prepared.mixture.tables:
+        Console().rule(
+            f"{table.name}: {len(table):,} samples, {table.stats.supervised / table.stats.tokens:.0%} trained"
+        )
+        for index in range(min(rows, len(table))):
+            Console().print(preview(table[index], prepared.tokenizer))
+
+
+def _check_word(option: str, word: str | None, known: Sequence[str]) -> None:
+    if word is not None and word not in known:
+        raise DataError(f"{option} {word} is no card's; known: {', '.join(sorted(set(known)))}")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    role, found, rule = text.partition("=")
+    if not found or not role or not rule:
+        raise DataError(f"--field {text} is not of the form ROLE=FIELD, such as output=reply")
+    return role, rule
+
+
+def _table(cards: Sequence["Card"]) -> Table:
+    from didact.datasets.catalog.table import permission
+
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("Name", no_wrap=True)
+    table.add_column("Lang.", max_width=5)
+    table.add_column("Tasks", max_width=20)
+    table.add_column("Answers by", no_wrap=True)
+    table.add_column("CoT", no_wrap=True)
+    table.add_column("Rows", justify="right", no_wrap=True)
+    table.add_column("Comm.", no_wrap=True)
+    for card in cards:
+        table.add_row(
+            *(escape(card.name), " ".join(card.languages), " ".join(card.tasks), card.generation),
+            *("yes" if card.reasoning else "", _short(card.num_rows)),
+            "?" if card.commercial is None else permission(card.commercial),
+        )
+    return table
+
+
+def _short(num_rows: int | None) -> str:
+    if num_rows is None:
+        return "?"
+    for size, unit in ((1_000_000, "M"), (1_000, "k")):
+        if num_rows >= size:
+            return f"{num_rows / size:.{1 if num_rows < 100 * size else 0}f}{unit}"
+    return str(num_rows)
+
+
+def _facts(card: "Card") -> Table:
+    from didact.datasets.catalog.table import permission
+
+    facts = Table(box=None, show_header=False, padding=(0, 1, 0, 0), pad_edge=False)
+    facts.add_column(style="bold", no_wrap=True)
+    facts.add_column()
+    on_hub = f"hf:{card.source.hub} {' '.join(card.source.files)}".strip() if card.source.hub else "not on the hub"
+    roles = ", ".join(f"{role} <- {_rule(rule)}" for role, rule in card.rows.mapping.fields.items())
+    lines = {
+        "name": f"{card.name} ({card.title})",
+        "good for": card.good_for,
+        "languages": ", ".join(card.languages),
+        "tasks": ", ".join(card.tasks),
+        "answers by": card.generation + (", with reasoning" if card.reasoning else ""),
+        "rows": f"{card.num_rows:,}" if card.num_rows else "unknown",
+        "licence": f"{card.licence}; commercial use: {permission(card.commercial)}",
+        "terms": card.licence_note,
+        "home": card.source.home,
+        "read from": card.source.path or on_hub + (" (in instruction form)" if card.source.converted else ""),
+        "raw form": f"{card.rows.container}; format {card.rows.format}",
+        "fields": roles,
+        "issues": "\n".join(card.quality),
+        "overlaps": ", ".join(card.overlaps),
+        "in a recipe": f"path: card:{card.name}",
+    }
+    for title, text in lines.items():
+        if text:
+            facts.add_row(title, escape(text))
+    return facts
+
+
+def _rule(rule: object) -> str:
+    from didact.datasets.mapping import ValueRule
+
+    if isinstance(rule, ValueRule):
+        return f"{rule.source}, replaced"
+    return " + ".join(rule) if isinstance(rule, tuple) else str(rule)
+
+
+def _print_samples(card: "Card", samples: "Samples") -> None:
+    console = Console()
+    if samples.made_up:
+        place = f"{card.source.home}" + (f" and hf:{card.source.hub}" if card.source.hub else "")
+        console.print(
+            f"\nIts files are not on this machine. They come from {place}; give their folder as --root to see them.",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+    for number, conversation in enumerate(samples.conversations, 1):
+        console.rule(f"{'made-up example' if samples.made_up else 'sample'} {number}")
+        for message in conversation.messages:
+            console.print(f"[bold]{message.role}:[/] {escape(_cut(message.content))}", highlight=False)
+
+
+def _cut(text: str) -> str:
+    """A long text without its middle: what a prompt asks often stands at its end."""
+    if len(text) <= _SHOWN_CHARACTERS:
+        return text
+    return f"{text[: _SHOWN_CHARACTERS // 2]} [...] {text[-_SHOWN_CHARACTERS // 2 :]}"

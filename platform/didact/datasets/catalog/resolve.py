@@ -1,0 +1,156 @@
+"""`card:NAME` -> its files on this machine or its table on the hub, and how their rows are written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from didact.datasets.catalog.card import PREFIX, Card, find_card, load_cards
+from didact.datasets.catalog.groups import GROUPS
+from didact.datasets.locate import LocatedFile, locate
+from didact.datasets.mapping import FieldMapping
+from didact.datasets.options import row_options
+from didact.errors import DataError
+from didact.spec import SourceSpec
+
+ROOT_OPTION = "root"
+FILES_OPTION = "files"
+_OWN_OPTIONS = (ROOT_OPTION, FILES_OPTION)
+
+
+@dataclass(frozen=True, slots=True)
+class CardPlace:
+    """Where the rows of a card are read from."""
+
+    files: tuple[LocatedFile, ...]
+    """Files on this machine; none for a table of the hub."""
+    hub_path: str | None
+    """`hf:OWNER/NAME` for a table of the hub."""
+    format: str
+    """Form of the rows, or `auto`."""
+    options: dict[str, Any]
+    """What the readers are told: the card's, and the recipe's in their place."""
+    mapping: FieldMapping
+    """Step before the form is read."""
+
+    @property
+    def written(self) -> dict[str, Any]:
+        """How the rows are written, as plain data for a fingerprint."""
+        return {"format": self.format, "options": self.options, "mapping": self.mapping.model_dump(mode="json")}
+
+
+def card_of(source: SourceSpec) -> Card | None:
+    """The card that a source names, or None for another kind of source.
+
+    Raises:
+        DataError: no card has that name, or it is the name of a group.
+    """
+    if not source.path.startswith(PREFIX):
+        return None
+    name = source.path.removeprefix(PREFIX)
+    cards = load_cards()
+    if name in GROUPS and all(card.name != name for card in cards):
+        raise DataError(
+            f"source {source.name!r}: {name!r} is a group, not a dataset; give each of its datasets a source of its "
+            f"own: {', '.join(PREFIX + member for member in GROUPS[name])}"
+        )
+    return find_card(name, cards)
+
+
+def resolve_card(source: SourceSpec, card: Card) -> CardPlace:
+    """Find a card's rows: under `options.root`, at the path of a user's card, or on the hub.
+
+    Args:
+        source: one that names the card; `options.files` narrows the card's files. Files of the hub are downloaded on
+            first use.
+        card: the card.
+
+    Raises:
+        DataError: a format beside the card's, an unknown option, nothing at the root, or nothing to download.
+    """
+    _check(source, card)
+    # Before the hub is asked: a misspelt option must not cost a download.
+    row_options(source, passed_on=_OWN_OPTIONS)
+    rows = card.rows
+    given = {name: value for name, value in source.options.items() if name not in _OWN_OPTIONS}
+    options = {**rows.options, **given}
+    root = source.options.get(ROOT_OPTION)
+    if root is not None:
+        return CardPlace(_below(source, card, root), None, rows.format, options, rows.mapping)
+    if card.source.path is not None:
+        _refuse_files(source, card.source.path)
+        return CardPlace(tuple(locate(source.name, card.source.path)), None, rows.format, options, rows.mapping)
+    if card.source.hub is None:
+        raise DataError(
+            f"source {source.name!r}: {card.name} is on no hub; get its files from {card.source.home} and give their "
+            f"folder as options.{ROOT_OPTION}"
+        )
+    as_files = bool(card.source.files or FILES_OPTION in source.options)
+    files = _download(source, card) if as_files else ()
+    hub_path = None if as_files else f"hf:{card.source.hub}"
+    if card.source.converted:
+        return CardPlace(files, hub_path, "alpaca", given, FieldMapping())
+    return CardPlace(files, hub_path, rows.format, options, rows.mapping)
+
+
+def _check(source: SourceSpec, card: Card) -> None:
+    if source.format != "auto":
+        raise DataError(
+            f"source {source.name!r}: the card {card.name} says how its rows are written; remove "
+            f"format: {source.format}, or name the files by their path instead of the card"
+        )
+
+
+def _below(source: SourceSpec, card: Card, root: Any) -> tuple[LocatedFile, ...]:
+    if not isinstance(root, str) or not root:
+        raise DataError(f"source {source.name!r}: options.{ROOT_OPTION} is {root!r}, expected a folder or file")
+    place = Path(root).expanduser()
+    if not place.is_dir():
+        _refuse_files(source, root)
+        return tuple(locate(source.name, root))
+    patterns = _patterns(source, card.rows.files)
+    return _matching(source, card, place, patterns) if patterns else tuple(locate(source.name, root))
+
+
+def _refuse_files(source: SourceSpec, path: str) -> None:
+    if FILES_OPTION in source.options:
+        raise DataError(f"source {source.name!r}: options.{FILES_OPTION} chooses inside a folder, not in {path}")
+
+
+def _patterns(source: SourceSpec, of_card: tuple[str, ...]) -> tuple[str, ...]:
+    """The globs of a recipe, or else those of the card."""
+    given = source.options.get(FILES_OPTION)
+    globs = [given] if isinstance(given, str) else given
+    if globs is None:
+        return of_card
+    if not isinstance(globs, list) or not globs or not all(isinstance(each, str) and each for each in globs):
+        raise DataError(f"source {source.name!r}: options.{FILES_OPTION} is {given!r}, expected globs, such as zh/*")
+    if any(each.startswith("/") or ".." in each.split("/") for each in globs):
+        raise DataError(f"source {source.name!r}: options.{FILES_OPTION} = {given!r} leads out of the folder")
+    return tuple(globs)
+
+
+def _matching(source: SourceSpec, card: Card, root: Path, patterns: tuple[str, ...]) -> tuple[LocatedFile, ...]:
+    found = {file for pattern in patterns for file in root.glob(pattern) if file.is_file()}
+    if not found:
+        raise DataError(
+            f"source {source.name!r}: {root} holds no file of {card.name} ({', '.join(patterns)}); "
+            f"its files come from {card.source.home}"
+        )
+    named = [LocatedFile(file, file.relative_to(root).as_posix()) for file in found]
+    return tuple(sorted(named, key=lambda file: file.name))
+
+
+def _download(source: SourceSpec, card: Card) -> tuple[LocatedFile, ...]:
+    from huggingface_hub import snapshot_download  # takes a second, and only cards of the hub need it
+
+    hub = str(card.source.hub)
+    patterns = _patterns(source, card.source.files)
+    try:
+        folder = snapshot_download(hub, repo_type="dataset", revision=source.revision, allow_patterns=list(patterns))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"source {source.name!r}: {', '.join(patterns)} of the Hugging Face dataset {hub} cannot be had: "
+            f"{error}; get the files of {card.name} from {card.source.home} and give their folder as "
+            f"options.{ROOT_OPTION}"
+        ) from error
+    return _matching(source, card, Path(folder), patterns)

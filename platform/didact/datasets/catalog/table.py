@@ -1,0 +1,63 @@
+"""The catalog as a table: `python -m didact.datasets.catalog.table docs/catalog.md` brings a page up to date."""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from didact.datasets.catalog.card import Card, builtin_cards
+from didact.errors import DataError
+from didact.files import write_text
+
+BEGIN = "<!-- cards: written by python -m didact.datasets.catalog.table docs/catalog.md -->"
+END = "<!-- end of cards -->"
+_HEADER = ("Name", "Languages", "Tasks", "Answers by", "Reasoning", "Rows", "Licence", "Commercial use")
+
+
+def markdown_table(cards: Iterable[Card]) -> str:
+    """One line a card, in Markdown."""
+    lines = ["| " + " | ".join(_HEADER) + " |", "|" + " --- |" * len(_HEADER)]
+    for card in cards:
+        cells = (
+            f"[`{card.name}`]({card.source.home})",
+            ", ".join(card.languages),
+            ", ".join(card.tasks),
+            card.generation,
+            "yes" if card.reasoning else "",
+            f"{card.num_rows:,}" if card.num_rows else "unknown",
+            card.licence.replace("|", "\\|"),
+            permission(card.commercial),
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def permission(commercial: bool | None) -> str:
+    """`yes`, `no`, or `unclear`."""
+    return "unclear" if commercial is None else ("yes" if commercial else "no")
+
+
+def updated_page(text: str) -> str:
+    """A page with the table of the built-in cards between its marks.
+
+    Raises:
+        DataError: the page has no marks.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise DataError(f"the page has no lines {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n{markdown_table(builtin_cards())}\n{END}{after}"
+
+
+def main(pages: list[str]) -> None:
+    """Bring pages up to date.
+
+    Args:
+        pages: Markdown files with the two marks.
+    """
+    for page in map(Path, pages):
+        write_text(page, updated_page(page.read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
