@@ -1,6 +1,7 @@
 """Relative paths made absolute: Ray workers run in folders of their own."""
 
 from pathlib import Path
+from typing import Any
 
 from didact.spec.evaluation import EvaluationSpec, Gsm8kTask
 from didact.spec.finetune import FinetuneSpec
@@ -8,7 +9,10 @@ from didact.spec.finetune import FinetuneSpec
 
 def with_absolute_paths(spec: FinetuneSpec) -> FinetuneSpec:
     """The same recipe with every local path absolute, as seen from the working directory."""
-    sources = tuple(source.model_copy(update={"path": _absolute(source.path)}) for source in spec.data.sources)
+    sources = tuple(
+        source.model_copy(update={"path": _absolute(source.path), "options": _absolute_root(source.options)})
+        for source in spec.data.sources
+    )
     base = spec.model.base
     if Path(base).expanduser().exists():  # else a bundled name or a hub id
         base = str(Path(base).expanduser().absolute())
@@ -28,6 +32,11 @@ def absolute_task_paths(evaluation: EvaluationSpec) -> EvaluationSpec:
         for task in evaluation.tasks
     )
     return evaluation.model_copy(update={"tasks": tasks})
+
+
+def _absolute_root(options: dict[str, Any]) -> dict[str, Any]:
+    """`root` is where a card's files lie."""
+    return {**options, "root": _absolute(str(options["root"]))} if "root" in options else options
 
 
 def _absolute(path: str) -> str:
