@@ -20,7 +20,21 @@ FAMILIES: dict[str, dict[str, int]] = {
     "phi": {**_SMALL, **_HEADS},
     "gpt_neox": {**_SMALL, "num_attention_heads": 4, "max_position_embeddings": 1024},
     "gpt2": _GPT2,
+    "opt": {
+        **_SMALL,
+        "ffn_dim": 128,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 1024,
+        "word_embed_proj_dim": 64,
+    },
+    "bloom": {"vocab_size": VOCAB, "hidden_size": 64, "n_layer": 2, "n_head": 4},
+    "glm": {**_SMALL, **_HEADS, "head_dim": 16},
+    "glm4": {**_SMALL, **_HEADS, "head_dim": 16},
+    "falcon": {**_SMALL, "num_attention_heads": 4, "max_position_embeddings": 1024},
+    "codegen": {**_GPT2, "n_ctx": 1024, "rotary_dim": 8},
 }
+UNPACKABLE = ("bloom", "falcon", "opt")
+"""Families in which samples of one row attend to each other, whatever their positions."""
 
 
 def tiny_model(family: str = "llama", seed: int = 0) -> PreTrainedModel:

@@ -8,7 +8,10 @@ from didact.models import use_packed_attention
 from tests.fakes.models import FAMILIES, tiny_model
 
 LENGTHS = (7, 1, 12)
-LONG = (180, 3, 170)
+LONG = (180, 170)
+OWN_ATTENTION = {"bloom", "codegen", "falcon"}  # classes that do not go through transformers' attention interface
+OWN_POSITIONS = {"opt"}  # counts positions itself, so its samples cannot be packed at all
+MIXED = (3, 180, 7, 161, 160)
 
 
 def packed_row(lengths: tuple[int, ...], start: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -18,8 +21,8 @@ def packed_row(lengths: tuple[int, ...], start: int = 0) -> tuple[torch.Tensor, 
     return ids, positions
 
 
-@pytest.mark.parametrize("lengths", [LENGTHS, LONG], ids=["short", "long"])
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("lengths", [LENGTHS, LONG, MIXED], ids=["short", "long", "mixed"])
+@pytest.mark.parametrize("family", sorted(FAMILIES.keys() - OWN_ATTENTION - OWN_POSITIONS))
 def test_packed_samples_do_not_see_each_other(family: str, lengths: tuple[int, ...]) -> None:
     model = tiny_model(family)
     ids, positions = packed_row(lengths)
@@ -32,14 +35,15 @@ def test_packed_samples_do_not_see_each_other(family: str, lengths: tuple[int, .
     assert torch.allclose(packed, masked, atol=1e-5)
 
 
+@pytest.mark.parametrize("lengths", [LENGTHS, MIXED], ids=["short", "mixed"])
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_gradients_are_those_of_the_dense_mask(family: str) -> None:
-    ids, positions = packed_row(LENGTHS)
+def test_gradients_are_those_of_the_dense_mask(family: str, lengths: tuple[int, ...]) -> None:
+    ids, positions = packed_row(lengths)
     gradients = []
     for switch in (False, True):
         model = tiny_model(family)
         if switch:
-            assert use_packed_attention(model, max_length=64)
+            assert use_packed_attention(model, max_length=200)
         model(input_ids=ids, position_ids=positions, use_cache=False).logits.square().mean().backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
     for dense, packed in zip(*gradients, strict=True):
@@ -56,6 +60,14 @@ def test_padded_rows_and_generation_still_work() -> None:
         before = model.generate(ids, **options)
         assert use_packed_attention(model, max_length=64)
         assert torch.equal(model.generate(ids, **options), before)
+
+
+@pytest.mark.parametrize("family", sorted(OWN_ATTENTION))
+def test_models_with_attention_of_their_own_are_left_alone(family: str) -> None:
+    model = tiny_model(family)
+    implementation = model.config._attn_implementation
+    assert not use_packed_attention(model, max_length=64)
+    assert model.config._attn_implementation == implementation
 
 
 def test_a_window_shorter_than_the_samples_keeps_its_mask() -> None:

@@ -10,7 +10,7 @@ from didact.cluster.connect import ray_cluster
 from didact.cluster.placement import WorkerResources, worker_resources
 from didact.errors import SpecError
 from didact.evaluation import EvalReport, TaskResult, combine, run_task
-from didact.models import AdapterHost, base_fingerprint, load_base, load_tokenizer
+from didact.models import AdapterHost, base_fingerprint, load_base, load_tokenizer, supports_packing
 from didact.registry import locate_adapter, open_registry
 from didact.spec import (
     EvaluateSpec,
@@ -92,6 +92,7 @@ def _measure(subject: Subject, evaluation: EvaluationSpec, resources: WorkerReso
     held_out = {}
     if subject.recipe and any(isinstance(task, HeldOutTask) for task in evaluation.tasks):
         held_out = prepare_data(subject.recipe).mixture.held_out
+    packing = (subject.recipe.packing if subject.recipe else True) and supports_packing(base)
     with host.active("evaluated" if subject.adapter else None) as model:
         return tuple(
             run_task(
@@ -101,7 +102,7 @@ def _measure(subject: Subject, evaluation: EvaluationSpec, resources: WorkerReso
                 contract,
                 held_out=held_out,
                 batch_size=evaluation.batch_size,
-                packing=subject.recipe.packing if subject.recipe else True,
+                packing=packing,
             )
             for task in evaluation.tasks
         )

@@ -13,7 +13,16 @@ from didact.files import fingerprint, new_folder, write_text
 from didact.models import attach_adapter, base_fingerprint, compute_dtype, load_base, save_adapter, use_packed_attention
 from didact.runs import Run, open_run, read_failpoint
 from didact.spec import FinetuneSpec, FullSpec, ModelSpec, to_json
-from didact.training import Callback, CheckpointStore, PreparedData, TrainResult, World, prepare_data, train
+from didact.training import (
+    Callback,
+    CheckpointStore,
+    PreparedData,
+    TrainResult,
+    World,
+    prepare_data,
+    resolve_packing,
+    train,
+)
 
 # Errors that every worker meets alike and that a restart cannot mend: returned, so that Ray does not retry them.
 _FINAL = (DataError, ModelError, SpecError, TemplateError, TrainingDiverged)
@@ -44,7 +53,8 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any]) -> TrainResult:
     prepared = prepare_data(spec)
     model_spec = trainable_model_spec(spec)
     base = load_base(model_spec, device)
-    if spec.packing:
+    packing = resolve_packing(spec, base)
+    if packing:
         use_packed_attention(base, spec.tokens.max_length)
     model = attach_adapter(
         base,
@@ -52,6 +62,8 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any]) -> TrainResult:
         seed=spec.training.seed,
         base_name=spec.model.base,
         gradient_checkpointing=spec.training.gradient_checkpointing,
+        num_steps=prepared.num_steps,
+        unquantized=lambda: load_base(model_spec.model_copy(update={"quantization": None})),
     )
     identity = fingerprint([prepared.mixture.fingerprint, base_fingerprint(spec.model), spec.adapter.model_dump()])
     callbacks: list[Callback] = [RayReport()]
@@ -61,13 +73,14 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any]) -> TrainResult:
         callbacks.append(Fault(failpoint, world.rank))
     result = train(
         model,
-        prepared.loader(spec),
+        prepared.loader(spec, packing=packing),
         spec.training,
         num_steps=prepared.num_steps,
         compute_dtype=compute_dtype(spec.model, device),
         checkpoints=CheckpointStore(run.checkpoints, keep=spec.training.keep_checkpoints, identity=identity),
+        adapter=spec.adapter,
         callbacks=callbacks,
-        evaluate=lambda trained: held_out_losses(trained, prepared, world, packing=spec.packing),
+        evaluate=lambda trained: held_out_losses(trained, prepared, world, packing=packing),
         world=world,
     )
     if world.rank == 0:
@@ -77,7 +90,7 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any]) -> TrainResult:
 
 def trainable_model_spec(spec: FinetuneSpec) -> ModelSpec:
     """The base as it is loaded for training: float32 weights when they are trained themselves."""
-    if isinstance(spec.adapter, FullSpec):
+    if spec.adapter.trains_base:
         return spec.model.model_copy(update={"dtype": "float32"})
     return spec.model
 

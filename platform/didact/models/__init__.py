@@ -14,13 +14,16 @@ from didact.models.base import base_fingerprint, base_folder, compute_dtype, loa
 from didact.models.footprint import Footprint, estimate_footprint
 from didact.models.host import AdapterHost
 from didact.models.merge import MergeProof, merge_adapter
+from didact.models.methods import StepHook, step_hook
 from didact.models.packed_attention import use_packed_attention
+from didact.models.packing import supports_packing
 
 __all__ = [
     "AdapterFacts",
     "AdapterHost",
     "Footprint",
     "MergeProof",
+    "StepHook",
     "attach_adapter",
     "base_fingerprint",
     "base_folder",
@@ -30,6 +33,8 @@ __all__ = [
     "load_tokenizer",
     "merge_adapter",
     "save_adapter",
+    "step_hook",
+    "supports_packing",
     "use_packed_attention",
     "verify_adapter",
 ]

@@ -1,7 +1,8 @@
 """An adapter as a folder: written once, checked before every use.
 
-`adapter_model.safetensors` and `adapter_config.json` are PEFT's own; `adapter.json` is ours: the base it belongs to and
-a sha256 of every file. Only safetensors is read; a pickle file in the folder is refused, because loading one runs code.
+`adapter_model.safetensors` and `adapter_config.json` are PEFT's own, or for the `partial` method the trained weights of
+the base under their names in the model; `adapter.json` is ours: the base it belongs to and a sha256 of every file. Only
+safetensors is read; a pickle file in the folder is refused, because loading one runs code.
 """
 
 import json
@@ -12,9 +13,12 @@ from typing import Any
 import torch
 from peft import PeftModel
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from transformers import PreTrainedModel
 
 from didact.errors import AdapterError
 from didact.files import fingerprint, manifest, manifest_problems, write_json
+from didact.models.methods import partial_weights, plain_lora
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -34,9 +38,14 @@ class AdapterFacts:
     """Identity of the adapter: digest over its weights and configuration."""
 
 
-def save_adapter(model: PeftModel, folder: Path, *, base: str, base_fingerprint: str, method: str) -> AdapterFacts:
-    """Write the trained adapter into an existing folder; other files already there are added to its manifest."""
-    model.save_pretrained(folder, safe_serialization=True)
+def save_adapter(
+    model: PeftModel | PreTrainedModel, folder: Path, *, base: str, base_fingerprint: str, method: str
+) -> AdapterFacts:
+    """Write what was trained into an existing folder; other files already there are added to its manifest.
+
+    Whatever the method did to the base while training, the folder applies to the base as it was loaded.
+    """
+    _write_weights(model, folder)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty card; the registry writes a real one
     names = [file.name for file in folder.iterdir() if file.is_file() and file.name not in (FACTS, "README.md")]
     entries = manifest(folder, names)
@@ -44,6 +53,21 @@ def save_adapter(model: PeftModel, folder: Path, *, base: str, base_fingerprint:
     record = {"format": 1, "base": base, "base_fingerprint": base_fingerprint, "method": method, "files": entries}
     write_json(folder / FACTS, record)
     return facts
+
+
+def _write_weights(model: PeftModel | PreTrainedModel, folder: Path) -> None:
+    if not isinstance(model, PeftModel):
+        weights = partial_weights(model)
+        save_file(weights, folder / WEIGHTS)
+        write_json(folder / CONFIG, {"parameters": sorted(weights)})
+    elif converted := plain_lora(model):
+        config, weights = converted
+        config.inference_mode = True
+        save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, folder / WEIGHTS)
+        config.save_pretrained(folder)
+    else:
+        # PEFT would otherwise ask the hub whether the vocabulary was resized.
+        model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
 
 
 def verify_adapter(folder: Path, expected_base: str | None = None) -> AdapterFacts:

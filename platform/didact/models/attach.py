@@ -1,57 +1,92 @@
 """Put a method onto a base model: what is trained from here on."""
 
+from collections.abc import Callable
+
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, PrefixTuningConfig, get_peft_model, prepare_model_for_kbit_training
+from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
 from transformers import PreTrainedModel
 
 from didact.errors import ModelError
-from didact.spec import AdapterSpec, FullSpec, LoraSpec, PrefixSpec
+from didact.models.methods import (
+    align_positions,
+    loftq_start,
+    peft_config,
+    remember_start,
+    train_partially,
+)
+from didact.models.quantize import keep_unpacked
+from didact.spec import FullSpec, LoraSpec, MethodSpec, PartialSpec
+
+# What PEFT and torch raise where a method's shapes, layer types or options do not suit a model.
+_UNFIT = (ValueError, TypeError, RuntimeError, AttributeError)
 
 
 def attach_adapter(
-    model: PreTrainedModel, spec: AdapterSpec, *, seed: int, base_name: str, gradient_checkpointing: bool = False
+    model: PreTrainedModel,
+    spec: MethodSpec,
+    *,
+    seed: int,
+    base_name: str,
+    gradient_checkpointing: bool = False,
+    num_steps: int | None = None,
+    unquantized: Callable[[], PreTrainedModel] | None = None,
 ) -> PeftModel | PreTrainedModel:
-    """Wrap `model` with a fresh adapter; with the `full` method, unfreeze the model itself.
+    """Wrap `model` with a fresh adapter; with `full` and `partial`, unfreeze weights of the model itself.
 
     Args:
-        model: from `load_base`.
+        model: from `load_base`; on the meta device for counting only.
         spec: the method.
         seed: of the adapter's initial weights; the same seed gives the same adapter on every worker.
         base_name: written into the adapter's configuration as the base it belongs to.
         gradient_checkpointing: recompute activations in the backward pass.
+        num_steps: optimizer steps of the run; only methods with a schedule (`adalora`) need it.
+        unquantized: loads the same base without quantization; only LoftQ needs it.
 
     Raises:
-        ModelError: the method's target modules are not in this model.
+        ModelError: the method, its options or its target modules do not fit this model.
     """
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if isinstance(spec, FullSpec):
         return model.requires_grad_(True)
+    if isinstance(spec, PartialSpec):
+        return train_partially(model, spec)
     if getattr(model, "is_quantized", False):
         prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        keep_unpacked(model)
     elif gradient_checkpointing:
         model.enable_input_require_grads()
-    config = _peft_config(spec)
+    return _wrap(model, spec, seed, base_name, num_steps, unquantized)
+
+
+def _wrap(
+    model: PreTrainedModel,
+    spec: MethodSpec,
+    seed: int,
+    base_name: str,
+    num_steps: int | None,
+    unquantized: Callable[[], PreTrainedModel] | None,
+) -> PeftModel:
+    counting = next(model.parameters()).is_meta
+    if counting and isinstance(spec, LoraSpec):
+        spec = spec.model_copy(update={"init": "default"})  # the other starts compute with the base's weights
+    config = peft_config(spec, model, num_steps=num_steps)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
             wrapped = get_peft_model(model, config)
-        except ValueError as error:
+        except _UNFIT as error:
             raise ModelError(f"adapter.method {spec.method!r} does not fit {base_name!r}: {error}") from error
-    wrapped.peft_config["default"].base_model_name_or_path = base_name
+    if isinstance(spec, LoraSpec) and spec.init == "loftq":
+        loftq_start(wrapped, unquantized)
+    remember_start(wrapped)
+    align_positions(wrapped)
+    _name_base(wrapped, base_name)
     return wrapped
 
 
-def _peft_config(spec: LoraSpec | PrefixSpec) -> PeftConfig:
-    if isinstance(spec, PrefixSpec):
-        return PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=spec.num_virtual_tokens)
-    targets = spec.target_modules if isinstance(spec.target_modules, str) else list(spec.target_modules)
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=spec.r,
-        lora_alpha=spec.alpha,
-        lora_dropout=spec.dropout,
-        target_modules=targets,
-        use_rslora=spec.rslora,
-        use_dora=spec.dora,
-    )
+def _name_base(wrapped: PeftModel, base_name: str) -> None:
+    config = wrapped.peft_config["default"]
+    config.base_model_name_or_path = base_name
+    if getattr(config, "tokenizer_name_or_path", None):  # a folder of this machine, needed for the start only
+        config.tokenizer_name_or_path = base_name

@@ -1,9 +1,6 @@
 """Find and load a base model and its tokenizer: bundled, a local folder, or a hub id."""
 
-import hashlib
 import importlib.util
-import json
-import struct
 from pathlib import Path
 
 import torch
@@ -14,23 +11,30 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from didact.errors import ModelError
 from didact.logs import get_logger
 from didact.models.bundled import bundled_base_folder
+from didact.models.families import native_folder
+from didact.models.fingerprint import folder_fingerprint
 from didact.models.quantize import quantization_config
 from didact.spec import BUNDLED_BASE, ModelSpec
 
 _LOG = get_logger(__name__)
-_SAMPLED_BLOCKS = 64
-_BLOCK_BYTES = 65_536
 _NOT_WEIGHTS = ["*.pth", "*.pt", "*.h5", "*.msgpack", "*.onnx", "*.gguf", "original/*", "onnx/*"]
 
 
 def base_folder(spec: ModelSpec) -> Path:
-    """The local folder of a base model; hub ids are downloaded into the hub's cache first.
+    """The local folder of a base model that transformers' own classes load, downloaded or converted on first use.
+
+    With `trust_remote_code` the folder as published, since its own code will load it.
 
     Raises:
-        ModelError: nothing of that name here or on the hub.
+        ModelError: nothing of that name here or on the hub, or a family that cannot be converted.
     """
     if spec.base == BUNDLED_BASE:
         return bundled_base_folder()
+    folder = _published_folder(spec)
+    return folder if spec.trust_remote_code else native_folder(folder)
+
+
+def _published_folder(spec: ModelSpec) -> Path:
     folder = Path(spec.base).expanduser()
     if (folder / "config.json").is_file():
         return folder
@@ -46,8 +50,17 @@ def base_folder(spec: ModelSpec) -> Path:
 
 
 def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
-    """The base's tokenizer, with a pad token (EOS where it has none) and right padding."""
-    tokenizer = AutoTokenizer.from_pretrained(base_folder(spec), trust_remote_code=spec.trust_remote_code)
+    """The base's tokenizer, with a pad token (EOS where it has none) and right padding.
+
+    Raises:
+        ModelError: the base has no tokenizer, or one without an EOS token.
+    """
+    folder = base_folder(spec)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
+    except (ValueError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"model.base {spec.base!r} has no tokenizer that can be loaded: {reason}") from error
     if tokenizer.eos_token_id is None:
         raise ModelError(f"the tokenizer of {spec.base!r} has no EOS token; answers could not end")
     if tokenizer.pad_token_id is None:
@@ -92,31 +105,9 @@ def compute_dtype(spec: ModelSpec, device: str | torch.device = "cpu") -> torch.
 def base_fingerprint(spec: ModelSpec) -> str:
     """A digest that tells two base models apart, in well under a second also for large ones.
 
-    Over the architecture in config.json and, for each weight file, its size, its safetensors header and 64 evenly
-    spaced blocks: it recognises a base; it is no proof against a forger.
+    See `folder_fingerprint`; of a converted base it is the conversion's.
     """
-    folder = base_folder(spec)
-    digest = hashlib.sha256()
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    kept = {key: value for key, value in config.items() if not key.startswith("_") and key != "transformers_version"}
-    digest.update(json.dumps(kept, sort_keys=True).encode())
-    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
-    for file in weights:
-        digest.update(file.name.encode())
-        _digest_weights(file, digest)
-    return digest.hexdigest()
-
-
-def _digest_weights(file: Path, digest: "hashlib._Hash") -> None:
-    size = file.stat().st_size
-    digest.update(str(size).encode())
-    with file.open("rb") as stream:
-        if file.suffix == ".safetensors":
-            (header_bytes,) = struct.unpack("<Q", stream.read(8))
-            digest.update(stream.read(min(header_bytes, 64 * 2**20)))
-        for block in range(_SAMPLED_BLOCKS):
-            stream.seek(size * block // _SAMPLED_BLOCKS)
-            digest.update(stream.read(_BLOCK_BYTES))
+    return folder_fingerprint(base_folder(spec))
 
 
 def _has_bfloat16(device: torch.device) -> bool:

@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from didact.errors import ModelError
 from didact.models.attach import attach_adapter
 from didact.models.base import base_folder, compute_dtype
 from didact.spec import FinetuneSpec
 
 _GIB = 2**30
+_ANY_LENGTH = 1000  # a schedule over the steps changes no count
 _ADAM_BYTES = 4 + 4 + 4 + 4  # float32 weight, gradient, first and second moment
 _ACTIVATIONS_PER_LAYER = 34  # bytes a token and hidden unit in half precision (Korthikanti et al., 2022, eq. 1)
 
@@ -47,13 +49,10 @@ def estimate_footprint(spec: FinetuneSpec, tokens_per_micro_batch: int, supervis
     """
     folder = base_folder(spec.model)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=spec.model.trust_remote_code)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=spec.model.trust_remote_code)
-        model.tie_weights()
-        num_base = sum(parameter.numel() for parameter in model.parameters())
-        embedding = model.get_input_embeddings().weight.numel()
-        model.requires_grad_(False)
-        wrapped = attach_adapter(model, spec.adapter, seed=0, base_name=spec.model.base)
+    bare = _on_meta(config, spec.model.trust_remote_code)
+    num_base = sum(parameter.numel() for parameter in bare.parameters())
+    embedding = bare.get_input_embeddings().weight.numel()
+    wrapped = _attached(bare, config, spec)
     trainable = sum(parameter.numel() for parameter in wrapped.parameters() if parameter.requires_grad)
     total = max(num_base, sum(parameter.numel() for parameter in wrapped.parameters()))
     bytes_per_value = torch.finfo(compute_dtype(spec.model)).bits // 8
@@ -69,6 +68,26 @@ def estimate_footprint(spec: FinetuneSpec, tokens_per_micro_batch: int, supervis
         training_state_gib=trainable * _ADAM_BYTES / _GIB,
         activations_gib=(hidden_bytes + logit_bytes) / _GIB,
     )
+
+
+def _on_meta(config: PretrainedConfig, trust_remote_code: bool) -> PreTrainedModel:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        model.tie_weights()
+    return model.requires_grad_(False)
+
+
+def _attached(bare: PreTrainedModel, config: PretrainedConfig, spec: FinetuneSpec) -> torch.nn.Module:
+    """The base with its adapter, on the meta device."""
+    num_steps = spec.training.steps or _ANY_LENGTH
+    try:
+        with torch.device("meta"):
+            return attach_adapter(bare, spec.adapter, seed=0, base_name=spec.model.base, num_steps=num_steps)
+    except ModelError:
+        # Some methods look at values of their own when they are made: those are made for real, layer by layer, and
+        # moved to the meta device by PEFT. A method that does not fit fails here again, with its own reason.
+        fresh = _on_meta(config, spec.model.trust_remote_code)
+        return attach_adapter(fresh, spec.adapter, seed=0, base_name=spec.model.base, num_steps=num_steps)
 
 
 def _weight_bytes(spec: FinetuneSpec, num_base: int, embedding: int, bytes_per_value: int) -> float:

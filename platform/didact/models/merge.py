@@ -4,13 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft import PeftModel
-from transformers import PreTrainedTokenizerBase
+from peft import PeftConfig, PeftModel
+from safetensors.torch import load_file
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from didact.errors import AdapterError, ModelError
 from didact.files import new_folder, write_json
-from didact.models.adapter_files import verify_adapter
+from didact.models.adapter_files import WEIGHTS, verify_adapter
 from didact.models.base import base_fingerprint, load_base, load_tokenizer
+from didact.models.methods import fit_to_base, register_bottleneck, swapped_in
 from didact.spec import ModelSpec
 
 _TOLERANCE = 1e-3
@@ -30,7 +32,7 @@ def merge_adapter(spec: ModelSpec, adapter: Path, output: Path, contract_file: s
 
     Args:
         spec: the base; its quantization is ignored, merging needs full weights.
-        adapter: a verified LoRA folder.
+        adapter: folder of a method that is linear in the base's weights, or of `partial`.
         output: folder to write.
         contract_file: file of the adapter folder to carry along (the template contract).
 
@@ -40,14 +42,14 @@ def merge_adapter(spec: ModelSpec, adapter: Path, output: Path, contract_file: s
     """
     full = spec.model_copy(update={"quantization": None, "dtype": "float32"})
     facts = verify_adapter(adapter, base_fingerprint(full))
-    if facts.method == "prefix":
-        raise AdapterError(f"adapter {adapter} is a prefix: it has no weights to merge; serve it as an adapter")
     tokenizer = load_tokenizer(full)
-    live = PeftModel.from_pretrained(load_base(full), adapter).eval()
     probe = _probe(tokenizer)
+    base = load_base(full)
+    if facts.method == "partial":
+        merged, before = _put_in(base, adapter, probe)
+    else:
+        merged, before = _fold(base, adapter, probe)
     with torch.inference_mode():
-        before = live(input_ids=probe).logits
-        merged = live.merge_and_unload()
         after = merged(input_ids=probe).logits
     proof = MergeProof(
         max_logit_difference=(before - after).abs().max().item(),
@@ -64,6 +66,31 @@ def merge_adapter(spec: ModelSpec, adapter: Path, output: Path, contract_file: s
             (scratch / contract_file).write_bytes((adapter / contract_file).read_bytes())
         write_json(scratch / "merge.json", {"base": facts.base, "adapter_sha256": facts.sha256, **_proof_json(proof)})
     return proof
+
+
+def _fold(base: PreTrainedModel, adapter: Path, probe: torch.Tensor) -> tuple[PreTrainedModel, torch.Tensor]:
+    """The merged model, and the logits of base + adapter before."""
+    register_bottleneck()
+    config = PeftConfig.from_pretrained(adapter)
+    if config.is_prompt_learning:
+        raise AdapterError(f"adapter {adapter} has no weights to merge, only positions before the text; serve it live")
+    live = PeftModel.from_pretrained(base, adapter, config=config).eval()
+    with torch.inference_mode():
+        before = live(input_ids=probe).logits
+        try:
+            return live.merge_and_unload(), before
+        except (ValueError, RuntimeError) as error:
+            raise AdapterError(f"adapter {adapter} cannot be merged: {error}; serve it as an adapter") from error
+
+
+def _put_in(base: PreTrainedModel, adapter: Path, probe: torch.Tensor) -> tuple[PreTrainedModel, torch.Tensor]:
+    weights = fit_to_base(base, load_file(adapter / WEIGHTS))
+    with torch.inference_mode(), swapped_in(base, weights):
+        before = base(input_ids=probe).logits
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            base.get_parameter(name).copy_(tensor)
+    return base, before
 
 
 def _proof_json(proof: MergeProof) -> dict[str, float]:

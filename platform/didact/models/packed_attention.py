@@ -31,7 +31,8 @@ def use_packed_attention(model: PreTrainedModel, max_length: int) -> bool:
     """
     config = model.config.get_text_config()
     window = getattr(config, "sliding_window", None)
-    if model.device.type != "cpu" or config._attn_implementation != "sdpa" or (window and window < max_length):
+    fits = model._supports_attention_backend and config._attn_implementation == "sdpa"
+    if model.device.type != "cpu" or not fits or (window and window < max_length):
         return False
     AttentionInterface.register(_NAME, packed_attention)
     AttentionMaskInterface.register(_NAME, _mask_for_padded_rows)
@@ -67,15 +68,35 @@ def packed_attention(
     starts = torch.nonzero(positions[0] == 0).flatten().tolist()
     if not starts or starts[0] != 0:
         raise ModelError(f"a packed row must begin with position 0; found {positions[0, :4].tolist()}")
-    lengths = [end - start for start, end in zip(starts, [*starts[1:], length], strict=True)]
-    longest = max(lengths)
+    spans = list(zip(starts, [*starts[1:], length], strict=True))
+    short = [span for span in spans if span[1] - span[0] <= _SHORT and not kwargs.get("dropout")]
+    long = [span for span in spans if span not in short]
+    parts = [_side_by_side(query, key, value, short, kwargs.get("scaling"))] if short else []
+    for start, end in long:
+        states = (query[:, :, start:end], key[:, :, start:end], value[:, :, start:end])
+        parts.append(sdpa_attention_forward(module, *states, None, **{**kwargs, "is_causal": True})[0][0])
+    # Short samples came first, then long ones: back to the row's order.
+    places = torch.cat([torch.arange(start, end) for start, end in short + long])
+    return torch.cat(parts).index_select(0, places.argsort()).unsqueeze(0), None
+
+
+def _side_by_side(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: list[tuple[int, int]], scaling: float | None
+) -> torch.Tensor:
+    """Causal attention of several samples in one batch of matrix products; [tokens, heads, head_dim] in their order."""
+    longest = max(end - start for start, end in spans)
     # A sample's tokens, then its last token repeated: nothing looks ahead at the repetitions, and they are dropped.
     offsets = torch.arange(longest)
-    take = torch.stack([start + offsets.clamp(max=count - 1) for start, count in zip(starts, lengths, strict=True)])
-    keep = torch.cat([row * longest + offsets[:count] for row, count in enumerate(lengths)])
-    apart = (_apart(states, take) for states in (query, key, value))
-    attended = _causal(module, *apart, **kwargs)  # [samples, longest, heads, head_dim]
-    return attended.flatten(0, 1).index_select(0, keep).unsqueeze(0), None
+    take = torch.stack([(start + offsets).clamp(max=end - 1) for start, end in spans])
+    keep = torch.cat([row * longest + offsets[: end - start] for row, (start, end) in enumerate(spans)])
+    groups = query.shape[1] // key.shape[1]
+    query, key, value = (_apart(states, take) for states in (query, key, value))
+    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    ahead = torch.full((longest, longest), float("-inf"), dtype=query.dtype).triu(1)
+    scores = torch.matmul(query, key.transpose(2, 3)) * (scaling or query.shape[-1] ** -0.5) + ahead
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    attended = torch.matmul(weights, value).transpose(1, 2)  # [samples, longest, heads, head_dim]
+    return attended.flatten(0, 1).index_select(0, keep)
 
 
 def _apart(states: torch.Tensor, take: torch.Tensor) -> torch.Tensor:
@@ -83,21 +104,6 @@ def _apart(states: torch.Tensor, take: torch.Tensor) -> torch.Tensor:
     heads, _, head_dim = states.shape[1:]
     taken = states[0].index_select(1, take.flatten())
     return taken.view(heads, *take.shape, head_dim).transpose(0, 1)
-
-
-def _causal(
-    module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **kwargs: Any
-) -> torch.Tensor:
-    longest = query.shape[2]
-    if longest > _SHORT or kwargs.get("dropout"):
-        return sdpa_attention_forward(module, query, key, value, None, **{**kwargs, "is_causal": True})[0]
-    groups = query.shape[1] // key.shape[1]
-    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    scale = kwargs.get("scaling") or query.shape[-1] ** -0.5
-    ahead = torch.full((longest, longest), float("-inf"), dtype=query.dtype).triu(1)
-    scores = torch.matmul(query, key.transpose(2, 3)) * scale + ahead
-    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    return torch.matmul(weights, value).transpose(1, 2)
 
 
 def _mask_for_padded_rows(*args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor | None:

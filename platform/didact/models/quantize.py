@@ -20,3 +20,13 @@ def quantization_config(spec: QuantizationSpec | None, dtype: torch.dtype) -> An
         bnb_4bit_use_double_quant=spec.double,
         bnb_4bit_compute_dtype=dtype,
     )
+
+
+def keep_unpacked(model: torch.nn.Module) -> None:
+    """Stop bitsandbytes from re-packing 4-bit weights for CPUs with AVX-512 bfloat16 at the first evaluation.
+
+    The packed form lets no gradient through, without a word, and methods that read the weights (DoRA) misread it.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False

@@ -8,6 +8,26 @@ Example:
     10
 """
 
+from didact.spec.adapter import (
+    ADAPTER_METHODS,
+    AdaLoraSpec,
+    AdapterSpec,
+    BoftSpec,
+    BottleneckSpec,
+    FullSpec,
+    Ia3Spec,
+    LohaSpec,
+    LokrSpec,
+    LoraSpec,
+    MethodSpec,
+    OftSpec,
+    PartialSpec,
+    PeftSpec,
+    PrefixSpec,
+    PromptSpec,
+    PTuningSpec,
+    VeraSpec,
+)
 from didact.spec.base import Spec, validate
 from didact.spec.data import DataSpec, SourceSpec, TokensSpec
 from didact.spec.evaluation import (
@@ -21,23 +41,19 @@ from didact.spec.evaluation import (
 )
 from didact.spec.finetune import FinetuneSpec
 from didact.spec.load import json_schema, load_spec, read_mapping, set_dotted, to_json
-from didact.spec.model import (
-    BUNDLED_BASE,
-    AdapterSpec,
-    FullSpec,
-    LoraSpec,
-    ModelSpec,
-    PrefixSpec,
-    QuantizationSpec,
-)
+from didact.spec.model import BUNDLED_BASE, ModelSpec, QuantizationSpec
 from didact.spec.paths import absolute_task_paths, with_absolute_paths
 from didact.spec.serving import ServeSpec
 from didact.spec.sweep import SweepSpec
 from didact.spec.training import PlacementSpec, TrackingSpec, TrainingSpec
 
 __all__ = [
+    "ADAPTER_METHODS",
     "BUNDLED_BASE",
+    "AdaLoraSpec",
     "AdapterSpec",
+    "BoftSpec",
+    "BottleneckSpec",
     "DataSpec",
     "EvaluateSpec",
     "EvaluationSpec",
@@ -45,10 +61,19 @@ __all__ = [
     "FullSpec",
     "Gsm8kTask",
     "HeldOutTask",
+    "Ia3Spec",
+    "LohaSpec",
+    "LokrSpec",
     "LoraSpec",
+    "MethodSpec",
     "ModelSpec",
+    "OftSpec",
+    "PTuningSpec",
+    "PartialSpec",
+    "PeftSpec",
     "PlacementSpec",
     "PrefixSpec",
+    "PromptSpec",
     "QuantizationSpec",
     "ReasoningGymTask",
     "RegisterSpec",
@@ -60,6 +85,7 @@ __all__ = [
     "TokensSpec",
     "TrackingSpec",
     "TrainingSpec",
+    "VeraSpec",
     "absolute_task_paths",
     "json_schema",
     "load_spec",

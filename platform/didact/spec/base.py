@@ -1,7 +1,7 @@
 """What all specs share: frozen, strict about unknown keys, and errors that name file, field, found and expected."""
 
 import difflib
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -73,7 +73,7 @@ def _known_fields(spec_type: Any, location: tuple[int | str, ...]) -> list[str]:
     current: list[Any] = [spec_type]
     for part in location:
         nested = [candidate for spec in current for candidate in _step(spec, part)]
-        current = nested or current
+        current = nested or [spec for spec in current if _has_tag(spec, part)] or current
     return sorted({name for spec in current for name in spec.model_fields})
 
 
@@ -82,7 +82,11 @@ def _step(spec: Any, part: int | str) -> list[Any]:
         return []
     if part in spec.model_fields:
         return _specs_in(spec.model_fields[part].annotation)
-    return []  # the tag of a union: stay where we are
+    return []  # the tag of a union, or a key that is no field
+
+
+def _has_tag(spec: Any, part: int | str) -> bool:
+    return any(part in get_args(field.annotation) for field in spec.model_fields.values())
 
 
 def _specs_in(annotation: Any) -> list[Any]:

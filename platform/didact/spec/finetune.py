@@ -2,10 +2,11 @@
 
 from pydantic import Field, model_validator
 
+from didact.spec.adapter import AdapterSpec, FullSpec, LoraSpec, PartialSpec, WithAdapterDefault
 from didact.spec.base import Spec
 from didact.spec.data import DataSpec, TokensSpec
 from didact.spec.evaluation import EvaluationSpec, Gsm8kTask, ReasoningGymTask, RegisterSpec
-from didact.spec.model import AdapterSpec, FullSpec, LoraSpec, ModelSpec, PrefixSpec, WithAdapterDefault
+from didact.spec.model import ModelSpec
 from didact.spec.training import PlacementSpec, TrackingSpec, TrainingSpec
 
 
@@ -37,7 +38,7 @@ class FinetuneSpec(WithAdapterDefault, Spec):
     def packing(self) -> bool:
         """Whether rows are packed, with `auto` resolved: methods that prepend trained positions cannot pack."""
         if self.tokens.packing == "auto":
-            return not isinstance(self.adapter, PrefixSpec)
+            return not self.adapter.prepends_positions
         return self.tokens.packing
 
     @model_validator(mode="after")
@@ -47,18 +48,7 @@ class FinetuneSpec(WithAdapterDefault, Spec):
                 f"placement.num_workers is {self.placement.num_workers} but training.global_batch_size is "
                 f"{self.training.global_batch_size}; each worker needs at least one conversation per step"
             )
-        if isinstance(self.adapter, FullSpec) and self.model.quantization:
-            raise ValueError(
-                "adapter.method 'full' trains the base's weights, which cannot be done in "
-                f"{self.model.quantization.bits} bits; remove model.quantization or choose an adapter method"
-            )
-        if isinstance(self.adapter, FullSpec) and self.register_as:
-            raise ValueError("register_as publishes adapters; with adapter.method 'full' remove register_as")
-        if isinstance(self.adapter, PrefixSpec) and self.tokens.packing is True:
-            raise ValueError(
-                "adapter.method 'prefix' prepends positions to every row, so samples packed in one row would share "
-                "them; set tokens.packing to auto or false"
-            )
+        _check_method(self)
         if self.register_as and (odd := sorted(self.register_as.gate.keys() - self._reported_metrics())):
             known = ", ".join(sorted(self._reported_metrics())) or "none, since evaluation has no tasks"
             raise ValueError(
@@ -77,3 +67,63 @@ class FinetuneSpec(WithAdapterDefault, Spec):
             elif held_out := {f"eval/{s.name}/loss" for s in self.data.sources if s.held_out_rows}:
                 metrics |= held_out | {"eval/loss"}
         return metrics
+
+
+def _check_method(spec: FinetuneSpec) -> None:
+    """Refuse what the method cannot do, with the reason and the field to change."""
+    adapter, method = spec.adapter, f"adapter.method {spec.adapter.method!r}"
+    if isinstance(adapter, FullSpec) and spec.register_as:
+        raise ValueError(f"register_as publishes adapters; with {method} remove register_as")
+    if adapter.prepends_positions and spec.tokens.packing is True:
+        raise ValueError(
+            f"{method} prepends positions to every row, so samples packed in one row would share them; "
+            "set tokens.packing to auto or false"
+        )
+    if spec.training.gradient_checkpointing and adapter.no_gradient_checkpointing:
+        raise ValueError(
+            f"{method} cannot recompute activations: {adapter.no_gradient_checkpointing}; "
+            "set training.gradient_checkpointing to false"
+        )
+    _check_quantization(spec, method)
+
+
+def _check_quantization(spec: FinetuneSpec, method: str) -> None:
+    adapter, quantization = spec.adapter, spec.model.quantization
+    loftq = isinstance(adapter, LoraSpec) and adapter.init == "loftq"
+    if loftq and (quantization is None or quantization.bits != 4):
+        raise ValueError(
+            "adapter.init 'loftq' starts from the error of a 4-bit base; set model.quantization.bits to 4, "
+            "or adapter.init to 'default'"
+        )
+    if quantization is None:
+        return
+    if isinstance(adapter, FullSpec | PartialSpec):
+        raise ValueError(
+            f"{method} trains the base's weights, which cannot be done in {quantization.bits} bits; "
+            "remove model.quantization or choose an adapter method"
+        )
+    if isinstance(adapter, LoraSpec):
+        _check_quantized_lora(adapter, quantization.bits)
+    if reason := adapter.no_quantization.get(quantization.bits):
+        raise ValueError(
+            f"{method} cannot train on a base in {quantization.bits} bits: {reason}; "
+            "remove model.quantization or choose another method"
+        )
+
+
+def _check_quantized_lora(adapter: LoraSpec, bits: int) -> None:
+    if adapter.init == "pissa":
+        raise ValueError(
+            "adapter.init 'pissa' takes the principal part out of the base's weights, which a quantized base cannot "
+            "give back exactly; remove model.quantization or set adapter.init to 'loftq' or 'default'"
+        )
+    if adapter.init == "orthogonal":
+        raise ValueError(
+            "adapter.init 'orthogonal' is made in the base's number format, which has no fractions when quantized; "
+            "remove model.quantization or set adapter.init to 'default'"
+        )
+    if adapter.dora and bits == 8:
+        raise ValueError(
+            "adapter.dora measures the base's weights, and PEFT loses the scales of 8-bit ones in doing so; "
+            "set model.quantization.bits to 4 or adapter.dora to false"
+        )

@@ -1,8 +1,6 @@
-"""The base model and what is trained on it."""
+"""The base model."""
 
-from typing import Annotated, Any, Literal, get_args
-
-from pydantic import Field, model_validator
+from typing import Literal
 
 from didact.spec.base import Spec
 
@@ -35,52 +33,3 @@ class ModelSpec(Spec):
     """`auto` is flash attention where it is installed and a GPU is there, else PyTorch's SDPA."""
     trust_remote_code: bool = False
     """Run Python shipped inside the model repository. Only for repositories you have read."""
-
-
-class LoraSpec(Spec):
-    """Low-rank adapters beside linear layers (Hu et al., 2021)."""
-
-    method: Literal["lora"] = "lora"
-    r: int = Field(default=16, ge=1, le=1024)
-    """Rank of the update."""
-    alpha: float = Field(default=32, gt=0)
-    """Scale: the update is multiplied by alpha / r (alpha / sqrt(r) with `rslora`)."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout on the adapter's input."""
-    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
-    """Names (or name endings) of the linear layers that get an adapter, or `all-linear`."""
-    rslora: bool = False
-    """Rank-stabilised scale, alpha / sqrt(r) (Kalajdzievski, 2023)."""
-    dora: bool = False
-    """Weight-decomposed adapters (Liu et al., 2024); slower, refuses mixed-adapter batches."""
-
-
-class PrefixSpec(Spec):
-    """Prefix tuning: trained keys and values before every layer's own (Li and Liang, 2021)."""
-
-    method: Literal["prefix"]
-    num_virtual_tokens: int = Field(default=20, ge=1, le=1024)
-    """Length of the trained prefix, in positions."""
-
-
-class FullSpec(Spec):
-    """No adapter: every weight of the base is trained."""
-
-    method: Literal["full"]
-
-
-AdapterSpec = Annotated[LoraSpec | PrefixSpec | FullSpec, Field(discriminator="method")]
-ADAPTER_METHODS: tuple[str, ...] = tuple(
-    get_args(spec.model_fields["method"].annotation)[0] for spec in (LoraSpec, PrefixSpec, FullSpec)
-)
-
-
-class WithAdapterDefault(Spec):
-    """Mixin: `adapter` without `method` means LoRA."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_method(cls, values: Any) -> Any:
-        if isinstance(values, dict) and isinstance(values.get("adapter"), dict) and "method" not in values["adapter"]:
-            return {**values, "adapter": {"method": "lora", **values["adapter"]}}
-        return values

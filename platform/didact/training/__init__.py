@@ -13,7 +13,7 @@ from didact.training.checkpoints import Checkpoint, CheckpointStore
 from didact.training.loop import TrainResult, train
 from didact.training.objective import Objective
 from didact.training.plan import Plan
-from didact.training.prepare import PreparedData, describe_data, prepare_data, write_data_record
+from didact.training.prepare import PreparedData, describe_data, prepare_data, resolve_packing, write_data_record
 from didact.training.schedule import learning_rate
 from didact.training.world import World
 
@@ -30,6 +30,7 @@ __all__ = [
     "describe_data",
     "learning_rate",
     "prepare_data",
+    "resolve_packing",
     "train",
     "write_data_record",
 ]

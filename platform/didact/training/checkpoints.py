@@ -1,8 +1,9 @@
 """Checkpoints that are whole or absent, verified before use.
 
-A checkpoint is a folder `step-00000040/` with the trained weights, the optimizer's moments (both safetensors) and
-`MANIFEST.json`, written last, with a sha256 of each file. The folder appears by one rename. Learning rate, dropout and
-data order are pure functions of the step, so nothing else is needed to continue to the bit.
+A checkpoint is a folder `step-00000040/` with the trained weights, the optimizer's moments, the method's own state
+where it has one (all safetensors) and `MANIFEST.json`, written last, with a sha256 of each file. The folder appears by
+one rename. Learning rate, dropout and data order are pure functions of the step, so nothing else is needed to continue
+to the bit.
 """
 
 import json
@@ -20,6 +21,7 @@ from didact.logs import get_logger
 _LOG = get_logger(__name__)
 _WEIGHTS = "weights.safetensors"
 _OPTIMIZER = "optimizer.safetensors"
+_METHOD = "method.safetensors"
 _MANIFEST = "MANIFEST.json"
 
 
@@ -45,14 +47,24 @@ class CheckpointStore:
         self._keep = keep
         self._identity = identity
 
-    def save(self, step: int, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> Path:
+    def save(
+        self,
+        step: int,
+        parameters: dict[str, torch.nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        method_state: dict[str, torch.Tensor] | None = None,
+    ) -> Path:
         """Write the state after `step` steps, then drop checkpoints beyond `keep`. Call on one worker only."""
         path = self.folder / f"step-{step:08d}"
         with new_folder(path) as scratch:
             weights = {name: parameter.detach().cpu().contiguous() for name, parameter in parameters.items()}
             save_file(weights, scratch / _WEIGHTS)
             save_file(_moments(parameters, optimizer), scratch / _OPTIMIZER)
-            entries = manifest(scratch, (_WEIGHTS, _OPTIMIZER))
+            names = [_WEIGHTS, _OPTIMIZER]
+            if method_state:
+                save_file(method_state, scratch / _METHOD)
+                names.append(_METHOD)
+            entries = manifest(scratch, names)
             write_json(scratch / _MANIFEST, {"format": 1, "step": step, "identity": self._identity, "files": entries})
         for old in self._folders()[self._keep :]:
             self._discard(old)
@@ -82,8 +94,10 @@ class CheckpointStore:
             )
         return None
 
-    def load(self, step: int, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
-        """Put the state of `step` into parameters and optimizer, in place.
+    def load(
+        self, step: int, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
+    ) -> dict[str, torch.Tensor]:
+        """Put the state of `step` into parameters and optimizer, in place. Returns the method's own state.
 
         Raises:
             CheckpointError: the checkpoint's tensors are not those of this model.
@@ -101,6 +115,7 @@ class CheckpointStore:
                     key: moments[f"{key}.{name}"].to("cpu" if key == "step" else parameter.device)
                     for key in ("step", "exp_avg", "exp_avg_sq")
                 }
+        return load_file(path / _METHOD) if (path / _METHOD).is_file() else {}
 
     def _folders(self) -> list[Path]:
         """Complete checkpoint folders, newest first."""

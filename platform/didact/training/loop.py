@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import torch
 
 from didact.errors import TrainingDiverged
-from didact.spec import TrainingSpec
+from didact.models import StepHook, step_hook
+from didact.spec import MethodSpec, TrainingSpec
 from didact.tokens import StepBatches, StepLoader
 from didact.training.callbacks import Callback, StepReport
 from didact.training.checkpoints import CheckpointStore
+from didact.training.groups import parameter_groups, set_learning_rate
 from didact.training.objective import Objective
 from didact.training.schedule import learning_rate
 from didact.training.world import World
@@ -39,6 +41,7 @@ def train(
     num_steps: int,
     compute_dtype: torch.dtype,
     checkpoints: CheckpointStore,
+    adapter: MethodSpec | None = None,
     callbacks: Sequence[Callback] = (),
     evaluate: Callable[[torch.nn.Module], dict[str, float]] | None = None,
     world: World | None = None,
@@ -54,6 +57,7 @@ def train(
         num_steps: optimizer steps of the whole run.
         compute_dtype: of the matrix products; below float32 the loop computes under autocast.
         checkpoints: where states are kept; worker 0 writes.
+        adapter: the method, for what it asks of the optimizer (LoRA+).
         callbacks: told of every step; their `close` always runs.
         evaluate: called every `spec.evaluate_every` steps and at the end, on every worker; its metrics are reported.
         world: default: the initialised process group.
@@ -63,11 +67,11 @@ def train(
     """
     world = world or World.current()
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    optimizer = torch.optim.AdamW(
-        parameters.values(), lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True
-    )
-    stepper = _Stepper(model, list(parameters.values()), optimizer, Objective(model, compute_dtype), spec, world)
-    start = _resume(checkpoints, parameters, optimizer, world)
+    groups = parameter_groups(parameters, adapter)
+    optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
+    hook = step_hook(model)
+    stepper = _Stepper(model, list(parameters.values()), optimizer, hook, Objective(model, compute_dtype), spec, world)
+    start = _resume(checkpoints, parameters, optimizer, hook, world)
     began, tokens, loss = time.monotonic(), 0, None
     try:
         for callback in callbacks:
@@ -81,7 +85,7 @@ def train(
                 metrics |= evaluate(model)
             checkpointed = done % spec.checkpoint_every == 0 or last
             if checkpointed and world.rank == 0:
-                checkpoints.save(done, parameters, optimizer)
+                checkpoints.save(done, parameters, optimizer, hook.state())
             for callback in callbacks:
                 callback.on_step(StepReport(done, num_steps, metrics, batches.sample_ids, checkpointed))
     finally:
@@ -97,6 +101,7 @@ class _Stepper:
     model: torch.nn.Module
     trained: list[torch.nn.Parameter]
     optimizer: torch.optim.Optimizer
+    hook: StepHook
     objective: Objective
     spec: TrainingSpec
     world: World
@@ -111,12 +116,13 @@ class _Stepper:
             part.backward()
             loss += part.detach()
         loss_value = self.world.sum_gradients(self.trained, loss).item()
+        self.hook.before_update()
         norm = torch.nn.utils.clip_grad_norm_(self.trained, self.spec.max_grad_norm).item()
         if not (math.isfinite(loss_value) and math.isfinite(norm)):
             raise TrainingDiverged(_divergence(step, loss_value, norm, batches.sample_ids))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(self.optimizer, rate)
         self.optimizer.step()
+        self.hook.after_update(step + 1)
         self.optimizer.zero_grad()
         return {
             "train/loss": loss_value,
@@ -130,13 +136,14 @@ def _resume(
     checkpoints: CheckpointStore,
     parameters: dict[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
+    hook: StepHook,
     world: World,
 ) -> int:
     """Load the newest checkpoint on every worker; worker 0 chooses. Returns the number of steps already done."""
     found = checkpoints.newest() if world.rank == 0 else None
     step = world.agree(found.step if found else 0)
     if step:
-        checkpoints.load(step, parameters, optimizer)
+        hook.load_state(checkpoints.load(step, parameters, optimizer))
     return step
 
 

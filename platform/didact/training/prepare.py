@@ -4,16 +4,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from didact.datasets import Dataset, load_dataset
 from didact.datasets.catalog import check_commercial, licence_of
 from didact.env import cache_dir
+from didact.errors import ModelError
 from didact.files import write_json
-from didact.models import load_tokenizer
+from didact.logs import get_logger
+from didact.models import load_tokenizer, supports_packing
 from didact.runs import Run
 from didact.spec import FinetuneSpec
 from didact.tokens import PreparedMixture, StepLoader, TemplateContract, prepare_mixture
+
+_LOG = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +30,31 @@ class PreparedData:
     contract: TemplateContract
     num_steps: int
 
-    def loader(self, spec: FinetuneSpec) -> StepLoader:
-        """Batches as a pure function of (seed, step, rank, world size)."""
+    def loader(self, spec: FinetuneSpec, *, packing: bool | None = None) -> StepLoader:
+        """Batches as a pure function of (seed, step, rank, world size); `packing` None is the recipe's."""
         return StepLoader(
             tables=self.mixture.tables,
             mixture=self.mixture.mixture,
             global_batch_size=spec.training.global_batch_size,
             micro_batch_size=spec.training.micro_batch_size,
-            packing=spec.packing,
+            packing=spec.packing if packing is None else packing,
             pad_id=self.tokenizer.pad_token_id,
         )
+
+
+def resolve_packing(spec: FinetuneSpec, model: PreTrainedModel) -> bool:
+    """Whether to pack rows for this model: `tokens.packing: auto` pads where samples of a row would mix.
+
+    Raises:
+        ModelError: `tokens.packing: true` for such a model.
+    """
+    if not spec.packing or supports_packing(model):
+        return spec.packing
+    reason = f"{type(model).__name__} does not keep samples of one row apart: they would attend to each other"
+    if spec.tokens.packing is True:
+        raise ModelError(f"{reason}; set tokens.packing to auto or false")
+    _LOG.warning("rows are padded, not packed: %s", reason)  # a worker shows warnings only
+    return False
 
 
 def prepare_data(spec: FinetuneSpec, quarantine: Path | None = None) -> PreparedData:

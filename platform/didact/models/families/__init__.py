@@ -1,0 +1,18 @@
+"""Published bases whose folders carry their own modelling code, made native without running that code.
+
+    folder -> family_of(config.json) -> converted once into the cache -> loaded by transformers like any other base
+
+Each family is one file that says three things: its configuration in our terms, what becomes of each tensor, and its
+tokenizer. Where transformers has no class that computes the same, a small one is beside it.
+
+Example:
+    >>> from didact.models.families import native_folder
+    >>> native_folder(Path("chatglm2-6b"))  # doctest: +SKIP
+    PosixPath('/home/me/.cache/didact/models/chatglm2-0f3a9c1e5b7d2846')
+"""
+
+from didact.models.families.convert import native_folder
+from didact.models.families.detect import family_of
+from didact.models.families.family import Family
+
+__all__ = ["Family", "family_of", "native_folder"]

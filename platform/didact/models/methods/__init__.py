@@ -1,0 +1,32 @@
+"""What PEFT leaves open about methods: where they go, how they start, what they do at each step, how they are saved.
+
+    AdapterSpec + base -> peft_config -> get_peft_model -> step_hook in the loop -> plain weights of any base
+
+Example:
+    >>> from didact.models.methods import peft_config
+    >>> from didact.spec import BottleneckSpec
+    >>> config = peft_config(BottleneckSpec(method="bottleneck", size=8), model, num_steps=100)
+"""
+
+from didact.models.methods.bottleneck import BottleneckConfig, register_bottleneck
+from didact.models.methods.configs import peft_config
+from didact.models.methods.initial import loftq_start, plain_lora, remember_start
+from didact.models.methods.partial import fit_to_base, partial_weights, swapped_in, train_partially
+from didact.models.methods.prompts import align_positions
+from didact.models.methods.step_hook import StepHook, step_hook
+
+__all__ = [
+    "BottleneckConfig",
+    "StepHook",
+    "align_positions",
+    "fit_to_base",
+    "loftq_start",
+    "partial_weights",
+    "peft_config",
+    "plain_lora",
+    "register_bottleneck",
+    "remember_start",
+    "step_hook",
+    "swapped_in",
+    "train_partially",
+]
