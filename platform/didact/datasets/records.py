@@ -1,7 +1,7 @@
 """Records -> conversations. `FORMS` is the whole of it: a form's name, the fields that tell it, who reads it."""
 
 from collections.abc import Callable, Iterable
-from typing import Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from didact.datasets import chats, questions, table_records
 from didact.datasets.decoding import decode_columns, decode_json
@@ -9,42 +9,7 @@ from didact.datasets.drafts import Convert, Draft, RowSettings
 from didact.datasets.reasoning import Reasoned, reasoned_turns
 from didact.datasets.rows import BadRow, RawRow
 from didact.datasets.types import Conversation, Message, Role
-
-Form = Literal[
-    "alpaca",
-    "sharegpt",
-    "messages",
-    "prompt_completion",
-    "seed_task",
-    "preference",
-    "comparison",
-    "answer_lists",
-    "transcript",
-    "turn_list",
-    "dialogue",
-    "role_play",
-    "moss",
-    "cot_tsv",
-    "cot",
-    "question_answer",
-    "exam",
-    "textbook",
-    "extractive_qa",
-    "nli",
-    "consultation",
-    "csl",
-    "table_question",
-    "wtq",
-    "aitqa",
-    "fetaqa",
-    "tabfact",
-    "infotabs",
-    "tabmwp",
-    "tatqa",
-    "finqa",
-    "text_to_sql",
-    "reasoning_gym",
-]
+from didact.spec.data import Form
 
 
 class RecordForm(NamedTuple):

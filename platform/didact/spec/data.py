@@ -6,8 +6,7 @@ from pydantic import Field, field_validator
 
 from didact.spec.base import Spec
 
-Format = Literal[
-    "auto",
+Form = Literal[
     "alpaca",
     "sharegpt",
     "messages",
@@ -42,6 +41,7 @@ Format = Literal[
     "text_to_sql",
     "reasoning_gym",
 ]
+Format = Literal["auto", Form]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 
