@@ -126,7 +126,12 @@ def test_every_trial_comes_to_an_end(continued: Continued) -> None:
 def test_ended_trials_are_not_run_again(continued: Continued) -> None:
     assert continued.left
     for name, before in continued.left.items():
-        assert (continued.runs / "small" / "trials" / name / "steps.jsonl").read_bytes() == before
+        # Workers of a trial that was stopped early outlive the killed driver by a step or two, in the same attempt.
+        after = (continued.runs / "small" / "trials" / name / "steps.jsonl").read_bytes()
+        assert after.startswith(before)
+        records = [json.loads(line) for line in after.splitlines()]
+        assert [record["step"] for record in records] == list(range(1, len(records) + 1))
+        assert {record["attempt"] for record in records} == {1}
 
 
 def test_trials_sample_their_weights(continued: Continued) -> None:
