@@ -19,6 +19,7 @@ from didact.spec import (
     HeldOutTask,
     ModelSpec,
     PlacementSpec,
+    absolute_base,
     absolute_task_paths,
     load_spec,
 )
@@ -70,8 +71,9 @@ def evaluate_adapter(spec: EvaluateSpec) -> EvalReport:
         raise SpecError(
             "evaluation.tasks asks for held_out, whose rows only a trained adapter's recipe names; set adapter"
         )
-    base = Subject(spec.model, None, recipe)
-    tuned = Subject(spec.model, adapter, recipe) if adapter else None
+    model = absolute_base(spec.model)
+    base = Subject(model, None, recipe)
+    tuned = Subject(model, adapter, recipe) if adapter else None
     with ray_cluster():
         resources = worker_resources(PlacementSpec())
         evaluation = absolute_task_paths(spec.evaluation)

@@ -42,7 +42,7 @@ from didact.spec.evaluation import (
 from didact.spec.finetune import FinetuneSpec
 from didact.spec.load import json_schema, load_spec, read_mapping, set_dotted, to_json
 from didact.spec.model import BUNDLED_BASE, ModelSpec, QuantizationSpec
-from didact.spec.paths import absolute_task_paths, with_absolute_paths
+from didact.spec.paths import absolute_base, absolute_task_paths, with_absolute_paths
 from didact.spec.serving import ServeSpec
 from didact.spec.sweep import SweepSpec
 from didact.spec.training import PlacementSpec, TrackingSpec, TrainingSpec
@@ -86,6 +86,7 @@ __all__ = [
     "TrackingSpec",
     "TrainingSpec",
     "VeraSpec",
+    "absolute_base",
     "absolute_task_paths",
     "json_schema",
     "load_spec",

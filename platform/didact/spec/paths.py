@@ -5,6 +5,7 @@ from typing import Any
 
 from didact.spec.evaluation import EvaluationSpec, Gsm8kTask
 from didact.spec.finetune import FinetuneSpec
+from didact.spec.model import ModelSpec
 
 
 def with_absolute_paths(spec: FinetuneSpec) -> FinetuneSpec:
@@ -13,16 +14,19 @@ def with_absolute_paths(spec: FinetuneSpec) -> FinetuneSpec:
         source.model_copy(update={"path": _absolute(source.path), "options": _absolute_root(source.options)})
         for source in spec.data.sources
     )
-    base = spec.model.base
-    if Path(base).expanduser().exists():  # else a bundled name or a hub id
-        base = str(Path(base).expanduser().absolute())
     return spec.model_copy(
         update={
-            "model": spec.model.model_copy(update={"base": base}),
+            "model": absolute_base(spec.model),
             "data": spec.data.model_copy(update={"sources": sources}),
             "evaluation": absolute_task_paths(spec.evaluation) if spec.evaluation else None,
         }
     )
+
+
+def absolute_base(model: ModelSpec) -> ModelSpec:
+    """The same base with its folder absolute, where it is one; a bundled name or a hub id stays."""
+    folder = Path(model.base).expanduser()
+    return model.model_copy(update={"base": str(folder.absolute())}) if folder.exists() else model
 
 
 def absolute_task_paths(evaluation: EvaluationSpec) -> EvaluationSpec:
