@@ -9,7 +9,7 @@ import pytest
 from didact.datasets.types import Conversation, Dataset, Message
 from didact.errors import DataError
 from didact.mixtures import Mixture
-from didact.spec import DataSpec, SourceSpec, TokensSpec
+from didact.spec import DataSpec, SourceSpec, TokensSpec, TrainingSpec
 from didact.tokens import Batch, PreparedMixture, StepLoader, TemplateContract, deal, prepare_mixture
 from tests.fakes.tokenizer import byte_tokenizer
 
@@ -29,7 +29,8 @@ def dataset(name: str, rows: int, held_out: int = 0, question: str = "why?") -> 
 def mixed(cache: Path, *datasets: Dataset, data: DataSpec = DATA, tokens: TokensSpec | None = None) -> PreparedMixture:
     tokenizer = byte_tokenizer()
     contract = TemplateContract.build(tokenizer, "auto")
-    return prepare_mixture(datasets, data, tokens or TokensSpec(), tokenizer, contract, cache)
+    training = TrainingSpec(steps=10)
+    return prepare_mixture(datasets, data, tokens or TokensSpec(), tokenizer, contract, cache, training)
 
 
 @pytest.fixture

@@ -128,3 +128,12 @@ def test_best_trial_gets_its_evaluation_back(tmp_path: Path) -> None:
 def test_longest_trial_is_the_one_that_the_scheduler_reckons_with(tmp_path: Path) -> None:
     assert search(tmp_path).longest().training.steps == 10
     assert search(tmp_path, space={"training.steps": {"randint": [5, 40]}}).longest().training.steps == 40
+
+
+def test_the_temperature_of_a_mixture_is_searched_like_any_number(tmp_path: Path) -> None:
+    space = {"data.temperature": {"loguniform": [1, 8]}, "data.strategy": {"choice": ["temperature"]}}
+    found = search(tmp_path, space=space)
+    spec = trial_spec(found.recipe, {"data.temperature": 4.5, "data.strategy": "temperature"}, "s-1", found.origin, "-")
+    assert (spec.data.strategy, spec.data.temperature) == ("temperature", 4.5)
+    message = refused(tmp_path, space={"data.temperature": {"uniform": [0, 8]}})
+    assert "data.temperature" in message and "0.01" in message

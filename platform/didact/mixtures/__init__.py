@@ -1,6 +1,6 @@
 """Many data sets, one weighted stream that any worker can enter at any position.
 
-    names, rows, mean tokens, weights, seed -> Mixture -> sample(position) -> SampleId (source, row, epoch)
+    data section, rows and mean tokens of its sources -> Mixture -> sample(position) -> SampleId (source, row, epoch)
 
 Example:
     >>> from didact.mixtures import Mixture
@@ -11,7 +11,8 @@ Example:
     [0.9, 0.1]
 """
 
+from didact.mixtures.build import build_mixture
 from didact.mixtures.mixture import Mixture
-from didact.mixtures.types import MixtureRow, SampleId
+from didact.mixtures.types import MixtureRow, SampleId, Stage
 
-__all__ = ["Mixture", "MixtureRow", "SampleId"]
+__all__ = ["Mixture", "MixtureRow", "SampleId", "Stage", "build_mixture"]

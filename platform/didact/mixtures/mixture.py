@@ -1,8 +1,11 @@
 """Many sources -> one weighted, endless stream of samples, each a pure function of (seed, position)."""
 
+import functools
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Literal
 
 from didact.errors import DataError
@@ -10,7 +13,7 @@ from didact.files import fingerprint
 from didact.logs import get_logger
 from didact.mixtures.permutation import permuted
 from didact.mixtures.schedule import PERIOD, quantise, schedule
-from didact.mixtures.types import MixtureRow, SampleId
+from didact.mixtures.types import MixtureRow, Piece, SampleId, Stage
 
 _ORDER_VERSION = 1
 _log = get_logger(__name__)
@@ -25,13 +28,11 @@ class Mixture:
     """Training rows of each source."""
     mean_tokens: tuple[float, ...]
     """Mean tokens per row of each source."""
-    shares: tuple[int, ...]
-    """Share of the samples of each source, in 1/10,000."""
     seed: int
-    _sources: tuple[int, ...] = field(repr=False)
-    """Source at each position of a period."""
-    _draws: tuple[int, ...] = field(repr=False)
-    """Earlier draws from that source within the period."""
+    pieces: tuple[Piece, ...] = field(repr=False)
+    """What is drawn where; one piece, repeated, when the weights never change."""
+    stages: tuple[Stage, ...] = ()
+    """The stages of a curriculum; none otherwise."""
 
     @classmethod
     def build(
@@ -43,7 +44,7 @@ class Mixture:
         unit: Literal["tokens", "rows"],
         seed: int,
     ) -> "Mixture":
-        """A mixture of sources, given as sequences of equal length.
+        """A mixture of sources with constant weights, given as sequences of equal length.
 
         Args:
             names: names of the sources, each its own.
@@ -56,18 +57,12 @@ class Mixture:
         Raises:
             DataError: a source has no rows, or a number cannot be used; the source is named.
         """
-        _check(names, rows, mean_tokens, weights)
-        by_samples = [
-            weight / tokens if unit == "tokens" else weight for weight, tokens in zip(weights, mean_tokens, strict=True)
-        ]
-        shares = quantise(by_samples)
+        check_sources(names, rows, mean_tokens)
+        _check_weights(names, weights)
+        by_samples = in_samples(weights, mean_tokens, unit)
         _warn_lifted(names, by_samples)
-        sources = schedule(shares)
-        drawn, draws = [0] * len(names), []
-        for source in sources:
-            draws.append(drawn[source])
-            drawn[source] += 1
-        return cls(tuple(names), tuple(rows), tuple(mean_tokens), shares, seed, sources, tuple(draws))
+        piece = Piece(0, (0,) * len(names), quantise(by_samples))
+        return cls(tuple(names), tuple(rows), tuple(mean_tokens), seed, (piece,))
 
     @property
     def num_rows(self) -> int:
@@ -82,9 +77,12 @@ class Mixture:
         """
         if position < 0:
             raise ValueError(f"position is {position}; positions count from 0")
-        period, offset = divmod(position, PERIOD)
-        source = self._sources[offset]
-        epoch, index = divmod(period * self.shares[source] + self._draws[offset], self.rows[source])
+        piece = self._piece(position)
+        sources, draws = _order(piece.counts)
+        repeats, offset = divmod(position - piece.start, len(sources))
+        source = sources[offset]
+        drawn = piece.drawn[source] + repeats * piece.counts[source] + draws[offset]
+        epoch, index = divmod(drawn, self.rows[source])
         row = permuted(index, self.rows[source], (self.seed, self.names[source], epoch))
         return SampleId(source, row, epoch)
 
@@ -92,11 +90,9 @@ class Mixture:
         """The samples at positions `start` to `stop - 1`."""
         return tuple(self.sample(position) for position in range(start, stop))
 
-    def describe(self, num_samples: int) -> tuple[MixtureRow, ...]:
-        """What the first `num_samples` samples draw from each source."""
-        periods, offset = divmod(num_samples, PERIOD)
-        started = self._sources[:offset]
-        samples = [periods * share + started.count(source) for source, share in enumerate(self.shares)]
+    def describe(self, stop: int, start: int = 0) -> tuple[MixtureRow, ...]:
+        """What the samples at positions `start` to `stop - 1` draw from each source."""
+        samples = [last - first for last, first in zip(self._drawn(stop), self._drawn(start), strict=True)]
         tokens = [count * mean for count, mean in zip(samples, self.mean_tokens, strict=True)]
         total = sum(tokens) or 1.0
         return tuple(
@@ -115,28 +111,70 @@ class Mixture:
         """
         if len(source_fingerprints) != len(self.names):
             raise ValueError(f"{len(source_fingerprints)} fingerprints for {len(self.names)} sources")
+        counts = [piece.counts for piece in self.pieces]
         return fingerprint(
             {
                 "version": _ORDER_VERSION,
                 "names": self.names,
                 "rows": self.rows,
-                "shares": self.shares,
+                "shares": counts if len(counts) > 1 else counts[0],
                 "seed": self.seed,
                 "sources": list(source_fingerprints),
             }
         )
 
+    def _piece(self, position: int) -> Piece:
+        return self.pieces[bisect_right(self.pieces, position, key=attrgetter("start")) - 1]
 
-def _check(names: Sequence[str], rows: Sequence[int], mean_tokens: Sequence[float], weights: Sequence[float]) -> None:
+    def _drawn(self, position: int) -> list[int]:
+        """Draws from each source before `position`."""
+        piece = self._piece(position)
+        sources, _ = _order(piece.counts)
+        repeats, offset = divmod(position - piece.start, len(sources))
+        begun = [0] * len(self.names)
+        for source in sources[:offset]:
+            begun[source] += 1
+        return [
+            before + repeats * count + more
+            for before, count, more in zip(piece.drawn, piece.counts, begun, strict=True)
+        ]
+
+
+def in_samples(weights: Sequence[float], mean_tokens: Sequence[float], unit: Literal["tokens", "rows"]) -> list[float]:
+    """Weights in `unit` as relative shares of samples."""
+    return [weight / mean if unit == "tokens" else weight for weight, mean in zip(weights, mean_tokens, strict=True)]
+
+
+def check_sources(names: Sequence[str], rows: Sequence[int], mean_tokens: Sequence[float]) -> None:
+    """Refuse sources that cannot be mixed.
+
+    Raises:
+        DataError: a source without rows or tokens, or two of one name; the source is named.
+    """
     if not 1 <= len(names) <= PERIOD:
         raise DataError(f"a mixture takes 1 to {PERIOD:,} sources; data.sources has {len(names):,}")
     if len(set(names)) != len(names):
         raise DataError(f"two sources of the mixture have the same name; found {', '.join(names)} in data.sources")
-    for name, num_rows, tokens, weight in zip(names, rows, mean_tokens, weights, strict=True):
+    for name, num_rows, tokens in zip(names, rows, mean_tokens, strict=True):
         if num_rows < 1:
             raise DataError(f"source {name!r} has no rows to train on; remove it from data.sources or give it data")
         if not (math.isfinite(tokens) and tokens > 0):
             raise DataError(f"source {name!r} has {tokens} tokens per row on average; expected a number above 0")
+
+
+@functools.lru_cache(maxsize=16)
+def _order(counts: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Source at each position of a piece, and the earlier draws from that source within the piece."""
+    sources = schedule(counts)
+    drawn, draws = [0] * len(counts), []
+    for source in sources:
+        draws.append(drawn[source])
+        drawn[source] += 1
+    return sources, tuple(draws)
+
+
+def _check_weights(names: Sequence[str], weights: Sequence[float]) -> None:
+    for name, weight in zip(names, weights, strict=True):
         if not (math.isfinite(weight) and weight > 0):
             raise DataError(f"source {name!r} has weight {weight}; expected a number above 0 in data.sources")
 

@@ -1,4 +1,4 @@
-"""What a mixture hands on."""
+"""What a mixture consists of and what it hands on."""
 
 from dataclasses import dataclass
 
@@ -16,8 +16,28 @@ class SampleId:
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """Consecutive positions with constant shares. The last piece of a mixture repeats without end."""
+
+    start: int
+    """Its first position."""
+    drawn: tuple[int, ...]
+    """Draws from each source before `start`."""
+    counts: tuple[int, ...]
+    """Draws from each source within the piece; their sum is its length."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of the run that the recipe speaks of: positions `start` to `stop - 1`."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
 class MixtureRow:
-    """One source's part in the first samples of a mixture."""
+    """One source's part in some of the samples of a mixture."""
 
     name: str
     rows: int

@@ -29,7 +29,7 @@ from didact.spec.adapter import (
     VeraSpec,
 )
 from didact.spec.base import Spec, validate
-from didact.spec.data import DataSpec, SourceSpec, TokensSpec
+from didact.spec.data import DataSpec, SourceSpec, StageSpec, TokensSpec
 from didact.spec.evaluation import (
     EvaluateSpec,
     EvaluationSpec,
@@ -80,6 +80,7 @@ __all__ = [
     "ServeSpec",
     "SourceSpec",
     "Spec",
+    "StageSpec",
     "SweepSpec",
     "TaskSpec",
     "TokensSpec",

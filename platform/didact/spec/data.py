@@ -1,8 +1,8 @@
 """Which instruction data, in which proportions, and how it becomes tokens."""
 
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from didact.spec.base import Spec
 
@@ -66,7 +66,9 @@ class SourceSpec(Spec):
     `end_mark`, `parallel`, `tables`) and how rows become text (`reasoning`, `language`, `table_form`,
     `max_table_rows`, `max_table_columns`)."""
     weight: float = Field(default=1.0, gt=0)
-    """Share of the mixture, in `data.weight_unit`; only ratios matter."""
+    """Share of the mixture, in `data.weight_unit`; only ratios matter. For `data.strategy: explicit` alone."""
+    max_epochs: float | None = Field(default=None, gt=0)
+    """As `data.max_epochs`, for this source."""
     max_rows: int | None = Field(default=None, ge=1)
     """Use at most this many rows, held-out ones included, drawn at random with `data.seed` (never the first ones).
     For `reasoning-gym` the number of rows to generate (1,000 when left out)."""
@@ -79,6 +81,22 @@ class SourceSpec(Spec):
     the `licence` that you hold as well."""
 
 
+class StageSpec(Spec):
+    """A part of the run with weights of its own."""
+
+    until: float = Field(ge=0, le=1)
+    """Where it ends, as a share of the run's samples; the last stage ends at 1."""
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(min_length=1)
+    """Source -> share in `data.weight_unit`; only ratios matter, and a source left out gets nothing."""
+
+    @field_validator("weights")
+    @classmethod
+    def _some_weight(cls, weights: dict[str, float]) -> dict[str, float]:
+        if not any(weights.values()):
+            raise ValueError(f"all weights are 0 ({', '.join(weights)}); give at least one source a weight")
+        return weights
+
+
 class DataSpec(Spec):
     """The mixture."""
 
@@ -86,6 +104,16 @@ class DataSpec(Spec):
     """The datasets."""
     weight_unit: Literal["tokens", "rows"] = "tokens"
     """Whether weights are shares of tokens or of rows."""
+    strategy: Literal["explicit", "proportional", "temperature", "uniform"] = "explicit"
+    """Weights of the sources: as written; by size in `weight_unit`; by size ** (1 / temperature); or all the same."""
+    temperature: float = Field(default=2.0, ge=0.01)
+    """For `strategy: temperature`: 1 is proportional, and the higher the more alike the weights become."""
+    max_epochs: float | None = Field(default=None, gt=0)
+    """Most passes over any one source in the whole run; what a source may not take goes to the others in proportion."""
+    curriculum: tuple[StageSpec, ...] = ()
+    """Weights that change over the run, in place of the sources' own."""
+    interpolate: Literal["step", "linear"] = "step"
+    """Whether a stage's weights hold until its end, or are reached there on a line from those of the stage before."""
     max_bad_rows_share: float = Field(default=0.01, ge=0, le=1)
     """Stop the run when a larger share of a source's rows is quarantined."""
     seed: int = Field(default=0, ge=0)
@@ -93,6 +121,11 @@ class DataSpec(Spec):
     commercial: bool = False
     """The model is for commercial use: any source whose card forbids it or does not know, and any source without card
     that does not state `commercial: true`, is refused by name."""
+
+    @property
+    def states_weights(self) -> bool:
+        """Whether the sources' own weights hold for the whole run."""
+        return self.strategy == "explicit" and not self.curriculum
 
     @field_validator("sources")
     @classmethod
@@ -102,6 +135,32 @@ class DataSpec(Spec):
         if twice:
             raise ValueError(f"two sources are named {twice[0]!r}; give each its own name")
         return sources
+
+    @model_validator(mode="after")
+    def _curriculum_fits(self) -> "DataSpec":
+        if self.curriculum:
+            _check_curriculum(self)
+        return self
+
+
+def _check_curriculum(data: DataSpec) -> None:
+    if data.strategy != "explicit":
+        raise ValueError(f"curriculum states weights and strategy {data.strategy!r} computes them; remove one of both")
+    if data.max_epochs is not None or any(source.max_epochs is not None for source in data.sources):
+        raise ValueError("max_epochs would change the weights that curriculum states; remove one of both")
+    ends = [stage.until for stage in data.curriculum]
+    if ends != sorted(set(ends)) or ends[-1] != 1:
+        raise ValueError(f"until must increase from stage to stage of curriculum, to 1.0; found {ends}")
+    if ends[0] == 0 and (data.interpolate == "step" or len(ends) == 1):
+        raise ValueError("a first stage until 0 has no samples; only with interpolate 'linear' it says where to start")
+    names = {source.name for source in data.sources}
+    for number, stage in enumerate(data.curriculum):
+        if unknown := sorted(stage.weights.keys() - names):
+            raise ValueError(f"curriculum.{number} names {unknown[0]!r}; sources are {', '.join(sorted(names))}")
+    if unused := sorted(
+        names - {name for stage in data.curriculum for name, weight in stage.weights.items() if weight}
+    ):
+        raise ValueError(f"source {unused[0]!r} has a weight in no stage of curriculum; give it one or remove it")
 
 
 class TokensSpec(Spec):

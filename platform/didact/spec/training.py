@@ -39,6 +39,13 @@ class TrainingSpec(Spec):
     evaluate_every: int | None = Field(default=None, ge=1)
     """Steps between held-out losses during training; none when left out. A sweep needs them."""
 
+    def num_steps(self, num_rows: int) -> int:
+        """Optimizer steps of the run over sources with `num_rows` training rows together."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None  # exactly one of the two is given
+        return max(1, round(self.epochs * num_rows / self.global_batch_size))
+
     @model_validator(mode="after")
     def _one_length(self) -> "TrainingSpec":
         if (self.steps is None) == (self.epochs is None):

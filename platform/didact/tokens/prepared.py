@@ -8,8 +8,8 @@ from transformers import PreTrainedTokenizerBase
 
 from didact.datasets.types import Conversation, Dataset
 from didact.errors import DataError
-from didact.mixtures import Mixture
-from didact.spec import DataSpec, TokensSpec
+from didact.mixtures import Mixture, build_mixture
+from didact.spec import DataSpec, TokensSpec, TrainingSpec
 from didact.tokens.cache import Part, prepare
 from didact.tokens.table import TokenTable
 from didact.tokens.template import TemplateContract
@@ -36,19 +36,22 @@ def prepare_mixture(
     tokenizer: PreTrainedTokenizerBase,
     contract: TemplateContract,
     cache_dir: Path,
+    training: TrainingSpec,
 ) -> PreparedMixture:
     """Tokenize every dataset (or find it in the cache) and weigh them into one mixture.
 
     Args:
         datasets: one for each of `data.sources`, in that order.
-        data: weights, their unit and the seed.
+        data: weights, how they change, and the seed.
         tokens: length, truncation and mask policy.
         tokenizer: the base model's tokenizer.
         contract: its template contract.
         cache_dir: root of the token cache.
+        training: length of the run.
 
     Raises:
-        DataError: the datasets are not those of `data.sources`, or a source has no usable sample.
+        DataError: the datasets are not those of `data.sources`, a source has no usable sample, or `max_epochs` allows
+            fewer samples than the run asks for.
         TemplateError: the template has no property by which answers can be found in its text.
     """
     names = [dataset.name for dataset in datasets]
@@ -70,14 +73,9 @@ def prepare_mixture(
     tables = tuple(table(dataset, dataset.train, "train") for dataset in datasets)
     for dataset, trained in zip(datasets, tables, strict=True):
         _check_usable(dataset, trained)
-    mixture = Mixture.build(
-        names,
-        [len(trained) for trained in tables],
-        [trained.stats.mean_tokens for trained in tables],
-        [source.weight for source in data.sources],
-        unit=data.weight_unit,
-        seed=data.seed,
-    )
+    rows = [len(trained) for trained in tables]
+    num_samples = training.num_steps(sum(rows)) * training.global_batch_size
+    mixture = build_mixture(data, rows, [trained.stats.mean_tokens for trained in tables], num_samples)
     held_out = {
         dataset.name: table(dataset, dataset.held_out, "held_out") for dataset in datasets if len(dataset.held_out)
     }

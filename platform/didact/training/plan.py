@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from didact.models import Footprint, estimate_footprint
-from didact.spec import FinetuneSpec
-from didact.training.prepare import PreparedData, describe_data
+from didact.spec import DataSpec, FinetuneSpec
+from didact.training.prepare import PreparedData, describe_data, describe_stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,8 @@ class Plan:
     num_steps: int
     tokens_per_micro_batch: int
     footprint: Footprint
+    stages: list[dict[str, Any]]
+    """Of a curriculum; empty without one."""
 
     @classmethod
     def of(cls, spec: FinetuneSpec, prepared: PreparedData) -> "Plan":
@@ -33,25 +35,23 @@ class Plan:
         micro_batch = round(mean_tokens * min(spec.training.micro_batch_size, spec.training.global_batch_size))
         supervised = sum(each["supervised_share"] * each["share_of_tokens"] for each in sources)
         footprint = estimate_footprint(spec, micro_batch, supervised)
-        return cls(spec, sources, prepared.num_steps, micro_batch, footprint)
+        return cls(spec, sources, prepared.num_steps, micro_batch, footprint, describe_stages(spec, prepared))
 
     def render(self) -> Group:
         """Tables for a terminal."""
-        return Group(self._mixture_table(), Text(), *(Text(line) for line in self._lines()))
+        stages = [self._stages_table()] if self.stages else []
+        return Group(self._mixture_table(), *stages, Text(), *(Text(line) for line in self._lines()))
 
     def _mixture_table(self) -> Table:
-        table = Table(
-            title=f"mixture of {self.spec.name}, weights in {self.spec.data.weight_unit}",
-            box=box.SIMPLE_HEAD,
-            padding=(0, 0),
-        )
+        title = f"mixture of {self.spec.name}, {_weighing(self.spec.data)}"
+        table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 0))
         table.add_column("dataset", min_width=12, overflow="fold")
         for heading in ("weight", "rows", "bad", "held out", "tokens", "learned", "share", "epochs"):
             table.add_column(heading, justify="right", no_wrap=True)
         for each in self.sources:
             table.add_row(
                 each["name"],
-                f"{each['weight']:g}",
+                f"{each['weight']:.3g}",
                 f"{each['samples_usable']:,}",
                 f"{each['rows_rejected'] + sum(each['samples_rejected'].values()):,}",
                 f"{each['rows_held_out']:,}",
@@ -60,6 +60,24 @@ class Plan:
                 f"{each['share_of_tokens']:.1%}",
                 f"{each['epochs']:.2f}",
             )
+        return table
+
+    def _stages_table(self) -> Table:
+        table = Table(title="stages", box=box.SIMPLE_HEAD, padding=(0, 0))
+        table.add_column("steps", justify="right")
+        table.add_column("dataset", min_width=12, overflow="fold")
+        for heading in ("samples", "tokens", "share", "epochs"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for stage in self.stages:
+            for number, each in enumerate(stage["sources"]):
+                table.add_row(
+                    "" if number else f"{stage['steps']:,.1f}",
+                    each["name"],
+                    f"{each['samples']:,}",
+                    f"{each['tokens']:,.0f}",
+                    f"{each['share_of_tokens']:.1%}",
+                    f"{each['epochs']:.2f}",
+                )
         return table
 
     def _lines(self) -> list[str]:
@@ -76,3 +94,11 @@ class Plan:
             f"placement  {spec.placement.num_workers} workers x {spec.placement.cpus_per_worker} CPU, "
             f"device {spec.placement.device}",
         ]
+
+
+def _weighing(data: DataSpec) -> str:
+    if data.curriculum:
+        return f"curriculum of {len(data.curriculum)} stages ({data.interpolate}), weights in {data.weight_unit}"
+    strategy = {"explicit": "weights", "temperature": f"weights of temperature {data.temperature:g}"}
+    limit = f", at most {data.max_epochs:g} epochs" if data.max_epochs is not None else ""
+    return f"{strategy.get(data.strategy, data.strategy + ' weights')} in {data.weight_unit}{limit}"

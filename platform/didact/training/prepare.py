@@ -1,6 +1,6 @@
 """A recipe's data, ready for training: read, checked, mixed, tokenized. Cached, so every process may ask."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from didact.env import cache_dir
 from didact.errors import ModelError
 from didact.files import write_json
 from didact.logs import get_logger
+from didact.mixtures import MixtureRow
 from didact.models import load_tokenizer, supports_packing
 from didact.runs import Run
 from didact.spec import FinetuneSpec
@@ -81,8 +82,9 @@ def prepare_data(spec: FinetuneSpec, quarantine: Path | None = None) -> Prepared
         )
         for source in spec.data.sources
     )
-    mixture = prepare_mixture(datasets, spec.data, spec.tokens, tokenizer, contract, cache_dir())
-    return PreparedData(datasets, mixture, tokenizer, contract, _num_steps(spec, mixture))
+    mixture = prepare_mixture(datasets, spec.data, spec.tokens, tokenizer, contract, cache_dir(), spec.training)
+    num_steps = spec.training.num_steps(mixture.mixture.num_rows)
+    return PreparedData(datasets, mixture, tokenizer, contract, num_steps)
 
 
 def describe_data(spec: FinetuneSpec, prepared: PreparedData) -> list[dict[str, Any]]:
@@ -98,7 +100,7 @@ def describe_data(spec: FinetuneSpec, prepared: PreparedData) -> list[dict[str, 
                 "name": source.name,
                 "path": source.path,
                 "licence": licence_of(source),
-                "weight": source.weight,
+                "weight": source.weight if spec.data.states_weights else _share(row, spec, num_samples),
                 "rows_read": dataset.rows_read,
                 "rows_rejected": dataset.rows_rejected,
                 "rows_train": len(dataset.train),
@@ -118,6 +120,18 @@ def describe_data(spec: FinetuneSpec, prepared: PreparedData) -> list[dict[str, 
     return records
 
 
+def describe_stages(spec: FinetuneSpec, prepared: PreparedData) -> list[dict[str, Any]]:
+    """One plain record per stage of the curriculum: its steps, and what it draws from each source."""
+    batch, mixture = spec.training.global_batch_size, prepared.mixture.mixture
+    return [
+        {
+            "steps": (stage.stop - stage.start) / batch,
+            "sources": [asdict(row) for row in mixture.describe(stage.stop, stage.start)],
+        }
+        for stage in mixture.stages
+    ]
+
+
 def write_data_record(run: Run, spec: FinetuneSpec, prepared: PreparedData) -> list[dict[str, Any]]:
     """Write `data.json` into the run folder and return its sources."""
     records = describe_data(spec, prepared)
@@ -126,13 +140,12 @@ def write_data_record(run: Run, spec: FinetuneSpec, prepared: PreparedData) -> l
         "template_contract": prepared.contract.fingerprint,
         "num_steps": prepared.num_steps,
         "sources": records,
+        "stages": describe_stages(spec, prepared),
     }
     write_json(run.data, value)
     return records
 
 
-def _num_steps(spec: FinetuneSpec, mixture: PreparedMixture) -> int:
-    if spec.training.steps is not None:
-        return spec.training.steps
-    assert spec.training.epochs is not None  # the spec holds exactly one of the two
-    return max(1, round(spec.training.epochs * mixture.mixture.num_rows / spec.training.global_batch_size))
+def _share(row: MixtureRow, spec: FinetuneSpec, num_samples: int) -> float:
+    """The weight that a source turned out to have, where the recipe does not state one."""
+    return row.share_of_tokens if spec.data.weight_unit == "tokens" else row.samples / num_samples

@@ -1,0 +1,53 @@
+"""What a plan says about weights that change over the run, on a tiny base."""
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from didact.runs import Run
+from didact.training import Plan, prepare_data, write_data_record
+from tests.fakes.recipes import tiny_recipe, write_sums
+
+CURRICULUM = [{"until": 0.25, "weights": {"sums": 1.0}}, {"until": 1.0, "weights": {"sums": 1.0, "more": 3.0}}]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIDACT_CACHE", str(tmp_path / "cache"))
+
+
+def test_stages_are_shown_and_recorded(tmp_path: Path) -> None:
+    sources = [{"name": name, "path": str(tmp_path / "sums.jsonl")} for name in ("sums", "more")]
+    spec = tiny_recipe(tmp_path, data__sources=sources, data__weight_unit="rows", data__curriculum=CURRICULUM)
+    prepared = prepare_data(spec)
+    console = Console(width=100, record=True)
+    console.print(Plan.of(spec, prepared).render())
+    lines = [line.split() for line in console.export_text().splitlines()]
+    # 10 steps of 8 samples: a quarter is 20 samples of the first source, then 60 samples one to three
+    assert ["2.5", "sums", "20"] in [line[:3] for line in lines]
+    assert ["7.5", "sums", "15"] in [line[:3] for line in lines]
+    assert ["more", "45"] in [line[:2] for line in lines]
+    run = Run(tmp_path / "run")
+    run.path.mkdir()
+    write_data_record(run, spec, prepared)
+    recorded = json.loads(run.data.read_text())
+    assert [each["samples_seen"] for each in recorded["sources"]] == [35, 45]
+    assert [each["weight"] for each in recorded["sources"]] == [35 / 80, 45 / 80]
+    assert [[each["samples"] for each in stage["sources"]] for stage in recorded["stages"]] == [[20, 0], [15, 45]]
+
+
+@pytest.mark.parametrize("world", [2, 3, 8])
+def test_the_order_of_a_curriculum_does_not_depend_on_the_number_of_workers(tmp_path: Path, world: int) -> None:
+    write_sums(tmp_path / "more.jsonl", rows=31)
+    sources = [{"name": name, "path": str(tmp_path / f"{name}.jsonl")} for name in ("sums", "more")]
+    spec = tiny_recipe(tmp_path, data__sources=sources, data__curriculum=CURRICULUM, data__interpolate="linear")
+    loader = prepare_data(spec).loader(spec)
+    for step in (0, 2, 3, 9):
+        alone = loader.step(step)
+        shares = [loader.step(step, rank, world) for rank in range(world)]
+        assert {share.sample_ids for share in shares} == {alone.sample_ids}
+        tokens = sorted(row for batch in alone.micro_batches for row in batch.input_ids.flatten().tolist())
+        others = [batch for share in shares for batch in share.micro_batches]
+        assert sorted(row for batch in others for row in batch.input_ids.flatten().tolist()) == tokens
