@@ -6,6 +6,7 @@ import datasets
 import pytest
 
 from didact.datasets import Dataset, load_dataset
+from didact.datasets.opening import open_source
 from didact.errors import DataError
 from didact.spec import SourceSpec
 
@@ -77,3 +78,29 @@ def test_a_missing_split_is_an_error_naming_it(hub: Path) -> None:
     write(hub / "train.jsonl", [{"instruction": "a", "output": "b"}])
     with pytest.raises(DataError, match="split 'validation'"):
         load("hf:someone/sums", split="validation")
+
+
+COMMIT = "0123456789" * 4
+
+
+def test_a_split_is_streamed_from_its_commit(hub: Path) -> None:
+    write(hub / "train.jsonl", [{"instruction": f"a{row}", "output": "b" if row else None} for row in range(200)])
+    copied, streamed = load("hf:someone/sums"), load("hf:someone/sums", stream=True, revision=COMMIT)
+    assert streamed.train == copied.train
+    assert (streamed.rows_read, streamed.rows_rejected) == (200, 1)
+    assert streamed.fingerprint == load("hf:someone/sums", stream=True, revision=COMMIT).fingerprint
+    assert streamed.fingerprint != load("hf:someone/sums", stream=True, revision=COMMIT[::-1]).fingerprint
+
+
+def test_a_stream_whose_commit_cannot_be_asked_for_says_what_to_give(hub: Path) -> None:
+    write(hub / "train.jsonl", [{"instruction": "a", "output": "b"}])
+    with pytest.raises(DataError, match=r"hf:someone/sums: the hub cannot be asked which commit main is.*as revision"):
+        load("hf:someone/sums", stream=True, revision="main")
+
+
+def test_a_stream_reads_no_further_than_it_is_asked(hub: Path) -> None:
+    write(hub / "train.jsonl", [{"instruction": f"a{row}", "output": "b"} for row in range(3)])
+    source = SourceSpec(name="hub", path="hf:someone/sums", stream=True, revision=COMMIT)
+    rows = open_source(source).rows
+    assert next(rows)[1].content == {"instruction": "a0", "output": "b"}
+    assert not list((hub.parents[1] / "cache").rglob("*.arrow"))

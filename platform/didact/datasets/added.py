@@ -11,6 +11,7 @@ from didact.datasets.load import FirstRows, first_rows
 from didact.datasets.locate import locate
 from didact.datasets.opening import open_card
 from didact.datasets.quarantine import check_share
+from didact.datasets.remote import is_remote
 from didact.errors import DataError
 from didact.files import write_text
 from didact.spec import SourceSpec, validate
@@ -42,10 +43,11 @@ def add_card(
     commercial: bool | None = None,
     fields: Mapping[str, str] | None = None,
 ) -> AddedCard:
-    """Check the first 1,000 rows of a file, folder, glob or hub data set, and write a card for it.
+    """Check the first 1,000 rows of a file, folder, glob, URL or hub data set, and write a card for it.
 
     Args:
-        place: a path, or a Hugging Face dataset as `OWNER/NAME` or `hf:OWNER/NAME`. A path that exists goes first.
+        place: a path or URL, or a Hugging Face dataset as `OWNER/NAME` or `hf:OWNER/NAME`. A path that exists goes
+            first.
         name: name of the card.
         title: name in tables; empty for the name.
         good_for: when to choose it.
@@ -91,12 +93,13 @@ def _is_local(place: str) -> bool:
         return False
     if _HUB_ID.fullmatch(place) and not Path(place).expanduser().exists():
         return False
-    locate(place, place)
+    if not is_remote(place):
+        locate(place, place)
     return True
 
 
 def _absolute(place: str) -> str:
-    return str(Path(place).expanduser().absolute())
+    return place if is_remote(place) else str(Path(place).expanduser().absolute())
 
 
 def _check(card: Card) -> FirstRows:

@@ -13,9 +13,10 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO, cast
 
+from didact.datasets.remote_stream import SourceFile
 from didact.datasets.rows import BadRow, RawRow
 from didact.errors import DataError
 
@@ -24,9 +25,10 @@ _CHUNK_BYTES = 1 << 20
 _PIECE_BYTES = 1 << 14
 
 
-def data_suffix(path: Path) -> str:
+def data_suffix(path: PurePath | SourceFile) -> str:
     """What a file holds by its name, compression left out: `.jsonl` for `rows.jsonl.gz`."""
-    return (path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path).suffix.lower()
+    name = PurePath(path.name)
+    return (name.with_suffix("") if name.suffix.lower() in COMPRESSIONS else name).suffix.lower()
 
 
 class _Bytes(io.RawIOBase):
@@ -68,11 +70,11 @@ class ByteSource:
 
 
 @contextlib.contextmanager
-def open_bytes(path: Path, encoding: str | None = None) -> Iterator[ByteSource]:
+def open_bytes(path: SourceFile, encoding: str | None = None) -> Iterator[ByteSource]:
     """Open a file, plain, gzip (`.gz`) or Zstandard (`.zst`).
 
     Args:
-        path: the file.
+        path: the file, on this machine or elsewhere.
         encoding: Python's name of its text encoding; None for UTF-8, which is passed on unchecked, row by row.
 
     Raises:
@@ -80,20 +82,18 @@ def open_bytes(path: Path, encoding: str | None = None) -> Iterator[ByteSource]:
     """
     with contextlib.ExitStack() as stack:
         layers: list[_Bytes] = []
-        stream: BinaryIO
+        stream = cast(BinaryIO, stack.enter_context(path.open("rb")))
         if path.suffix.lower() == ".gz":
-            unzip = stack.enter_context(gzip.open(path, "rb"))
+            unzip = stack.enter_context(gzip.GzipFile(fileobj=stream))
             layers.append(_Bytes(unzip.read1))
             stream = cast(BinaryIO, io.BufferedReader(layers[-1], _CHUNK_BYTES))
         elif path.suffix.lower() == ".zst":
             import pyarrow as pa  # carries the codec; takes a while to import
 
-            inflate = stack.enter_context(pa.input_stream(str(path), compression="zstd"))
+            inflate = stack.enter_context(pa.CompressedInputStream(pa.PythonFile(stream, "r"), "zstd"))
             # A small piece at a time: one that meets the damage is lost whole.
             layers.append(_Bytes(lambda count: inflate.read(min(count, _PIECE_BYTES))))
             stream = cast(BinaryIO, io.BufferedReader(layers[-1], _CHUNK_BYTES))
-        else:
-            stream = stack.enter_context(path.open("rb"))
         if encoding is not None:
             layers.append(_Bytes(_transcoder(stream, encoding)))
             stream = cast(BinaryIO, io.BufferedReader(layers[-1], _CHUNK_BYTES))
@@ -114,7 +114,7 @@ def mapped(path: Path, encoding: str | None = None) -> Iterator[tuple[mmap.mmap,
         yield stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), source
 
 
-def until_damage(rows: Iterator[RawRow], source: ByteSource, path: Path) -> Iterator[RawRow]:
+def until_damage(rows: Iterator[RawRow], source: ByteSource, path: SourceFile) -> Iterator[RawRow]:
     """The rows of an open file; the one that its damage cuts short is refused, and offsets that mean nothing are left
     out."""
     held: RawRow | None = None

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from didact.datasets.archives import mapped, open_bytes, until_damage
 from didact.datasets.decoding import decode_text, parse_json
+from didact.datasets.remote_stream import SourceFile
 from didact.datasets.rows import MAX_RECORD_BYTES, BadRow, RawRow
 
 BOM = b"\xef\xbb\xbf"
@@ -24,7 +25,7 @@ _MEMBER = re.compile(rb'"((?:[^"\\]|\\.)*+)"\s*+:\s*+', re.DOTALL)
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{},]', re.DOTALL)
 
 
-def read_lines(path: Path, blank: bytes | None = _BLANK, encoding: str | None = None) -> Iterator[RawRow]:
+def read_lines(path: SourceFile, blank: bytes | None = _BLANK, encoding: str | None = None) -> Iterator[RawRow]:
     """Rows of a file with one row a line, line end removed. A byte order mark is passed over.
 
     Args:
@@ -81,7 +82,7 @@ def members(path: Path, count: int, encoding: str | None = None) -> list[tuple[s
     return found
 
 
-def _lines(path: Path, stream: BinaryIO, blank: bytes | None) -> Iterator[RawRow]:
+def _lines(path: SourceFile, stream: BinaryIO, blank: bytes | None) -> Iterator[RawRow]:
     line = offset = 0
     while piece := stream.readline(MAX_RECORD_BYTES + 1):
         line, start = line + 1, offset

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from didact.datasets.archives import open_bytes, until_damage
 from didact.datasets.decoding import decode_text
+from didact.datasets.remote_stream import SourceFile
 from didact.datasets.rows import MAX_RECORD_BYTES, BadRow, RawRow
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Delimited:
     """Names of the columns; empty where the first row holds them."""
 
 
-def read_delimited(path: Path, how: Delimited, encoding: str | None = None) -> Iterator[RawRow]:
+def read_delimited(path: SourceFile, how: Delimited, encoding: str | None = None) -> Iterator[RawRow]:
     """Rows of delimited text as records of text. A byte order mark and blank lines are passed over.
 
     A quote that is never closed costs the line on which it opens, not the rest of the file.
@@ -46,7 +47,7 @@ def read_delimited(path: Path, how: Delimited, encoding: str | None = None) -> I
         yield from _named(until_damage(pieces, source, path), how)
 
 
-def first_row(path: Path, how: Delimited, encoding: str | None = None) -> list[str]:
+def first_row(path: SourceFile, how: Delimited, encoding: str | None = None) -> list[str]:
     """The columns of the first row; empty where it cannot be read."""
     with open_bytes(path, encoding) as source:
         for raw in _records(path, source.stream, how):
@@ -57,14 +58,14 @@ def first_row(path: Path, how: Delimited, encoding: str | None = None) -> list[s
     return []
 
 
-def read_parquet(path: Path) -> Iterator[RawRow]:
+def read_parquet(path: SourceFile) -> Iterator[RawRow]:
     """Rows of a Parquet file, a batch at a time. `line` is the row's number."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     num_read = 0
     try:
-        with pq.ParquetFile(path) as file:
+        with path.open("rb") as stream, pq.ParquetFile(stream) as file:
             for batch in file.iter_batches(batch_size=_BATCH_ROWS):
                 yield from _batch_rows(path, batch, num_read)
                 num_read += batch.num_rows
@@ -72,13 +73,13 @@ def read_parquet(path: Path) -> Iterator[RawRow]:
         yield _damaged(path, num_read, error)
 
 
-def read_arrow(path: Path) -> Iterator[RawRow]:
+def read_arrow(path: SourceFile) -> Iterator[RawRow]:
     """Rows of an Arrow file (Feather version 2) or stream, a batch at a time. `line` is the row's number."""
     import pyarrow as pa
 
     num_read = 0
     try:
-        with pa.memory_map(str(path)) as file:
+        with pa.memory_map(str(path)) if isinstance(path, Path) else pa.PythonFile(path.open(), "r") as file:
             for batch in _arrow_batches(file):
                 for start in range(0, batch.num_rows, _BATCH_ROWS):
                     yield from _batch_rows(path, batch.slice(start, _BATCH_ROWS), num_read + start)
@@ -87,7 +88,7 @@ def read_arrow(path: Path) -> Iterator[RawRow]:
         yield _damaged(path, num_read, error)
 
 
-def _arrow_batches(file: "pa.MemoryMappedFile") -> Iterator["pa.RecordBatch"]:
+def _arrow_batches(file: "pa.NativeFile") -> Iterator["pa.RecordBatch"]:
     import pyarrow as pa
 
     if file.read(6) == b"ARROW1":
@@ -98,7 +99,7 @@ def _arrow_batches(file: "pa.MemoryMappedFile") -> Iterator["pa.RecordBatch"]:
         yield from pa.ipc.open_stream(file)
 
 
-def _batch_rows(path: Path, batch: "pa.RecordBatch", num_before: int) -> Iterator[RawRow]:
+def _batch_rows(path: SourceFile, batch: "pa.RecordBatch", num_before: int) -> Iterator[RawRow]:
     try:
         records: list[dict[str, Any] | BadRow] = [*batch.to_pylist()]
     except UnicodeDecodeError:
@@ -119,12 +120,12 @@ def _one_record(row: "pa.RecordBatch") -> dict[str, Any] | BadRow:
         return BadRow("not_utf8", str(error))
 
 
-def _damaged(path: Path, num_read: int, error: Exception) -> RawRow:
+def _damaged(path: SourceFile, num_read: int, error: Exception) -> RawRow:
     bad = BadRow("damaged_file", f"the file cannot be read beyond row {num_read}: {error}")
     return RawRow(str(path), num_read + 1, None, b"", bad)
 
 
-def _records(path: Path, stream: BinaryIO, how: Delimited) -> Iterator[RawRow]:
+def _records(path: SourceFile, stream: BinaryIO, how: Delimited) -> Iterator[RawRow]:
     """The bytes of each row."""
     offset, line = 0, 1
     waiting: list[tuple[bytes, int]] = []

@@ -9,6 +9,7 @@ from typing import cast
 from didact.datasets.archives import open_bytes, until_damage
 from didact.datasets.containers import read_lines
 from didact.datasets.decoding import decode_text
+from didact.datasets.remote_stream import SourceFile
 from didact.datasets.rows import MAX_RECORD_BYTES, BadRow, RawRow
 
 END_MARK = "<|endoftext|>"
@@ -40,7 +41,7 @@ def read_parallel(files: Mapping[str, Path], encoding: str | None = None) -> Ite
             yield RawRow(place.file, place.line, place.byte_offset, content, fault)
 
 
-def read_separated(path: Path, mark: str = END_MARK, encoding: str | None = None) -> Iterator[RawRow]:
+def read_separated(path: SourceFile, mark: str = END_MARK, encoding: str | None = None) -> Iterator[RawRow]:
     """Texts with an end mark after each, as records with the one field `text`."""
     with open_bytes(path, encoding) as source:
         chunks = iter(partial(source.stream.read, _CHUNK_BYTES), b"")
@@ -55,7 +56,7 @@ def _line_text(name: str, line: RawRow | None) -> str:
     return decode_text(cast(bytes, line.content))
 
 
-def _separated(path: Path, chunks: Iterator[bytes], mark: bytes) -> Iterator[RawRow]:
+def _separated(path: SourceFile, chunks: Iterator[bytes], mark: bytes) -> Iterator[RawRow]:
     left, line, offset = b"", 1, 0
     too_long = False
     for chunk in chunks:
@@ -75,7 +76,7 @@ def _separated(path: Path, chunks: Iterator[bytes], mark: bytes) -> Iterator[Raw
     yield from _text_row(path, line, offset, left, too_long)
 
 
-def _text_row(path: Path, line: int, offset: int, content: bytes, too_long: bool) -> Iterator[RawRow]:
+def _text_row(path: SourceFile, line: int, offset: int, content: bytes, too_long: bool) -> Iterator[RawRow]:
     body = content.lstrip()
     if not body.rstrip() and not too_long:
         return

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from didact.datasets.archives import data_suffix
+from didact.datasets.remote import find_remote, is_remote, land
+from didact.datasets.remote_stream import RemoteFile, SourceFile
 from didact.errors import DataError
+from didact.files import sha256_file
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".tsv", ".csv", ".parquet", ".arrow", ".feather")
 
@@ -14,21 +17,26 @@ SUFFIXES = (".json", ".jsonl", ".ndjson", ".tsv", ".csv", ".parquet", ".arrow", 
 class LocatedFile:
     """A file of a source."""
 
-    path: Path
+    path: SourceFile
+    """On this machine; or elsewhere, where the source is to be streamed."""
     name: str
     """Name relative to the folder or to the fixed part of the glob: the same wherever the data lies."""
 
 
-def locate(source: str, path: str) -> list[LocatedFile]:
-    """The files of a file, folder or glob, sorted by relative name.
+def locate(source: str, path: str, *, stream: bool = False) -> list[LocatedFile]:
+    """The files of a file, folder, glob or URL, sorted by relative name. Files elsewhere are copied into the cache.
 
     Args:
         source: the source's name, for errors.
         path: as written in the recipe; `~` is the home folder.
+        stream: leave files of a URL where they are.
 
     Raises:
-        DataError: nothing is there.
+        DataError: nothing is there, or it cannot be had.
     """
+    if is_remote(path):
+        found_there = find_remote(source, path, SUFFIXES)
+        return [LocatedFile(_unmoved(file) if stream else land(file), name) for name, file in found_there]
     place = Path(path).expanduser()
     if place.is_file():
         return [LocatedFile(place, place.name)]
@@ -46,6 +54,20 @@ def locate(source: str, path: str) -> list[LocatedFile]:
     if not files:
         raise DataError(f"source {source!r}: {missing}; change its path in data.sources")
     return sorted(files, key=lambda file: file.name)
+
+
+def identity_of(path: SourceFile) -> str | list[object]:
+    """Plain data that changes with a file's content: its sha256, or what its server says of it."""
+    return sha256_file(path) if isinstance(path, Path) else [path.url, *map(list, path.version), path.size]
+
+
+def _unmoved(file: RemoteFile) -> RemoteFile:
+    if not file.version:
+        raise DataError(
+            f"{file.url}: its server gives neither an ETag nor a time of change, so nobody could tell that it changed "
+            "while it is streamed; set stream: false"
+        )
+    return file
 
 
 def _fixed_part(pattern: Path) -> Path:

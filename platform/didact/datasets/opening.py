@@ -3,16 +3,16 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from didact.datasets import catalog, containers_text, generated, hub, reading
 from didact.datasets.archives import data_suffix
 from didact.datasets.decoding import decode_json
-from didact.datasets.locate import LocatedFile, locate
+from didact.datasets.locate import LocatedFile, identity_of, locate
 from didact.datasets.mapping import FieldMapping, map_rows
 from didact.datasets.options import RowOptions, row_options
 from didact.datasets.records import COLUMN_FORMS, KNOWN_FORMS, Form, recognise
+from didact.datasets.remote_stream import SourceFile
 from didact.datasets.rows import BadRow, RawRow
 from didact.errors import DataError
 from didact.files import sha256_file
@@ -56,7 +56,7 @@ def open_source(source: SourceSpec) -> OpenedSource:
     options = row_options(source)
     if options.parallel:
         return _open_parallel(source, options)
-    return _open_files(source, locate(source.name, source.path), _AS_IT_IS)
+    return _open_files(source, locate(source.name, source.path, stream=source.stream), _AS_IT_IS)
 
 
 def _open_files(source: SourceSpec, files: Sequence[LocatedFile], mapping: FieldMapping) -> OpenedSource:
@@ -104,14 +104,15 @@ def _open_hub(source: SourceSpec, mapping: FieldMapping = _AS_IT_IS) -> OpenedSo
     if source.format in COLUMN_FORMS or source.format == "reasoning_gym":
         _check_format(source, ("auto", "a form with named fields"))
     options = row_options(source)
-    dataset = hub.open_hub(source.path, source.split, source.revision)
-    columns = list(mapping.fields) or dataset.column_names
+    opened = hub.stream_hub if source.stream else hub.open_hub
+    dataset = opened(source.path, source.split, source.revision)
+    columns = list(mapping.fields) or hub.hub_columns(dataset)
     form = recognise(columns) if source.format == "auto" else source.format
     if form is None:
         raise _unknown_form(source, source.path, f"found the columns {', '.join(columns)}")
     rows = hub.hub_rows(source.path, dataset)
     rows = map_rows(mapping, rows) if mapping else rows
-    return OpenedSource(((form, raw) for raw in rows), hub.hub_digest(dataset), options)
+    return OpenedSource(((form, raw) for raw in rows), hub.hub_identity(dataset), options)
 
 
 def _file_rows(
@@ -122,12 +123,12 @@ def _file_rows(
             yield form, raw
 
 
-def _raw_rows(form: Form | None, path: Path, options: RowOptions, mapping: FieldMapping) -> Iterator[RawRow]:
+def _raw_rows(form: Form | None, path: SourceFile, options: RowOptions, mapping: FieldMapping) -> Iterator[RawRow]:
     rows = reading.file_rows(form, path, options, named=bool(mapping))
     return map_rows(mapping, rows) if mapping else rows
 
 
-def _form_of(source: SourceSpec, path: Path, options: RowOptions, mapping: FieldMapping) -> Form:
+def _form_of(source: SourceSpec, path: SourceFile, options: RowOptions, mapping: FieldMapping) -> Form:
     if source.format != "auto":
         return source.format
     if not mapping and (form := reading.column_form(path, options)) is not None:
@@ -148,9 +149,9 @@ def _form_of(source: SourceSpec, path: Path, options: RowOptions, mapping: Field
     raise _unknown_form(source, str(path), found or "the file holds no rows")
 
 
-def _digests(files: Iterable[tuple[Form, LocatedFile]], options: RowOptions) -> list[list[str]]:
+def _digests(files: Iterable[tuple[Form, LocatedFile]], options: RowOptions) -> list[list[Any]]:
     return [
-        [data_suffix(file.path), sha256_file(file.path)]
+        [data_suffix(file.path), identity_of(file.path)]
         + [sha256_file(side) for side in reading.side_files(form, file.path, options)]
         for form, file in files
     ]

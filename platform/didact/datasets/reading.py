@@ -13,6 +13,8 @@ from didact.datasets.decoding import decode_columns
 from didact.datasets.options import Container, RowOptions
 from didact.datasets.questions import is_csl
 from didact.datasets.records import COLUMN_FORMS, Form, recognise
+from didact.datasets.remote import is_remote, land
+from didact.datasets.remote_stream import RemoteFile, SourceFile, describe
 from didact.datasets.rows import BadRow, RawRow
 from didact.datasets.table_files import TABLE_FILES, join_tables, table_file_list, tables_place
 from didact.errors import DataError
@@ -26,13 +28,15 @@ _BY_SUFFIX: dict[str, Container] = {
     ".arrow": "arrow",
     ".feather": "arrow",
 }
+_WHOLE: tuple[Container, ...] = ("array", "keyed", "object")
+"""Read from a map of the whole file."""
 _HEAD_BYTES = 1 << 16
 _FIRST_ROWS = 20
 # A line that opens an object, and a next one that goes on in it: one object over several lines.
 _OBJECT_GOES_ON = re.compile(rb'\{[^\n]*\n\s*["}\]]')
 
 
-def file_rows(form: Form | None, path: Path, options: RowOptions, *, named: bool = False) -> Iterator[RawRow]:
+def file_rows(form: Form | None, path: SourceFile, options: RowOptions, *, named: bool = False) -> Iterator[RawRow]:
     """The raw rows of one file.
 
     Args:
@@ -47,6 +51,8 @@ def file_rows(form: Form | None, path: Path, options: RowOptions, *, named: bool
     if options.columns and options.header:
         raise DataError("options.columns names columns that options.header says are named in the file; remove one")
     container = container_of(path, options)
+    if isinstance(path, RemoteFile) and container in _WHOLE:
+        raise _not_streamed(path, container)
     if container in ("parquet", "arrow") and (options.encoding or path.suffix.lower() in COMPRESSIONS):
         raise DataError(
             f"{path}: {container} files have their own encoding and compression; unpack the file and remove "
@@ -59,7 +65,7 @@ def file_rows(form: Form | None, path: Path, options: RowOptions, *, named: bool
     return join_tables(form, path, options.tables, rows) if form in TABLE_FILES else rows
 
 
-def column_form(path: Path, options: RowOptions) -> Form | None:
+def column_form(path: SourceFile, options: RowOptions) -> Form | None:
     """The form of a file of columns without names; None where columns have names or the file is of another kind."""
     if container_of(path, options) != "delimited" or _has_names(None, path, options, named=False):
         return None
@@ -72,7 +78,7 @@ def column_form(path: Path, options: RowOptions) -> Form | None:
     return "cot_tsv"
 
 
-def side_files(form: Form, path: Path, options: RowOptions) -> list[Path]:
+def side_files(form: Form, path: SourceFile, options: RowOptions) -> list[Path]:
     """Other files that decide the rows of this one."""
     return table_file_list(tables_place(form, path, options.tables)) if form in TABLE_FILES else []
 
@@ -83,6 +89,8 @@ def parallel_files(source: str, path: str, options: RowOptions) -> dict[str, Pat
     Raises:
         DataError: one of them is not there.
     """
+    if is_remote(path):
+        return {field: land(describe(f"{path.rstrip('/')}/{name}")) for field, name in options.parallel.items()}
     folder = Path(path).expanduser()
     files = {field: folder / name for field, name in options.parallel.items()}
     for field, file in files.items():
@@ -91,7 +99,7 @@ def parallel_files(source: str, path: str, options: RowOptions) -> dict[str, Pat
     return files
 
 
-def container_of(path: Path, options: RowOptions) -> Container:
+def container_of(path: SourceFile, options: RowOptions) -> Container:
     """How rows stand in a file: as its options say, or by its name and beginning."""
     if options.container is not None:
         return options.container
@@ -109,15 +117,24 @@ def container_of(path: Path, options: RowOptions) -> Container:
     return "lines"
 
 
-def _is_keyed(path: Path, options: RowOptions) -> bool:
+def _is_keyed(path: SourceFile, options: RowOptions) -> bool:
     """Whether an object's members are rows: objects, or lists that begin with a list, under keys of no known form."""
+    if isinstance(path, RemoteFile):
+        raise _not_streamed(path, "keyed or object")
     found = containers.members(path, _FIRST_ROWS, options.encoding)
     opens = [b"".join(head.split())[:2] for _, head in found]
     like_rows = all(head[:1] == b"{" for head in opens) or all(head == b"[[" for head in opens)
     return bool(found) and like_rows and recognise(key for key, _ in found) is None
 
 
-def _has_names(form: Form | None, path: Path, options: RowOptions, named: bool) -> bool:
+def _not_streamed(path: RemoteFile, container: str) -> DataError:
+    return DataError(
+        f"{path}: a file whose container is {container} is read as a whole; set stream: false, or "
+        "bring it to JSON lines"
+    )
+
+
+def _has_names(form: Form | None, path: SourceFile, options: RowOptions, named: bool) -> bool:
     if form in COLUMN_FORMS:
         return False
     if options.header is not None or options.columns:
@@ -128,7 +145,7 @@ def _has_names(form: Form | None, path: Path, options: RowOptions, named: bool) 
     return bool(first) and not is_csl(first) and recognise(first) is not None
 
 
-def _how(path: Path, options: RowOptions) -> Delimited:
+def _how(path: SourceFile, options: RowOptions) -> Delimited:
     tabs = data_suffix(path) == ".tsv"
     mark = options.delimiter or ("\t" if tabs else ",")
     return Delimited(mark, not tabs if options.quotes is None else options.quotes, options.columns)

@@ -36,7 +36,7 @@ def card_samples(card: Card, root: Path | None = None, count: int = 3) -> Sample
     Raises:
         DataError: the files hold no row that can be used.
     """
-    place = root or (Path(card.source.path) if card.source.path else None)
+    place = root or card.source.path
     if place is not None:
         rows = _read(card, {ROOT_OPTION: str(root)} if root else {})
         if not rows.accepted:

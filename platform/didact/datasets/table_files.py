@@ -12,6 +12,7 @@ from didact.datasets.archives import open_bytes
 from didact.datasets.containers import read_lines
 from didact.datasets.decoding import check_object, decode_json, decode_text, parse_json
 from didact.datasets.fields import items, text
+from didact.datasets.remote_stream import RemoteFile, SourceFile
 from didact.datasets.rows import BadRow, RawRow
 
 _MAX_TABLE_BYTES = 10_000_000
@@ -111,7 +112,7 @@ TABLE_FILES: dict[str, TableLayoutOnDisk] = {
 """Form -> where its tables are."""
 
 
-def tables_place(form: str, path: Path, given: str | None) -> Path | None:
+def tables_place(form: str, path: SourceFile, given: str | None) -> Path | None:
     """The folder or file that holds the tables of a question file; None where it is not there.
 
     Args:
@@ -119,8 +120,14 @@ def tables_place(form: str, path: Path, given: str | None) -> Path | None:
         path: the question file.
         given: `options.tables`.
     """
-    places = TABLE_FILES[form].places(path) if given is None else [path.parent / Path(given).expanduser()]
+    places = _possible_places(form, path, given)
     return next((place for place in places if place != path and place.exists()), None)
+
+
+def _possible_places(form: str, path: SourceFile, given: str | None) -> list[Path]:
+    if isinstance(path, RemoteFile):
+        return [] if given is None else [Path(given).expanduser()]
+    return TABLE_FILES[form].places(path) if given is None else [path.parent / Path(given).expanduser()]
 
 
 def table_file_list(place: Path | None) -> list[Path]:
@@ -130,7 +137,7 @@ def table_file_list(place: Path | None) -> list[Path]:
     return sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
 
 
-def join_tables(form: str, path: Path, given: str | None, rows: Iterator[RawRow]) -> Iterator[RawRow]:
+def join_tables(form: str, path: SourceFile, given: str | None, rows: Iterator[RawRow]) -> Iterator[RawRow]:
     """Give each row its table. A row that has one keeps it; a row whose table is not to be had is refused."""
     layout = TABLE_FILES[form]
     find = _finder(layout, tables_place(form, path, given), form, path)
@@ -147,9 +154,11 @@ def join_tables(form: str, path: Path, given: str | None, rows: Iterator[RawRow]
             yield RawRow(raw.file, raw.line, raw.byte_offset, joined)
 
 
-def _finder(layout: TableLayoutOnDisk, place: Path | None, form: str, path: Path) -> Callable[[str], dict[str, Any]]:
+def _finder(
+    layout: TableLayoutOnDisk, place: Path | None, form: str, path: SourceFile
+) -> Callable[[str], dict[str, Any]]:
     if place is None:
-        looked = ", ".join(str(each) for each in layout.places(path))
+        looked = ", ".join(str(each) for each in _possible_places(form, path, None)) or "place beside a streamed file"
 
         def nothing(name: str) -> dict[str, Any]:
             raise BadRow(

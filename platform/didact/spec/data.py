@@ -1,6 +1,6 @@
 """Which instruction data, in which proportions, and how it becomes tokens."""
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -51,14 +51,17 @@ class SourceSpec(Spec):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
     """Name in tables, metrics (`eval/<name>/loss`) and lineage."""
     path: str
-    """A file, folder or glob; `card:NAME`, a dataset of the catalog; `reasoning-gym:TASK`; or a Hugging Face dataset
-    as `hf:OWNER/NAME[:CONFIG]`."""
+    """A file, folder or glob, on this machine or as a URL (`https://`, `s3://`, `gs://`); `card:NAME`, a dataset of the
+    catalog; `reasoning-gym:TASK`; or a Hugging Face dataset as `hf:OWNER/NAME[:CONFIG]`."""
     format: Format = "auto"
     """How rows are written; `auto` recognises it from the path and the first rows."""
     split: str = "train"
     """Split of a Hugging Face dataset."""
     revision: str | None = None
     """Revision of a Hugging Face dataset."""
+    stream: bool = False
+    """Read a URL or a Hugging Face dataset where it is, for one that is larger than the disk; every pass reads it anew.
+    False copies it into the cache first, once."""
     options: dict[str, Any] = Field(default_factory=dict)
     """For `reasoning-gym:TASK` settings of the generator (`seed`, and the task's own); for `card:NAME` `root`, a local
     folder or file that holds the raw files instead of the hub, and `files`, globs of the files to read. For everything
@@ -79,6 +82,12 @@ class SourceSpec(Spec):
     commercial: bool | None = None
     """Your own statement that commercial use is allowed; null leaves it to the card. Where the card forbids it, state
     the `licence` that you hold as well."""
+
+    @model_validator(mode="after")
+    def _can_be_streamed(self) -> Self:
+        if self.stream and "://" not in self.path and not self.path.startswith(("hf:", "card:")):
+            raise ValueError(f"stream: {self.path} is on this machine and read from here anyway; remove stream")
+        return self
 
 
 class StageSpec(Spec):

@@ -34,7 +34,7 @@ class CardSource(Spec):
     """The hub's files are a copy in instruction, input, output form; only files from the home are written as `raw`
     says."""
     path: str | None = None
-    """File, folder or glob on this machine, for cards made by `didact data add`."""
+    """File, folder, glob or URL, for cards made by `didact data add`."""
 
 
 class CardRows(Spec):

@@ -9,6 +9,7 @@ from didact.datasets.catalog.groups import GROUPS
 from didact.datasets.locate import LocatedFile, locate
 from didact.datasets.mapping import FieldMapping
 from didact.datasets.options import row_options
+from didact.datasets.remote import is_remote
 from didact.errors import DataError
 from didact.spec import SourceSpec
 
@@ -78,7 +79,8 @@ def resolve_card(source: SourceSpec, card: Card) -> CardPlace:
         return CardPlace(_below(source, card, root), None, rows.format, options, rows.mapping)
     if card.source.path is not None:
         _refuse_files(source, card.source.path)
-        return CardPlace(tuple(locate(source.name, card.source.path)), None, rows.format, options, rows.mapping)
+        found = locate(source.name, card.source.path, stream=source.stream)
+        return CardPlace(tuple(found), None, rows.format, options, rows.mapping)
     if card.source.hub is None:
         raise DataError(
             f"source {source.name!r}: {card.name} is on no hub; get its files from {card.source.home} and give their "
@@ -103,10 +105,13 @@ def _check(source: SourceSpec, card: Card) -> None:
 def _below(source: SourceSpec, card: Card, root: Any) -> tuple[LocatedFile, ...]:
     if not isinstance(root, str) or not root:
         raise DataError(f"source {source.name!r}: options.{ROOT_OPTION} is {root!r}, expected a folder or file")
+    if is_remote(root) and (patterns := _patterns(source, card.rows.files)):
+        found = [locate(source.name, f"{root.rstrip('/')}/{each}", stream=source.stream) for each in patterns]
+        return tuple(file for files in found for file in files)
     place = Path(root).expanduser()
     if not place.is_dir():
         _refuse_files(source, root)
-        return tuple(locate(source.name, root))
+        return tuple(locate(source.name, root, stream=source.stream))
     patterns = _patterns(source, card.rows.files)
     return _matching(source, card, place, patterns) if patterns else tuple(locate(source.name, root))
 
@@ -143,6 +148,11 @@ def _matching(source: SourceSpec, card: Card, root: Path, patterns: tuple[str, .
 def _download(source: SourceSpec, card: Card) -> tuple[LocatedFile, ...]:
     from huggingface_hub import snapshot_download  # takes a second, and only cards of the hub need it
 
+    if source.stream:
+        raise DataError(
+            f"source {source.name!r}: the files of {card.name} are not streamed through its card; set stream: false, "
+            f"or name them as path: hf://datasets/{card.source.hub}@COMMIT/FILE"
+        )
     hub = str(card.source.hub)
     patterns = _patterns(source, card.source.files)
     try:

@@ -1,0 +1,81 @@
+"""A folder served over HTTP from a thread, with the faults that servers have."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class WebFolder:
+    """What is served, and how badly."""
+
+    folder: Path
+    url: str = ""
+    etag: bool = True
+    ranges: bool = True
+    stops_after: int | None = None
+    """Bytes after which a response breaks off, although it promised more."""
+    num_breaks: int | None = None
+    """How many responses break off; None for all."""
+    gets: list[str] = field(default_factory=list)
+    """Range asked for in each GET, empty for the whole."""
+
+    def breaks(self) -> bool:
+        if self.stops_after is None or self.num_breaks == 0:
+            return False
+        self.num_breaks = None if self.num_breaks is None else self.num_breaks - 1
+        return True
+
+
+@contextmanager
+def serve(folder: Path) -> Iterator[WebFolder]:
+    """Serve `folder` until the block ends."""
+    web = WebFolder(folder)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self._answer(with_body=False)
+
+        def do_GET(self) -> None:
+            web.gets.append(self.headers.get("Range", ""))
+            self._answer(with_body=True)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def _answer(self, with_body: bool) -> None:
+            file = web.folder / self.path.partition("?")[0].lstrip("/")
+            if file.is_dir():
+                names = sorted(each.name for each in file.iterdir())
+                content = "".join(f'<a href="{name}">{name}</a>' for name in names).encode()
+            elif file.is_file():
+                content = file.read_bytes()
+            else:
+                self.send_error(404)
+                return
+            first = 0
+            if web.ranges and self.headers.get("Range"):
+                first = int(self.headers["Range"].removeprefix("bytes=").partition("-")[0])
+            self.send_response(206 if first else 200)
+            self.send_header("Content-Length", str(len(content) - first))
+            if web.etag:
+                self.send_header("ETag", f'"{hash(content)}"')
+            self.end_headers()
+            if with_body:
+                whole = content[first:]
+                self.wfile.write(whole[: web.stops_after] if web.breaks() else whole)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    web.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield web
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
