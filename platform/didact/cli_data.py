@@ -14,10 +14,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from didact.errors import DataError
-from didact.spec import FinetuneSpec, load_spec
+from didact.spec import FinetuneSpec, ModelSpec, load_spec
+from didact.spec.model import BUNDLED_BASE
 
 if TYPE_CHECKING:
-    from didact.datasets import Samples
+    from didact.datasets import RowSample, Samples
     from didact.datasets.catalog import Card
 
 data = typer.Typer(no_args_is_help=True, help="Choose data, look at it, bring your own.")
@@ -76,9 +77,10 @@ def data_show(
     name: Annotated[str, typer.Argument(help="A dataset, as in `didact data list`")],
     root: Annotated[Path | None, typer.Option(help="Folder or file with its raw files on this machine")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The card as JSON, without samples")] = False,
+    base: Annotated[str, typer.Option(help="Whose tokens are counted: as `model.base` of a recipe")] = BUNDLED_BASE,
 ) -> None:
-    """Show a dataset's card and three conversations."""
-    from didact.datasets import card_samples
+    """Show a dataset's card, three conversations, and how many tokens they and the whole of its files have."""
+    from didact.datasets import card_samples, random_rows
     from didact.datasets.catalog import find_card
 
     card = find_card(name)
@@ -86,7 +88,9 @@ def data_show(
         print(json.dumps(card.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False))
         return
     Console().print(_facts(card))
-    _print_samples(card, card_samples(card, root))
+    samples = card_samples(card, root)
+    if samples.conversations:
+        _print_samples(card, samples, base, random_rows(card, root))
 
 
 @data.command("add")
@@ -228,8 +232,13 @@ def _rule(rule: object) -> str:
     return " + ".join(rule) if isinstance(rule, tuple) else str(rule)
 
 
-def _print_samples(card: "Card", samples: "Samples") -> None:
+def _print_samples(card: "Card", samples: "Samples", base: str, rows: "RowSample | None") -> None:
+    from didact.models import load_tokenizer
+    from didact.tokens import count_tokens, estimate_tokens
+
     console = Console()
+    tokenizer = load_tokenizer(ModelSpec(base=base))
+    counts = count_tokens(samples.conversations, tokenizer)
     if samples.made_up:
         place = f"{card.source.home}" + (f" and hf:{card.source.hub}" if card.source.hub else "")
         console.print(
@@ -238,10 +247,24 @@ def _print_samples(card: "Card", samples: "Samples") -> None:
             markup=False,
             soft_wrap=True,
         )
-    for number, conversation in enumerate(samples.conversations, 1):
-        console.rule(f"{'made-up example' if samples.made_up else 'sample'} {number}")
+    for number, (conversation, count) in enumerate(zip(samples.conversations, counts, strict=True), 1):
+        size = f"{count.tokens:,} tokens, {count.learned:,} learned" if count else "cannot be learned from"
+        console.rule(f"{'made-up example' if samples.made_up else 'sample'} {number}: {size}")
         for message in conversation.messages:
             console.print(f"[bold]{message.role}:[/] {escape(_cut(message.content))}", highlight=False)
+    if rows is None:
+        return
+    sampled = [*count_tokens(rows.conversations, tokenizer), *[None] * rows.num_refused]
+    whole = estimate_tokens(sampled, rows.num_rows)
+    exact = len(sampled) == rows.num_rows
+    how = "all counted" if exact else f"± {whole.error:.0%}, by {len(sampled):,} rows taken at random"
+    console.print(
+        f"\n{rows.num_rows:,} rows, {'' if exact else 'about '}{whole.tokens:,} tokens, {whole.learned:,} of them "
+        f"learned ({how}; tokens of {base})",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _cut(text: str) -> str:

@@ -1,13 +1,25 @@
 """`didact data`: list, show, add."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from didact.cli import app
+from didact.datasets import load_dataset
 from didact.errors import DataError, DidactError
+from didact.models import load_tokenizer
+from didact.spec import ModelSpec, SourceSpec
+from didact.tokens import count_tokens
+from tests.fakes.models import save_tiny_base
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A base whose tokens are bytes."""
+    return str(save_tiny_base(tmp_path_factory.mktemp("base")))
 
 
 @pytest.fixture(autouse=True)
@@ -58,29 +70,69 @@ def test_mistakes_are_answered_with_what_there_is(arguments: tuple[str, ...], me
         run(*arguments)
 
 
-def test_show_without_files_tells_their_home_and_shows_the_example() -> None:
-    text = run("show", "gsm8k-cot")
+def test_show_without_files_tells_their_home_and_shows_the_example(base: str) -> None:
+    text = run("show", "gsm8k-cot", "--base", base)
     assert "MIT; commercial use: yes" in text
     assert "They come from https://github.com/openai/grade-school-math" in text
     assert "made-up example 1" in text
     assert "4 + 3 = 7" in text
 
 
-def test_show_with_files_shows_three_of_them(tmp_path: Path) -> None:
+def test_show_with_files_shows_three_of_them(base: str, tmp_path: Path) -> None:
     rows = "".join(f"question {row}?\t{row}\tbecause [b]{row}[/b]\n" for row in range(30))
     (tmp_path / "gsm8k_train.tsv").write_text(rows)
-    text = run("show", "gsm8k-cot", "--root", str(tmp_path))
+    text = run("show", "gsm8k-cot", "--root", str(tmp_path), "--base", base)
     assert [f"question {row}?" in text for row in (0, 10, 20)] == [True] * 3
     assert "because [b]10[/b]" in text
     assert "made-up" not in text
 
 
-def test_added_data_is_listed_and_shown(tmp_path: Path) -> None:
+def test_added_data_is_listed_and_shown(base: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text('{"frage": "wie?", "output": "so"}\n')
     text = run("add", str(file), "--name", "mine", "--field", "instruction=frage", "--field", "output=output")
     assert "form alpaca; 1 of 1 rows checked are good" in text
     assert "path: card:mine" in text
     assert "72 of 72 datasets" in run("list")
-    assert "wie?" in run("show", "mine")
+    assert "wie?" in run("show", "mine", "--base", base)
     assert json.loads(run("show", "mine", "--json"))["source"]["path"] == str(file)
+
+
+def test_show_counts_the_tokens_of_its_samples_and_of_every_row(base: str, tmp_path: Path) -> None:
+    rows = [("wie?", "so"), ("warum?", "darum"), ("", "nie")]
+    lines = [json.dumps({"frage": question, "output": answer}) for question, answer in rows]
+    (tmp_path / "mine.jsonl").write_text("\n".join(lines[:2]) + "\n")
+    run(
+        "add",
+        str(tmp_path / "mine.jsonl"),
+        "--name",
+        "mine",
+        "--field",
+        "instruction=frage",
+        "--field",
+        "output=output",
+    )
+    (tmp_path / "mine.jsonl").write_text("\n".join(lines))
+    text = run("show", "mine", "--base", base)
+    # A token is a byte or a mark. Around a turn: mark, role, line break, mark, line break.
+    frame = sum(1 + len(role) + 1 + 1 + 1 for role in ("user", "assistant"))
+    sizes = [frame + len(question) + len(answer) for question, answer in rows[:2]]
+    learned = [len(answer) + 1 for _, answer in rows[:2]]
+    for size, count in zip(sizes, learned, strict=True):
+        assert f"{size} tokens, {count} learned" in text
+    assert f"3 rows, {sum(sizes)} tokens, {sum(learned)} of them learned (all counted; tokens of {base})" in text
+
+
+def test_show_estimates_large_files_by_rows_taken_at_random(base: str, tmp_path: Path) -> None:
+    # The first rows are short: who counted only them would be far off.
+    rows = [f"question {row}?\t{row}\tbecause {'x' * (0 if row < 1000 else 400)}\n" for row in range(2000)]
+    (tmp_path / "gsm8k_train.tsv").write_text("".join(rows))
+    text = run("show", "gsm8k-cot", "--root", str(tmp_path), "--base", base)
+    found = re.search(r"2,000 rows, about ([\d,]+) tokens, ([\d,]+) of them learned \(± (\d+)%, by 200 rows", text)
+    assert found is not None
+    source = SourceSpec(name="all", path=str(tmp_path / "gsm8k_train.tsv"))
+    dataset = load_dataset(source, seed=0, max_bad_rows_share=0.0, quarantine_dir=None)
+    true = sum(count.tokens for count in count_tokens(dataset.train, load_tokenizer(ModelSpec(base=base))) if count)
+    assert 0 < int(found[3]) < 20
+    assert abs(int(found[1].replace(",", "")) / true - 1) < 2 * int(found[3]) / 100
+    assert text == run("show", "gsm8k-cot", "--root", str(tmp_path), "--base", base)

@@ -18,7 +18,7 @@ from didact.datasets.generated import open_generator
 from didact.datasets.hub import open_hub
 from didact.datasets.load import load_dataset
 from didact.datasets.rows import MAX_RECORD_BYTES, Reason
-from didact.datasets.samples import Samples, card_samples
+from didact.datasets.samples import RowSample, Samples, card_samples, random_rows
 from didact.datasets.types import Conversation, Dataset, Message, Role
 
 __all__ = [
@@ -29,10 +29,12 @@ __all__ = [
     "Message",
     "Reason",
     "Role",
+    "RowSample",
     "Samples",
     "add_card",
     "card_samples",
     "load_dataset",
     "open_generator",
     "open_hub",
+    "random_rows",
 ]

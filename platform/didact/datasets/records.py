@@ -37,6 +37,8 @@ FORMS: tuple[RecordForm, ...] = (
     RecordForm("sharegpt", _has(one_of=chats.CHATS), chats.sharegpt),
     RecordForm("preference", _has("chosen", "rejected"), chats.preference),
     RecordForm("role_play", _has("message_1", "message_2"), chats.role_play),
+    RecordForm("pubhealthtab", _has("claim", "label", "table"), table_records.table_claim),
+    RecordForm("hitab", _has("question", "answer", "table_id", "linked_cells"), table_records.heading_question),
     RecordForm("tabmwp", _has("question", "table", "solution", "answer"), table_records.table_problem),
     RecordForm("fetaqa", _has("table_array", "question", "answer"), table_records.table_sentence),
     RecordForm("tatqa", _has("table", "paragraphs", "questions"), table_records.table_passages),

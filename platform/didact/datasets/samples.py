@@ -1,17 +1,24 @@
 """A few conversations of a card: real ones where its files are on this machine, else its made-up example."""
 
+import contextlib
 import json
+import random
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from didact.datasets.catalog import PREFIX, ROOT_OPTION, Card
+from didact.datasets.drafts import RowSettings
 from didact.datasets.load import FirstRows, first_rows
 from didact.datasets.opening import open_card
+from didact.datasets.records import to_conversation
+from didact.datasets.remote import is_remote
+from didact.datasets.rows import BadRow, RawRow
 from didact.datasets.types import Conversation
 from didact.errors import DataError
 from didact.spec import SourceSpec
+from didact.spec.data import Form
 
 _LOOKED_AT = 1000
 
@@ -50,6 +57,51 @@ def card_samples(card: Card, root: Path | None = None, count: int = 3) -> Sample
         return Samples(_read(card, {ROOT_OPTION: folder}).accepted[:count], made_up=True)
 
 
+@dataclass(frozen=True, slots=True)
+class RowSample:
+    """Rows taken at random from all of a source."""
+
+    num_rows: int
+    """Rows of the source, good and bad."""
+    conversations: tuple[Conversation, ...]
+    """The good ones of the rows that were taken."""
+    num_refused: int
+    """The bad ones of them."""
+
+
+def random_rows(card: Card, root: Path | None = None, count: int = 200) -> RowSample | None:
+    """Rows of a card's files, each as likely as any other, always the same ones; every row is passed over once.
+
+    Args:
+        card: the card.
+        root: folder or file that holds its raw files; None for the path of a user's card.
+        count: how many are taken.
+
+    Returns:
+        None where no file is on this machine.
+
+    Raises:
+        DataError: a file of unknown form.
+    """
+    if root is None and (card.source.path is None or is_remote(card.source.path)):
+        return None
+    opened = open_card(*_source(card, {ROOT_OPTION: str(root)} if root else {}))
+    draw = random.Random(card.name)
+    taken: list[tuple[Form, RawRow]] = []
+    num_rows = 0
+    for num_rows, row in enumerate(opened.rows, start=1):
+        if len(taken) < count:
+            taken.append(row)
+        elif (place := draw.randrange(num_rows)) < count:
+            taken[place] = row
+    settings = RowSettings(opened.options)
+    good = []
+    for form, raw in taken:
+        with contextlib.suppress(BadRow):
+            good.append(to_conversation(form, raw, raw.line, settings))
+    return RowSample(num_rows, tuple(good), len(taken) - len(good))
+
+
 def write_example(card: Card, folder: Path) -> None:
     """Write a card's example as files in the shape of the real ones."""
     encoding = str(card.rows.options.get("encoding", "utf-8"))
@@ -60,8 +112,11 @@ def write_example(card: Card, folder: Path) -> None:
 
 
 def _read(card: Card, options: dict[str, Any]) -> FirstRows:
-    source = SourceSpec(name=card.name, path=PREFIX + card.name, options=options)
-    return first_rows(open_card(source, card), _LOOKED_AT)
+    return first_rows(open_card(*_source(card, options)), _LOOKED_AT)
+
+
+def _source(card: Card, options: dict[str, Any]) -> tuple[SourceSpec, Card]:
+    return SourceSpec(name=card.name, path=PREFIX + card.name, options=options), card
 
 
 def _text(content: str | dict[str, Any] | list[dict[str, Any]]) -> str:

@@ -14,6 +14,7 @@ from didact.datasets.decoding import check_object, decode_json, decode_text, par
 from didact.datasets.fields import items, text
 from didact.datasets.remote_stream import RemoteFile, SourceFile
 from didact.datasets.rows import BadRow, RawRow
+from didact.datasets.table_headings import tree_table
 
 _MAX_TABLE_BYTES = 10_000_000
 
@@ -104,6 +105,12 @@ TABLE_FILES: dict[str, TableLayoutOnDisk] = {
     ),
     "aitqa": TableLayoutOnDisk(
         "table_id", lambda path: [path.with_name(path.name.replace("questions", "tables"))], _headed_table
+    ),
+    "hitab": TableLayoutOnDisk(
+        "table_id",
+        lambda path: _above(path, "tables/raw", "tables/tables/raw"),
+        lambda raw: tree_table(decode_json(raw)),
+        lambda name: f"{name}.json",
     ),
     "text_to_sql": TableLayoutOnDisk(
         "table_id", lambda path: [path.with_name(f"{path.stem}.tables{path.suffix}")], decode_json

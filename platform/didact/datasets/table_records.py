@@ -10,6 +10,7 @@ from didact.datasets.options import Language
 from didact.datasets.reasoning import Reasoned
 from didact.datasets.rows import BadRow
 from didact.datasets.sql import write_sql
+from didact.datasets.table_headings import web_table
 from didact.datasets.tables import Table, make_table, write_table
 from didact.datasets.types import Message
 
@@ -28,6 +29,10 @@ _TASKS: dict[str, dict[Language, str]] = {
         "en": "What is the statement to the table: entailment, neutral or contradiction?",
         "zh": "该陈述与表格是什么关系：蕴含、中立还是矛盾？",
     },
+    "check": {
+        "en": "What does the table say of the claim? Say supported, refuted or not enough information.",
+        "zh": "表格对该说法有何结论？请回答“支持”“反驳”或“信息不足”。",
+    },
     "sql": {
         "en": "Write an SQL query on the table that answers the question.",
         "zh": "根据表格写出能回答问题的SQL查询语句。",
@@ -37,6 +42,7 @@ _NAMES: dict[str, dict[Language, str]] = {
     "table": {"en": "Table:", "zh": "表格："},
     "question": {"en": "Question:", "zh": "问题："},
     "statement": {"en": "Statement:", "zh": "陈述："},
+    "claim": {"en": "Claim:", "zh": "说法："},
     "choices": {"en": "Choices:", "zh": "选项："},
     "unit": {"en": "Unit of the answer:", "zh": "答案的单位："},
 }
@@ -44,6 +50,10 @@ _VERDICTS: dict[Language, tuple[str, str]] = {"en": ("refuted", "entailed"), "zh
 _INFERENCES: dict[Language, dict[str, str]] = {
     "en": {"E": "entailment", "N": "neutral", "C": "contradiction"},
     "zh": {"E": "蕴含", "N": "中立", "C": "矛盾"},
+}
+_CLAIMS: dict[Language, dict[str, str]] = {
+    "en": {"SUPPORTS": "supported", "REFUTES": "refuted", "NOT ENOUGH INFO": "not enough information"},
+    "zh": {"SUPPORTS": "支持", "REFUTES": "反驳", "NOT ENOUGH INFO": "信息不足"},
 }
 
 
@@ -96,6 +106,25 @@ def table_inference(record: Record, settings: RowSettings) -> Draft:
         raise BadRow("unknown_label", f"label {label!r} is not one of {', '.join(names)}")
     asked = _ask("infer", _table(record), statement, settings, name="statement")
     return pair(asked, names[label], names[label])
+
+
+def heading_question(record: Record, settings: RowSettings) -> Draft:
+    """A question on a table with headings on several levels; its answers are numbers or texts (HiTab)."""
+    answer = ", ".join(_number(value) for value in items(record, "answer"))
+    return pair(_ask("answer", _table(record), text(record, "question"), settings), answer, answer)
+
+
+def table_claim(record: Record, settings: RowSettings) -> Draft:
+    """A claim that a table from the web supports, refutes or leaves open (PubHealthTab)."""
+    claim, label = text(record, "claim"), text(record, "label").strip()
+    verdicts = _CLAIMS[settings.language(claim)]
+    if label not in verdicts:
+        raise BadRow("unknown_label", f"label {label!r} is not one of {', '.join(verdicts)}")
+    table = inner(record, "table")
+    parts = web_table(text(table, "html_code"))
+    titles = [optional_text(table, key).strip() for key in ("website_title", "caption")]
+    shown = make_table(parts["rows"], " - ".join(title for title in titles if title), parts["header"])
+    return pair(_ask("check", shown, claim, settings, name="claim"), verdicts[label], verdicts[label])
 
 
 def text_to_sql(record: Record, settings: RowSettings) -> Draft:
@@ -185,6 +214,11 @@ def _scaled(each: dict[str, Any]) -> str:
     said = ", ".join(written({"answer": value}, "answer") for value in values)
     scale = optional_text(each, "scale")
     return said if not scale else f"{said}%" if scale == "percent" else f"{said} {scale}"
+
+
+def _number(value: Any) -> str:
+    whole = isinstance(value, float) and value.is_integer()
+    return written({"answer": int(value) if whole else value}, "answer")
 
 
 def _unescaped(value: str) -> str:

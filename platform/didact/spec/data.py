@@ -38,6 +38,8 @@ Form = Literal[
     "tabmwp",
     "tatqa",
     "finqa",
+    "hitab",
+    "pubhealthtab",
     "text_to_sql",
     "reasoning_gym",
 ]

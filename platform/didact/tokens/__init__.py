@@ -12,6 +12,7 @@ Example:
 
 from didact.tokens.batches import NO_TARGET, pack, pad, supervised_positions
 from didact.tokens.cache import cache_key, prepare
+from didact.tokens.counts import TokenCount, TokenEstimate, count_tokens, estimate_tokens
 from didact.tokens.encode import Encoded, Rejection, encode, encode_all
 from didact.tokens.loader import StepLoader, deal
 from didact.tokens.prepared import PreparedMixture, prepare_mixture
@@ -31,12 +32,16 @@ __all__ = [
     "StepBatches",
     "StepLoader",
     "TemplateContract",
+    "TokenCount",
+    "TokenEstimate",
     "TokenStats",
     "TokenTable",
     "cache_key",
+    "count_tokens",
     "deal",
     "encode",
     "encode_all",
+    "estimate_tokens",
     "open_table",
     "pack",
     "pad",
