@@ -29,7 +29,14 @@ from didact.spec.adapter import (
     VeraSpec,
 )
 from didact.spec.base import Spec, validate
-from didact.spec.data import DataSpec, SourceSpec, TokensSpec
+from didact.spec.data import (
+    ContaminationSpec,
+    DataSpec,
+    DuplicatesSpec,
+    EvaluationSetSpec,
+    SourceSpec,
+    TokensSpec,
+)
 from didact.spec.evaluation import (
     EvaluateSpec,
     EvaluationSpec,
@@ -54,8 +61,11 @@ __all__ = [
     "AdapterSpec",
     "BoftSpec",
     "BottleneckSpec",
+    "ContaminationSpec",
     "DataSpec",
+    "DuplicatesSpec",
     "EvaluateSpec",
+    "EvaluationSetSpec",
     "EvaluationSpec",
     "FinetuneSpec",
     "FullSpec",

@@ -13,13 +13,18 @@ def with_absolute_paths(spec: FinetuneSpec) -> FinetuneSpec:
         source.model_copy(update={"path": _absolute(source.path), "options": _absolute_root(source.options)})
         for source in spec.data.sources
     )
+    against = tuple(
+        each.model_copy(update={"path": _absolute(each.path), "options": _absolute_root(each.options)})
+        for each in spec.data.contamination.against
+    )
+    contamination = spec.data.contamination.model_copy(update={"against": against})
     base = spec.model.base
     if Path(base).expanduser().exists():  # else a bundled name or a hub id
         base = str(Path(base).expanduser().absolute())
     return spec.model_copy(
         update={
             "model": spec.model.model_copy(update={"base": base}),
-            "data": spec.data.model_copy(update={"sources": sources}),
+            "data": spec.data.model_copy(update={"sources": sources, "contamination": contamination}),
             "evaluation": absolute_task_paths(spec.evaluation) if spec.evaluation else None,
         }
     )
