@@ -15,17 +15,22 @@ from didact.datasets.quality.contamination import ContaminationIndex
 from didact.datasets.quality.evaluation_sets import against_texts
 from didact.datasets.quality.filters import row_filters
 from didact.datasets.quality.overlap import Overlap, measure_overlap
+from didact.datasets.quality.rows import AllRows
+from didact.datasets.quality.statistics import SourceStatistics, source_statistics
 from didact.datasets.quality.types import EvalText, Finding, Match, RowFilter, Twin
 
 __all__ = [
+    "AllRows",
     "ContaminationIndex",
     "EvalText",
     "Finding",
     "Match",
     "Overlap",
     "RowFilter",
+    "SourceStatistics",
     "Twin",
     "against_texts",
     "measure_overlap",
     "row_filters",
+    "source_statistics",
 ]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from didact.datasets.quality.duplicates import Texts, index_texts
@@ -35,6 +36,13 @@ class Overlap:
         """Part of the rows of source `left` that have a twin in source `right`, 0 to 1. Not symmetric."""
         return self.counts[left][right] / max(1, self.num_rows[left])
 
+    @property
+    def caption(self) -> str:
+        """What a cell says."""
+        kind = "exact" if self.near is None else f"exact or near ({self.threshold:g})"
+        part = "prompts" if self.compare == "prompt" else "rows"
+        return f"% of the {part} of each line's source that have an {kind} duplicate in the column's source"
+
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
         return {
@@ -49,14 +57,7 @@ class Overlap:
 
     def table(self) -> Table:
         """Shares in percent; columns are numbered as the rows are."""
-        kind = "an exact" if self.near is None else f"an exact or near ({self.threshold:g})"
-        table = Table(
-            title=f"% of the rows of each line's source with {kind} duplicate in the column's",
-            box=None,
-            padding=(0, 1, 0, 0),
-            pad_edge=False,
-            title_justify="left",
-        )
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
         table.add_column("", justify="right", style="dim")
         table.add_column("source", overflow="fold")
         table.add_column("rows", justify="right", no_wrap=True)
@@ -64,7 +65,7 @@ class Overlap:
             table.add_column(str(number + 1), justify="right", no_wrap=True)
         for left, name in enumerate(self.names):
             cells = [percent(self.share(left, right)) for right in range(len(self.names))]
-            table.add_row(str(left + 1), name, f"{self.num_rows[left]:,}", *cells)
+            table.add_row(str(left + 1), escape(name), f"{self.num_rows[left]:,}", *cells)
         return table
 
 
