@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from didact.cli_data import Overrides, Recipe
 from didact.errors import DataError
 from didact.spec import FinetuneSpec, SourceSpec, load_spec
 
@@ -94,6 +95,21 @@ def data_stats(what: What, root: Roots = None, as_json: AsJson = False) -> None:
         console.print()
         console.print(_tokens_table(tokens))
         console.print("cut: longer than tokens.max_length; left out: rows that cannot be learned from", style="dim")
+
+
+@quality.command("report")
+def data_report(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file to write")] = Path("report.html"),
+) -> None:
+    """Write one HTML page about a recipe's data: sizes, mixture, lengths, languages, overlaps, what is wrong."""
+    spec = load_spec(FinetuneSpec, recipe, overrides or [])
+    from didact.files import write_text
+    from didact.reports import gather_report, render_report
+
+    write_text(output, render_report(gather_report(spec)))
+    Console().print(f"written: {output}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _rows_table(statistics: "Sequence[SourceStatistics]", datasets: "Sequence[Dataset]") -> Table:
