@@ -15,6 +15,7 @@ from rich.console import Console
 
 from didact import env, logs
 from didact.cli_data import Overrides, Recipe, data
+from didact.cli_quality import quality
 from didact.errors import DidactError
 from didact.spec import (
     EvaluateSpec,
@@ -29,6 +30,7 @@ from didact.spec import (
 )
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+data.add_typer(quality)
 app.add_typer(data, name="data")
 
 AdapterName = Annotated[str, typer.Argument(help="A run folder, an adapter folder, or name, name@alias, name:version")]

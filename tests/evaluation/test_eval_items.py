@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from didact.errors import DataError
-from didact.evaluation import gsm8k_items, last_number, reasoning_gym_items, score_answers
+from didact.evaluation import gsm8k_items, last_number, reasoning_gym_items, score_answers, task_texts
 from didact.evaluation.answers import is_number
-from didact.spec import Gsm8kTask, ReasoningGymTask
+from didact.spec import Gsm8kTask, HeldOutTask, ReasoningGymTask
 from tests.conftest import shared_data
 
 EASY = {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 2}
@@ -141,3 +141,11 @@ def test_files_that_are_no_json_lines_are_refused(tmp_path: Path) -> None:
 def test_as_many_texts_as_items() -> None:
     with pytest.raises(ValueError, match="zip"):
         score_answers(reasoning_gym_items(chain_sum()), ["1"])
+
+
+def test_questions_of_all_tasks_as_texts(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "g.jsonl", [{"question": "One and one?", "answer": "#### 2"}])
+    texts = list(task_texts([HeldOutTask(task="held_out"), gsm8k(file, 1), chain_sum()]))
+    assert [text.set_name for text in texts] == ["gsm8k"] + ["chain_sum"] * 8
+    assert (texts[0].item, texts[0].text) == ("0", "One and one?")
+    assert [text.text for text in texts[1:]] == [item.question for item in reasoning_gym_items(chain_sum())]

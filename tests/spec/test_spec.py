@@ -259,3 +259,22 @@ def test_local_paths_become_absolute_and_names_stay(tmp_path: Path, monkeypatch:
     assert spec.evaluation is not None and spec.evaluation.tasks[0].path == str(tmp_path / "gsm8k.jsonl")
     hub = validate(FinetuneSpec, {**values, "model": {"base": "owner/name"}}, "test")
     assert with_absolute_paths(hub).model.base == "owner/name"
+
+
+def test_duplicates_and_contamination_change_nothing_unless_asked() -> None:
+    data = validate(FinetuneSpec, recipe(), "test").data
+    assert (data.duplicates.within, data.duplicates.across, data.duplicates.near) == ("keep", "keep", False)
+    assert (data.contamination.policy, data.contamination.against) == ("allow", ())
+
+
+def test_evaluation_sets_have_names_of_their_own_and_absolute_paths(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    exam = {"name": "exam", "path": "exam.json", "question": "examples.input"}
+    hub = {"name": "gsm8k", "path": "hf:openai/gsm8k:main"}
+    spec = validate(FinetuneSpec, recipe(data__contamination={"against": [exam, hub]}), "test")
+    paths = [each.path for each in with_absolute_paths(spec).data.contamination.against]
+    assert paths == [str(tmp_path / "exam.json"), "hf:openai/gsm8k:main"]
+    assert "two evaluation sets are named 'exam'" in refused(
+        FinetuneSpec, recipe(data__contamination={"against": [exam, exam]})
+    )
+    assert "data.contamination.ngram" in refused(FinetuneSpec, recipe(data__contamination={"ngram": 3}))

@@ -17,6 +17,7 @@ from didact.evaluation.interval import wilson_interval
 from didact.evaluation.items import Example, Item, gsm8k_items, reasoning_gym_items, score_answers
 from didact.evaluation.layout import higher_is_better, improvement
 from didact.evaluation.losses import Loss, held_out_loss
+from didact.evaluation.questions import task_texts
 from didact.evaluation.report import Comparison, EvalReport, combine
 from didact.evaluation.tasks import TaskResult, run_task
 
@@ -40,5 +41,6 @@ __all__ = [
     "reasoning_gym_items",
     "run_task",
     "score_answers",
+    "task_texts",
     "wilson_interval",
 ]

@@ -29,7 +29,15 @@ from didact.spec.adapter import (
     VeraSpec,
 )
 from didact.spec.base import Spec, validate
-from didact.spec.data import DataSpec, SourceSpec, StageSpec, TokensSpec
+from didact.spec.data import (
+    ContaminationSpec,
+    DataSpec,
+    DuplicatesSpec,
+    EvaluationSetSpec,
+    SourceSpec,
+    StageSpec,
+    TokensSpec,
+)
 from didact.spec.evaluation import (
     EvaluateSpec,
     EvaluationSpec,
@@ -54,8 +62,11 @@ __all__ = [
     "AdapterSpec",
     "BoftSpec",
     "BottleneckSpec",
+    "ContaminationSpec",
     "DataSpec",
+    "DuplicatesSpec",
     "EvaluateSpec",
+    "EvaluationSetSpec",
     "EvaluationSpec",
     "FinetuneSpec",
     "FullSpec",

@@ -108,6 +108,64 @@ class StageSpec(Spec):
         return weights
 
 
+class DuplicatesSpec(Spec):
+    """What happens to rows that are there twice. Rows that are held out stay; their twins in training data go."""
+
+    within: Literal["keep", "drop"] = "keep"
+    """Rows with an earlier twin in the same source. `keep` does not look for them; `didact data overlap` does."""
+    across: Literal["keep", "drop"] = "keep"
+    """Rows with a twin in a source that stands earlier in `data.sources`."""
+    near: bool = False
+    """Also compare rows that differ in a few words: the sets of their five-word runs (five characters in scripts
+    without spaces)."""
+    threshold: float = Field(default=0.8, gt=0, le=1)
+    """Jaccard similarity of those sets from which two rows are twins."""
+    compare: Literal["conversation", "prompt"] = "conversation"
+    """Whole conversations, or only what comes before the last answer."""
+
+
+class EvaluationSetSpec(Spec):
+    """Questions that must not be learned."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    """Name in counts and messages."""
+    path: str
+    """As in `data.sources`: a file, folder or glob, `card:NAME`, `reasoning-gym:TASK`, or `hf:OWNER/NAME[:CONFIG]`."""
+    format: Format = "auto"
+    """As in `data.sources`; every turn of the user counts as a question."""
+    question: str | None = None
+    """Where files are in no form with answers: the field that holds the question, such as `question`; with dots for
+    fields inside fields and lists, such as `examples.input`."""
+    split: str = "test"
+    """Split of a Hugging Face dataset."""
+    revision: str | None = None
+    """Revision of a Hugging Face dataset."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """As in `data.sources`."""
+    max_rows: int | None = Field(default=None, ge=1)
+    """Questions to generate for `reasoning-gym` (1,000 when left out); no effect elsewhere."""
+
+
+class ContaminationSpec(Spec):
+    """Training rows that hold questions of an evaluation."""
+
+    against: tuple[EvaluationSetSpec, ...] = ()
+    """Evaluation sets beside the recipe's own `evaluation.tasks`."""
+    ngram: int = Field(default=13, ge=8)
+    """A row is contaminated when it shares so many words in a row with a question (twice as many characters in scripts
+    without spaces), or holds the whole of a shorter question."""
+    policy: Literal["allow", "drop", "fail"] = "allow"
+    """`allow` counts contaminated rows, `drop` leaves them out of training, `fail` stops the run and names them."""
+
+    @field_validator("against")
+    @classmethod
+    def _unique_names(cls, against: tuple[EvaluationSetSpec, ...]) -> tuple[EvaluationSetSpec, ...]:
+        names = [each.name for each in against]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two evaluation sets are named {twice[0]!r}; give each its own name")
+        return against
+
+
 class DataSpec(Spec):
     """The mixture."""
 
@@ -132,6 +190,10 @@ class DataSpec(Spec):
     commercial: bool = False
     """The model is for commercial use: any source whose card forbids it or does not know, and any source without card
     that does not state `commercial: true`, is refused by name."""
+    duplicates: DuplicatesSpec = DuplicatesSpec()
+    """Rows that are there twice."""
+    contamination: ContaminationSpec = ContaminationSpec()
+    """Rows that hold questions of an evaluation."""
 
     @property
     def states_weights(self) -> bool:

@@ -14,10 +14,15 @@ def with_absolute_paths(spec: FinetuneSpec) -> FinetuneSpec:
         source.model_copy(update={"path": _absolute(source.path), "options": _absolute_root(source.options)})
         for source in spec.data.sources
     )
+    against = tuple(
+        each.model_copy(update={"path": _absolute(each.path), "options": _absolute_root(each.options)})
+        for each in spec.data.contamination.against
+    )
+    contamination = spec.data.contamination.model_copy(update={"against": against})
     return spec.model_copy(
         update={
             "model": absolute_base(spec.model),
-            "data": spec.data.model_copy(update={"sources": sources}),
+            "data": spec.data.model_copy(update={"sources": sources, "contamination": contamination}),
             "evaluation": absolute_task_paths(spec.evaluation) if spec.evaluation else None,
         }
     )

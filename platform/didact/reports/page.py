@@ -1,0 +1,157 @@
+"""A report as one HTML page that asks for nothing beside it."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from didact.datasets.catalog import licence_of
+from didact.datasets.quality import Match
+from didact.datasets.quality.overlap import percent
+from didact.reports.charts import histogram, place_of
+from didact.reports.gather import DataReport, SourceReport
+
+_TEMPLATE = "page.html.jinja"
+_COLOURED_LANGUAGES = 6
+_SHOWN_CHARACTERS = 400
+
+
+def render_report(report: DataReport) -> str:
+    """The page; every text that comes from data or recipe is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(short=_short, share=_share, cut=_cut, cell=percent)
+    return environment.get_template(_TEMPLATE).render(
+        report=report,
+        spec=report.spec,
+        totals=_totals(report),
+        sources=list(_sources(report)),
+        most={name: max(source.record[name] for source in report.sources) for name in ("rows_read", "tokens")},
+        mixture=list(_mixture(report)),
+        languages=_languages(report.sources),
+        lengths=_lengths(report.sources),
+        findings=[each for source in report.sources for each in _findings(source)],
+        reasons=_reasons(report.sources),
+    )
+
+
+def _totals(report: DataReport) -> dict[str, Any]:
+    records = [source.record for source in report.sources]
+    tokens = sum(record["tokens"] for record in records)
+    trained = sum(record["tokens"] * record["supervised_share"] for record in records)
+    found = [source.filter.found for source in report.sources]
+    return {
+        "rows": sum(record["rows_read"] for record in records),
+        "rejected": sum(record["rows_rejected"] for record in records),
+        "held_out": sum(record["rows_held_out"] for record in records),
+        "tokens": tokens,
+        "trained": trained / max(1, tokens),
+        "seen": sum(record["samples_seen"] for record in records),
+        "twins": sum(count for each in found for reason, count in each.items() if reason.endswith("_duplicate")),
+        "contaminated": sum(count for each in found for reason, count in each.items() if _is_set(reason)),
+    }
+
+
+def _sources(report: DataReport) -> Iterator[dict[str, Any]]:
+    for source in report.sources:
+        yield {
+            "name": source.spec.name,
+            "path": source.spec.path,
+            "record": source.record,
+            "statistics": source.statistics,
+            "rejects": source.rejects,
+            "found": source.filter.found,
+            "twins": sum(count for reason, count in source.filter.found.items() if reason.endswith("_duplicate")),
+            "licence": licence_of(source.spec),
+            "commercial": {True: "yes", False: "no", None: "unclear"}[source.commercial],
+        }
+
+
+def _mixture(report: DataReport) -> Iterator[dict[str, Any]]:
+    """What each source was asked to be of the mixture, and is."""
+    unit = report.spec.data.weight_unit
+    weights = sum(source.spec.weight for source in report.sources)
+    samples = sum(source.record["samples_seen"] for source in report.sources)
+    for source in report.sources:
+        record = source.record
+        seen = record["share_of_tokens"] if unit == "tokens" else record["samples_seen"] / max(1, samples)
+        yield {"name": source.spec.name, "asked": source.spec.weight / weights, "seen": seen, "record": record}
+
+
+def _languages(sources: Sequence[SourceReport]) -> dict[str, Any]:
+    """The most frequent languages get a colour each, all others share one."""
+    totals: dict[str, float] = {}
+    for source in sources:
+        for language, share in source.statistics.languages.items():
+            totals[language] = totals.get(language, 0.0) + share * source.statistics.num_rows
+    shown = sorted(totals, key=lambda language: (-totals[language], language))[:_COLOURED_LANGUAGES]
+    rows = []
+    for source in sources:
+        shares = [source.statistics.languages.get(language, 0.0) for language in shown]
+        named = [(language, share) for language, share in zip(shown, shares, strict=True) if share >= 0.005]
+        rows.append({"name": source.spec.name, "parts": [*shares, max(0.0, 1 - sum(shares))], "named": named})
+    return {"shown": shown, "others": len(totals) > len(shown), "rows": rows}
+
+
+def _lengths(sources: Sequence[SourceReport]) -> dict[str, Any]:
+    """Histograms of characters on one axis."""
+    used = [place for source in sources for place, count in enumerate(source.statistics.characters.counts) if count]
+    first, last = min(used), max(used)
+    edges = sources[0].statistics.characters.edges
+    draw = partial(histogram, edges=edges, first=first, last=last)
+    rows = [
+        {
+            "name": source.spec.name,
+            "statistics": source.statistics,
+            "chart": draw(source.statistics.characters.counts, middle=source.statistics.characters.quantiles["p50"]),
+        }
+        for source in sources
+    ]
+    span = last - first + 1
+    marks = [mark for mark in (1, 10, 100, 1_000, 10_000, 100_000) if edges[first] <= mark]
+    ticks = [(mark, (place_of(mark, edges) - first) / span) for mark in marks]
+    return {"rows": rows, "ticks": [(mark, place) for mark, place in ticks if 0 <= place <= 0.95]}
+
+
+def _reasons(sources: Sequence[SourceReport]) -> list[str]:
+    """Evaluation sets that any row holds questions of, in the order of the sources."""
+    return list(dict.fromkeys(reason for source in sources for reason in source.filter.found if _is_set(reason)))
+
+
+def _findings(source: SourceReport) -> Iterator[dict[str, Any]]:
+    for finding in source.filter.examples:
+        cause = finding.cause
+        if isinstance(cause, Match):
+            text = f"{cause.set_name} {Path(cause.item).name}: “{cause.words}”"
+        else:
+            part = "held-out row" if cause.held_out else "row"
+            text = f"like {part} {cause.row} of {cause.source} ({cause.similarity:.0%})"
+        yield {"source": source.spec.name, "row": finding.row, "reason": finding.reason, "text": text}
+
+
+def _is_set(reason: str) -> bool:
+    return reason.startswith("contaminated:")
+
+
+def _short(number: float) -> str:
+    """A count in few characters: whole below ten thousand."""
+    for least, size, unit in ((1e9, 1e9, "B"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if number >= least:
+            scaled = number / size
+            return f"{scaled:.0f}{unit}" if scaled >= 100 else f"{scaled:.1f}".removesuffix(".0") + unit
+    return f"{number:,.0f}"
+
+
+def _share(part: float) -> str:
+    return f"{part:.1%}" if 0 < part < 0.0995 else f"{part:.0%}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]} ..."

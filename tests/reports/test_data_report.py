@@ -1,0 +1,146 @@
+"""The page about a recipe's data: everything on it is real, nothing is asked for beside it, nothing runs."""
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from didact.datasets.quality.statistics import HALF_OCTAVES
+from didact.reports import DataReport, gather_report, render_report
+from didact.reports.charts import histogram, place_of
+from didact.spec import FinetuneSpec
+from tests.fakes.recipes import tiny_recipe
+
+EVIL = "<script>alert('x')</script>"
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> FinetuneSpec:
+    folder = tmp_path_factory.mktemp("report")
+    questions = [{"question": f"Add {n} and {n + 3}.", "answer": f"#### {2 * n + 3}"} for n in range(30)]
+    (folder / "exam.jsonl").write_text("".join(json.dumps(row) + "\n" for row in questions))
+    rows = [{"instruction": f"Add {n} and {n + 3}.", "output": f"{2 * n + 3} it is"} for n in range(20)]
+    rows += [{"instruction": f"{EVIL} {n % 15}", "output": "No & never."} for n in range(20)]
+    (folder / "more.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows) + f'{{"instruction": "{EVIL}"}}\n'
+    )
+    sources = [
+        {"name": "sums", "path": str(folder / "sums.jsonl"), "held_out_rows": 8, "licence": EVIL},
+        {"name": "more", "path": str(folder / "more.jsonl"), "weight": 3.0},
+    ]
+    tasks = [{"task": "gsm8k", "path": str(folder / "exam.jsonl"), "num_items": 30}]
+    return tiny_recipe(
+        folder, data__sources=sources, data__max_bad_rows_share=0.1, evaluation={"tasks": tasks}, name="evil-looking"
+    )
+
+
+@pytest.fixture(scope="module")
+def report(spec: FinetuneSpec) -> DataReport:
+    return gather_report(spec)
+
+
+class Reader(HTMLParser):
+    """Tags, attributes and text of a page; every element must be closed."""
+
+    EMPTY = frozenset({"meta", "rect", "line"})
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self._open: list[str] = []
+        self.feed(page)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.EMPTY:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.EMPTY:
+            assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def test_figures_are_those_of_the_recipes_data(report: DataReport) -> None:
+    sums, more = report.sources
+    assert (sums.statistics.num_rows, more.statistics.num_rows) == (60, 40)
+    (group,) = more.rejects
+    assert (group.reason, group.count, len(group.examples)) == ("missing_field", 1, 1)
+    assert more.filter.found["exact_duplicate"] == 25
+    assert more.filter.found["contaminated:gsm8k"] == 20
+    held_out = 60 - sums.record["rows_train"]
+    assert 30 - held_out <= sums.filter.found["contaminated:gsm8k"] <= 30
+    assert report.overlap.exact == ((0, 20), (20, 10))
+    assert report.evaluation_sets == ("gsm8k",)
+    assert [source.commercial for source in report.sources] == [None, None]
+
+
+def test_what_is_looked_for_does_not_depend_on_what_the_recipe_does(spec: FinetuneSpec, report: DataReport) -> None:
+    strict = spec.data.contamination.model_copy(update={"policy": "fail"})
+    other = gather_report(spec.model_copy(update={"data": spec.data.model_copy(update={"contamination": strict})}))
+    assert [source.filter.found for source in other.sources] == [source.filter.found for source in report.sources]
+
+
+def test_page_is_whole_and_asks_for_nothing(report: DataReport) -> None:
+    page = render_report(report)
+    reader = Reader(page)
+    tags = {tag for tag, _ in reader.tags}
+    assert not tags & {"script", "link", "img", "iframe", "object", "a"}
+    assert not re.search(r"https?://|@import|url\(", page)
+    attributes = {name for _, attrs in reader.tags for name in attrs}
+    assert not [name for name in attributes if name.startswith("on") or name in ("src", "href")]
+    assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in reader.tags
+    assert sum(tag == "svg" for tag, _ in reader.tags) == len(report.sources)
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_texts_of_the_data_are_escaped_and_shown(report: DataReport) -> None:
+    page = render_report(report)
+    assert EVIL not in page
+    assert EVIL in Reader(page).texts, "the licence"
+    assert any(EVIL in text and text != EVIL for text in Reader(page).texts), "the rejected row"
+
+
+def test_page_shows_every_part(report: DataReport) -> None:
+    texts = [text.strip() for text in Reader(render_report(report)).texts]
+    for title in ("Size", "Mixture", "Length", "Language", "What is trained", "Overlap", "Rejected rows", "Licences"):
+        assert title in texts
+    shown = [float(width) for width in re.findall(r'class="asked" style="width:([\d.]+)%', render_report(report))]
+    assert shown == [25.0, 75.0]
+    assert "missing field" in " ".join(texts)
+    assert "gsm8k" in texts
+
+
+def test_the_same_report_is_the_same_page_and_another_is_not(report: DataReport) -> None:
+    assert render_report(report) == render_report(report)
+    assert render_report(replace(report, num_steps=11)) != render_report(report)
+
+
+def test_bars_stand_where_the_bins_are() -> None:
+    counts = [0] * len(HALF_OCTAVES)
+    counts[4], counts[6] = 10, 5
+    heights = re.findall(
+        r'<rect x="([\d.]+)" y="[\d.]+" width="[\d.]+" height="([\d.]+)"', histogram(counts, HALF_OCTAVES, 4, 7, 4)
+    )
+    assert [(float(x), float(height)) for x, height in heights] == [(0.75, 60.0), (120.75, 30.0)]
+    assert [place_of(value, (0, 1, 2, 4, 8)) for value in (0, 1, 3, 8, 100)] == [0, 1, 2.5, 4, 4]
+
+
+def test_report_is_written_by_its_verb(spec: FinetuneSpec, tmp_path: Path) -> None:
+    import yaml
+    from typer.testing import CliRunner
+
+    from didact.cli import app
+
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(spec.model_dump(mode="json")))
+    arguments = ["data", "report", str(tmp_path / "r.yaml"), "training.steps=7", "-o", str(tmp_path / "out" / "r.html")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "7 steps" in " ".join((tmp_path / "out" / "r.html").read_text().split())
