@@ -4,7 +4,7 @@ didact data list -> show NAME -> `path: card:NAME` in a recipe -> preview
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,13 +13,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from didact.errors import DataError
+from didact.errors import DataError, ModelError
 from didact.spec import FinetuneSpec, ModelSpec, load_spec
 from didact.spec.model import BUNDLED_BASE
 
 if TYPE_CHECKING:
-    from didact.datasets import RowSample, Samples
+    from didact.datasets import Conversation, RowSample, Samples
     from didact.datasets.catalog import Card
+    from didact.tokens import TokenCount
+
+    _Counter = Callable[[Sequence[Conversation]], list[TokenCount | None]]
 
 data = typer.Typer(no_args_is_help=True, help="Choose data, look at it, bring your own.")
 
@@ -77,7 +80,10 @@ def data_show(
     name: Annotated[str, typer.Argument(help="A dataset, as in `didact data list`")],
     root: Annotated[Path | None, typer.Option(help="Folder or file with its raw files on this machine")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The card as JSON, without samples")] = False,
-    base: Annotated[str, typer.Option(help="Whose tokens are counted: as `model.base` of a recipe")] = BUNDLED_BASE,
+    base: Annotated[
+        str | None,
+        typer.Option(help="Whose tokens are counted, as `model.base` of a recipe; default: the bundled base"),
+    ] = None,
 ) -> None:
     """Show a dataset's card, three conversations, and how many tokens they and the whole of its files have."""
     from didact.datasets import card_samples, random_rows
@@ -232,13 +238,10 @@ def _rule(rule: object) -> str:
     return " + ".join(rule) if isinstance(rule, tuple) else str(rule)
 
 
-def _print_samples(card: "Card", samples: "Samples", base: str, rows: "RowSample | None") -> None:
-    from didact.models import load_tokenizer
-    from didact.tokens import count_tokens, estimate_tokens
-
+def _print_samples(card: "Card", samples: "Samples", base: str | None, rows: "RowSample | None") -> None:
     console = Console()
-    tokenizer = load_tokenizer(ModelSpec(base=base))
-    counts = count_tokens(samples.conversations, tokenizer)
+    count_of = _counter(base)
+    counts = count_of(samples.conversations) if count_of else [None] * len(samples.conversations)
     if samples.made_up:
         place = f"{card.source.home}" + (f" and hf:{card.source.hub}" if card.source.hub else "")
         console.print(
@@ -248,17 +251,37 @@ def _print_samples(card: "Card", samples: "Samples", base: str, rows: "RowSample
             soft_wrap=True,
         )
     for number, (conversation, count) in enumerate(zip(samples.conversations, counts, strict=True), 1):
-        size = f"{count.tokens:,} tokens, {count.learned:,} learned" if count else "cannot be learned from"
-        console.rule(f"{'made-up example' if samples.made_up else 'sample'} {number}: {size}")
+        size = f": {count.tokens:,} tokens, {count.learned:,} learned" if count else ""
+        console.rule(f"{'made-up example' if samples.made_up else 'sample'} {number}{size}")
         for message in conversation.messages:
             console.print(f"[bold]{message.role}:[/] {escape(_cut(message.content))}", highlight=False)
-    if rows is None:
-        return
-    sampled = [*count_tokens(rows.conversations, tokenizer), *[None] * rows.num_refused]
+    if rows is not None and count_of is not None:
+        _print_estimate(rows, count_of, base or BUNDLED_BASE)
+
+
+def _counter(base: str | None) -> "_Counter | None":
+    """Counts the tokens of a base; None where nobody named one and the bundled one is not installed."""
+    from didact.models import load_tokenizer
+    from didact.tokens import count_tokens
+
+    try:
+        tokenizer = load_tokenizer(ModelSpec() if base is None else ModelSpec(base=base))
+        return lambda conversations: count_tokens(conversations, tokenizer)
+    except ModelError as error:
+        if base is not None:
+            raise
+        Console().print(f"\nTokens are not counted: {error}; or name a base as --base", highlight=False, markup=False)
+        return None
+
+
+def _print_estimate(rows: "RowSample", count_of: "_Counter", base: str) -> None:
+    from didact.tokens import estimate_tokens
+
+    sampled = [*count_of(rows.conversations), *[None] * rows.num_refused]
     whole = estimate_tokens(sampled, rows.num_rows)
     exact = len(sampled) == rows.num_rows
     how = "all counted" if exact else f"± {whole.error:.0%}, by {len(sampled):,} rows taken at random"
-    console.print(
+    Console().print(
         f"\n{rows.num_rows:,} rows, {'' if exact else 'about '}{whole.tokens:,} tokens, {whole.learned:,} of them "
         f"learned ({how}; tokens of {base})",
         highlight=False,

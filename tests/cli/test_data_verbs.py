@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from didact.cli import app
 from didact.datasets import load_dataset
-from didact.errors import DataError, DidactError
+from didact.errors import DataError, DidactError, ModelError
 from didact.models import load_tokenizer
 from didact.spec import ModelSpec, SourceSpec
 from didact.tokens import count_tokens
@@ -136,3 +136,13 @@ def test_show_estimates_large_files_by_rows_taken_at_random(base: str, tmp_path:
     assert 0 < int(found[3]) < 20
     assert abs(int(found[1].replace(",", "")) / true - 1) < 2 * int(found[3]) / 100
     assert text == run("show", "gsm8k-cot", "--root", str(tmp_path), "--base", base)
+
+
+def test_show_works_without_the_bundled_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIDACT_CACHE", str(tmp_path))
+    monkeypatch.setattr("didact.models.bundled._WHEEL", "no_such_wheel")
+    text = run("show", "gsm8k-cot")
+    assert "Tokens are not counted" in text and "--base" in text
+    assert "made-up example 1" in text and "4 + 3 = 7" in text
+    with pytest.raises(ModelError, match="no-such-folder"):
+        run("show", "gsm8k-cot", "--base", "./no-such-folder")

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fsspec.registry import known_implementations
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import _registry, known_implementations
 
 from didact.datasets import Dataset, add_card, load_dataset, remote_stream
 from didact.datasets.locate import locate
@@ -94,12 +95,13 @@ def test_a_file_that_changed_is_another_one_and_the_old_copy_stays_for_its_reade
     assert len(copies(cache)) == 2
 
 
+@pytest.mark.parametrize("lengths", [True, False])
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_response_that_always_breaks_off_is_an_error_that_names_it_and_leaves_no_half_file(
-    stream: bool, web: WebFolder, cache: Path
+    stream: bool, lengths: bool, web: WebFolder, cache: Path
 ) -> None:
     (web.folder / "a.jsonl").write_bytes(LINES)
-    web.stops_after, web.ranges = 5000, False
+    web.stops_after, web.ranges, web.lengths = 5000, False, lengths
     with pytest.raises(DataError, match=rf"{web.url}/a\.jsonl cannot be read: .*"):
         load(f"{web.url}/a.jsonl", stream=stream)
     assert copies(cache) == []
@@ -113,10 +115,10 @@ def test_a_response_that_breaks_off_now_and_then_is_taken_up_where_it_broke(
     ranges: bool, stream: bool, web: WebFolder
 ) -> None:
     # More than the library reads ahead, so that the break is met in the middle.
-    (web.folder / "a.jsonl").write_bytes(LINES * 300)
-    web.stops_after, web.num_breaks, web.ranges = 4_000_000, 2, ranges
+    (web.folder / "a.jsonl").write_bytes(LINES * 150)
+    web.stops_after, web.num_breaks, web.ranges = 2_000_000, 2, ranges
     rows = open_source(SourceSpec(name="rows", path=f"{web.url}/a.jsonl", format="alpaca", stream=stream)).rows
-    assert b"\n".join([*(raw.content for _, raw in rows), b""]) == LINES * 300
+    assert b"\n".join([*(raw.content for _, raw in rows), b""]) == LINES * 150
     asked = [each for each in web.gets if each]
     assert asked and all(re.fullmatch(r"bytes=[1-9][0-9]*-", each) for each in asked)
 
@@ -257,6 +259,8 @@ def test_parallel_files_and_user_cards_may_lie_elsewhere(bucket: fsspec.Abstract
     bucket.pipe("/b/a.txt", b"1\n2\n")
     parallel = {"instruction": "q.txt", "output": "a.txt"}
     assert answers(load("memory://b", options={"parallel": parallel})) == ["1", "2"]
+    with pytest.raises(DataError, match="not streamed"):
+        load("memory://b", options={"parallel": parallel}, stream=True)
     bucket.pipe("/c/a.jsonl", LINES)
     assert add_card("memory://c/a.jsonl", "far-rows").card.source.path == "memory://c/a.jsonl"
     assert answers(load("card:far-rows")) == ANSWERS
@@ -271,3 +275,29 @@ def test_bad_rows_of_a_streamed_file_are_quarantined_with_url_and_place(web: Web
     entry = json.loads(dataset.quarantine.read_text("utf-8"))
     expected = (f"{web.url}/a.jsonl", 501, len(LINES), "missing_field")
     assert (entry["file"], entry["line"], entry["byte_offset"], entry["reason"]) == expected
+
+
+class HubFiles(MemoryFileSystem):  # type: ignore[misc]
+    """Files of the hub as its own library shows them, which live in this process."""
+
+    protocol = "hf"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return "/" + path.removeprefix("hf://").strip("/")
+
+
+def test_files_of_a_card_are_streamed_from_one_commit_of_the_hub(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    monkeypatch.setitem(_registry, "hf", HubFiles)
+    commit = "0123456789" * 4
+    rows = "".join(json.dumps({"inputs": f"q{number}", "targets": f"a{number}"}) + "\n" for number in range(4))
+    for place in ("fr/merged_fr.jsonl", "en/merged_en.jsonl", "en/other.jsonl"):
+        HubFiles().pipe(f"/datasets/bigscience/xP3@{commit}/{place}", rows.replace("q", place[:2]).encode())
+    streamed = load("card:xp3", stream=True, revision=commit)
+    asked = [conversation.messages[0].content for conversation in streamed.train]
+    assert asked == [f"{language}{number}" for language in ("en", "fr") for number in range(4)]
+    assert not cache.exists()
+    with pytest.raises(DataError, match="the hub cannot be asked which commit"):
+        load("card:xp3", stream=True)

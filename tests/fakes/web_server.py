@@ -17,6 +17,8 @@ class WebFolder:
     url: str = ""
     etag: bool = True
     ranges: bool = True
+    lengths: bool = True
+    """Whether a response says how long it is; without, it ends where the connection does."""
     stops_after: int | None = None
     """Bytes after which a response breaks off, although it promised more."""
     num_breaks: int | None = None
@@ -61,7 +63,8 @@ def serve(folder: Path) -> Iterator[WebFolder]:
             if web.ranges and self.headers.get("Range"):
                 first = int(self.headers["Range"].removeprefix("bytes=").partition("-")[0])
             self.send_response(206 if first else 200)
-            self.send_header("Content-Length", str(len(content) - first))
+            if web.lengths or not with_body:
+                self.send_header("Content-Length", str(len(content) - first))
             if web.etag:
                 self.send_header("ETag", f'"{hash(content)}"')
             self.end_headers()

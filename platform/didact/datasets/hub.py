@@ -54,7 +54,7 @@ def stream_hub(path: str, split: str, revision: str | None) -> HubStream:
     Raises:
         DataError: as `open_hub`, or the hub cannot be asked which commit it is.
     """
-    commit = _commit(path, revision)
+    commit = commit_of(path, revision)
     return HubStream(_load(path, split, commit, streaming=True), (path, split, commit))
 
 
@@ -91,21 +91,16 @@ def hub_identity(dataset: "HubDataset | HubStream") -> Any:
     return digest.hexdigest()
 
 
-def _load(path: str, split: str, revision: str | None, *, streaming: bool) -> Any:
-    import datasets  # takes seconds, and only recipes with hub data need it
+def commit_of(path: str, revision: str | None) -> str:
+    """The commit that a revision of a hub data set points to now.
 
-    name, config = _parts(path)
-    try:
-        return datasets.load_dataset(name, name=config, split=split, revision=revision, streaming=streaming)
-    except (datasets.exceptions.DatasetsError, ValueError, OSError) as error:
-        cause = f" ({error.__cause__})" if error.__cause__ else ""
-        raise DataError(
-            f"{path} (split {split!r}, revision {revision!r}) cannot be loaded: {error}{cause}; "
-            "check the source's path, split and revision in data.sources"
-        ) from error
+    Args:
+        path: `hf:OWNER/NAME`.
+        revision: branch, tag or commit; None for the newest. Of a whole commit the hub is not asked.
 
-
-def _commit(path: str, revision: str | None) -> str:
+    Raises:
+        DataError: the hub cannot be asked, or has no such data set or revision.
+    """
     if revision is not None and _COMMIT.fullmatch(revision):
         return revision
     from huggingface_hub import HfApi
@@ -117,6 +112,20 @@ def _commit(path: str, revision: str | None) -> str:
         raise DataError(
             f"{path}: the hub cannot be asked which commit {revision or 'the newest revision'} is: {error}; give the "
             "whole commit as revision, or set stream: false to read a copy that is already here"
+        ) from error
+
+
+def _load(path: str, split: str, revision: str | None, *, streaming: bool) -> Any:
+    import datasets  # takes seconds, and only recipes with hub data need it
+
+    name, config = _parts(path)
+    try:
+        return datasets.load_dataset(name, name=config, split=split, revision=revision, streaming=streaming)
+    except (datasets.exceptions.DatasetsError, ValueError, OSError) as error:
+        cause = f" ({error.__cause__})" if error.__cause__ else ""
+        raise DataError(
+            f"{path} (split {split!r}, revision {revision!r}) cannot be loaded: {error}{cause}; "
+            "check the source's path, split and revision in data.sources"
         ) from error
 
 

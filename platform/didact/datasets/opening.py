@@ -67,6 +67,8 @@ def _open_files(source: SourceSpec, files: Sequence[LocatedFile], mapping: Field
 
 
 def _open_parallel(source: SourceSpec, options: RowOptions) -> OpenedSource:
+    if source.stream:
+        raise DataError(f"source {source.name!r}: files that run in parallel are not streamed; set stream: false")
     files = reading.parallel_files(source.name, source.path, options)
     form = recognise(files) if source.format == "auto" else source.format
     if form is None:

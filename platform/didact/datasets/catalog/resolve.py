@@ -6,6 +6,8 @@ from typing import Any
 
 from didact.datasets.catalog.card import PREFIX, Card, find_card, load_cards
 from didact.datasets.catalog.groups import GROUPS
+from didact.datasets.hub import PREFIX as PREFIX_OF_HUB
+from didact.datasets.hub import commit_of
 from didact.datasets.locate import LocatedFile, locate
 from didact.datasets.mapping import FieldMapping
 from didact.datasets.options import row_options
@@ -88,7 +90,7 @@ def resolve_card(source: SourceSpec, card: Card) -> CardPlace:
         )
     as_files = bool(card.source.files or FILES_OPTION in source.options)
     files = _download(source, card) if as_files else ()
-    hub_path = None if as_files else f"hf:{card.source.hub}"
+    hub_path = None if as_files else f"{PREFIX_OF_HUB}{card.source.hub}"
     if card.source.converted:
         return CardPlace(files, hub_path, "alpaca", given, FieldMapping())
     return CardPlace(files, hub_path, rows.format, options, rows.mapping)
@@ -148,13 +150,13 @@ def _matching(source: SourceSpec, card: Card, root: Path, patterns: tuple[str, .
 def _download(source: SourceSpec, card: Card) -> tuple[LocatedFile, ...]:
     from huggingface_hub import snapshot_download  # takes a second, and only cards of the hub need it
 
-    if source.stream:
-        raise DataError(
-            f"source {source.name!r}: the files of {card.name} are not streamed through its card; set stream: false, "
-            f"or name them as path: hf://datasets/{card.source.hub}@COMMIT/FILE"
-        )
     hub = str(card.source.hub)
     patterns = _patterns(source, card.source.files)
+    if source.stream:
+        home = f"hf://datasets/{hub}@{commit_of(PREFIX_OF_HUB + hub, source.revision)}/"
+        located = [locate(source.name, home + pattern, stream=True) for pattern in patterns]
+        found = {str(file.path): file.path for files in located for file in files}
+        return tuple(LocatedFile(found[url], url.removeprefix(home)) for url in sorted(found))
     try:
         folder = snapshot_download(hub, repo_type="dataset", revision=source.revision, allow_patterns=list(patterns))
     except (OSError, ValueError) as error:
