@@ -62,8 +62,8 @@ def test_a_tiny_question_must_be_whole_sentences_of_a_user() -> None:
 
 
 def test_words_do_not_run_from_one_message_into_the_next() -> None:
-    first, second = SHORT[:30], SHORT[30:]
-    assert found(SHORT, asked(first, second), asked(first + second)) == [False, True]
+    first, second = SHORT.split(" cheer ")
+    assert found(SHORT, asked(first, f"cheer {second}"), asked(f"{first}\ncheer {second}")) == [False, True]
 
 
 def test_instructions_that_all_questions_share_are_no_question() -> None:
@@ -113,6 +113,23 @@ def test_evaluation_sets_are_read_from_files_of_any_form(tmp_path: Path) -> None
     empty = EvaluationSetSpec(name="big", path=str(tmp_path / "task.json"), question="examples.text")
     with pytest.raises(DataError, match=r"'big'.* no questions in the field 'examples.text'"):
         list(against_texts(ContaminationSpec(against=(empty,))))
+
+
+def test_generated_and_carded_sets_are_read_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
+    sums = EvaluationSetSpec(name="sums", path="reasoning-gym:chain_sum", max_rows=3, options={"seed": 9})
+    texts = list(against_texts(ContaminationSpec(against=(sums,))))
+    assert len({text.text for text in texts}) == 3
+    assert not caplog.text
+    asked_for = EvaluationSetSpec(name="sums", path="reasoning-gym:chain_sum", question="question")
+    with pytest.raises(DataError, match="remove `question`"):
+        list(against_texts(ContaminationSpec(against=(asked_for,))))
+
+
+def test_setting_without_effect_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "exam.jsonl").write_text('{"text": "One?"}\n')
+    exam = EvaluationSetSpec(name="exam", path=str(tmp_path / "exam.jsonl"), question="text", max_rows=3)
+    assert [text.text for text in against_texts(ContaminationSpec(against=(exam,)))] == ["One?"]
+    assert "evaluation set exam: max_rows only has an effect" in caplog.text
 
 
 def test_all_2061_questions_of_strategyqas_training_file_are_found_in_the_task_and_none_among_the_held_out() -> None:

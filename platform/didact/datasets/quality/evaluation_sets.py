@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from didact.datasets import catalog, generated, hub
 from didact.datasets.decoding import decode_json
 from didact.datasets.drafts import RowSettings
 from didact.datasets.locate import locate
@@ -11,9 +12,12 @@ from didact.datasets.options import row_options
 from didact.datasets.quality.types import EvalText
 from didact.datasets.reading import file_rows
 from didact.datasets.records import to_conversation
-from didact.datasets.rows import BadRow
+from didact.datasets.rows import BadRow, RawRow
 from didact.errors import DataError
+from didact.logs import get_logger
 from didact.spec import ContaminationSpec, EvaluationSetSpec, SourceSpec
+
+_log = get_logger(__name__)
 
 
 def against_texts(contamination: ContaminationSpec) -> Iterator[EvalText]:
@@ -23,6 +27,8 @@ def against_texts(contamination: ContaminationSpec) -> Iterator[EvalText]:
         DataError: a set cannot be read, or has no questions.
     """
     for each in contamination.against:
+        if each.max_rows is not None and not each.path.startswith(generated.PREFIX):
+            _log.warning("evaluation set %s: max_rows only has an effect for %sTASK", each.name, generated.PREFIX)
         count = 0
         for item, text in _field_texts(each) if each.question is not None else _user_texts(each):
             count += 1
@@ -53,20 +59,32 @@ def _user_texts(each: EvaluationSetSpec) -> Iterator[tuple[str, str]]:
 
 
 def _field_texts(each: EvaluationSetSpec) -> Iterator[tuple[str, str]]:
-    source = _source(each)
-    options = row_options(source)
     path = str(each.question).split(".")
-    for file in locate(source.name, source.path):
-        for raw in file_rows(None, file.path, options, named=True):
-            try:
-                if raw.fault is not None:
-                    continue
-                record = decode_json(raw.content) if isinstance(raw.content, bytes) else raw.content
-            except BadRow:
+    for raw in _raw_rows(each):
+        try:
+            if raw.fault is not None:
                 continue
-            texts = list(_at(record, path))
-            for number, text in enumerate(texts):
-                yield f"{raw.file}:{raw.line}" + (f"[{number}]" if len(texts) > 1 else ""), text
+            record = decode_json(raw.content) if isinstance(raw.content, bytes) else raw.content
+        except BadRow:
+            continue
+        texts = list(_at(record, path))
+        for number, text in enumerate(texts):
+            yield f"{raw.file}:{raw.line}" + (f"[{number}]" if len(texts) > 1 else ""), text
+
+
+def _raw_rows(each: EvaluationSetSpec) -> Iterator[RawRow]:
+    """Rows of files or of a hub data set whose form nobody needs to know."""
+    if each.path.startswith(hub.PREFIX):
+        yield from hub.hub_rows(each.path, hub.open_hub(each.path, each.split, each.revision))
+        return
+    if each.path.startswith((generated.PREFIX, catalog.PREFIX)):
+        raise DataError(
+            f"evaluation set {each.name!r}: {each.path} is in a known form; remove `question`, which names a field of "
+            "files and hub data sets"
+        )
+    options = row_options(_source(each))
+    for file in locate(each.name, each.path):
+        yield from file_rows(None, file.path, options, named=True)
 
 
 def _at(value: Any, path: list[str]) -> Iterator[str]:
