@@ -16,10 +16,15 @@ from typing import Any
 
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file atomically (UTF-8), making its folder."""
+    write_lines(path, [text])
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write pieces of text one after the other as one file, atomically; they need not fit into memory."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with partial.open("w", encoding="utf-8") as stream:
-        stream.write(text)
+        stream.writelines(lines)
         stream.flush()
         os.fsync(stream.fileno())
     partial.replace(path)

@@ -42,9 +42,10 @@ def open_hub(path: str, split: str, revision: str | None) -> "HubDataset":
         ) from error
 
 
-def hub_rows(path: str, dataset: "HubDataset") -> Iterator[RawRow]:
-    """The records of a hub data set as raw rows."""
-    for index, record in enumerate(dataset):
+def hub_rows(path: str, split: str, revision: str | None, start: int, stop: int) -> Iterator[RawRow]:
+    """Records `start` to `stop - 1` of a hub data set as raw rows."""
+    dataset = open_hub(path, split, revision)
+    for index, record in enumerate(dataset.select(range(start, stop)), start=start):
         yield RawRow(path, index + 1, None, record)
 
 
