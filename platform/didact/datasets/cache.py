@@ -7,8 +7,8 @@
         used                            touched by every opening, and held by every reader, so that pruning waits
     <cache>/<kind>/<address>.lock       held by the one process that fills the folder; others wait for it
 
-A killed preparation leaves finished parts, which the next one keeps. Sizes and digests of all shards are checked once in
-each process that serves them; parts that do not match are made again.
+A killed preparation leaves finished parts, which the next one keeps. Whoever prepares checks sizes and digests of all
+shards, once a process, and makes again what does not match; whoever only opens checks a shard when it first reads it.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, TextIO
 from uuid import uuid4
@@ -105,7 +105,7 @@ class CacheEntry:
         return None
 
     def missing(self, keys: Sequence[str]) -> list[str]:
-        """The parts that are still to be made; only asked under the lock. Damaged ones are taken out of the manifest."""
+        """The parts that are still to be made; asked under the lock. Damaged ones are taken out of the manifest."""
         manifest = self.manifest()
         if manifest is not None:
             sound = [record for record in manifest if not self._problems(record, log=True)]
@@ -248,6 +248,6 @@ def _read_manifest(path: Path, _mtime_ns: int, _inode: int) -> tuple[tuple[PartR
     return tuple(PartRecord.of(part) for part in value["parts"]), value["facts"]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _sha256(path: Path, _mtime_ns: int, _inode: int) -> str:
     return files.sha256_file(path)

@@ -1,7 +1,7 @@
 """Rows that a mixture must not train on, found by looking at all its data sets together.
 
-A filter takes the data sets of a mixture and says, for each, which training rows stay and why the others go. It may look
-at texts, but what the keys tell costs no reading.
+A filter takes the data sets of a mixture and says, for each, which training rows stay and why the others go. It may
+look at texts, but what the keys tell costs no reading.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -46,7 +46,9 @@ def filtered(datasets: Sequence[Dataset], filters: Sequence[RowFilter]) -> tuple
                 counts = ", ".join(f"{reason} {count:,}" for reason, count in each.dropped.items())
                 _log.info("source %s: rows dropped: %s", dataset.name, counts)
             if not len(dataset.train):
-                raise DataError(f"source {dataset.name!r}: no row is left to train on; dropped: {dict(dataset.dropped)}")
+                raise DataError(
+                    f"source {dataset.name!r}: no row is left to train on; dropped: {dict(dataset.dropped)}"
+                )
     return left
 
 
@@ -76,7 +78,7 @@ def view_keys(rows: Sequence[object]) -> Iterator[Keys]:
     start, places = 0, rows.places
     if not len(places):
         return
-    for keys in rows.base.keys():
+    for keys in rows.base.key_blocks():
         if isinstance(places, range):
             here = np.arange(max(places.start, keys.start), min(places.stop, keys.start + len(keys.rows)))
         else:

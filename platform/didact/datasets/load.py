@@ -31,6 +31,7 @@ _SUMMARISED = 3
 
 _log = get_logger(__name__)
 
+
 def load_dataset(
     source: SourceSpec,
     *,

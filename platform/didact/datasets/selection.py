@@ -1,7 +1,7 @@
 """Which rows are trained on and which are held out: a function of the seed and each row's place, nothing else.
 
-Works on the keys of stored conversations, a shard at a time; the places of the chosen rows are kept beside them, so that
-a choice is made once.
+Works on the keys of stored conversations, a shard at a time; the places of the chosen rows are kept beside them, so
+that a choice is made once.
 """
 
 import hashlib
@@ -59,9 +59,7 @@ def select(stored: StoredConversations, *, max_rows: int | None, held_out_rows: 
     return Selection(train, held_out, num_leaks, digest)
 
 
-def _choose(
-    stored: StoredConversations, folder: Path, max_rows: int | None, held_out_rows: int, seed: int
-) -> None:
+def _choose(stored: StoredConversations, folder: Path, max_rows: int | None, held_out_rows: int, seed: int) -> None:
     held_out = _draw(stored, held_out_rows, seed, "held_out", lambda keys: np.ones(len(keys.rows), dtype=bool))
     asked = _prompts(stored, held_out)
 
@@ -75,10 +73,10 @@ def _choose(
         return is_rest(keys) & ~np.isin(keys.prompts, asked)
 
     np.save(folder / "held_out.npy", held_out)
-    num_leaks = len(stored) - len(held_out) - sum(int(is_clean(keys).sum()) for keys in stored.keys())
+    num_leaks = len(stored) - len(held_out) - sum(int(is_clean(keys).sum()) for keys in stored.key_blocks())
     if max_rows is None:
         with GrowingArray(folder / "train.npy", np.int64) as train:
-            for keys in stored.keys():
+            for keys in stored.key_blocks():
                 train.append(keys.start + np.flatnonzero(is_clean(keys)))
     else:
         wanted = max(0, max_rows - len(held_out))
@@ -93,7 +91,7 @@ def _draw(
     places, ranks = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint64)
     if not count:
         return places
-    for keys in stored.keys():
+    for keys in stored.key_blocks():
         mask = allowed(keys)
         places = np.concatenate([places, keys.start + np.flatnonzero(mask)])
         ranks = np.concatenate([ranks, _ranks(seed, purpose, keys.rows[mask])])
@@ -118,6 +116,6 @@ def _prompts(stored: StoredConversations, places: np.ndarray) -> np.ndarray:
     """S16 [found]: the digests of the prompts at `places`."""
     found = [
         keys.prompts[places[(places >= keys.start) & (places < keys.start + len(keys.rows))] - keys.start]
-        for keys in stored.keys()
+        for keys in stored.key_blocks()
     ]
     return np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=KEY)

@@ -1,7 +1,7 @@
 """Conversations on disk. A part becomes pairs of Arrow files and a list of refused rows:
 
     <part>-0000.texts.arrow    compressed record batches: messages, row, answer, rationale
-    <part>-0000.keys.arrow     one plain record batch, memory-mapped: row, digest of the prompt, digest of everything said
+    <part>-0000.keys.arrow     one plain record batch, memory-mapped: row, digest of the prompt, digest of all said
     <part>.rejects.jsonl       refused rows with place and reason
 
 Choices and filters of rows read the keys only; texts are decoded a batch at a time when somebody looks at them.
@@ -209,7 +209,7 @@ class StoredConversations(Sequence[Conversation]):
         batch = bisect_right(ends, within)
         return self._decoded(number, batch)[within - (ends[batch - 1] if batch else 0)]
 
-    def keys(self) -> Iterator[Keys]:
+    def key_blocks(self) -> Iterator[Keys]:
         """The keys of all accepted rows, a shard at a time."""
         start = 0
         for record, first_row in zip(self.records, self.first_rows, strict=True):

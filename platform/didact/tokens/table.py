@@ -160,11 +160,10 @@ def view_table(tokens: CacheEntry, view: ConversationView, name: str) -> TokenTa
             return open_table(place, name)
         except DataError as error:
             _log.warning("%s; the index is made again", error)
-    with tokens.lock():
-        with files.new_folder(place.folder) as scratch:
-            stats = _write_index(scratch, tokens, view)
-            described = [asdict(shard_of(scratch / f"{stem}.npy", stats.samples)) for stem in ARRAYS]
-            files.write_json(scratch / STATS_FILE, {"stats": asdict(stats), "files": described})
+    with tokens.lock(), files.new_folder(place.folder) as scratch:
+        stats = _write_index(scratch, tokens, view)
+        described = [asdict(shard_of(scratch / f"{stem}.npy", stats.samples)) for stem in ARRAYS]
+        files.write_json(scratch / STATS_FILE, {"stats": asdict(stats), "files": described})
     return open_table(place, name)
 
 
