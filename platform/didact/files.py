@@ -16,19 +16,28 @@ from typing import Any
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a whole file atomically, making its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with partial.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
-    sync_folder(path.parent)
+    _write(path, [content])
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file atomically (UTF-8), making its folder."""
-    write_bytes(path, text.encode("utf-8"))
+    _write(path, [text.encode("utf-8")])
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write pieces of text one after the other as one file, atomically; they need not fit into memory."""
+    _write(path, (line.encode("utf-8") for line in lines))
+
+
+def _write(path: Path, pieces: Iterable[bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with partial.open("wb") as stream:
+        stream.writelines(pieces)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(path)
+    sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:

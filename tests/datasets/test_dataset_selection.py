@@ -107,13 +107,17 @@ def test_the_fingerprint_follows_every_setting_that_decides_rows(rows: Path, cha
     assert load(rows, weight=3.0, name="other").fingerprint == load(rows).fingerprint
 
 
-def test_the_fingerprint_follows_the_order_of_files(tmp_path: Path) -> None:
-    first, second = ({"instruction": "a", "output": text} for text in ("x", "y"))
+def test_neither_the_names_nor_the_order_of_files_decide_the_rows(tmp_path: Path) -> None:
+    first, second = ([{"instruction": f"{text} {row}", "output": text} for row in range(9)] for text in ("x", "y"))
     for folder, (one, two) in {"p": (first, second), "q": (second, first)}.items():
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "1.json").write_text(json.dumps([one]))
-        (tmp_path / folder / "2.json").write_text(json.dumps([two]))
-    assert load(tmp_path / "p").fingerprint != load(tmp_path / "q").fingerprint
+        (tmp_path / folder / "1.json").write_text(json.dumps(one))
+        (tmp_path / folder / "2.json").write_text(json.dumps(two))
+    here, there = (load(tmp_path / folder, max_rows=12, held_out_rows=3) for folder in "pq")
+    assert here.fingerprint == there.fingerprint
+    assert here.train == there.train and here.held_out == there.held_out
+    (tmp_path / "q" / "2.json").write_text(json.dumps([*first[:8], {"instruction": "x 8", "output": "X"}]))
+    assert load(tmp_path / "q", max_rows=12, held_out_rows=3).fingerprint != here.fingerprint
 
 
 def test_settings_without_effect_are_warned_about(rows: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from didact.datasets.types import Conversation, Dataset, Message
+from didact.env import cache_dir
 from didact.errors import DataError
 from didact.mixtures import Mixture
 from didact.spec import DataSpec, SourceSpec, TokensSpec, TrainingSpec
 from didact.tokens import Batch, PreparedMixture, StepLoader, TemplateContract, deal, prepare_mixture
+from tests.fakes.datasets import stored_dataset
 from tests.fakes.tokenizer import byte_tokenizer
 
 PAD = 257
@@ -23,7 +25,7 @@ def dataset(name: str, rows: int, held_out: int = 0, question: str = "why?") -> 
         Conversation((Message("user", question), Message("assistant", name + "x" * (index * 7 % 40))), row=2 * index)
         for index in range(rows + held_out)
     ]
-    return Dataset(name, made[held_out:], made[:held_out], f"{name}-{rows}", len(made), 0, None)
+    return stored_dataset(cache_dir(), name, made, held_out)
 
 
 def mixed(cache: Path, *datasets: Dataset, data: DataSpec = DATA, tokens: TokensSpec | None = None) -> PreparedMixture:

@@ -1,80 +1,85 @@
-"""The token cache: equal on every opening, built once, never half-written, rebuilt when damaged."""
+"""The token cache: equal on every opening, made once and in one pass, never half-written, rebuilt when damaged."""
 
 import json
 import multiprocessing
-import shutil
+import pickle
+import signal
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.queues import Queue
-from multiprocessing.synchronize import Barrier
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from didact.datasets.types import Conversation, Message
+from didact.datasets import Conversation, Dataset, Message, load_dataset
+from didact.datasets.cache import CacheEntry
+from didact.datasets.load import conversations_entry
+from didact.datasets.opening import open_source
+from didact.datasets.types import ConversationView
 from didact.errors import DataError
-from didact.spec import TokensSpec
-from didact.tokens import Rejection, TemplateContract, TokenTable, encode, open_table, prepare
+from didact.spec import SourceSpec, TokensSpec
+from didact.tokens import (
+    Encoder,
+    PartDone,
+    PartJob,
+    Rejection,
+    TemplateContract,
+    TokenTable,
+    encode,
+    encode_all,
+    open_table,
+    prepare_source,
+    run_here,
+    tokenize,
+    view_table,
+)
+from didact.tokens.shards import TokenWriter
+from tests.fakes.datasets import stored_dataset
 from tests.fakes.tokenizer import byte_tokenizer
 
 TOKENS = TokensSpec(max_length=100)
 
 
+def encoder(choice: Any = "auto", **tokens: Any) -> Encoder:
+    tokenizer = byte_tokenizer()
+    return Encoder(tokenizer, TemplateContract.build(tokenizer, choice), TOKENS.model_copy(update=tokens))
+
+
 def conversations(count: int = 30) -> list[Conversation]:
-    """Every seventh is too long to keep its answer, every fifth is cut; row numbers have gaps."""
+    """Every seventh is too long to keep its answer, every fifth is cut."""
     made = []
     for index in range(count):
-        question = "why? " * (30 if index % 7 == 3 else 1)
+        question = f"why {index}? " * (30 if index % 7 == 3 else 1)
         answer = "好 🎉" + "long " * (30 if index % 5 == 0 else index % 4)
-        made.append(Conversation((Message("user", question), Message("assistant", answer)), row=index * 2))
+        made.append(Conversation((Message("user", question), Message("assistant", answer)), row=index))
     return made
 
 
-class Counted(Sequence[Conversation]):
-    """Rows that count how often they are read, and may fail at one of them."""
+def counted(jobs_done: list[PartJob]) -> Any:
+    def run(jobs: Sequence[PartJob], using: Encoder) -> Iterator[PartDone]:
+        jobs_done.extend(jobs)
+        return run_here(jobs, using)
 
-    def __init__(self, rows: list[Conversation], fail_at: int | None = None) -> None:
-        self.rows, self.fail_at, self.reads = rows, fail_at, 0
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Conversation:  # type: ignore[override]
-        if index == self.fail_at:
-            raise OSError("disk gone")
-        self.reads += 1
-        return self.rows[index]
+    return run
 
 
-def prepared(rows: Sequence[Conversation], cache: Path, **changes: object) -> TokenTable:
-    tokenizer = byte_tokenizer()
-    settings = {
-        "source": "chat",
-        "source_fingerprint": "f1",
-        "tokenizer": tokenizer,
-        "contract": TemplateContract.build(tokenizer, "auto"),
-        "tokens": TOKENS,
-        "cache_dir": cache,
-    }
-    return prepare(rows, **{**settings, **changes})
+def table_of(dataset: Dataset, cache: Path, part: str = "train", using: Encoder | None = None) -> TokenTable:
+    return view_table(tokenize(dataset, using or encoder(), cache), getattr(dataset, part), dataset.name)
 
 
 def contents(table: TokenTable) -> list[object]:
-    arrays = (table.ids, table.mask, table.offsets, table.rows, table.lengths, table.supervised)
-    return [table.fingerprint, table.stats, *(array.tolist() for array in arrays)]
+    samples = [(sample.ids.tolist(), sample.mask.tolist()) for sample in table]
+    arrays = (table.rows, table.lengths, table.supervised)
+    return [table.fingerprint, table.stats, samples, *(array.tolist() for array in arrays)]
 
 
-def folder_of(cache: Path) -> Path:
-    (folder,) = (entry for entry in (cache / "tokens").iterdir() if entry.is_dir())
-    return folder
-
-
-def test_the_table_holds_what_encode_makes(tmp_path: Path) -> None:
-    rows = conversations(1100)
-    table = prepared(rows, tmp_path)
-    tokenizer = byte_tokenizer()
-    contract = TemplateContract.build(tokenizer, "auto")
-    expected = [(row.row, encode(row, tokenizer, contract, TOKENS)) for row in rows]
+@pytest.mark.parametrize("parts", [1, 3])
+def test_the_table_holds_what_encode_makes(parts: int, tmp_path: Path) -> None:
+    rows = conversations(300)
+    table = table_of(stored_dataset(tmp_path, "chat", rows, parts=parts), tmp_path)
+    using = encoder()
+    expected = [(row.row, encode(row, using.tokenizer, using.contract, TOKENS)) for row in rows]
     kept = [(row, result) for row, result in expected if not isinstance(result, Rejection)]
     assert 0 < len(kept) < len(rows) and len(table) == len(kept)
     for index, (row, result) in enumerate(kept):
@@ -85,140 +90,212 @@ def test_the_table_holds_what_encode_makes(tmp_path: Path) -> None:
     stats = table.stats
     assert (stats.samples, stats.tokens, stats.supervised) == (len(kept), table.lengths.sum(), table.supervised.sum())
     assert stats.rejected == {"answer_cut": len(rows) - len(kept)}
-    assert stats.truncated == sum(row % 10 == 0 for row, _ in kept) > 0
+    assert stats.truncated == sum(row % 5 == 0 for row, _ in kept) > 0
     assert stats.longest == table.lengths.max() == 100
     assert stats.mean_tokens == pytest.approx(table.lengths.mean())
     assert (table[0].ids.dtype, table[0].mask.dtype, table.name) == ("int32", "bool", "chat")
+    assert isinstance(table.lengths, np.memmap) and isinstance(table.rows, np.memmap)
+
+
+def test_many_small_shards_hold_the_same_as_one(tmp_path: Path) -> None:
+    dataset, using = stored_dataset(tmp_path, "chat", conversations(50)), encoder()
+    rows = list(dataset.train)
+    results = encode_all(rows, using.tokenizer, using.contract, using.tokens)
+    tables = []
+    for shard_rows in (7, 1000):
+        entry = CacheEntry(tmp_path / "tokens" / f"of-{shard_rows}")
+
+        def make(keys: list[str], entry: CacheEntry = entry, shard_rows: int = shard_rows) -> None:
+            for key in keys:
+                with TokenWriter(entry, key, shard_rows) as writer:
+                    writer.add(range(50), rows, results)
+
+        entry.fill(["0"], {}, make)
+        tables.append(view_table(entry, dataset.train, "chat"))
+    assert [len(table.shards) for table in tables] == [8, 1]
+    assert contents(tables[0])[1:] == contents(tables[1])[1:]
 
 
 def test_a_first_token_that_is_learned_has_no_target(tmp_path: Path) -> None:
-    table = prepared(conversations(), tmp_path, tokens=TokensSpec(max_length=100, loss_on="all"))
+    table = table_of(stored_dataset(tmp_path, "chat", conversations()), tmp_path, using=encoder(loss_on="all"))
     assert table[0].mask.all()
     assert (table.supervised == table.lengths - 1).all()
     assert table.stats.supervised == table.stats.tokens - table.stats.samples
 
 
 def test_no_such_sample(tmp_path: Path) -> None:
-    table = prepared(conversations(), tmp_path)
+    table = table_of(stored_dataset(tmp_path, "chat", conversations()), tmp_path)
     for index in (-1, len(table)):
         with pytest.raises(IndexError, match="chat has"):
             table[index]
     assert len(list(table)) == len(table)
 
 
-def test_the_second_opening_reads_no_row(tmp_path: Path) -> None:
-    first = prepared(conversations(), tmp_path)
-    written = folder_of(tmp_path).stat().st_mtime_ns
-    rows = Counted(conversations())
-    second = prepared(rows, tmp_path)
-    assert rows.reads == 0 and folder_of(tmp_path).stat().st_mtime_ns == written
-    assert contents(second) == contents(first)
-    assert isinstance(second.ids, np.memmap)
+def test_the_second_opening_does_nothing_and_other_processes_open_by_the_place(tmp_path: Path) -> None:
+    dataset, jobs = stored_dataset(tmp_path, "chat", conversations(), held_out=4, parts=2), list[PartJob]()
+    entry = tokenize(dataset, encoder(), tmp_path, counted(jobs))
+    assert len(jobs) == 2
+    first, held_out = (view_table(entry, view, "chat") for view in (dataset.train, dataset.held_out))
+    assert tokenize(dataset, encoder(), tmp_path, counted(jobs)) == entry and len(jobs) == 2
+    assert contents(view_table(entry, dataset.train, "renamed")) == contents(first)
+    assert contents(open_table(first.place, "chat")) == contents(first) == contents(pickle.loads(pickle.dumps(first)))
+    assert sorted([*first.rows, *held_out.rows, 3, 10, 17, 24]) == list(range(30))
 
 
-def test_the_name_is_not_part_of_the_key(tmp_path: Path) -> None:
-    first, second = prepared(conversations(), tmp_path), prepared(Counted([]), tmp_path, source="renamed")
-    assert (first.fingerprint, second.name) == (second.fingerprint, "renamed")
+def test_dropped_rows_cost_no_tokenization(tmp_path: Path) -> None:
+    dataset, jobs = stored_dataset(tmp_path, "chat", conversations()), list[PartJob]()
+    whole = table_of(dataset, tmp_path)
+    keep = np.arange(30) % 2 == 0
+    fewer = dataset.without(keep, {"duplicate": 15})
+    table = view_table(tokenize(fewer, encoder(), tmp_path, counted(jobs)), fewer.train, "chat")
+    assert not jobs and table.fingerprint != whole.fingerprint
+    assert table.rows.tolist() == [row for row in whole.rows.tolist() if row % 2 == 0]
+    assert table[1].ids.tolist() == whole[whole.rows.tolist().index(int(table.rows[1]))].ids.tolist()
 
 
-def test_whatever_decides_the_tokens_is_part_of_the_key(tmp_path: Path) -> None:
-    tokenizer = byte_tokenizer()
-    changes: list[dict[str, object]] = [
-        {},
-        {"source_fingerprint": "f2"},
-        {"part": "held_out"},
-        {"contract": TemplateContract.build(tokenizer, "alpaca")},
-        {"tokens": TokensSpec(max_length=101)},
-        {"tokens": TokensSpec(max_length=100, truncation="drop")},
-        {"tokens": TokensSpec(max_length=100, loss_on="last_turn")},
-    ]
-    tables = [prepared(conversations(), tmp_path, **change) for change in changes]
-    assert len({table.fingerprint for table in tables}) == len(changes)
-    packing = prepared(Counted([]), tmp_path, tokens=TokensSpec(max_length=100, packing=False))
-    assert contents(packing) == contents(tables[0])
+def test_whatever_decides_the_tokens_is_part_of_the_address(tmp_path: Path) -> None:
+    dataset = stored_dataset(tmp_path, "chat", conversations())
+    other = stored_dataset(tmp_path, "chat", conversations(29))
+    chosen = replace(dataset, chosen=np.arange(5))
+    encoders = [encoder(), encoder("alpaca"), encoder(max_length=101), encoder(truncation="drop")]
+    encoders.append(encoder(loss_on="last_turn"))
+    entries = [tokenize(dataset, using, tmp_path) for using in encoders]
+    entries += [tokenize(each, encoder(), tmp_path) for each in (other, chosen)]
+    assert len({entry.address for entry in entries}) == len(entries)
+    assert tokenize(dataset, encoder(packing=False), tmp_path) == entries[0]
 
 
 def test_nothing_usable_is_an_empty_table(tmp_path: Path) -> None:
-    rows = [row for row in conversations() if len(row.messages[0].content) > 100]
+    rows = [row for row in conversations() if row.row % 7 == 3]
     for _ in range(2):
-        table = prepared(rows, tmp_path)
+        table = table_of(stored_dataset(tmp_path, "chat", rows), tmp_path)
         assert (len(table), table.stats.rejected, table.stats.mean_tokens) == (0, {"answer_cut": len(rows)}, 0)
         assert len(table.lengths) == len(table.supervised) == 0
 
 
-def rewrite_stats(folder: Path, **changes: object) -> None:
-    file = folder / "stats.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
-
-
-def cut(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[:-4])
-
-
-def empty_a_sample(file: Path) -> None:
-    offsets = np.load(file)
-    offsets[1] = offsets[2]
-    np.save(file, offsets)
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
-    "ids missing": lambda folder: (folder / "ids.npy").unlink(),
-    "stats missing": lambda folder: (folder / "stats.json").unlink(),
-    "everything missing": lambda folder: [shutil.rmtree(folder), folder.mkdir()],
-    "ids cut": lambda folder: cut(folder / "ids.npy"),
-    "mask cut": lambda folder: cut(folder / "mask.npy"),
-    "rows empty": lambda folder: (folder / "rows.npy").write_bytes(b""),
-    "offsets of other type": lambda folder: np.save(folder / "offsets.npy", np.zeros(3)),
-    "offsets disordered": lambda folder: np.save(folder / "offsets.npy", np.load(folder / "offsets.npy")[::-1]),
-    "offsets with an empty sample": lambda folder: empty_a_sample(folder / "offsets.npy"),
-    "mask emptied": lambda folder: np.save(folder / "mask.npy", np.load(folder / "mask.npy") & False),
-    "other number of samples": lambda folder: rewrite_stats(folder, samples=1),
-    "other number of tokens": lambda folder: rewrite_stats(folder, tokens=1),
-    "unknown figure": lambda folder: rewrite_stats(folder, colour=1),
-    "stats no JSON": lambda folder: (folder / "stats.json").write_text("{"),
+    "missing": lambda path: path.unlink(),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-4]),
+    "bit flipped": flip,
+    "empty": lambda path: path.write_bytes(b""),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_folder_is_built_again(damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    before = contents(prepared(conversations(), tmp_path))
-    DAMAGES[damage](folder_of(tmp_path))
-    with pytest.raises(DataError, match="token cache"):
-        open_table(folder_of(tmp_path), "chat")
-    rows = Counted(conversations())
-    assert contents(prepared(rows, tmp_path)) == before
-    assert rows.reads == len(rows) and "tokenizing chat again" in caplog.text
+def test_a_damaged_shard_is_never_served_and_made_again(damage: str, tmp_path: Path) -> None:
+    dataset, jobs = stored_dataset(tmp_path, "chat", conversations(), parts=3), list[PartJob]()
+    table = table_of(dataset, tmp_path)
+    before, entry = contents(table), table.place.tokens
+    DAMAGES[damage](entry.folder / "1-0000.tokens.arrow")
+    with pytest.raises(DataError, match="prepare the data again"):
+        contents(open_table(table.place, "chat"))
+    tokenize(dataset, encoder(), tmp_path, counted(jobs))
+    assert [job.key for job in jobs] == ["1"]
+    assert contents(table_of(dataset, tmp_path)) == before
 
 
-def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
-    rows = Counted(conversations(1100), fail_at=1050)
-    with pytest.raises(OSError, match="disk gone"):
-        prepared(rows, tmp_path)
-    assert [entry for entry in (tmp_path / "tokens").iterdir() if entry.is_dir()] == []
-    assert len(prepared(conversations(1100), tmp_path)) > 0
+@pytest.mark.parametrize("name", ["lengths.npy", "shard.npy", "stats.json"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_index_is_made_again(damage: str, name: str, tmp_path: Path) -> None:
+    dataset = stored_dataset(tmp_path, "chat", conversations(), parts=3)
+    table = table_of(dataset, tmp_path)
+    before = contents(table)
+    DAMAGES[damage](table.place.folder / name)
+    assert contents(table_of(dataset, tmp_path)) == before
 
 
-def prepare_at_once(cache: Path, barrier: Barrier, results: "Queue[tuple[int, list[object]]]") -> None:
-    rows = Counted(conversations(1500))
+def write(path: Path, rows: int = 60) -> SourceSpec:
+    records = [{"instruction": f"question {row}", "output": f"answer {row}"} for row in range(rows)]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return SourceSpec(name="rows", path=str(path))
+
+
+def prepared(source: SourceSpec, cache: Path, jobs: list[PartJob], using: Encoder | None = None) -> TokenTable:
+    """As a recipe's data is prepared, in small parts."""
+    using, run = using or encoder(), counted(jobs)
+    opened = open_source(source, 500)
+    prepare_source(opened, source, 0, using, cache, run)
+    dataset = load_dataset(source, seed=0, max_bad_rows_share=0, quarantine_dir=None, opened=opened)
+    assert isinstance(dataset.train, ConversationView)
+    return view_table(tokenize(dataset, using, cache, run), dataset.train, source.name)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DIDACT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_raw_rows_are_read_in_one_pass_and_never_again(tmp_path: Path, cache: Path) -> None:
+    source, jobs = write(tmp_path / "a.jsonl"), list[PartJob]()
+    first = prepared(source, cache, jobs)
+    assert len(jobs) > 3 and all(job.part is not None and job.tokens is not None for job in jobs)
+    jobs.clear()
+    assert contents(prepared(source, cache, jobs)) == contents(first) and not jobs
+    other = prepared(source, cache, jobs, encoder("alpaca", max_length=300))
+    assert jobs and all(job.part is None for job in jobs), "another template read raw rows"
+    assert other.rows.tolist() == first.rows.tolist() == list(range(60))
+
+
+def test_of_a_source_with_max_rows_only_the_chosen_are_tokenized(tmp_path: Path, cache: Path) -> None:
+    source, jobs = write(tmp_path / "a.jsonl"), list[PartJob]()
+    some = source.model_copy(update={"max_rows": 9, "held_out_rows": 3})
+    table = prepared(some, cache, jobs)
+    chosen = [job.chosen for job in jobs if job.part is None]
+    assert sum(len(each) for each in chosen if each is not None) == 9
+    whole = prepared(source, cache, [])
+    assert len(table) == 6 and table.place.tokens != whole.place.tokens
+    for index, row in enumerate(table.rows.tolist()):
+        assert table[index].ids.tolist() == whole[row].ids.tolist()
+
+
+def prepare_there(source: SourceSpec, cache: Path) -> None:
+    prepared(source, cache, [])
+
+
+@pytest.mark.parametrize("fault", ["shards:kill@2", "manifest:kill@0"])
+def test_a_killed_preparation_goes_on_where_it_was(fault: str, tmp_path: Path, cache: Path) -> None:
+    source, jobs = write(tmp_path / "a.jsonl"), list[PartJob]()
+    (cache / "tokens").mkdir(parents=True)
+    (cache / "tokens" / "failpoint").write_text(fault)
+    worker = multiprocessing.get_context("spawn").Process(target=prepare_there, args=(source, cache))
+    worker.start()
+    worker.join(timeout=120)
+    assert worker.exitcode == -signal.SIGKILL
+    (folder,) = (path for path in (cache / "tokens").iterdir() if path.is_dir())
+    assert CacheEntry(folder).manifest() is None
+    finished = {path.stem for path in (folder / "parts").glob("*.json")}
+    table = prepared(source, cache, jobs)
+    assert finished and finished.isdisjoint(job.key for job in jobs if job.tokens)
+    assert table.place.tokens.folder == folder
+    unbroken = prepared(source, tmp_path / "elsewhere", [])
+    assert contents(table) == contents(unbroken)
+
+
+def prepare_at_once(source: SourceSpec, cache: Path, barrier: Any, results: Any) -> None:
+    jobs: list[PartJob] = []
     barrier.wait(timeout=120)
-    table = prepared(rows, cache)
-    results.put((rows.reads, contents(table)))
+    table = prepared(source, cache, jobs)
+    results.put((len(jobs), contents(table)))
 
 
-def received(results: "Queue[tuple[int, list[object]]]", count: int) -> Iterator[tuple[int, list[object]]]:
-    for _ in range(count):
-        yield results.get(timeout=120)
-
-
-def test_two_processes_that_ask_at_once_prepare_it_once(tmp_path: Path) -> None:
+def test_two_processes_that_ask_at_once_prepare_it_once(tmp_path: Path, cache: Path) -> None:
+    source = write(tmp_path / "a.jsonl", 100)
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(2), context.Queue()
-    workers = [context.Process(target=prepare_at_once, args=(tmp_path, barrier, results)) for _ in range(2)]
+    arguments = (source, cache, barrier, results)
+    workers = [context.Process(target=prepare_at_once, args=arguments) for _ in range(2)]
     for worker in workers:
         worker.start()
-    (reads, first), (other_reads, second) = received(results, 2)
+    (jobs, first), (other_jobs, second) = (results.get(timeout=120) for _ in workers)
     for worker in workers:
         worker.join(timeout=60)
     assert first == second
-    assert sorted((reads, other_reads)) == [0, 1500]
-    assert folder_of(tmp_path).name == first[0]
+    assert sorted((jobs, other_jobs)) == [0, len(open_source(source, 500).parts)]
+    assert conversations_entry(open_source(source, 500), source, 0).is_complete()

@@ -24,7 +24,7 @@ from didact.spec import (
     load_spec,
 )
 from didact.tokens import TemplateContract
-from didact.training import prepare_data
+from didact.training import open_prepared, prepare_data
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,8 @@ class Subject:
     model: ModelSpec
     adapter: Path | None
     recipe: FinetuneSpec | None
+    prepared: Path | None = None
+    """The run's record of prepared data; None prepares the recipe's data where it is needed."""
 
 
 def evaluate_on_ray(
@@ -93,7 +95,8 @@ def _measure(subject: Subject, evaluation: EvaluationSpec, resources: WorkerReso
         host.load("evaluated", subject.adapter)
     held_out = {}
     if subject.recipe and any(isinstance(task, HeldOutTask) for task in evaluation.tasks):
-        held_out = prepare_data(subject.recipe).mixture.held_out
+        recipe, record = subject.recipe, subject.prepared
+        held_out = (open_prepared(record, recipe) if record else prepare_data(recipe)).mixture.held_out
     packing = (subject.recipe.packing if subject.recipe else True) and supports_packing(base)
     with host.active("evaluated" if subject.adapter else None) as model:
         return tuple(

@@ -27,7 +27,7 @@ from didact.registry.publish import publish_run
 from didact.runs import Run, start_run
 from didact.spec import FinetuneSpec, FullSpec, with_absolute_paths
 from didact.tracking import DatasetInput, MlflowSync, log_artifacts, open_run
-from didact.training import PreparedData, TrainResult, prepare_data, write_data_record
+from didact.training import PreparedData, PreparedRecord, TrainResult, prepare_data, write_data_record
 
 _LOG = get_logger(__name__)
 
@@ -82,6 +82,7 @@ def finetune(
     run = start_run(spec, runs_dir or env.runs_dir())
     with run.lock():
         prepared = prepare_data(spec, run.quarantine)
+        PreparedRecord.of(prepared).write(run.prepared)
         sources = write_data_record(run, spec, prepared)
         with ray_cluster(), _tracked(run, spec, sources, parent_run_id) as mlflow_run_id:
             training = _train(run, spec, prepared, ray_callbacks)
@@ -125,11 +126,13 @@ def _evaluate(run: Run, spec: FinetuneSpec) -> EvalReport | None:
     tasks = tuple(task for task in spec.evaluation.tasks if recipe or task.task != "held_out")
     if not tasks:
         return None
-    base = Subject(spec.model, None, spec)
+    base = Subject(spec.model, None, spec, run.prepared)
     if isinstance(spec.adapter, FullSpec):
-        tuned = Subject(spec.model.model_copy(update={"base": str(run.adapter), "revision": None}), None, spec)
+        tuned = Subject(
+            spec.model.model_copy(update={"base": str(run.adapter), "revision": None}), None, spec, run.prepared
+        )
     else:
-        tuned = Subject(spec.model, run.adapter, spec)
+        tuned = Subject(spec.model, run.adapter, spec, run.prepared)
     evaluation = spec.evaluation.model_copy(update={"tasks": tasks})
     report = evaluate_on_ray(base, tuned, evaluation, worker_resources(spec.placement), tuned_id=run.name)
     report.save(run.report)

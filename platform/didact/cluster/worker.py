@@ -19,7 +19,7 @@ from didact.training import (
     PreparedData,
     TrainResult,
     World,
-    prepare_data,
+    open_prepared,
     resolve_packing,
     train,
 )
@@ -50,7 +50,7 @@ def run_worker(config: dict[str, Any]) -> dict[str, Any]:
 def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any]) -> TrainResult:
     world = World.current()
     device = ray.train.torch.get_device() if config["use_gpu"] else torch.device("cpu")
-    prepared = prepare_data(spec)
+    prepared = open_prepared(run.prepared, spec)
     model_spec = trainable_model_spec(spec)
     base = load_base(model_spec, device)
     packing = resolve_packing(spec, base)

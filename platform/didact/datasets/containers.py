@@ -7,6 +7,7 @@ import json
 import mmap
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,7 +17,7 @@ from didact.datasets.remote_stream import SourceFile
 from didact.datasets.rows import MAX_RECORD_BYTES, BadRow, RawRow
 
 BOM = b"\xef\xbb\xbf"
-_BLANK = b" \t\r\n"
+BLANK = b" \t\r\n"
 _SHOWN_BYTES = 8_192
 _SKIP_BYTES = 1 << 20
 _CLOSES = {b"]": b"[", b"}": b"{"}
@@ -25,19 +26,32 @@ _MEMBER = re.compile(rb'"((?:[^"\\]|\\.)*+)"\s*+:\s*+', re.DOTALL)
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{},]', re.DOTALL)
 
 
-def read_lines(path: SourceFile, blank: bytes | None = _BLANK, encoding: str | None = None) -> Iterator[RawRow]:
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """The lines of a plain file that begin in a range of its bytes."""
+
+    start: int
+    stop: int
+    before: int
+    """Line feeds in the bytes before `start`."""
+
+
+def read_lines(
+    path: SourceFile, blank: bytes | None = BLANK, encoding: str | None = None, lines: Lines | None = None
+) -> Iterator[RawRow]:
     """Rows of a file with one row a line, line end removed. A byte order mark is passed over.
 
     Args:
         path: the file, plain or compressed.
         blank: a line of these bytes only is not a row; None makes every line a row.
         encoding: how the text is written; None for UTF-8.
+        lines: only these, of a plain file in UTF-8; None for all.
 
     Raises:
         DataError: there is no such encoding.
     """
     with open_bytes(path, encoding) as source:
-        yield from until_damage(_lines(path, source.stream, blank), source, path)
+        yield from until_damage(_lines(path, source.stream, blank, lines), source, path)
 
 
 def read_array(path: Path, encoding: str | None = None) -> Iterator[RawRow]:
@@ -82,9 +96,9 @@ def members(path: Path, count: int, encoding: str | None = None) -> list[tuple[s
     return found
 
 
-def _lines(path: SourceFile, stream: BinaryIO, blank: bytes | None) -> Iterator[RawRow]:
-    line = offset = 0
-    while piece := stream.readline(MAX_RECORD_BYTES + 1):
+def _lines(path: SourceFile, stream: BinaryIO, blank: bytes | None, lines: Lines | None) -> Iterator[RawRow]:
+    line, offset = _first_line(stream, lines) if lines is not None else (0, 0)
+    while (lines is None or offset < lines.stop) and (piece := stream.readline(MAX_RECORD_BYTES + 1)):
         line, start = line + 1, offset
         offset += len(piece)
         fault = None
@@ -97,6 +111,20 @@ def _lines(path: SourceFile, stream: BinaryIO, blank: bytes | None) -> Iterator[
             piece, start = piece[len(BOM) :], start + len(BOM)
         if blank is None or piece.strip(blank):
             yield RawRow(str(path), line, start, piece.rstrip(b"\r\n"), fault)
+
+
+def _first_line(stream: BinaryIO, lines: Lines) -> tuple[int, int]:
+    """Go to the first line that begins in the range; the lines before it, and its first byte."""
+    if lines.start == 0:
+        return 0, 0
+    stream.seek(lines.start - 1)
+    skipped = 0
+    # The line that runs into the range belongs to the range where it began.
+    while rest := stream.readline(_SKIP_BYTES):
+        skipped += len(rest)
+        if rest.endswith(b"\n"):
+            break
+    return lines.before + (skipped > 1), lines.start - 1 + skipped
 
 
 def _elements(path: Path, data: mmap.mmap, opening: bytes) -> Iterator[RawRow]:
@@ -170,9 +198,9 @@ def _after_the_end(data: mmap.mmap, end: int) -> Iterator[tuple[int, int, BadRow
 
 
 def _trim(data: mmap.mmap, start: int, stop: int) -> tuple[int, int]:
-    while start < stop and data[start] in _BLANK:
+    while start < stop and data[start] in BLANK:
         start += 1
-    while stop > start and data[stop - 1] in _BLANK:
+    while stop > start and data[stop - 1] in BLANK:
         stop -= 1
     return start, stop
 

@@ -58,15 +58,46 @@ def first_row(path: SourceFile, how: Delimited, encoding: str | None = None) -> 
     return []
 
 
-def read_parquet(path: SourceFile) -> Iterator[RawRow]:
-    """Rows of a Parquet file, a batch at a time. `line` is the row's number."""
+@dataclass(frozen=True, slots=True)
+class RowGroups:
+    """Row groups of a Parquet file that follow each other."""
+
+    start: int
+    stop: int
+    first_row: int
+    """Rows in the groups before them."""
+
+
+def parquet_groups(path: Path, num_bytes: int) -> list[RowGroups]:
+    """A Parquet file's row groups, so many together that they hold about `num_bytes`; none for a damaged file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    num_read = 0
+    try:
+        found = pq.read_metadata(path)
+    except (pa.ArrowException, OSError):
+        return []
+    groups: list[RowGroups] = []
+    start = rows = rows_before = size = 0
+    for index in range(found.num_row_groups):
+        group = found.row_group(index)
+        size, rows = size + group.total_byte_size, rows + group.num_rows
+        if size >= num_bytes or index + 1 == found.num_row_groups:
+            groups.append(RowGroups(start, index + 1, rows_before))
+            start, rows_before, size = index + 1, rows, 0
+    return groups
+
+
+def read_parquet(path: SourceFile, groups: RowGroups | None = None) -> Iterator[RawRow]:
+    """Rows of a Parquet file, or of some row groups, a batch at a time. `line` is the row's number."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    num_read = groups.first_row if groups else 0
     try:
         with path.open("rb") as stream, pq.ParquetFile(stream) as file:
-            for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+            wanted = range(groups.start, groups.stop) if groups else range(file.num_row_groups)
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=list(wanted)):
                 yield from _batch_rows(path, batch, num_read)
                 num_read += batch.num_rows
     except (pa.ArrowException, OSError) as error:

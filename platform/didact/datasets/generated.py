@@ -48,10 +48,11 @@ def open_generator(task: str, size: int, options: Mapping[str, Any]) -> "Procedu
         raise DataError(f"{PREFIX}{task}: options {dict(options)} are refused: {error}") from error
 
 
-def generated_rows(path: str, dataset: "ProceduralDataset") -> Iterator[RawRow]:
-    """The items of a generator as raw rows."""
-    for index in range(len(dataset)):
-        yield RawRow(path, index + 1, None, dataset[index])
+def generated_rows(task: str, size: int, options: Mapping[str, Any], start: int, stop: int) -> Iterator[RawRow]:
+    """Items `start` to `stop - 1` of a generator as raw rows."""
+    dataset = open_generator(task, size, options)
+    for index in range(start, stop):
+        yield RawRow(PREFIX + task, index + 1, None, dataset[index])
 
 
 def generator_version() -> str:

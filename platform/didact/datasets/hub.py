@@ -65,16 +65,22 @@ def hub_columns(dataset: "HubDataset | HubStream") -> list[str]:
     return list(dataset.rows.column_names or next(iter(dataset.rows), {}))
 
 
-def hub_rows(path: str, dataset: "HubDataset | HubStream") -> Iterator[RawRow]:
-    """The records of a hub data set as raw rows.
+def hub_rows(path: str, split: str, revision: str | None, start: int, stop: int) -> Iterator[RawRow]:
+    """Records `start` to `stop - 1` of a hub data set as raw rows."""
+    dataset = open_hub(path, split, revision)
+    for index, record in enumerate(dataset.select(range(start, stop)), start=start):
+        yield RawRow(path, index + 1, None, record)
+
+
+def streamed_rows(path: str, split: str, revision: str | None) -> Iterator[RawRow]:
+    """The records of a hub data set as raw rows, read where it is.
 
     Raises:
-        DataError: a stream broke off.
+        DataError: the stream broke off.
     """
-    records = dataset.rows if isinstance(dataset, HubStream) else dataset
     index = 0
     try:
-        for index, record in enumerate(records, start=1):
+        for index, record in enumerate(stream_hub(path, split, revision).rows, start=1):
             yield RawRow(path, index, None, record)
     except failures() as error:
         raise DataError(f"{path} cannot be read beyond row {index:,}: {type(error).__name__}: {error}") from error

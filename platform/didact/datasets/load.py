@@ -1,67 +1,123 @@
-"""A source of the recipe -> `Dataset`: open, read row by row, choose, fingerprint."""
+"""A source of the recipe -> `Dataset`: open, convert once into the cache, choose rows, fingerprint."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from didact.datasets import catalog, hub
+from didact.datasets.cache import CacheEntry
+from didact.datasets.conversion import convert, convert_rows
 from didact.datasets.drafts import RowSettings
 from didact.datasets.opening import OpenedSource, open_source
-from didact.datasets.quarantine import Reject, check_share, reject, write_quarantine
-from didact.datasets.records import Form, to_conversation
-from didact.datasets.rows import BadRow, RawRow
+from didact.datasets.quarantine import Reject, check_share, write_quarantine
+from didact.datasets.records import REASONED_FORMS
 from didact.datasets.selection import Selection, select
-from didact.datasets.types import Conversation, Dataset
+from didact.datasets.shards import ConversationWriter, StoredConversations
+from didact.datasets.types import Conversation, ConversationView, Dataset
+from didact.env import cache_dir
 from didact.errors import DataError
 from didact.files import fingerprint
 from didact.logs import get_logger
 from didact.spec import SourceSpec
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raised when the same bytes become other conversations than before, so that caches made before are not used."""
+LEAK = "held_out_prompt"
+"""Why a training row is dropped that asks what a held-out row asks."""
+_SUMMARISED = 3
 
 _log = get_logger(__name__)
 
 
-def load_dataset(source: SourceSpec, *, seed: int, max_bad_rows_share: float, quarantine_dir: Path | None) -> Dataset:
-    """Read a source and bring its rows to one form.
+def load_dataset(
+    source: SourceSpec,
+    *,
+    seed: int,
+    max_bad_rows_share: float,
+    quarantine_dir: Path | None,
+    opened: OpenedSource | None = None,
+) -> Dataset:
+    """Bring a source's rows to one form, or find them in the cache, and choose among them.
 
     Args:
         source: where the rows are, how they are written, and how many are used and held out.
         seed: `data.seed`; decides which rows are chosen and held out.
         max_bad_rows_share: largest share of refused rows, 0 to 1.
         quarantine_dir: folder for `<source name>.jsonl` with the refused rows; None writes nothing.
+        opened: the source where it has been opened already.
 
     Returns:
         The data set. `rows_read` counts accepted and rejected rows, before any choice; `train` and `held_out` together
-        hold at most `max_rows` rows, each in the source's order.
+        hold at most `max_rows` rows, each in the source's order, and read texts from disk when asked.
 
     Raises:
         DataError: the source is missing or of an unknown form, too many rows are bad, or no row is left to train on.
     """
     _warn_unused(source)
-    opened = open_source(source)
-    accepted, rejects = _read(opened.rows, RowSettings(opened.options, seed))
-    num_read = len(accepted) + len(rejects)
-    quarantine = write_quarantine(quarantine_dir, source.name, rejects)
-    check_share(source.name, num_read, rejects, max_bad_rows_share, quarantine)
-    chosen = select(accepted, max_rows=source.max_rows, held_out_rows=source.held_out_rows, seed=seed)
-    _check_enough(source, chosen, num_read, len(rejects))
+    opened = opened or open_source(source)
+    stored = store(opened, source, seed)
+    num_rejected = stored.rejected.total()
+    quarantine = write_quarantine(quarantine_dir, source.name, _rejects(stored, opened))
+    first = list(islice(_rejects(stored, opened), _SUMMARISED))
+    check_share(source.name, stored.num_rows, num_rejected, first, max_bad_rows_share, quarantine)
+    chosen = select(stored, max_rows=source.max_rows, held_out_rows=source.held_out_rows, seed=seed)
+    _check_enough(source, chosen, stored.num_rows, num_rejected)
     _log.info(
         "source %s: %d rows read, %d rejected; %d to train on, %d held out, %d dropped for a held-out row's prompt",
-        *(source.name, num_read, len(rejects), len(chosen.train), len(chosen.held_out), chosen.num_leaks),
+        *(source.name, stored.num_rows, num_rejected, len(chosen.train), len(chosen.held_out), chosen.num_leaks),
     )
     return Dataset(
         name=source.name,
-        train=chosen.train,
-        held_out=chosen.held_out,
-        fingerprint=_fingerprint(source, seed, opened.identity),
-        rows_read=num_read,
-        rows_rejected=len(rejects),
+        train=ConversationView(stored, chosen.train, f"{chosen.digest}/train"),
+        held_out=ConversationView(stored, chosen.held_out, f"{chosen.digest}/held_out"),
+        fingerprint=_fingerprint(source, seed, stored.entry.address),
+        rows_read=stored.num_rows,
+        rows_rejected=num_rejected,
         quarantine=quarantine,
+        dropped={LEAK: chosen.num_leaks} if chosen.num_leaks else {},
+        files=opened.files,
+        chosen=_chosen(source, stored, chosen),
     )
+
+
+def conversations_entry(opened: OpenedSource, source: SourceSpec, seed: int) -> CacheEntry:
+    """The address of a source's conversations: the bytes of its files and every setting that decides a row's words."""
+    address = fingerprint(
+        {
+            "version": FORMAT_VERSION,
+            "identity": opened.identity,
+            "format": source.format,
+            # Where a card's files lie is not what they hold.
+            "options": {name: value for name, value in source.options.items() if name != catalog.ROOT_OPTION},
+            "seed": seed if any(part.form in REASONED_FORMS for part in opened.parts) else None,
+        }
+    )
+    return CacheEntry(cache_dir() / "conversations" / address)
+
+
+def store(opened: OpenedSource, source: SourceSpec, seed: int) -> StoredConversations:
+    """All conversations of a source, converted now unless the cache holds them."""
+    entry = conversations_entry(opened, source, seed)
+    settings = RowSettings(opened.options, seed)
+    by_key = {part.key: part for part in opened.parts}
+
+    def make(keys: list[str]) -> None:
+        for key in keys:
+            with ConversationWriter(entry, key) as writer:
+                for batch in convert(by_key[key], settings):
+                    writer.add(batch)
+
+    entry.fill(list(by_key), source_facts(source), make)
+    return StoredConversations(entry)
+
+
+def source_facts(source: SourceSpec) -> dict[str, str]:
+    """What is written down about a source beside what was made of it."""
+    # The name of a file need not be UTF-8.
+    return {"source": source.name, "path": source.path.encode("utf-8", errors="backslashreplace").decode()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,23 +137,25 @@ def first_rows(opened: OpenedSource, num_rows: int) -> FirstRows:
         DataError: a file of unknown form.
     """
     rows = list(islice(opened.rows, num_rows))
-    accepted, rejects = _read(iter(rows), RowSettings(opened.options))
-    return FirstRows(tuple(dict.fromkeys(form for form, _ in rows)), tuple(accepted), tuple(rejects))
+    batches = list(convert_rows(iter(rows), RowSettings(opened.options)))
+    accepted = tuple(conversation for batch in batches for conversation in batch.accepted)
+    rejects = tuple(refused for batch in batches for refused in batch.rejects)
+    return FirstRows(tuple(dict.fromkeys(form for form, _ in rows)), accepted, rejects)
 
 
-def _read(rows: Iterator[tuple[Form, RawRow]], settings: RowSettings) -> tuple[list[Conversation], list[Reject]]:
-    accepted: list[Conversation] = []
-    rejects: list[Reject] = []
-    for index, (form, raw) in enumerate(rows):
-        try:
-            accepted.append(to_conversation(form, raw, index, settings))
-        except BadRow as bad:
-            rejects.append(reject(raw, bad))
-    return accepted, rejects
+def _rejects(stored: StoredConversations, opened: OpenedSource) -> Iterator[Reject]:
+    return (refused for number, part in enumerate(opened.parts) for refused in stored.rejects(number, part.place))
+
+
+def _chosen(source: SourceSpec, stored: StoredConversations, selection: Selection) -> np.ndarray | None:
+    if source.max_rows is None:
+        return None
+    chosen = np.union1d(selection.train, selection.held_out).astype(np.int64)
+    return None if len(chosen) == len(stored) else chosen
 
 
 def _check_enough(source: SourceSpec, chosen: Selection, num_read: int, num_rejected: int) -> None:
-    if not chosen.train:
+    if not len(chosen.train):
         raise DataError(
             f"source {source.name!r}: no row is left to train on: {num_read:,} read, {num_rejected:,} rejected, "
             f"{len(chosen.held_out):,} held out, {chosen.num_leaks:,} with the prompt of a held-out row; "
@@ -111,14 +169,10 @@ def _warn_unused(source: SourceSpec) -> None:
         _log.warning("source %s: split and revision only have an effect for %sOWNER/NAME", source.name, hub.PREFIX)
 
 
-def _fingerprint(source: SourceSpec, seed: int, identity: Any) -> str:
+def _fingerprint(source: SourceSpec, seed: int, address: str) -> str:
     return fingerprint(
         {
-            "version": FORMAT_VERSION,
-            "identity": identity,
-            "format": source.format,
-            # Where a card's files lie is not what they hold.
-            "options": {name: value for name, value in source.options.items() if name != catalog.ROOT_OPTION},
+            "conversations": address,
             "max_rows": source.max_rows,
             "held_out_rows": source.held_out_rows,
             "seed": seed,

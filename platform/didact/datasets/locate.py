@@ -8,7 +8,6 @@ from didact.datasets.archives import data_suffix
 from didact.datasets.remote import find_remote, is_remote, land
 from didact.datasets.remote_stream import RemoteFile, SourceFile
 from didact.errors import DataError
-from didact.files import sha256_file
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".tsv", ".csv", ".parquet", ".arrow", ".feather")
 
@@ -56,9 +55,9 @@ def locate(source: str, path: str, *, stream: bool = False) -> list[LocatedFile]
     return sorted(files, key=lambda file: file.name)
 
 
-def identity_of(path: SourceFile) -> str | list[object]:
-    """Plain data that changes with a file's content: its sha256, or what its server says of it."""
-    return sha256_file(path) if isinstance(path, Path) else [path.url, *map(list, path.version), path.size]
+def identity_of(file: RemoteFile) -> list[object]:
+    """Plain data that changes with the content of a file elsewhere: what its server says of it."""
+    return [file.url, *map(list, file.version), file.size]
 
 
 def _unmoved(file: RemoteFile) -> RemoteFile:

@@ -1,41 +1,54 @@
-"""A source of the recipe -> its raw rows, whatever it is: files, a card, a generator or the hub."""
+"""A source of the recipe -> its parts, whatever it is: files, a card, a generator or the hub."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from didact.datasets import catalog, containers_text, generated, hub, reading
 from didact.datasets.archives import data_suffix
 from didact.datasets.decoding import decode_json
+from didact.datasets.digests import PART_BYTES, digest_file
 from didact.datasets.locate import LocatedFile, identity_of, locate
 from didact.datasets.mapping import FieldMapping, map_rows
 from didact.datasets.options import RowOptions, row_options
+from didact.datasets.parts import AS_IT_IS, Part, counted_parts, file_parts
 from didact.datasets.records import COLUMN_FORMS, KNOWN_FORMS, Form, recognise
-from didact.datasets.remote_stream import SourceFile
+from didact.datasets.remote_stream import RemoteFile, SourceFile
 from didact.datasets.rows import BadRow, RawRow
 from didact.errors import DataError
-from didact.files import sha256_file
 from didact.spec import SourceSpec
 
 _ROWS_TO_RECOGNISE = 1000
-_AS_IT_IS = FieldMapping()
 
 
 @dataclass(frozen=True, slots=True)
 class OpenedSource:
     """A source that is there and of a known form."""
 
-    rows: Iterator[tuple[Form, RawRow]]
-    """Raw rows, each with the form it is written in; files are opened as their turn comes."""
+    parts: tuple[Part, ...]
+    """Its rows, in pieces that are read independently. Files follow each other in the order of their digests, so that
+    neither their names nor where the data lies decides the order of rows."""
     identity: Any
     """Plain data that changes whenever the source's bytes do."""
     options: RowOptions = field(default_factory=RowOptions)
     """How its rows become text."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Path -> sha256 of every file that decides the rows; empty for sources that are not files."""
+
+    @property
+    def rows(self) -> Iterator[tuple[Form, RawRow]]:
+        """Raw rows, each with the form it is written in; files are opened as their turn comes."""
+        return ((part.form, raw) for part in self.parts for raw in part.rows())
 
 
-def open_source(source: SourceSpec) -> OpenedSource:
-    """Find a source and the form of its rows.
+def open_source(source: SourceSpec, part_bytes: int = PART_BYTES) -> OpenedSource:
+    """Find a source, the form of its rows and the parts it is read in.
+
+    Args:
+        source: the source.
+        part_bytes: size of the parts of a file that can be divided.
 
     Raises:
         DataError: nothing is there, or it cannot have the format asked for. Files are recognised as they are read, so
@@ -47,7 +60,7 @@ def open_source(source: SourceSpec) -> OpenedSource:
         return _open_hub(source)
     card = catalog.card_of(source)
     if card is not None:
-        return open_card(source, card)
+        return open_card(source, card, part_bytes)
     if source.format == "reasoning_gym":
         raise DataError(
             f"source {source.name!r}: format reasoning_gym needs a path such as {generated.PREFIX}chain_sum, "
@@ -56,14 +69,31 @@ def open_source(source: SourceSpec) -> OpenedSource:
     options = row_options(source)
     if options.parallel:
         return _open_parallel(source, options)
-    return _open_files(source, locate(source.name, source.path, stream=source.stream), _AS_IT_IS)
+    return _open_files(source, locate(source.name, source.path, stream=source.stream), AS_IT_IS, part_bytes)
 
 
-def _open_files(source: SourceSpec, files: Sequence[LocatedFile], mapping: FieldMapping) -> OpenedSource:
+def _open_files(
+    source: SourceSpec, files: Sequence[LocatedFile], mapping: FieldMapping, part_bytes: int
+) -> OpenedSource:
     options = row_options(source)
-    forms = [_form_of(source, file.path, options, mapping) for file in files]
-    rows = _file_rows(zip(forms, files, strict=True), options, mapping)
-    return OpenedSource(rows, _digests(zip(forms, files, strict=True), options), options)
+    found = []
+    digests: dict[str, str] = {}
+    for file in files:
+        form = _form_of(source, file.path, options, mapping)
+        beside = [digest_file(side, part_bytes).sha256 for side in reading.side_files(form, file.path, options)]
+        if isinstance(file.path, RemoteFile):
+            digest, content = None, identity_of(file.path)
+        else:
+            digest = digest_file(file.path, part_bytes)
+            content = digests[str(file.path)] = digest.sha256
+        found.append(([data_suffix(file.path), content, *beside], form, file.path, digest))
+    found.sort(key=lambda entry: (str(entry[0][1:]), entry[0][0]))
+    parts = [
+        part
+        for number, (_, form, path, digest) in enumerate(found)
+        for part in file_parts(number, form, path, digest, options, mapping)
+    ]
+    return OpenedSource(tuple(parts), [entry[0] for entry in found], options, digests)
 
 
 def _open_parallel(source: SourceSpec, options: RowOptions) -> OpenedSource:
@@ -73,20 +103,24 @@ def _open_parallel(source: SourceSpec, options: RowOptions) -> OpenedSource:
     form = recognise(files) if source.format == "auto" else source.format
     if form is None:
         raise _unknown_form(source, source.path, f"options.parallel names {', '.join(files)}")
-    identity = [[field, sha256_file(file)] for field, file in files.items()]
-    rows = containers_text.read_parallel(files, options.encoding)
-    return OpenedSource(((form, raw) for raw in rows), identity, options)
+    digests = {name: digest_file(file).sha256 for name, file in files.items()}
+    read = partial(containers_text.read_parallel, files, options.encoding)
+    part = Part("00000", str(next(iter(files.values()))), form, read)
+    by_path = {str(file): digests[name] for name, file in files.items()}
+    return OpenedSource((part,), [[name, digest] for name, digest in digests.items()], options, by_path)
 
 
 def _open_generated(source: SourceSpec) -> OpenedSource:
     _check_format(source, ("auto", "reasoning_gym"))
     task = source.path.removeprefix(generated.PREFIX)
-    dataset = generated.open_generator(task, source.max_rows or generated.DEFAULT_ROWS, source.options)
-    rows = generated.generated_rows(source.path, dataset)
-    return OpenedSource((("reasoning_gym", raw) for raw in rows), [task, generated.generator_version()])
+    size = source.max_rows or generated.DEFAULT_ROWS
+    generated.open_generator(task, size, source.options)  # refuses what it does not know before anything is planned
+    read = partial(generated.generated_rows, task, size, source.options)
+    parts = counted_parts(source.path, "reasoning_gym", read, size)
+    return OpenedSource(tuple(parts), [task, size, generated.generator_version()])
 
 
-def open_card(source: SourceSpec, card: catalog.Card) -> OpenedSource:
+def open_card(source: SourceSpec, card: catalog.Card, part_bytes: int = PART_BYTES) -> OpenedSource:
     """Find the rows of a card, which need not be in the catalog yet.
 
     Raises:
@@ -98,11 +132,11 @@ def open_card(source: SourceSpec, card: catalog.Card) -> OpenedSource:
     if place.hub_path is not None:
         opened = _open_hub(source, place.mapping)
     else:
-        opened = _open_files(source, place.files, place.mapping)
-    return OpenedSource(opened.rows, [place.written, opened.identity], opened.options)
+        opened = _open_files(source, place.files, place.mapping, part_bytes)
+    return replace(opened, identity=[place.written, opened.identity])
 
 
-def _open_hub(source: SourceSpec, mapping: FieldMapping = _AS_IT_IS) -> OpenedSource:
+def _open_hub(source: SourceSpec, mapping: FieldMapping = AS_IT_IS) -> OpenedSource:
     if source.format in COLUMN_FORMS or source.format == "reasoning_gym":
         _check_format(source, ("auto", "a form with named fields"))
     options = row_options(source)
@@ -112,17 +146,13 @@ def _open_hub(source: SourceSpec, mapping: FieldMapping = _AS_IT_IS) -> OpenedSo
     form = recognise(columns) if source.format == "auto" else source.format
     if form is None:
         raise _unknown_form(source, source.path, f"found the columns {', '.join(columns)}")
-    rows = hub.hub_rows(source.path, dataset)
-    rows = map_rows(mapping, rows) if mapping else rows
-    return OpenedSource(((form, raw) for raw in rows), hub.hub_identity(dataset), options)
-
-
-def _file_rows(
-    files: Iterable[tuple[Form, LocatedFile]], options: RowOptions, mapping: FieldMapping
-) -> Iterator[tuple[Form, RawRow]]:
-    for form, file in files:
-        for raw in _raw_rows(form, file.path, options, mapping):
-            yield form, raw
+    if isinstance(dataset, hub.HubStream):
+        *_, commit = dataset.identity
+        parts = [Part("00000", source.path, form, partial(hub.streamed_rows, source.path, source.split, commit))]
+    else:
+        read = partial(hub.hub_rows, source.path, source.split, source.revision)
+        parts = counted_parts(source.path, form, read, len(dataset))
+    return OpenedSource(tuple(replace(part, mapping=mapping) for part in parts), hub.hub_identity(dataset), options)
 
 
 def _raw_rows(form: Form | None, path: SourceFile, options: RowOptions, mapping: FieldMapping) -> Iterator[RawRow]:
@@ -149,14 +179,6 @@ def _form_of(source: SourceSpec, path: SourceFile, options: RowOptions, mapping:
             return form
         found = found or f"found the keys {', '.join(repr(key) for key in keys[:20]) or '(none)'}"
     raise _unknown_form(source, str(path), found or "the file holds no rows")
-
-
-def _digests(files: Iterable[tuple[Form, LocatedFile]], options: RowOptions) -> list[list[Any]]:
-    return [
-        [data_suffix(file.path), identity_of(file.path)]
-        + [sha256_file(side) for side in reading.side_files(form, file.path, options)]
-        for form, file in files
-    ]
 
 
 def _unknown_form(source: SourceSpec, where: str, found: str) -> DataError:

@@ -1,13 +1,14 @@
 """Refused rows: written down with their place and reason, and too many of them stop the run."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from didact.datasets.rows import BadRow, RawRow
 from didact.errors import DataError
-from didact.files import write_text
+from didact.files import write_lines
 
 SHOWN_CHARACTERS = 2_000
 _DETAIL_CHARACTERS = 300
@@ -41,7 +42,7 @@ def reject(raw: RawRow, bad: BadRow) -> Reject:
     )
 
 
-def write_quarantine(folder: Path | None, source: str, rejects: Sequence[Reject]) -> Path | None:
+def write_quarantine(folder: Path | None, source: str, rejects: Iterator[Reject]) -> Path | None:
     """Write `<folder>/<source>.jsonl`, one refused row a line, replacing what an earlier load left.
 
     Returns:
@@ -50,28 +51,42 @@ def write_quarantine(folder: Path | None, source: str, rejects: Sequence[Reject]
     if folder is None:
         return None
     path = folder / f"{source}.jsonl"
-    if not rejects:
+    first = next(rejects, None)
+    if first is None:
         path.unlink(missing_ok=True)
         return None
-    write_text(path, "".join(_line(entry) for entry in rejects))
+    write_lines(path, (_line(entry) for entry in chain([first], rejects)))
     return path
 
 
 def check_share(
-    source: str, num_read: int, rejects: Sequence[Reject], max_bad_rows_share: float, quarantine: Path | None
+    source: str,
+    num_read: int,
+    num_rejected: int,
+    first: Sequence[Reject],
+    max_bad_rows_share: float,
+    quarantine: Path | None,
 ) -> None:
     """Stop when too large a share of the rows was refused.
 
+    Args:
+        source: the source's name.
+        num_read: rows read.
+        num_rejected: rows refused.
+        first: the first of these.
+        max_bad_rows_share: how many may be, 0 to 1.
+        quarantine: the file with all of them, or None.
+
     Raises:
-        DataError: counts, the first three reasons with their place, the quarantine file and the field to change.
+        DataError: counts, the first reasons with their place, the quarantine file and the field to change.
     """
-    if not rejects or len(rejects) / num_read <= max_bad_rows_share:
+    if not num_rejected or num_rejected / num_read <= max_bad_rows_share:
         return
     where = f"All of them are in {quarantine}." if quarantine else "No quarantine folder was given."
     raise DataError(
-        f"source {source!r}: {len(rejects):,} of {num_read:,} rows ({len(rejects) / num_read:.2%}) cannot be used, "
+        f"source {source!r}: {num_rejected:,} of {num_read:,} rows ({num_rejected / num_read:.2%}) cannot be used, "
         f"more than data.max_bad_rows_share = {max_bad_rows_share:g} allows. First: "
-        + "; ".join(entry.summary for entry in rejects[:3])
+        + "; ".join(entry.summary for entry in first)
         + f". {where} Repair or remove these rows, or raise data.max_bad_rows_share."
     )
 

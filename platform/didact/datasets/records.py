@@ -85,6 +85,8 @@ COLUMN_FORMS: dict[Form, Callable[[list[str]], Draft | Reasoned]] = {
     "csl": questions.csl_columns,
 }
 """Forms of lines with columns that have no names."""
+REASONED_FORMS: frozenset[Form] = frozenset(("cot_tsv", "cot", "question_answer", "nli", "exam", "textbook", "tabmwp"))
+"""Forms whose rows may have rationales, of which a seed chooses the wording."""
 KNOWN_FORMS = ", ".join(dict.fromkeys(form.name for form in FORMS if form.tells is not _never))
 """The forms that are recognised by their keys, as shown in errors."""
 _CONVERT: dict[Form, Convert] = {form.name: form.convert for form in FORMS}

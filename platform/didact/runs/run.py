@@ -4,6 +4,7 @@
     recipe.json         the resolved spec; replaying needs only this file
     provenance.jsonl    one line an attempt: commit, versions, argv, host
     data.json           what went in: sources, rows, tokens, fingerprints
+    prepared.json       addresses of the prepared data, digests of its files
     steps.jsonl         one line an optimizer step: metrics and sample ids
     quarantine/         rejected rows, a file a source
     checkpoints/        step-00000040/, verified, newest last
@@ -54,6 +55,11 @@ class Run:
     def data(self) -> Path:
         """What went in."""
         return self.path / "data.json"
+
+    @property
+    def prepared(self) -> Path:
+        """Where the prepared data is, and what it was made from."""
+        return self.path / "prepared.json"
 
     @property
     def checkpoints(self) -> Path:

@@ -1,6 +1,6 @@
 """Conversations as tokens: what the model reads, and which of it is learned.
 
-    Dataset -> TemplateContract -> encode -> Sample -> TokenTable (cached) -> StepLoader -> StepBatches
+    Dataset -> TemplateContract -> encode -> Sample -> shards (cached) -> TokenTable -> StepLoader -> StepBatches
 
 Example:
     >>> from didact.tokens import Sample, pack
@@ -11,13 +11,13 @@ Example:
 """
 
 from didact.tokens.batches import NO_TARGET, pack, pad, supervised_positions
-from didact.tokens.cache import cache_key, prepare
+from didact.tokens.cache import Encoder, PartDone, PartJob, Runner, prepare_source, run_here, run_job, tokenize
 from didact.tokens.counts import TokenCount, TokenEstimate, count_tokens, estimate_tokens
 from didact.tokens.encode import Encoded, Rejection, encode, encode_all
 from didact.tokens.loader import StepLoader, deal
-from didact.tokens.prepared import PreparedMixture, prepare_mixture
+from didact.tokens.prepared import PreparedMixture, mix, prepare_mixture
 from didact.tokens.preview import preview
-from didact.tokens.table import TokenStats, TokenTable, open_table
+from didact.tokens.table import TokenStats, TokenTable, ViewPlace, open_table, view_table
 from didact.tokens.template import CONTRACT_FILE, TemplateContract, tokenizer_digest
 from didact.tokens.types import Batch, Sample, StepBatches
 
@@ -26,8 +26,12 @@ __all__ = [
     "NO_TARGET",
     "Batch",
     "Encoded",
+    "Encoder",
+    "PartDone",
+    "PartJob",
     "PreparedMixture",
     "Rejection",
+    "Runner",
     "Sample",
     "StepBatches",
     "StepLoader",
@@ -36,18 +40,23 @@ __all__ = [
     "TokenEstimate",
     "TokenStats",
     "TokenTable",
-    "cache_key",
+    "ViewPlace",
     "count_tokens",
     "deal",
     "encode",
     "encode_all",
     "estimate_tokens",
+    "mix",
     "open_table",
     "pack",
     "pad",
-    "prepare",
     "prepare_mixture",
+    "prepare_source",
     "preview",
+    "run_here",
+    "run_job",
     "supervised_positions",
+    "tokenize",
     "tokenizer_digest",
+    "view_table",
 ]

@@ -1,188 +1,220 @@
 """The token cache: a source is tokenized once, and opened from disk ever after.
 
-The folder's name is a digest of everything that decides the tokens, so a change of data, template, tokenizer or policy
-makes another folder and nothing stale is ever read.
+The address is a digest of everything that decides the tokens, so a change of data, template, tokenizer or policy makes
+another folder and nothing stale is ever read.
 """
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
 
 import numpy as np
-from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
 from didact import files
-from didact.datasets.types import Conversation
+from didact.datasets.cache import CacheEntry
+from didact.datasets.conversion import Batch, convert
+from didact.datasets.drafts import RowSettings
+from didact.datasets.generated import PREFIX as GENERATED
+from didact.datasets.load import conversations_entry, source_facts
+from didact.datasets.opening import OpenedSource
+from didact.datasets.parts import Part
+from didact.datasets.shards import ConversationWriter, StoredConversations, stored_batches
+from didact.datasets.types import Conversation, ConversationView, Dataset
 from didact.errors import DataError
-from didact.logs import get_logger
-from didact.spec import TokensSpec
-from didact.tokens.encode import Rejection, encode_all
-from didact.tokens.table import ARRAYS, STATS_FILE, TokenStats, TokenTable, open_table
+from didact.spec import SourceSpec, TokensSpec
+from didact.tokens.encode import encode_all
+from didact.tokens.shards import TokenWriter
 from didact.tokens.template import TemplateContract
 
-log = get_logger(__name__)
-
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised when the files' layout or the rules of `encode` change."""
-_CHUNK = 1000
-Part = Literal["train", "held_out"]
 
 
-def prepare(
-    conversations: Sequence[Conversation],
-    *,
-    source: str,
-    source_fingerprint: str,
-    tokenizer: PreTrainedTokenizerBase,
-    contract: TemplateContract,
-    tokens: TokensSpec,
-    cache_dir: Path,
-    part: Part = "train",
-) -> TokenTable:
-    """The conversations as a table of samples, from the cache where it holds them.
+@dataclass(frozen=True)
+class Encoder:
+    """Everything that turns conversations into tokens."""
 
-    Processes that ask at once prepare it once: the others wait. A damaged folder is built again.
+    tokenizer: PreTrainedTokenizerBase
+    contract: TemplateContract
+    tokens: TokensSpec
 
-    Args:
-        conversations: a source's rows, read only when the cache does not hold them.
-        source: the source's name, for sample ids and messages.
-        source_fingerprint: digest of the rows and their order.
-        tokenizer: the base model's tokenizer.
-        contract: its template contract.
-        tokens: length, truncation and mask policy.
-        cache_dir: the cache's root; the table goes to `tokens/<key>/` in it.
-        part: which rows of the source these are.
+    def address(self, conversations: str, choice: str | None) -> str:
+        """Hex digest of everything that decides the samples of a source.
+
+        Args:
+            conversations: address of the source's conversations.
+            choice: which of them are tokenized, where not all are.
+        """
+        return files.fingerprint(
+            {
+                "format": FORMAT_VERSION,
+                "conversations": conversations,
+                "choice": choice,
+                "contract": self.contract.fingerprint,
+                "max_length": self.tokens.max_length,
+                "truncation": self.tokens.truncation,
+                "loss_on": self.tokens.loss_on,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PartJob:
+    """What is to be made of one part, as a value that can be sent to another node."""
+
+    key: str
+    tokens: CacheEntry | None
+    """Where the tokens go; None for conversations only."""
+    conversations: CacheEntry
+    part: Part | None = None
+    """The raw rows; None where the conversations are stored already."""
+    settings: RowSettings | None = None
+    chosen: np.ndarray | None = None
+    """int64: places, among the part's accepted rows, of those that are tokenized; None for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartDone:
+    """What a job did, for the progress line."""
+
+    rows: int
+    rejected: int
+    tokens: int
+
+
+Runner = Callable[[Sequence[PartJob], Encoder], Iterator[PartDone]]
+"""Does jobs somewhere, in any order."""
+
+
+def run_here(jobs: Sequence[PartJob], encoder: Encoder) -> Iterator[PartDone]:
+    """Do jobs one after the other in this process."""
+    return (run_job(job, encoder) for job in jobs)
+
+
+def run_job(job: PartJob, encoder: Encoder) -> PartDone:
+    """Make one part in a single pass: what is read is stored as conversations and as tokens before the next batch.
 
     Raises:
         TemplateError: the template has no property by which answers can be found in its text.
     """
-    key = cache_key(source_fingerprint, part, contract, tokens)
-    folder = cache_dir / "tokens" / key
-    table = _open_sound(folder, source)
-    if table is not None:
-        return table
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f"{key}.lock")):
-        table = _open_sound(folder, source)
-        if table is None:
-            with files.new_folder(folder) as scratch:
-                stats = _write(scratch, conversations, tokenizer, contract, tokens)
-            _report(source, part, len(conversations), stats)
-            table = open_table(folder, source)
-    return table
+    rows = rejected = num_tokens = 0
+    with ExitStack() as stack:
+        told = stack.enter_context(ConversationWriter(job.conversations, job.key)) if job.part else None
+        tokenized = stack.enter_context(TokenWriter(job.tokens, job.key)) if job.tokens else None
+        for position, batch in _batches(job):
+            if told is not None:
+                told.add(batch)
+            if tokenized is not None:
+                positions, accepted = _chosen(job.chosen, position, batch.accepted)
+                encoded = encode_all(accepted, encoder.tokenizer, encoder.contract, encoder.tokens)
+                tokenized.add(positions, accepted, encoded)
+                num_tokens = tokenized.num_tokens
+            rows, rejected = rows + batch.num_rows, rejected + len(batch.rejects)
+    return PartDone(rows, rejected, num_tokens)
 
 
-def cache_key(source_fingerprint: str, part: Part, contract: TemplateContract, tokens: TokensSpec) -> str:
-    """Hex digest of everything that decides a table's samples."""
-    return files.fingerprint(
-        {
-            "format": FORMAT_VERSION,
-            "source": source_fingerprint,
-            "part": part,
-            "contract": contract.fingerprint,
-            "max_length": tokens.max_length,
-            "truncation": tokens.truncation,
-            "loss_on": tokens.loss_on,
-        }
-    )
+def prepare_source(
+    opened: OpenedSource, source: SourceSpec, seed: int, encoder: Encoder, cache_dir: Path, run: Runner = run_here
+) -> None:
+    """Convert a source that the cache does not hold; where all its rows are used, tokenize them in the same pass.
+
+    Args:
+        opened: the source.
+        source: its entry in the recipe.
+        seed: `data.seed`.
+        encoder: makes tokens.
+        cache_dir: root of the token cache.
+        run: does the work.
+    """
+    conversations, parts = conversations_entry(opened, source, seed), {part.key: part for part in opened.parts}
+    settings = RowSettings(opened.options, seed)
+    uses_all = source.max_rows is None or source.path.startswith(GENERATED)
+    tokens = _entry(cache_dir, encoder, conversations, None) if uses_all else None
+
+    def make(missing: list[str]) -> None:
+        with ExitStack() as stack:
+            also = set[str]()
+            if tokens is not None:
+                stack.enter_context(tokens.lock())
+                also.update(tokens.missing(list(parts)))
+            jobs = [
+                PartJob(key, tokens if key in also else None, conversations, parts[key], settings) for key in missing
+            ]
+            for _ in run(jobs, encoder):
+                pass
+
+    conversations.fill(list(parts), source_facts(source), make)
 
 
-def _open_sound(folder: Path, source: str) -> TokenTable | None:
-    if not folder.is_dir():
-        return None
-    try:
-        return open_table(folder, source)
-    except DataError as error:
-        log.warning("%s; tokenizing %s again", error, source)
-        return None
+def tokenize(dataset: Dataset, encoder: Encoder, cache_dir: Path, run: Runner = run_here) -> CacheEntry:
+    """The samples of all rows that a data set trains on or holds out, made now unless the cache holds them.
+
+    Args:
+        dataset: the data set, as `load_dataset` returns it.
+        encoder: makes tokens.
+        cache_dir: root of the token cache.
+        run: does the work.
+
+    Raises:
+        TemplateError: the template has no property by which answers can be found in its text.
+    """
+    stored = stored_rows(dataset)
+    choice = None if dataset.chosen is None else sha256(dataset.chosen.tobytes()).hexdigest()
+    entry = _entry(cache_dir, encoder, stored.entry, choice)
+    starts = stored.first_positions
+
+    def job(number: int, key: str) -> PartJob:
+        chosen = None
+        if dataset.chosen is not None:
+            within = np.searchsorted(dataset.chosen, [starts[number], starts[number + 1]])
+            chosen = dataset.chosen[within[0] : within[1]] - starts[number]
+        return PartJob(key, entry, stored.entry, chosen=chosen)
+
+    def make(missing: list[str]) -> None:
+        wanted = set(missing)
+        jobs = [job(number, record.key) for number, record in enumerate(stored.records) if record.key in wanted]
+        for _ in run(jobs, encoder):
+            pass
+
+    facts = {**stored.entry.facts(), "conversations": stored.entry.address, "contract": encoder.contract.fingerprint}
+    entry.fill([record.key for record in stored.records], facts, make)
+    return entry
 
 
-@dataclass
-class _Tally:
-    samples: int = 0
-    tokens: int = 0
-    supervised: int = 0
-    truncated: int = 0
-    last_turn_only: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
-    longest: int = 0
+def stored_rows(dataset: Dataset) -> StoredConversations:
+    """Where a data set's rows are read from.
+
+    Raises:
+        DataError: from nowhere: it was not made by `load_dataset`.
+    """
+    if isinstance(dataset.train, ConversationView) and isinstance(dataset.train.base, StoredConversations):
+        return dataset.train.base
+    raise DataError(f"the rows of {dataset.name!r} are not stored; expected a data set made by load_dataset")
 
 
-def _write(
-    folder: Path,
-    conversations: Sequence[Conversation],
-    tokenizer: PreTrainedTokenizerBase,
-    contract: TemplateContract,
-    tokens: TokensSpec,
-) -> TokenStats:
-    tally = _Tally()
-    writers = {stem: _GrowingArray(folder / f"{stem}.npy", dtype) for stem, dtype in ARRAYS.items()}
-    with writers["ids"] as ids, writers["mask"] as mask, writers["offsets"] as offsets, writers["rows"] as rows:
-        offsets.append([0])
-        for start in range(0, len(conversations), _CHUNK):
-            chunk = [conversations[index] for index in range(start, min(start + _CHUNK, len(conversations)))]
-            for conversation, encoded in zip(chunk, encode_all(chunk, tokenizer, contract, tokens), strict=True):
-                if isinstance(encoded.result, Rejection):
-                    tally.rejected[encoded.result.reason] += 1
-                    continue
-                sample = encoded.result
-                ids.append(sample.ids)
-                mask.append(sample.mask)
-                tally.samples += 1
-                tally.tokens += len(sample.ids)
-                tally.supervised += int(sample.mask[1:].sum())
-                tally.truncated += encoded.truncated
-                tally.last_turn_only += encoded.last_turn_only
-                tally.longest = max(tally.longest, len(sample.ids))
-                offsets.append([tally.tokens])
-                rows.append([conversation.row])
-    stats = TokenStats(**vars(tally) | {"rejected": dict(sorted(tally.rejected.items()))})
-    files.write_json(folder / STATS_FILE, asdict(stats))
-    return stats
+def _entry(cache_dir: Path, encoder: Encoder, conversations: CacheEntry, choice: str | None) -> CacheEntry:
+    return CacheEntry(cache_dir / "tokens" / encoder.address(conversations.address, choice))
 
 
-def _report(source: str, part: Part, conversations: int, stats: TokenStats) -> None:
-    log.info(
-        "%s (%s): %d conversations, %d samples, %d tokens, %d learned, %d cut at the end, rejected %s",
-        *(source, part, conversations, stats.samples, stats.tokens, stats.supervised, stats.truncated),
-        stats.rejected or "none",
-    )
-    if stats.last_turn_only:
-        log.warning(
-            "%s (%s): the chat template rewrites earlier answers, so %d conversations teach their last answer only",
-            *(source, part, stats.last_turn_only),
-        )
+def _batches(job: PartJob) -> Iterator[tuple[int, Batch]]:
+    """Each batch with the place of its first accepted row in the part."""
+    if job.part is None:
+        for start, accepted in stored_batches(job.conversations, job.key, job.chosen):
+            yield start, Batch(accepted)
+        return
+    start = 0
+    for batch in convert(job.part, job.settings or RowSettings()):
+        yield start, batch
+        start += len(batch.accepted)
 
 
-class _GrowingArray:
-    """A one-dimensional `.npy` file of which the length is known only at the end."""
-
-    def __init__(self, path: Path, dtype: type[np.generic]) -> None:
-        self._stream = path.open("wb")
-        self._dtype = np.dtype(dtype)
-        self._length = 0
-        self._write_header()
-
-    def append(self, values: np.ndarray | Sequence[int]) -> None:
-        array = np.asarray(values, dtype=self._dtype)
-        self._stream.write(array.tobytes())
-        self._length += len(array)
-
-    def _write_header(self) -> None:
-        # NumPy leaves room in the header for the longest length, so that rewriting it moves no data.
-        header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (self._length,)}
-        np.lib.format.write_array_header_1_0(self._stream, header)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stream.seek(0)
-        self._write_header()
-        self._stream.close()
+def _chosen(
+    chosen: np.ndarray | None, start: int, accepted: Sequence[Conversation]
+) -> tuple[Sequence[int], Sequence[Conversation]]:
+    if chosen is None:
+        return range(start, start + len(accepted)), accepted
+    here = chosen[slice(*np.searchsorted(chosen, [start, start + len(accepted)]))].tolist()
+    return here, [accepted[place - start] for place in here]

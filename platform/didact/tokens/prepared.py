@@ -1,18 +1,23 @@
 """A recipe's datasets -> token tables and the mixture over them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from didact.datasets.types import Conversation, Dataset
+from didact.datasets.cache import CacheEntry
+from didact.datasets.types import Dataset
 from didact.errors import DataError
+from didact.logs import get_logger
 from didact.mixtures import Mixture, build_mixture
 from didact.spec import DataSpec, TokensSpec, TrainingSpec
-from didact.tokens.cache import Part, prepare
-from didact.tokens.table import TokenTable
+from didact.tokens.cache import Encoder, Runner, run_here, tokenize
+from didact.tokens.table import TokenTable, view_table
 from didact.tokens.template import TemplateContract
+
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ def prepare_mixture(
     contract: TemplateContract,
     cache_dir: Path,
     training: TrainingSpec,
+    run: Runner = run_here,
 ) -> PreparedMixture:
     """Tokenize every dataset (or find it in the cache) and weigh them into one mixture.
 
@@ -48,6 +54,7 @@ def prepare_mixture(
         contract: its template contract.
         cache_dir: root of the token cache.
         training: length of the run.
+        run: tokenizes what the cache does not hold.
 
     Raises:
         DataError: the datasets are not those of `data.sources`, a source has no usable sample, or `max_epochs` allows
@@ -58,28 +65,53 @@ def prepare_mixture(
     if names != [source.name for source in data.sources]:
         raise DataError(f"datasets are {names}; data.sources are {[source.name for source in data.sources]}")
 
-    def table(dataset: Dataset, conversations: Sequence[Conversation], part: Part) -> TokenTable:
-        return prepare(
-            conversations,
-            source=dataset.name,
-            source_fingerprint=dataset.fingerprint,
-            tokenizer=tokenizer,
-            contract=contract,
-            tokens=tokens,
-            cache_dir=cache_dir,
-            part=part,
-        )
+    tables, held_out = [], {}
+    encoder = Encoder(tokenizer, contract, tokens)
+    for dataset in datasets:
+        entry = tokenize(dataset, encoder, cache_dir, run)
+        tables.append(_table(dataset, "train", entry))
+        _check_usable(dataset, tables[-1])
+        if len(dataset.held_out):
+            held_out[dataset.name] = _table(dataset, "held_out", entry)
+    return mix(tables, held_out, data, training)
 
-    tables = tuple(table(dataset, dataset.train, "train") for dataset in datasets)
-    for dataset, trained in zip(datasets, tables, strict=True):
-        _check_usable(dataset, trained)
-    rows = [len(trained) for trained in tables]
+
+def mix(
+    tables: Sequence[TokenTable], held_out: Mapping[str, TokenTable], data: DataSpec, training: TrainingSpec
+) -> PreparedMixture:
+    """Weigh tables into one mixture.
+
+    Args:
+        tables: training samples, one for each of `data.sources`, in that order.
+        held_out: source -> held-out samples.
+        data: weights, their unit and the seed.
+        training: length of the run.
+
+    Raises:
+        DataError: `max_epochs` allows fewer samples than the run asks for.
+    """
+    rows = [len(table) for table in tables]
     num_samples = training.num_steps(sum(rows)) * training.global_batch_size
-    mixture = build_mixture(data, rows, [trained.stats.mean_tokens for trained in tables], num_samples)
-    held_out = {
-        dataset.name: table(dataset, dataset.held_out, "held_out") for dataset in datasets if len(dataset.held_out)
-    }
-    return PreparedMixture(tables, held_out, mixture, mixture.fingerprint([trained.fingerprint for trained in tables]))
+    mixture = build_mixture(data, rows, [table.stats.mean_tokens for table in tables], num_samples)
+    fingerprint = mixture.fingerprint([table.fingerprint for table in tables])
+    return PreparedMixture(tuple(tables), dict(held_out), mixture, fingerprint)
+
+
+def _table(dataset: Dataset, part: Literal["train", "held_out"], entry: CacheEntry) -> TokenTable:
+    view = getattr(dataset, part)
+    table = view_table(entry, view, dataset.name)
+    stats = table.stats
+    _log.info(
+        "%s (%s): %d conversations, %d samples, %d tokens, %d learned, %d cut at the end, rejected %s",
+        *(dataset.name, part, len(view), stats.samples, stats.tokens, stats.supervised, stats.truncated),
+        stats.rejected or "none",
+    )
+    if stats.last_turn_only:
+        _log.warning(
+            "%s (%s): the chat template rewrites earlier answers, so %d conversations teach their last answer only",
+            *(dataset.name, part, stats.last_turn_only),
+        )
+    return table
 
 
 _ADVICE = {

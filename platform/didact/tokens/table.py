@@ -1,17 +1,41 @@
-"""`TokenTable`: the samples of one source, memory-mapped from a cache folder."""
+"""`TokenTable`: samples of one source, found by an index and read from memory-mapped shards.
+
+    <token cache>/views/<key>/    which samples, as arrays: shard, shard_row, lengths, supervised, rows; and stats.json
+
+Opening reads a few figures and maps the arrays, whatever the number of samples.
+"""
 
 import json
-from dataclasses import dataclass
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from didact import files
+from didact.datasets.arrays import GrowingArray
+from didact.datasets.cache import CacheEntry, Shard, shard_of
+from didact.datasets.shards import StoredConversations
+from didact.datasets.types import ConversationView
 from didact.errors import DataError
+from didact.logs import get_logger
+from didact.tokens.shards import OUTCOMES, TokenShard
 from didact.tokens.types import Sample
 
 STATS_FILE = "stats.json"
-ARRAYS: dict[str, type[np.generic]] = {"ids": np.int32, "mask": np.bool_, "offsets": np.int64, "rows": np.int64}
-"""File stem -> element type. `offsets` has one entry more than there are samples."""
+ARRAYS: dict[str, type[np.generic]] = {
+    "shard": np.int32,
+    "shard_row": np.int32,
+    "lengths": np.int32,
+    "supervised": np.int32,
+    "rows": np.int64,
+}
+"""File stem -> element type; each has one element a sample."""
+_OPEN_SHARDS = 256
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,27 +61,58 @@ class TokenStats:
         return self.tokens / self.samples if self.samples else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class ViewPlace:
+    """Where a table is: all that another process needs to open it."""
+
+    tokens: CacheEntry
+    """The shards."""
+    key: str
+    """Folder of the index in `views/`."""
+    fingerprint: str
+    """Same fingerprint, same samples in the same order, however they are spread over shards."""
+
+    @property
+    def folder(self) -> Path:
+        """The index's folder."""
+        return self.tokens.folder / "views" / self.key
+
+
 @dataclass(frozen=True)
 class TokenTable:
     """Samples of one source in the source's order, read from disk as they are asked for."""
 
     name: str
     """The source."""
-    fingerprint: str
-    """Key of the cache: same fingerprint, same samples in the same order."""
+    place: ViewPlace
     stats: TokenStats
-    ids: np.ndarray
-    """int32 [tokens], memory-mapped."""
-    mask: np.ndarray
-    """bool [tokens], memory-mapped."""
-    offsets: np.ndarray
-    """int64 [samples + 1]: sample i is `ids[offsets[i]:offsets[i + 1]]`."""
-    rows: np.ndarray
-    """int64 [samples]: raw row of each sample in its source."""
     lengths: np.ndarray
-    """int64 [samples]: tokens."""
+    """int32 [samples]: tokens; memory-mapped."""
     supervised: np.ndarray
-    """int64 [samples]: learned tokens that have a predecessor, as `pack` and `pad` count them."""
+    """int32 [samples]: learned tokens that have a predecessor, as `pack` and `pad` count them; memory-mapped."""
+    rows: np.ndarray
+    """int64 [samples]: raw row of each sample in its source; memory-mapped."""
+    shards: tuple[Shard, ...] = field(repr=False)
+    shard: np.ndarray = field(repr=False)
+    """int32 [samples]: which of `shards`; memory-mapped."""
+    shard_row: np.ndarray = field(repr=False)
+    """int32 [samples]: row in the shard; memory-mapped."""
+    held: Any = field(repr=False)
+    """Keeps the cache from being pruned."""
+
+    def __post_init__(self) -> None:
+        # As many files as a process may have open without thought; each is checked when it is first opened.
+        opened = lru_cache(maxsize=_OPEN_SHARDS)(lambda shard: TokenShard.open(self.place.tokens.sound_shard(shard)))
+        object.__setattr__(self, "_opened", opened)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens it again."""
+        return open_table, (self.place, self.name)
+
+    @property
+    def fingerprint(self) -> str:
+        """Same fingerprint, same samples in the same order."""
+        return self.place.fingerprint
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -68,11 +123,11 @@ class TokenTable:
 
         Raises:
             IndexError: no such sample.
+            DataError: its shard is not as it was written.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"{self.name} has {len(self)} samples; found index {index}")
-        part = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
-        return Sample(np.array(self.ids[part]), np.array(self.mask[part]))
+        return self._opened(self.shards[self.shard[index]]).sample(int(self.shard_row[index]))  # type: ignore[attr-defined]
 
     def length(self, index: int) -> int:
         """Tokens of sample `index`."""
@@ -87,36 +142,98 @@ class TokenTable:
         return int(self.rows[index])
 
 
-def open_table(folder: Path, name: str) -> TokenTable:
-    """Open a cache folder; its name is the fingerprint.
+def view_table(tokens: CacheEntry, view: ConversationView, name: str) -> TokenTable:
+    """The samples of some rows of a source, as a table; its index is written once.
+
+    Args:
+        tokens: the source's samples; must be complete.
+        view: the rows.
+        name: of the source.
+    """
+    shards = _shards(tokens)
+    layout = files.fingerprint([[shard.name, shard.rows] for shard in shards])
+    place = ViewPlace(
+        tokens, files.fingerprint([view.digest, layout]), files.fingerprint([tokens.address, view.digest])
+    )
+    if place.folder.is_dir():
+        try:
+            return open_table(place, name)
+        except DataError as error:
+            _log.warning("%s; the index is made again", error)
+    with tokens.lock(), files.new_folder(place.folder) as scratch:
+        stats = _write_index(scratch, tokens, view)
+        described = [asdict(shard_of(scratch / f"{stem}.npy", stats.samples)) for stem in ARRAYS]
+        files.write_json(scratch / STATS_FILE, {"stats": asdict(stats), "files": described})
+    return open_table(place, name)
+
+
+def open_table(place: ViewPlace, name: str) -> TokenTable:
+    """Open a table that has been made, here or in another process.
 
     Raises:
-        DataError: a file is missing or unreadable, or a size differs from `stats.json`.
+        DataError: a file is missing, or is not as it was written.
     """
+    shards, index = _shards(place.tokens), CacheEntry(place.folder)
     try:
-        stats = TokenStats(**json.loads((folder / STATS_FILE).read_text(encoding="utf-8")))
-        arrays = {stem: np.load(folder / f"{stem}.npy", mmap_mode="r", allow_pickle=False) for stem in ARRAYS}
-    except (OSError, EOFError, ValueError, TypeError) as error:
-        raise DataError(f"token cache {folder}: {error}") from error
-    sizes = {"ids": stats.tokens, "mask": stats.tokens, "offsets": stats.samples + 1, "rows": stats.samples}
-    for stem, array in arrays.items():
-        if array.shape != (sizes[stem],) or array.dtype != ARRAYS[stem]:
-            found = f"{array.dtype}{list(array.shape)}"
-            raise DataError(f"token cache {folder}: {stem}.npy holds {found}, {STATS_FILE} says [{sizes[stem]}]")
-    offsets = np.array(arrays["offsets"])
-    lengths = np.diff(offsets)
-    if offsets[0] != 0 or offsets[-1] != stats.tokens or (lengths <= 0).any():
-        raise DataError(f"token cache {folder}: offsets.npy does not run from 0 to {stats.tokens} tokens in steps")
-    supervised = _supervised(arrays["mask"], offsets)
-    if int(supervised.sum()) != stats.supervised:
-        raise DataError(f"token cache {folder}: mask.npy has {supervised.sum()} targets, not {stats.supervised}")
-    return TokenTable(
-        name, folder.name, stats, arrays["ids"], arrays["mask"], offsets, arrays["rows"], lengths, supervised
-    )
+        value = json.loads((place.folder / STATS_FILE).read_text(encoding="utf-8"))
+        stats = TokenStats(**value["stats"])
+        paths = [index.sound_shard(Shard(**{**entry, "batches": ()})) for entry in value["files"]]
+        arrays = {path.stem: _map(path) for path in paths}
+        return TokenTable(name, place, stats, shards=shards, held=place.tokens.hold(), **arrays)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"token cache {place.folder}: {error}") from error
 
 
-def _supervised(mask: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    starts = offsets[:-1]
-    if not len(starts):
-        return np.zeros(0, dtype=np.int64)
-    return np.add.reduceat(mask, starts, dtype=np.int64) - mask[starts]
+def _map(path: Path) -> np.ndarray:
+    array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
+
+
+def _shards(tokens: CacheEntry) -> tuple[Shard, ...]:
+    records = tokens.manifest()
+    if records is None:
+        raise DataError(f"{tokens.folder} holds no complete tokens")
+    return tuple(shard for record in records for shard in record.shards)
+
+
+def _write_index(folder: Path, tokens: CacheEntry, view: ConversationView) -> TokenStats:
+    stored = view.base
+    assert isinstance(stored, StoredConversations)
+    starts, first_rows = stored.first_positions, stored.first_rows
+    outcomes, tally, longest, number = Counter[str](), Counter[str](), 0, 0
+    with ExitStack() as stack:
+        arrays = {
+            stem: stack.enter_context(GrowingArray(folder / f"{stem}.npy", dtype)) for stem, dtype in ARRAYS.items()
+        }
+        for part, record in enumerate(tokens.manifest() or ()):
+            wanted = _wanted(view.places, starts[part], starts[part + 1])
+            for shard in record.shards:
+                opened = TokenShard.open(tokens.sound_shard(shard))
+                asked, outcome = wanted[opened.numbers("position")], opened.numbers("outcome")
+                for code, count in enumerate(np.bincount(outcome[asked], minlength=len(OUTCOMES)).tolist()):
+                    outcomes[OUTCOMES[code]] += count
+                here = np.flatnonzero(asked & (outcome == 0))
+                lengths, supervised = np.diff(opened.offsets)[here], opened.numbers("supervised")[here]
+                arrays["shard"].append(np.full(len(here), number))
+                arrays["shard_row"].append(here)
+                arrays["lengths"].append(lengths)
+                arrays["supervised"].append(supervised)
+                arrays["rows"].append(opened.numbers("row")[here] + first_rows[part])
+                tally.update(tokens=int(lengths.sum()), supervised=int(supervised.sum()))
+                tally.update({flag: int(opened.numbers(flag)[here].sum()) for flag in ("truncated", "last_turn_only")})
+                longest = max(longest, int(lengths.max(initial=0)))
+                number += 1
+    samples = outcomes.pop(OUTCOMES[0], 0)
+    figures = {name: tally[name] for name in ("tokens", "supervised", "truncated", "last_turn_only")}
+    rejected = {reason: count for reason, count in sorted(outcomes.items()) if count}
+    return TokenStats(samples=samples, longest=longest, rejected=rejected, **figures)
+
+
+def _wanted(places: np.ndarray | range, start: int, stop: int) -> np.ndarray:
+    """bool [stop - start]: which of the accepted rows `start` to `stop - 1` are in the view."""
+    wanted = np.zeros(stop - start, dtype=bool)
+    if isinstance(places, range):
+        wanted[max(0, places.start - start) : max(0, places.stop - start)] = True
+    else:
+        wanted[places[slice(*np.searchsorted(places, [start, stop]))] - start] = True
+    return wanted

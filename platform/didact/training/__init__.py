@@ -14,6 +14,7 @@ from didact.training.loop import TrainResult, train
 from didact.training.objective import Objective
 from didact.training.plan import Plan
 from didact.training.prepare import PreparedData, describe_data, prepare_data, resolve_packing, write_data_record
+from didact.training.prepared import PreparedRecord, open_prepared
 from didact.training.schedule import learning_rate
 from didact.training.world import World
 
@@ -24,11 +25,13 @@ __all__ = [
     "Objective",
     "Plan",
     "PreparedData",
+    "PreparedRecord",
     "StepReport",
     "TrainResult",
     "World",
     "describe_data",
     "learning_rate",
+    "open_prepared",
     "prepare_data",
     "resolve_packing",
     "train",

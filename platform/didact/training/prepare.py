@@ -8,6 +8,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from didact.datasets import Dataset, load_dataset
 from didact.datasets.catalog import check_commercial, licence_of
+from didact.datasets.filters import RowFilter, drop_leaks, filtered
+from didact.datasets.opening import open_source
 from didact.env import cache_dir
 from didact.errors import ModelError
 from didact.files import write_json
@@ -16,9 +18,20 @@ from didact.mixtures import MixtureRow
 from didact.models import load_tokenizer, supports_packing
 from didact.runs import Run
 from didact.spec import FinetuneSpec
-from didact.tokens import PreparedMixture, StepLoader, TemplateContract, prepare_mixture
+from didact.tokens import (
+    Encoder,
+    PreparedMixture,
+    Runner,
+    StepLoader,
+    TemplateContract,
+    prepare_mixture,
+    prepare_source,
+    run_here,
+)
 
 _LOG = get_logger(__name__)
+ROW_FILTERS: tuple[RowFilter, ...] = (drop_leaks,)
+"""What is left out of a mixture's training rows, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +39,7 @@ class PreparedData:
     """What a worker trains on, and how it is rendered."""
 
     datasets: tuple[Dataset, ...]
+    """Its sources; none where only their tokens were opened."""
     mixture: PreparedMixture
     tokenizer: PreTrainedTokenizerBase
     contract: TemplateContract
@@ -58,12 +72,13 @@ def resolve_packing(spec: FinetuneSpec, model: PreTrainedModel) -> bool:
     return False
 
 
-def prepare_data(spec: FinetuneSpec, quarantine: Path | None = None) -> PreparedData:
-    """Read and tokenize the recipe's sources.
+def prepare_data(spec: FinetuneSpec, quarantine: Path | None = None, run: Runner = run_here) -> PreparedData:
+    """Read and tokenize the recipe's sources, as far as the cache does not hold them.
 
     Args:
         spec: the recipe.
         quarantine: folder for rejected rows; None writes none (they are counted all the same).
+        run: does the work, here or on other machines.
 
     Raises:
         DataError: unreadable sources, more bad rows than `data.max_bad_rows_share`, or data that is not known to allow
@@ -73,18 +88,19 @@ def prepare_data(spec: FinetuneSpec, quarantine: Path | None = None) -> Prepared
     check_commercial(spec.data)
     tokenizer = load_tokenizer(spec.model)
     contract = TemplateContract.build(tokenizer, spec.tokens.template)
-    datasets = tuple(
-        load_dataset(
-            source,
-            seed=spec.data.seed,
-            max_bad_rows_share=spec.data.max_bad_rows_share,
-            quarantine_dir=quarantine,
+    encoder, seed = Encoder(tokenizer, contract, spec.tokens), spec.data.seed
+    datasets = []
+    for source in spec.data.sources:
+        opened = open_source(source)
+        prepare_source(opened, source, seed, encoder, cache_dir(), run)
+        share = spec.data.max_bad_rows_share
+        datasets.append(
+            load_dataset(source, seed=seed, max_bad_rows_share=share, quarantine_dir=quarantine, opened=opened)
         )
-        for source in spec.data.sources
-    )
-    mixture = prepare_mixture(datasets, spec.data, spec.tokens, tokenizer, contract, cache_dir(), spec.training)
+    kept = filtered(datasets, ROW_FILTERS)
+    mixture = prepare_mixture(kept, spec.data, spec.tokens, tokenizer, contract, cache_dir(), spec.training, run)
     num_steps = spec.training.num_steps(mixture.mixture.num_rows)
-    return PreparedData(datasets, mixture, tokenizer, contract, num_steps)
+    return PreparedData(kept, mixture, tokenizer, contract, num_steps)
 
 
 def describe_data(spec: FinetuneSpec, prepared: PreparedData) -> list[dict[str, Any]]:
@@ -105,6 +121,7 @@ def describe_data(spec: FinetuneSpec, prepared: PreparedData) -> list[dict[str, 
                 "rows_rejected": dataset.rows_rejected,
                 "rows_train": len(dataset.train),
                 "rows_held_out": len(dataset.held_out),
+                "rows_dropped": dict(dataset.dropped),
                 "samples_usable": len(table),
                 "samples_truncated": table.stats.truncated,
                 "samples_rejected": dict(table.stats.rejected),

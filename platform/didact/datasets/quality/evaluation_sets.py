@@ -75,7 +75,8 @@ def _field_texts(each: EvaluationSetSpec) -> Iterator[tuple[str, str]]:
 def _raw_rows(each: EvaluationSetSpec) -> Iterator[RawRow]:
     """Rows of files or of a hub data set whose form nobody needs to know."""
     if each.path.startswith(hub.PREFIX):
-        yield from hub.hub_rows(each.path, hub.open_hub(each.path, each.split, each.revision))
+        num_rows = len(hub.open_hub(each.path, each.split, each.revision))
+        yield from hub.hub_rows(each.path, each.split, each.revision, 0, num_rows)
         return
     if each.path.startswith((generated.PREFIX, catalog.PREFIX)):
         raise DataError(

@@ -1,0 +1,41 @@
+"""Arrays on disk that are longer than memory should hold."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+
+class GrowingArray:
+    """A one-dimensional `.npy` file of which the length is known only at the end."""
+
+    def __init__(self, path: Path, dtype: type[np.generic]) -> None:
+        self._stream = path.open("wb")
+        self._dtype = np.dtype(dtype)
+        self._length = 0
+        self._write_header()
+
+    def append(self, values: np.ndarray | Sequence[int]) -> None:
+        """Write values at the end."""
+        array = np.asarray(values, dtype=self._dtype)
+        self._stream.write(array.tobytes())
+        self._length += len(array)
+
+    def _write_header(self) -> None:
+        # NumPy leaves room in the header for the longest length, so that rewriting it moves no data.
+        header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (self._length,)}
+        np.lib.format.write_array_header_1_0(self._stream, header)
+
+    def __enter__(self) -> Self:
+        """The file is open from the beginning."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Write the length and close."""
+        self._stream.seek(0)
+        self._write_header()
+        self._stream.close()

@@ -1,0 +1,72 @@
+"""What a file holds, as a digest: the first half of every address in the cache.
+
+Hashing reads the whole file, so what was found is remembered beside the cache for as long as the file's size, times and
+inode stay as they were. A file that changed a moment ago is not remembered: a second change within the resolution of
+its times would go unseen.
+"""
+
+import hashlib
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from didact.env import cache_dir
+from didact.files import write_json
+
+PART_BYTES = 1 << 25
+"""Bytes of a file of lines that make one part."""
+_CHUNK_BYTES = 1 << 20
+_SETTLED_NS = 2_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class FileDigest:
+    """A file's content in short."""
+
+    sha256: str
+    size: int
+    block_bytes: int
+    newlines: tuple[int, ...]
+    """Line feeds before each block of `block_bytes`: which line a row in the middle of the file stands on."""
+
+
+def digest_file(path: Path, block_bytes: int = PART_BYTES) -> FileDigest:
+    """Digest a file, or recall its digest where the file has not been touched since."""
+    state = _state(path)
+    memo = cache_dir() / "digests" / f"{_name(path, block_bytes)}.json"
+    if memo.is_file():
+        known = json.loads(memo.read_text(encoding="utf-8"))
+        if known.pop("state") == state:
+            return FileDigest(**{**known, "newlines": tuple(known["newlines"])})
+    settled = time.time_ns() - max(state[1:3]) > _SETTLED_NS
+    digest = _read(path, block_bytes)
+    if settled and _state(path) == state:
+        write_json(memo, {"state": state, **asdict(digest)})
+    return digest
+
+
+def _name(path: Path, block_bytes: int) -> str:
+    return hashlib.sha256(os.fsencode(path.absolute()) + f":{block_bytes}".encode()).hexdigest()
+
+
+def _state(path: Path) -> list[int]:
+    found = os.stat(path)
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+
+
+def _read(path: Path, block_bytes: int) -> FileDigest:
+    digest, size, lines = hashlib.sha256(), 0, 0
+    newlines: list[int] = []
+    with path.open("rb") as stream:
+        while True:
+            newlines.append(lines)
+            left = block_bytes
+            while left and (piece := stream.read(min(left, _CHUNK_BYTES))):
+                digest.update(piece)
+                lines += piece.count(b"\n")
+                left -= len(piece)
+            size += block_bytes - left
+            if left:
+                return FileDigest(digest.hexdigest(), size, block_bytes, tuple(newlines))

@@ -1,0 +1,93 @@
+"""A source in parts: small values that can be sent to any node that sees the source, and read there on their own."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from didact.datasets import containers, containers_columnar, reading
+from didact.datasets.archives import COMPRESSIONS
+from didact.datasets.containers import Lines
+from didact.datasets.digests import FileDigest
+from didact.datasets.mapping import FieldMapping, map_rows
+from didact.datasets.options import RowOptions
+from didact.datasets.records import COLUMN_FORMS, Form
+from didact.datasets.remote_stream import SourceFile
+from didact.datasets.rows import RawRow
+from didact.datasets.table_files import TABLE_FILES
+
+PART_ROWS = 50_000
+"""Rows of a generator or a hub data set that make one part."""
+AS_IT_IS = FieldMapping()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some rows of a source that follow each other."""
+
+    key: str
+    """Name within the source; parts in the order of their keys are in the order of the source."""
+    place: str
+    """The file, or the path of a source that is not a file, as the quarantine names it."""
+    form: Form
+    """How its rows are written."""
+    read: "partial[Iterator[RawRow]]"
+    """Reads them."""
+    mapping: FieldMapping = field(default_factory=FieldMapping)
+
+    def rows(self) -> Iterator[RawRow]:
+        """The raw rows, brought into the shape of their form."""
+        rows = self.read()
+        return map_rows(self.mapping, rows) if self.mapping else rows
+
+
+def file_parts(
+    number: int, form: Form, path: SourceFile, digest: FileDigest | None, options: RowOptions, mapping: FieldMapping
+) -> list[Part]:
+    """The parts of a file: ranges of bytes where rows are lines, row groups of Parquet, else the whole.
+
+    Args:
+        number: the file's place in the source's order.
+        form: how its rows are written.
+        path: the file.
+        digest: of its content, whose blocks become the parts of a file of lines; None for a file read where it is.
+        options: of the source.
+        mapping: of its fields.
+    """
+    container = reading.container_of(path, options)
+    whole = partial(reading.file_rows, form, path, options, named=bool(mapping))
+    reads: list[tuple[int, partial[Iterator[RawRow]]]] = [(0, whole)]
+    if digest is None or not isinstance(path, Path):
+        return [Part(f"{number:05d}-{0:015d}", str(path), form, whole, mapping)]
+    plain = form not in TABLE_FILES and options.encoding is None and path.suffix.lower() not in COMPRESSIONS
+    if plain and (container == "lines" or (container == "delimited" and form in COLUMN_FORMS)):
+        blank = containers.BLANK if container == "lines" else b" \r\n"
+        ranges = _line_ranges(digest)
+        reads = [(lines.start, partial(containers.read_lines, path, blank=blank, lines=lines)) for lines in ranges]
+    elif plain and container == "parquet":
+        groups = containers_columnar.parquet_groups(path, digest.block_bytes)
+        reads = [(group.first_row, partial(containers_columnar.read_parquet, path, group)) for group in groups] or reads
+    return [Part(f"{number:05d}-{start:015d}", str(path), form, read, mapping) for start, read in reads]
+
+
+def counted_parts(place: str, form: Form, read: "partial[Iterator[RawRow]]", num_rows: int) -> list[Part]:
+    """The parts of a source whose rows are numbered.
+
+    Args:
+        place: the source's path.
+        form: how its rows are written.
+        read: takes the first row and the row to stop before.
+        num_rows: rows of the source.
+    """
+    starts = range(0, max(1, num_rows), PART_ROWS)
+    return [
+        Part(f"{0:05d}-{start:015d}", place, form, partial(read, start, min(start + PART_ROWS, num_rows)))
+        for start in starts
+    ]
+
+
+def _line_ranges(digest: FileDigest) -> list[Lines]:
+    starts = range(0, max(1, digest.size), digest.block_bytes)
+    return [
+        Lines(start, start + digest.block_bytes, lines) for start, lines in zip(starts, digest.newlines, strict=False)
+    ]

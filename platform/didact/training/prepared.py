@@ -1,0 +1,166 @@
+"""What a run was prepared from, as written into its folder: workers open it and read no raw row again."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from didact.datasets.cache import CacheEntry
+from didact.datasets.digests import digest_file
+from didact.env import cache_dir
+from didact.errors import DataError
+from didact.files import write_json
+from didact.logs import get_logger
+from didact.models import load_tokenizer
+from didact.spec import FinetuneSpec
+from didact.tokens import TemplateContract, TokenTable, ViewPlace, mix, open_table
+from didact.training.prepare import PreparedData, prepare_data
+
+_LOG = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedSource:
+    """One source of the mixture."""
+
+    name: str
+    files: dict[str, str]
+    """Path -> sha256 of the files it was read from; empty for sources that are not files."""
+    data: str
+    """`Dataset.fingerprint`."""
+    train: dict[str, str]
+    """Where its training samples are: address of the tokens, key and fingerprint of the table."""
+    held_out: dict[str, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRecord:
+    """The whole mixture."""
+
+    mixture: str
+    """`PreparedMixture.fingerprint`."""
+    sources: tuple[PreparedSource, ...]
+
+    @classmethod
+    def of(cls, prepared: PreparedData) -> "PreparedRecord":
+        """Describe data that has been prepared in this process."""
+        mixture = prepared.mixture
+        sources = (
+            PreparedSource(
+                dataset.name,
+                dict(dataset.files),
+                dataset.fingerprint,
+                _place(table),
+                _place(mixture.held_out[dataset.name]) if dataset.name in mixture.held_out else None,
+            )
+            for dataset, table in zip(prepared.datasets, mixture.tables, strict=True)
+        )
+        return cls(mixture.fingerprint, tuple(sources))
+
+    @classmethod
+    def read(cls, path: Path) -> "PreparedRecord":
+        """Read what `write` wrote."""
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return cls(value["mixture"], tuple(PreparedSource(**source) for source in value["sources"]))
+
+    def write(self, path: Path) -> None:
+        """Write the record, unless the run began with other data.
+
+        Raises:
+            DataError: `path` says so; names the files that changed.
+        """
+        if path.is_file():
+            PreparedRecord.read(path).check_same(self)
+        write_json(path, asdict(self))
+
+    def check_same(self, other: "PreparedRecord") -> None:
+        """Refuse data that differs from this.
+
+        Raises:
+            DataError: names what differs, with both digests.
+        """
+        if self.mixture == other.mixture:
+            return
+        lines = []
+        for mine, others in zip(self.sources, other.sources, strict=False):
+            lines += _changes(mine, others.files)
+            if not lines and (mine.data, mine.train["fingerprint"]) != (others.data, others.train["fingerprint"]):
+                lines.append(
+                    f"source {mine.name!r}: rows {mine.data[:12]} became {others.data[:12]}, samples "
+                    f"{mine.train['fingerprint'][:12]} became {others.train['fingerprint'][:12]}"
+                )
+        raise DataError(_changed(lines or [f"the mixture {self.mixture[:12]} became {other.mixture[:12]}"]))
+
+    def check_files(self) -> None:
+        """Refuse to train when a file that this machine sees has changed since it was prepared.
+
+        Raises:
+            DataError: names the files with both digests.
+        """
+        lines = []
+        for source in self.sources:
+            there = {path: digest_file(Path(path)).sha256 for path in source.files if Path(path).is_file()}
+            lines += _changes(source, {**source.files, **there})
+        if lines:
+            raise DataError(_changed(lines))
+
+
+def open_prepared(path: Path, spec: FinetuneSpec) -> PreparedData:
+    """What a run was prepared from: opened where the cache is visible, else prepared here anew.
+
+    Args:
+        path: the record in the run folder.
+        spec: the run's recipe.
+
+    Raises:
+        DataError: the data has changed since; names what.
+    """
+    record = PreparedRecord.read(path)
+    record.check_files()
+    tokenizer = load_tokenizer(spec.model)
+    contract = TemplateContract.build(tokenizer, spec.tokens.template)
+    if all(_entry(source.train).manifest() is not None for source in record.sources):
+        tables = [_table(source.name, source.train) for source in record.sources]
+        held_out = {
+            source.name: _table(source.name, source.held_out)
+            for source in record.sources
+            if source.held_out is not None
+        }
+        mixture = mix(tables, held_out, spec.data, spec.training)
+        prepared = PreparedData((), mixture, tokenizer, contract, spec.training.num_steps(mixture.mixture.num_rows))
+        found = PreparedRecord(mixture.fingerprint, record.sources)
+    else:
+        _LOG.warning("the prepared data is not in %s on this machine; preparing it here", cache_dir())
+        prepared = prepare_data(spec)
+        found = PreparedRecord.of(prepared)
+    record.check_same(found)
+    return prepared
+
+
+def _place(table: TokenTable) -> dict[str, str]:
+    place = table.place
+    return {"tokens": place.tokens.address, "key": place.key, "fingerprint": place.fingerprint}
+
+
+def _entry(place: dict[str, str]) -> CacheEntry:
+    return CacheEntry(cache_dir() / "tokens" / place["tokens"])
+
+
+def _table(name: str, place: dict[str, str]) -> TokenTable:
+    return open_table(ViewPlace(_entry(place), place["key"], place["fingerprint"]), name)
+
+
+def _changes(source: PreparedSource, files: dict[str, str]) -> list[str]:
+    return [
+        f"source {source.name!r}: {path} had sha256 {digest}, now {files.get(path, 'it is gone')}"
+        for path, digest in source.files.items()
+        if files.get(path) != digest
+    ]
+
+
+def _changed(lines: list[str]) -> str:
+    listed = "\n".join(f"  - {line}" for line in lines)
+    return (
+        f"the data is not what this run was prepared from:\n{listed}\n"
+        "Restore it, or start a run of another name (name=...)"
+    )
