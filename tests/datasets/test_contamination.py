@@ -125,6 +125,19 @@ def test_generated_and_carded_sets_are_read_as_they_are(caplog: pytest.LogCaptur
         list(against_texts(ContaminationSpec(against=(asked_for,))))
 
 
+def test_hub_sets_are_read_by_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "someone" / "exam"
+    folder.mkdir(parents=True)
+    (folder / "test.jsonl").write_text('{"turns": ["One?", "And two?"]}\n{"turns": ["Three?"]}\n')
+    exam = EvaluationSetSpec(name="exam", path="hf:someone/exam", question="turns")
+    texts = list(against_texts(ContaminationSpec(against=(exam,))))
+    assert [text.text for text in texts] == ["One?", "And two?", "Three?"]
+
+
 def test_setting_without_effect_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "exam.jsonl").write_text('{"text": "One?"}\n')
     exam = EvaluationSetSpec(name="exam", path=str(tmp_path / "exam.jsonl"), question="text", max_rows=3)

@@ -115,6 +115,8 @@ def test_contaminated_rows_are_counted_or_dropped() -> None:
     (counted,) = row_filters([source], data(), [QUESTION])
     assert counted.found == {"contaminated:exam": 1}
     assert counted.num_dropped == 0
+    (twice,) = row_filters([source], data(), [QUESTION, EvalText("other", "1", QUESTION.text)])
+    assert (twice.found, twice.num_contaminated) == ({"contaminated:exam": 1, "contaminated:other": 1}, 1)
     (dropped,) = row_filters([source], data(contamination={"policy": "drop"}), [QUESTION])
     assert dropped.keep.tolist() == [True, False, True]
     (finding,) = dropped.examples

@@ -55,7 +55,7 @@ def _totals(report: DataReport) -> dict[str, Any]:
         "trained": trained / max(1, tokens),
         "seen": sum(record["samples_seen"] for record in records),
         "twins": sum(count for each in found for reason, count in each.items() if reason.endswith("_duplicate")),
-        "contaminated": sum(count for each in found for reason, count in each.items() if _is_set(reason)),
+        "contaminated": sum(source.filter.num_contaminated for source in report.sources),
     }
 
 

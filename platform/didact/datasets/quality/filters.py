@@ -26,6 +26,7 @@ class _Rows:
     dataset: Dataset
     keep: np.ndarray
     found: Counter[str] = field(default_factory=Counter)
+    num_contaminated: int = 0
     examples: list[Finding] = field(default_factory=list)
 
     def add(self, index: int, reason: str, cause: Match | Twin, *, drop: bool) -> None:
@@ -66,7 +67,10 @@ def row_filters(
         _find_twins(sources, duplicates)
     elif duplicates.near:
         _log.warning("data.duplicates.near has no effect: neither data.duplicates.within nor across is drop")
-    return tuple(RowFilter(each.dataset.name, each.keep, dict(each.found), tuple(each.examples)) for each in sources)
+    return tuple(
+        RowFilter(each.dataset.name, each.keep, dict(each.found), each.num_contaminated, tuple(each.examples))
+        for each in sources
+    )
 
 
 def _find_contaminated(sources: Sequence[_Rows], data: DataSpec, texts: Iterable[EvalText]) -> None:
@@ -76,6 +80,7 @@ def _find_contaminated(sources: Sequence[_Rows], data: DataSpec, texts: Iterable
     drop = data.contamination.policy == "drop"
     for each in sources:
         for place, matches in enumerate(index.search(each.dataset.train)):
+            each.num_contaminated += bool(matches)
             for match in matches:
                 each.add(place, f"contaminated:{match.set_name}", match, drop=drop)
 

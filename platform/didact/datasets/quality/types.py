@@ -58,6 +58,8 @@ class RowFilter:
     """bool [training rows]: in the order of `Dataset.train`."""
     found: dict[str, int]
     """Reason -> rows it was found for, dropped or not; a row may have several reasons."""
+    num_contaminated: int
+    """Rows that hold a question of any evaluation set."""
     examples: tuple[Finding, ...]
     """The first rows of each reason."""
 
