@@ -26,6 +26,7 @@ _BY_SUFFIX: dict[str, Container] = {
     ".arrow": "arrow",
     ".feather": "arrow",
 }
+_TEXT_SUFFIXES = (".txt", ".md", ".text")
 _HEAD_BYTES = 1 << 16
 _FIRST_ROWS = 20
 # A line that opens an object, and a next one that goes on in it: one object over several lines.
@@ -47,6 +48,8 @@ def file_rows(form: Form | None, path: Path, options: RowOptions, *, named: bool
     if options.columns and options.header:
         raise DataError("options.columns names columns that options.header says are named in the file; remove one")
     container = container_of(path, options)
+    if form == "text" and options.container is None and data_suffix(path) in _TEXT_SUFFIXES:
+        container = "text"  # whatever it begins with
     if container in ("parquet", "arrow") and (options.encoding or path.suffix.lower() in COMPRESSIONS):
         raise DataError(
             f"{path}: {container} files have their own encoding and compression; unpack the file and remove "

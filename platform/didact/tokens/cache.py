@@ -129,17 +129,17 @@ def _write(
                 if isinstance(encoded.result, Rejection):
                     tally.rejected[encoded.result.reason] += 1
                     continue
-                sample = encoded.result
-                ids.append(sample.ids)
-                mask.append(sample.mask)
-                tally.samples += 1
-                tally.tokens += len(sample.ids)
-                tally.supervised += int(sample.mask[1:].sum())
                 tally.truncated += encoded.truncated
                 tally.last_turn_only += encoded.last_turn_only
-                tally.longest = max(tally.longest, len(sample.ids))
-                offsets.append([tally.tokens])
-                rows.append([conversation.row])
+                for sample in encoded.samples:
+                    ids.append(sample.ids)
+                    mask.append(sample.mask)
+                    tally.samples += 1
+                    tally.tokens += len(sample.ids)
+                    tally.supervised += int(sample.mask[1:].sum())
+                    tally.longest = max(tally.longest, len(sample.ids))
+                    offsets.append([tally.tokens])
+                    rows.append([conversation.row])
     stats = TokenStats(**vars(tally) | {"rejected": dict(sorted(tally.rejected.items()))})
     files.write_json(folder / STATS_FILE, asdict(stats))
     return stats
