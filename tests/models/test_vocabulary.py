@@ -76,6 +76,20 @@ def test_new_tokens_only_join_what_the_base_tokenizer_made(tokenizer: PreTrained
     assert extended.chat_template == tokenizer.chat_template
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_tokenizers_own_merges_come_first(tmp_path: Path, seed: int) -> None:
+    """New words of letters that the base joins in its own ways: nothing of that may change."""
+    tokenizer = wrapped(fast_tokenizer(sentencepiece_file(tmp_path)), {}, {"eos_token": "</s>", "unk_token": "<unk>"})
+    draw = random.Random(seed)
+    words = ["".join(draw.choices("thecasondrv", k=draw.randint(2, 9))) for _ in range(60)]
+    texts = [" ".join(draw.choices(words, k=9)) for _ in range(100)]
+    extended, pieces = extend_tokenizer(tokenizer, texts, 80, ascii_too=True)
+    parts = {piece.token_id: piece.parts for piece in pieces}
+    for text in [*texts, *("".join(draw.choices("thecasondrv ", k=40)) for _ in range(100))]:
+        before, after = ids_of(tokenizer, text), ids_of(extended, text)
+        assert [part for token_id in after for part in parts.get(token_id, (token_id,))] == before
+
+
 def test_pieces_do_not_depend_on_the_order_of_texts() -> None:
     texts = corpus()
     _, pieces = extend_tokenizer(byte_tokenizer(), texts, 40)
@@ -108,6 +122,16 @@ def test_a_small_corpus_gives_what_it_has() -> None:
     assert {piece.text for piece in pieces} == {"ab", "abab"}
     with pytest.raises(ModelError, match="gives no new piece"):
         extend_tokenizer(byte_tokenizer(), ["abc"], 50, ascii_too=True)
+
+
+def test_a_token_that_the_base_has_is_not_made_a_second_time() -> None:
+    vocabulary = {"a": 0, "b": 1, "c": 2, "d": 3, "bc": 4, "ab": 5, "abc": 6}
+    backend = Tokenizer(models.BPE(vocabulary, [("b", "c"), ("a", "b"), ("ab", "c")]))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
+    assert ids_of(tokenizer, "abc") == [0, 4], "its own merges never come to abc"
+    extended, pieces = extend_tokenizer(tokenizer, ["abc", "abc", "abc", "bcd", "bcd"], 9, ascii_too=True)
+    assert [(piece.text, piece.token_id, piece.parts) for piece in pieces] == [("bcd", 7, (4, 3))]
+    assert ids_of(extended, "abc") == [0, 4]
 
 
 def test_a_tokenizer_of_another_kind_is_refused() -> None:
