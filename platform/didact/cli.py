@@ -23,10 +23,12 @@ from didact.spec import (
     ModelSpec,
     RegisterSpec,
     ServeSpec,
+    SourceSpec,
     Spec,
     SweepSpec,
     json_schema,
     load_spec,
+    validate,
 )
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -138,6 +140,26 @@ def merge(
 
 
 @app.command()
+def vocabulary(
+    corpus: Annotated[str, typer.Argument(help="Text files, or JSON lines with `text`: a file, folder or glob")],
+    output: Annotated[Path, typer.Argument(help="Folder for the new base, to name as model.base")],
+    size: Annotated[int, typer.Option(min=1, help="New tokens")],
+    base: Annotated[str, typer.Option(help="Base model")] = ModelSpec().base,
+    ascii_too: Annotated[bool, typer.Option("--ascii", help="Also learn pieces of ASCII characters")] = False,
+) -> None:
+    """Learn new tokens on a corpus and write a base that has them; train it with adapter.train_new_tokens."""
+    source = validate(SourceSpec, {"name": "corpus", "path": corpus, "format": "text"}, "vocabulary")
+    from didact.models.vocabulary import extend_vocabulary
+
+    facts = extend_vocabulary(ModelSpec(base=base), source, size, output, ascii_too=ascii_too)
+    Console().print(
+        f"{facts.num_tokens:,} new tokens in {output}: {facts.characters_per_token:.2f} characters a token of the "
+        f"corpus, {facts.characters_per_token_before:.2f} before",
+        soft_wrap=True,
+    )
+
+
+@app.command()
 def register(
     run: Annotated[Path, typer.Argument(help="A run folder, such as runs/demo")],
     name: Annotated[str, typer.Option(help="Registered model; default: the recipe's, else the run's name")] = "",
@@ -146,7 +168,6 @@ def register(
     """Make a finished run a version of a registered model. Doing it twice makes one version."""
     from didact.registry.publish import publish_run
     from didact.runs import open_run
-    from didact.spec import validate
     from didact.tracking import mlflow_run_id
 
     opened = open_run(run)

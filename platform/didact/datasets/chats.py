@@ -103,6 +103,11 @@ def transcript(record: Record, _: RowSettings) -> Draft:
     return Draft(split_transcript(text(record, first_of(record, ("text", "plain_text", "transcript", "input")))))
 
 
+def document(record: Record, _: RowSettings) -> Draft:
+    """A text that is no dialogue."""
+    return Draft([Message("document", text(record, "text"))])
+
+
 def preference(record: Record, settings: RowSettings) -> Draft:
     """A chosen and a rejected answer, each a transcript, a list of messages or, after a prompt, a text: the chosen."""
     chosen = take(record, "chosen")

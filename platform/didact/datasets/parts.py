@@ -54,7 +54,7 @@ def file_parts(
         options: of the source.
         mapping: of its fields.
     """
-    container = reading.container_of(path, options)
+    container = reading.container_of(path, options, form)
     whole = partial(reading.file_rows, form, path, options, named=bool(mapping))
     reads: list[tuple[int, partial[Iterator[RawRow]]]] = [(0, whole)]
     if digest is None or not isinstance(path, Path):

@@ -30,6 +30,7 @@ _BY_SUFFIX: dict[str, Container] = {
 }
 _WHOLE: tuple[Container, ...] = ("array", "keyed", "object")
 """Read from a map of the whole file."""
+_TEXT_SUFFIXES = (".txt", ".md", ".text")
 _HEAD_BYTES = 1 << 16
 _FIRST_ROWS = 20
 # A line that opens an object, and a next one that goes on in it: one object over several lines.
@@ -50,7 +51,7 @@ def file_rows(form: Form | None, path: SourceFile, options: RowOptions, *, named
     """
     if options.columns and options.header:
         raise DataError("options.columns names columns that options.header says are named in the file; remove one")
-    container = container_of(path, options)
+    container = container_of(path, options, form)
     if isinstance(path, RemoteFile) and container in _WHOLE:
         raise _not_streamed(path, container)
     if container in ("parquet", "arrow") and (options.encoding or path.suffix.lower() in COMPRESSIONS):
@@ -99,10 +100,12 @@ def parallel_files(source: str, path: str, options: RowOptions) -> dict[str, Pat
     return files
 
 
-def container_of(path: SourceFile, options: RowOptions) -> Container:
-    """How rows stand in a file: as its options say, or by its name and beginning."""
+def container_of(path: SourceFile, options: RowOptions, form: Form | None = None) -> Container:
+    """How rows stand in a file: as its options say, or by its name and beginning; plain text begins with anything."""
     if options.container is not None:
         return options.container
+    if form == "text" and data_suffix(path) in _TEXT_SUFFIXES:
+        return "text"
     by_name = _BY_SUFFIX.get(data_suffix(path))
     if by_name is not None:
         return by_name

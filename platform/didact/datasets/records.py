@@ -78,6 +78,7 @@ FORMS: tuple[RecordForm, ...] = (
     RecordForm("turn_list", _has("data"), chats.turn_list),
     RecordForm("transcript", _has(one_of=("text", "transcript", "plain_text")), chats.transcript),
     RecordForm("transcript", _has("topic", "input"), chats.transcript),
+    RecordForm("text", _never, chats.document),
     RecordForm("reasoning_gym", _never, questions.reasoning_gym),
 )
 COLUMN_FORMS: dict[Form, Callable[[list[str]], Draft | Reasoned]] = {
@@ -132,6 +133,11 @@ def to_conversation(form: Form, raw: RawRow, row: int, settings: RowSettings | N
 
 def _check_turns(messages: list[Message]) -> None:
     """Refuse turns out of order, and texts that are empty or that no tokenizer takes."""
+    if len(messages) == 1 and messages[0].role == "document":
+        _check_characters(messages[0].content)
+        if not messages[0].content.strip():
+            raise BadRow("empty_output", "the text is empty")
+        return
     turns = messages[1:] if messages and messages[0].role == "system" else messages
     roles: list[Role] = [message.role for message in turns]
     expected: list[Role] = ["user", "assistant"] * (len(roles) // 2)

@@ -100,7 +100,7 @@ class ConversationWriter:
             sink = self._texts.enter_context(pa.OSFile(str(partial), "wb"))
             self._writer = self._texts.enter_context(pa.ipc.new_file(sink, _TEXTS, options=_COMPRESSED))
         self._writer.write_batch(_text_batch(batch.accepted))
-        self._keys += [(each.row, *_digests(each.messages)) for each in batch.accepted]
+        self._keys += [(each.row, prompt_key(each.prompt), prompt_key(each.messages)) for each in batch.accepted]
         self._batches.append(len(batch.accepted))
         self._num_accepted += len(batch.accepted)
         if len(self._keys) >= self._shard_rows:
@@ -267,10 +267,6 @@ def prompt_key(messages: Sequence[Message]) -> bytes:
     """16 bytes that are equal for equal messages."""
     # No message holds a NUL, so nothing but equal messages reads the same.
     return blake2b("".join(f"{each.role}\0{each.content}\0" for each in messages).encode(), digest_size=16).digest()
-
-
-def _digests(messages: Sequence[Message]) -> tuple[bytes, bytes]:
-    return prompt_key(messages[:-1]), prompt_key(messages)
 
 
 def _key_array(column: pa.Array) -> np.ndarray:

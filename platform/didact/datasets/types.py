@@ -9,7 +9,7 @@ from typing import Literal, overload
 
 import numpy as np
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "document"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,10 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """An optional system message, then user and assistant turns, ending with the assistant's."""
+    """An optional system message, then user and assistant turns, ending with the assistant's.
+
+    Plain text takes the same form: one message of role `document`, and nothing else.
+    """
 
     messages: tuple[Message, ...]
     row: int
@@ -34,8 +37,13 @@ class Conversation:
 
     @property
     def prompt(self) -> tuple[Message, ...]:
-        """The messages before the last assistant turn."""
-        return self.messages[:-1]
+        """The messages before the last assistant turn; a document's only message, since nothing asks for it."""
+        return self.messages[:-1] or self.messages
+
+    @property
+    def is_document(self) -> bool:
+        """Whether this is plain text."""
+        return self.messages[0].role == "document"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -44,9 +44,13 @@ class LoraSpec(MethodSpec):
     al., 2024), or the error of a 4-bit base (`loftq`, Li et al., 2023)."""
     lr_ratio_b: float = Field(default=1.0, gt=0)
     """LoRA+: learning rate of the B matrices relative to the rest (Hayou et al., 2024); 16 is a usual value."""
+    train_new_tokens: bool = False
+    """Also train the embeddings of the tokens that `didact vocabulary` added to the base, and of no others."""
 
     @model_validator(mode="after")
     def _possible(self) -> "LoraSpec":
+        if self.train_new_tokens and self.init == "pissa":
+            raise ValueError("init 'pissa' is saved as plain LoRA alone; with train_new_tokens choose another init")
         if self.dora and self.init in ("pissa", "loftq"):
             raise ValueError(f"dora and init {self.init!r} both decompose the base's weights; choose one of them")
         if self.init == "orthogonal" and self.r % 2:

@@ -41,6 +41,7 @@ Form = Literal[
     "hitab",
     "pubhealthtab",
     "text_to_sql",
+    "text",
     "reasoning_gym",
 ]
 Format = Literal["auto", Form]
@@ -56,7 +57,8 @@ class SourceSpec(Spec):
     """A file, folder or glob, on this machine or as a URL (`https://`, `s3://`, `gs://`); `card:NAME`, a dataset of the
     catalog; `reasoning-gym:TASK`; or a Hugging Face dataset as `hf:OWNER/NAME[:CONFIG]`."""
     format: Format = "auto"
-    """How rows are written; `auto` recognises it from the path and the first rows."""
+    """How rows are written; `auto` recognises it from the path and the first rows. `text`, which only this field asks
+    for, makes documents of text files (each file one, or cut at `options.end_mark`) and of records with a `text`."""
     split: str = "train"
     """Split of a Hugging Face dataset."""
     revision: str | None = None
@@ -237,7 +239,11 @@ def _check_curriculum(data: DataSpec) -> None:
 
 
 class TokensSpec(Spec):
-    """From conversations to token ids and loss masks."""
+    """From conversations to token ids and loss masks.
+
+    Documents (`format: text`) have no template: every token is learned, EOS is put at the end, and those longer than
+    `max_length` become several samples.
+    """
 
     max_length: int = Field(default=512, ge=8)
     """Tokens per conversation; longer ones are treated by `truncation`."""

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from didact.datasets.types import Conversation
 from didact.errors import TemplateError
 from didact.spec import TokensSpec
+from didact.tokens.documents import encode_documents
 from didact.tokens.template import TemplateContract, special_text
 from didact.tokens.types import Sample
 
@@ -33,6 +34,13 @@ class Encoded:
     """The sample's tail was cut at `max_length`."""
     last_turn_only: bool = False
     """`loss_on: assistant` asked for earlier answers too, but the template rewrites them once they are history."""
+    further: tuple[Sample, ...] = ()
+    """What follows `result` of a document that is longer than one sample."""
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """All samples of the conversation; none when it is rejected."""
+        return () if isinstance(self.result, Rejection) else (self.result, *self.further)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +54,7 @@ class _Rendered:
 def encode(
     conversation: Conversation, tokenizer: PreTrainedTokenizerBase, contract: TemplateContract, tokens: TokensSpec
 ) -> Sample | Rejection:
-    """One conversation as tokens and loss mask, or why not.
+    """One conversation as tokens and loss mask, or why not; of a long document, the beginning.
 
     Raises:
         TemplateError: the template has no property by which the answer can be found in its text.
@@ -62,9 +70,31 @@ def encode_all(
 ) -> list[Encoded]:
     """`encode` for many conversations, tokenized in one call; results in the order given.
 
+    A document has no template: it becomes one sample, or several with `Encoded.further`.
+
     Raises:
         TemplateError: as `encode`.
     """
+    texts = [each.messages[0].content for each in conversations if each.is_document]
+    documents = iter(encode_documents(texts, tokenizer, tokens.max_length))
+    dialogues = iter(
+        _encode_dialogues([each for each in conversations if not each.is_document], tokenizer, contract, tokens)
+    )
+    return [_of_document(next(documents)) if each.is_document else next(dialogues) for each in conversations]
+
+
+def _of_document(samples: tuple[Sample, ...]) -> Encoded:
+    if not samples:
+        return Encoded(Rejection("no_answer", "the tokenizer makes no token of this text"))
+    return Encoded(samples[0], further=samples[1:])
+
+
+def _encode_dialogues(
+    conversations: Sequence[Conversation],
+    tokenizer: PreTrainedTokenizerBase,
+    contract: TemplateContract,
+    tokens: TokensSpec,
+) -> list[Encoded]:
     forged = special_text(tokenizer)
     stops = [text for text in tokenizer.convert_ids_to_tokens(list(contract.stop_token_ids)) if text]
     rendered: list[_Rendered | Rejection] = []

@@ -2,7 +2,8 @@
 
     <part>-0000.tokens.arrow    ids, mask, position, row, supervised, truncated, last_turn_only, outcome
 
-A row of a shard is a conversation, also one that cannot be learned from: its ids are empty and its outcome says why.
+A row of a shard is a conversation, also one that cannot be learned from: its ids are empty and its outcome says why. A
+document longer than a sample has several rows, which share its position.
 """
 
 from collections.abc import Sequence
@@ -73,8 +74,8 @@ class TokenWriter:
         """
         for position, conversation, result in zip(positions, conversations, encoded, strict=True):
             self._rows.append((position, conversation.row, result))
-            if isinstance(result.result, Sample):
-                self._num_open_tokens += len(result.result.ids)
+            self._rows += [(position, conversation.row, Encoded(sample)) for sample in result.further]
+            self._num_open_tokens += sum(len(sample.ids) for sample in result.samples)
             if len(self._rows) >= self._shard_rows or self._num_open_tokens >= _SHARD_TOKENS:
                 self._close_shard()
 

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import peft
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel
 from didact.errors import ModelError
 from didact.models.methods.blocks import Block, decoder_blocks
 from didact.models.methods.bottleneck import BottleneckConfig, register_bottleneck
+from didact.models.vocabulary.facts import new_token_ids
 from didact.spec import (
     AdaLoraSpec,
     BoftSpec,
@@ -80,7 +82,21 @@ def _lora(spec: LoraSpec, model: PreTrainedModel) -> PeftConfig:
         use_rslora=spec.rslora,
         use_dora=spec.dora,
         init_lora_weights=_LORA_INITS.get(spec.init, spec.init),
+        trainable_token_indices=_new_tokens(model) if spec.train_new_tokens else None,
     )
+
+
+def _new_tokens(model: PreTrainedModel) -> dict[str, list[int]]:
+    """Module -> rows to train: the input embeddings, and an output layer that has weights of its own."""
+    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    if getattr(outputs, "bias", None) is not None:
+        raise ModelError(
+            "adapter.train_new_tokens: PEFT leaves out the bias of this model's output layer; use adapter.method "
+            "'partial' with embeddings, or set adapter.train_new_tokens to false"
+        )
+    layers = [inputs] if outputs is None or outputs.weight is inputs.weight else [inputs, outputs]
+    ids = new_token_ids(Path(model.config._name_or_path))
+    return {name: ids for name, module in model.named_modules() if any(module is layer for layer in layers)}
 
 
 def _adalora(spec: AdaLoraSpec, num_steps: int | None) -> PeftConfig:
