@@ -1,7 +1,7 @@
 """Causal attention inside each sample of a packed row: one operator with its own backward pass.
 
-PyTorch's SDPA on a processor has a high price per call in its backward pass, and autograd through plain products keeps or
-copies every intermediate. Here the backward pass recomputes the weights block by block (Dao et al. 2022,
+PyTorch's SDPA on a processor has a high price per call in its backward pass, and autograd through plain products
+keeps or copies every intermediate. Here the backward pass recomputes the weights block by block (Dao et al. 2022,
 "FlashAttention", algorithm 4), so nothing of size length x length is kept, and writes each gradient once.
 """
 
@@ -24,8 +24,9 @@ _BLOCK = 256
 def packed_kernel() -> Any:
     """The operator `(query, key, value, positions, scaling) -> attended`, which `torch.compile` leaves as it is.
 
-    Takes query [1, heads, length, head_dim], key and value [1, key heads, length, head_dim] of one dtype, int64 positions
-    [1, length] that restart at 0 with each sample, and the factor of the scores; returns [1, length, heads, head_dim].
+    Takes query [1, heads, length, head_dim], key and value [1, key heads, length, head_dim] of one dtype, int64
+    positions [1, length] that restart at 0 with each sample, and the factor of the scores; returns
+    [1, length, heads, head_dim].
     Raises ModelError when the row does not begin with position 0.
     """
     kernel = torch.library.custom_op("didact::packed_attention", _forward, mutates_args=())

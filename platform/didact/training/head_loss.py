@@ -1,8 +1,8 @@
 """Cross-entropy straight from hidden states: logits exist for a few rows at a time, gradient included.
 
-The projection onto a vocabulary of tens of thousands makes the largest tensors of a step; kept for the backward pass they
-are held several times over, in float32. Here loss and gradient are taken together, chunk by chunk (as in Hsu et al. 2024,
-"Liger Kernel"), so the vocabulary-wide values never leave the cache.
+The projection onto a vocabulary of tens of thousands makes the largest tensors of a step; kept for the backward pass
+they are held several times over, in float32. Here loss and gradient are taken together, a chunk of positions at a time,
+as in Liger Kernel (Hsu et al. 2024), so memory does not grow with the number of positions.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-_ROWS = 32
+_ROWS = 128
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -23,10 +23,12 @@ class _HeadLoss(torch.autograd.Function):
         for start in range(0, len(hidden), _ROWS):
             rows, wanted = hidden[start : start + _ROWS], targets[start : start + _ROWS, None]
             logits = functional.linear(rows, weight).float()
-            total = logits.logsumexp(dim=1, keepdim=True)
+            shares = logits.softmax(dim=1)
+            top, place = logits.max(dim=1, keepdim=True)
+            # logsumexp from the largest share, which never underflows
+            total = top - shares.gather(1, place).log()
             loss += (total - logits.gather(1, wanted)).sum()
             if gradient is not None:
-                shares = logits.sub_(total).exp_()
                 shares.scatter_add_(1, wanted, shares.new_full(wanted.shape, -1.0))
                 torch.mm(shares.to(weight.dtype), weight, out=gradient[start : start + _ROWS])
         ctx.save_for_backward(gradient)
@@ -54,7 +56,7 @@ def frozen_head(model: torch.nn.Module, compute_dtype: torch.dtype) -> torch.nn.
     """The output layer of `model` when `head_loss` may stand for it, else None.
 
     It must be a plain frozen linear layer without bias in the compute dtype, whose output *is* the logits: models that
-    scale or cap them afterwards are found out by a forward pass of two tokens.
+    cap them afterwards are found out by a forward pass of two tokens.
     """
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     if type(head) is not torch.nn.Linear or head.bias is not None or head.weight.requires_grad:
