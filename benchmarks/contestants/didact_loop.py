@@ -13,7 +13,7 @@ import torch
 from measure import Clock
 from peft import PeftModel
 
-from didact.models import compute_dtype, load_base, use_packed_attention
+from didact.models import compile_blocks, compute_dtype, load_base, use_packed_attention
 from didact.spec import FinetuneSpec, validate
 from didact.training import CheckpointStore, Objective, StepReport, loop, prepare_data, train
 
@@ -54,13 +54,15 @@ def main() -> None:
     """Train, measure, report."""
     name, folder = sys.argv[1], Path(sys.argv[2])
     job = json.loads((folder / "job.json").read_text())
-    techniques = job["techniques"].get(name, job["all_techniques"])
+    techniques = job["techniques"][name]
     torch.set_num_threads(job["threads"])
     spec = validate(FinetuneSpec, job["recipe"], "benchmark")
     base = load_base(spec.model)
     if "attention" in techniques:
         use_packed_attention(base, spec.tokens.max_length)
     model = PeftModel.from_pretrained(base, folder / "start", is_trainable=True)
+    if "compile" in techniques:
+        compile_blocks(model)
     prepared = prepare_data(spec)
     ticks = Ticks(Clock(job["tokens"], job["warm"]))
     loop.Objective = objective_with(techniques)  # the loop has no switch for what nobody should turn off
