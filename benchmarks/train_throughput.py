@@ -1,116 +1,234 @@
-"""Training throughput beside a plain `transformers.Trainer` + PEFT loop: same model, adapter, samples, dtype and batch.
+"""Training throughput beside transformers.Trainer + PEFT, TRL's SFTTrainer and LLaMA-Factory.
 
-    python benchmarks/train_throughput.py [--steps 6] [--rounds 2] [--threads 2]
+    make bench-peers                                    # TRL and LLaMA-Factory, each in an environment of its own
+    python benchmarks/train_throughput.py [--data FOLDER] [--steps 12] [--rounds 2] [--threads 2]
+    python benchmarks/train_throughput.py --ablation    # what each technique gives, as a table
 
-Both train LoRA on the bundled base in one process; rounds alternate, the best of each counts. Tokens are real ones,
-without padding. Prints tokens/s of both and their ratio.
+LoRA r=8 on the query and value projections of the bundled base, batch 8, equal starting adapter, constant learning
+rate. Every contestant is a process of its own, rounds alternate and the best of each counts. Trainer and TRL get our
+token ids and mask; LLaMA-Factory renders the same records with its template of the same wording. Tokens are real ones,
+without padding. `--data` is a folder of alpaca-form JSON files; without it word problems are generated.
 """
 
 import argparse
-import logging
+import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
-from didact.models import attach_adapter, compute_dtype, load_base, use_packed_attention
+from didact.files import write_json
+from didact.models import attach_adapter, base_folder, compute_dtype, load_base
 from didact.spec import FinetuneSpec, validate
-from didact.tokens import Sample, StepLoader
-from didact.training import CheckpointStore, PreparedData, prepare_data, train
+from didact.training import PreparedData, prepare_data
+
+HERE = Path(__file__).resolve().parent
+# Name -> script and environment; those of which the environment is missing are left out.
+CONTESTANTS = {
+    "didact": ("didact_loop.py", None),
+    "didact-compiled": ("didact_loop.py", None),
+    "trainer": ("hugging_face.py", None),
+    "trl": ("hugging_face.py", "trl"),
+    "trl-plain": ("hugging_face.py", "trl"),
+    "llamafactory": ("llama_factory.py", "llamafactory"),
+    "llamafactory-plain": ("llama_factory.py", "llamafactory"),
+}
+TECHNIQUES = {
+    "packing": "samples packed into one row",
+    "attention": "attention inside samples, own backward pass",
+    "supervised": "vocabulary projection of supervised positions only",
+    "chunked": "loss and gradient straight from hidden states",
+    "compile": "`training.compile`",
+}
 
 
-def recipe(steps: int) -> FinetuneSpec:
-    """Reasoning-shaped text: word problems with worked answers."""
-    source = {"name": "gsm_symbolic", "path": "reasoning-gym:gsm_symbolic", "max_rows": 8 * steps}
-    training = {"steps": steps, "global_batch_size": 8, "micro_batch_size": 8, "checkpoint_every": 10_000}
-    values = {"name": "throughput", "data": {"sources": [source]}, "training": training}
-    return validate(FinetuneSpec, values, "benchmark")
+def recipe(data: Path | None, steps: int) -> dict[str, Any]:
+    """The run, as a recipe's mapping."""
+    if data is None:
+        sources = [{"name": "gsm_symbolic", "path": "reasoning-gym:gsm_symbolic", "max_rows": 8 * steps}]
+    else:
+        files = sorted(data.glob("*.json"))
+        rows = -(-8 * steps // len(files)) + 2
+        sources = [{"name": file.stem, "path": str(file), "max_rows": rows} for file in files]
+    return {
+        "name": "throughput",
+        "data": {"sources": sources},
+        "adapter": {"method": "lora", "r": 8, "alpha": 16, "dropout": 0.0, "target_modules": ["q_proj", "v_proj"]},
+        "training": {
+            "steps": steps,
+            "global_batch_size": 8,
+            "micro_batch_size": 8,
+            "schedule": "constant",
+            "warmup_share": 0.0,
+            "checkpoint_every": 100_000,
+        },
+    }
 
 
-def didact_rate(spec: FinetuneSpec, prepared: PreparedData) -> float:
-    """Tokens per second of our loop."""
-    base = load_base(spec.model)
-    use_packed_attention(base, spec.tokens.max_length)
-    model = attach_adapter(base, spec.adapter, seed=0, base_name="base")
-    with tempfile.TemporaryDirectory() as folder:
-        result = train(
-            model,
-            prepared.loader(spec),
-            spec.training,
-            num_steps=prepared.num_steps,
-            compute_dtype=compute_dtype(spec.model),
-            checkpoints=CheckpointStore(Path(folder), keep=2, identity="benchmark"),
-        )
-    return result.tokens / result.seconds
+def write_job(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Everything contestants read: token ids, records, starting adapter, settings."""
+    mapping = recipe(arguments.data, arguments.steps)
+    spec = validate(FinetuneSpec, mapping, "benchmark")
+    prepared = prepare_data(spec)
+    size = spec.training.global_batch_size
+    ids = prepared.mixture.mixture.ids(0, arguments.steps * size)
+    samples = [prepared.mixture.tables[each.source][each.row] for each in ids]
+    rows = [{"ids": sample.ids.tolist(), "mask": sample.mask.tolist()} for sample in samples]
+    write_json(folder / "samples.json", rows)
+    write_json(folder / "records.json", [_record(prepared, each.source, each.row) for each in ids])
+    model = attach_adapter(load_base(spec.model), spec.adapter, seed=0, base_name=str(base_folder(spec.model)))
+    model.save_pretrained(folder / "start")
+    lengths = [len(sample.ids) for sample in samples]
+    job = {
+        "recipe": mapping,
+        "base": str(base_folder(spec.model)),
+        "dtype": str(compute_dtype(spec.model)).removeprefix("torch."),
+        "batch": size,
+        "threads": arguments.threads,
+        "learning_rate": spec.training.learning_rate,
+        "max_length": spec.tokens.max_length,
+        "template": "smollm2",
+        "llamafactory": {},
+        "warm": arguments.warm,
+        "tokens": [sum(lengths[start : start + size]) for start in range(0, len(lengths), size)],
+        "supervised": int(sum(sample.mask[1:].sum() for sample in samples)),
+        "techniques": {
+            "didact": [name for name in TECHNIQUES if name != "compile"],
+            "didact-compiled": list(TECHNIQUES),
+        },
+        "flops": flops(model, sum(lengths), int(sum(sample.mask[1:].sum() for sample in samples))),
+    }
+    write_json(folder / "job.json", job)
+    return job
 
 
-def trainer_rate(spec: FinetuneSpec, prepared: PreparedData) -> float:
-    """Tokens per second of transformers' Trainer on the same samples in the same order."""
-    model = attach_adapter(load_base(spec.model), spec.adapter, seed=0, base_name="base")
-    rows = [
-        {"input_ids": sample.ids.tolist(), "labels": np.where(sample.mask, sample.ids, -100).tolist()}
-        for sample in samples_in_order(prepared.loader(spec), prepared.num_steps)
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
-            output_dir=folder,
-            max_steps=prepared.num_steps,
-            per_device_train_batch_size=spec.training.global_batch_size,
-            learning_rate=spec.training.learning_rate,
-            train_sampling_strategy="sequential",
-            use_cpu=True,
-            bf16=compute_dtype(spec.model) == torch.bfloat16,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            logging_strategy="no",
-        )
-        collator = DataCollatorForSeq2Seq(prepared.tokenizer, padding=True, label_pad_token_id=-100)
-        trainer = Trainer(model, arguments, data_collator=collator, train_dataset=rows)
-        trainer.remove_callback(PrinterCallback)
+def _record(prepared: PreparedData, source: int, row: int) -> dict[str, str]:
+    wanted = int(prepared.mixture.tables[source].rows[row])
+    found = next(each for each in prepared.datasets[source].train if each.row == wanted)
+    content = {message.role: message.content for message in found.messages}
+    return {"instruction": content["user"], "input": "", "output": content["assistant"]}
+
+
+def flops(model: torch.nn.Module, tokens: int, supervised: int) -> float:
+    """What a step needs at least, all steps together: no padding, no gradient of frozen weights, no unused logits.
+
+    Two operations a weight and token forward, two more backward for the gradient of the input; the adapter's own
+    weights and attention's products are left out, so the share reached is understated.
+    """
+    base = model.get_base_model()
+    head = base.get_output_embeddings().weight
+    body = sum(p.numel() for p in base.parameters() if not p.requires_grad and p.dim() == 2 and p is not head)
+    embeddings = 0 if base.get_input_embeddings().weight is head else base.get_input_embeddings().weight.numel()
+    return 4.0 * ((body - embeddings) * tokens + head.numel() * supervised)
+
+
+def matmul_rate(threads: int, dtype: torch.dtype) -> float:
+    """Operations per second of a 2048-wide matrix product, best of five."""
+    torch.set_num_threads(threads)
+    left, right = torch.randn(2048, 2048, dtype=dtype), torch.randn(2048, 2048, dtype=dtype)
+    best = float("inf")
+    for _ in range(5):
         began = time.monotonic()
-        trainer.train()
-        seconds = time.monotonic() - began
-    return sum(len(row["input_ids"]) for row in rows) / seconds
+        for _ in range(5):
+            left @ right
+        best = min(best, (time.monotonic() - began) / 5)
+    return 2 * 2048**3 / best
 
 
-def samples_in_order(loader: StepLoader, num_steps: int) -> list[Sample]:
-    """The samples of the first steps in mixture order."""
-    ids = loader.mixture.ids(0, num_steps * loader.global_batch_size)
-    return [loader.tables[each.source][each.row] for each in ids]
+def run(name: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """One contestant, in a process of its own; its report."""
+    script, environment = CONTESTANTS.get(name, CONTESTANTS["didact"])
+    python = str(arguments.peers / environment / "bin" / "python") if environment else sys.executable
+    job = json.loads((folder / "job.json").read_text())
+    job["llamafactory"] = {"disable_gradient_checkpointing": name.endswith("-plain")}
+    write_json(folder / "job.json", job)
+    variables = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads), "TOKENIZERS_PARALLELISM": "false"}
+    # The peers' environments must not see this one's packages.
+    variables["PYTHONPATH"] = "" if environment else os.pathsep.join(filter(None, sys.path))
+    command = [python, str(HERE / "contestants" / script), name, str(folder)]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{name} failed:\n{done.stderr[-4000:]}")
+    report = json.loads((folder / f"{name}.json").read_text())
+    rates = f"{report['tokens_per_second']:7.1f} tokens/s, {report['tokens_per_cpu_second']:7.1f} a CPU second"
+    print(f"  {name:<20} {rates}", file=sys.stderr, flush=True)
+    return report
+
+
+def best_of_rounds(names: list[str], folder: Path, arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Every contestant's best report; rounds alternate."""
+    best: dict[str, dict[str, Any]] = {}
+    for _ in range(arguments.rounds):
+        for name in names:
+            report = run(name, folder, arguments)
+            if name not in best or report["tokens_per_second"] > best[name]["tokens_per_second"]:
+                best[name] = report
+    return best
+
+
+def print_contest(best: dict[str, dict[str, Any]], job: dict[str, Any], rate: float) -> None:
+    """The table of contestants, the ratio, and the share of the machine's rate."""
+    ours = max((best[name] for name in best if name.startswith("didact")), key=lambda each: each["tokens_per_second"])
+    print("| loop | real tokens/s | per CPU second | peak GiB | largest loss difference |\n|---|---:|---:|---:|---:|")
+    for name, report in best.items():
+        gap = max(abs(a - b) for a, b in zip(report["losses"], ours["losses"], strict=True))
+        rates = f"{report['tokens_per_second']:.0f} | {report['tokens_per_cpu_second']:.0f}"
+        print(f"| {name} | {rates} | {report['peak_gib']:.2f} | {gap:.3f} |")
+    rivals = {name: report["tokens_per_second"] for name, report in best.items() if not name.startswith("didact")}
+    fastest = max(rivals, key=rivals.__getitem__)
+    print(f"\nratio to the fastest ({fastest}): {ours['tokens_per_second'] / rivals[fastest]:.2f}")
+    reached = job["flops"] / sum(job["tokens"]) * ours["tokens_per_second"]
+    print(f"{job['dtype']} matrix products: {rate / 1e9:.0f} GFLOP/s")
+    print(f"needed products done in the step: {reached / 1e9:.0f} GFLOP/s, {reached / rate:.0%}")
+
+
+def print_ablation(best: dict[str, dict[str, Any]]) -> None:
+    """The cumulative table."""
+    first = next(iter(best.values()))["tokens_per_second"]
+    print("| cumulative | real tokens/s | per CPU second | ratio | peak GiB |\n|---|---:|---:|---:|---:|")
+    for name, report in best.items():
+        label = TECHNIQUES.get(name, "padded rows, dense mask, all logits")
+        rates = f"{report['tokens_per_second']:.0f} | {report['tokens_per_cpu_second']:.0f}"
+        print(f"| {label} | {rates} | {report['tokens_per_second'] / first:.2f} | {report['peak_gib']:.2f} |")
 
 
 def main() -> None:
     """Measure, alternate, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=6)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of alpaca-form JSON files")
+    parser.add_argument("--peers", type=Path, default=HERE.parent / ".venv-peers", help="folder of environments")
+    parser.add_argument("--only", nargs="*", default=list(CONTESTANTS), help="contestants to run")
+    parser.add_argument("--ablation", action="store_true")
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--warm", type=int, default=2, help="first steps that are not counted")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    spec = recipe(arguments.steps)
-    prepared = prepare_data(spec)
-    stats = prepared.mixture.tables[0].stats
-    rates: dict[str, list[float]] = {"didact": [], "Trainer": []}
-    for _ in range(arguments.rounds):
-        rates["didact"].append(didact_rate(spec, prepared))
-        rates["Trainer"].append(trainer_rate(spec, prepared))
-    best = {name: max(values) for name, values in rates.items()}
-    dtype = str(compute_dtype(spec.model)).removeprefix("torch.")
-    print(f"LoRA r={spec.adapter.r} on all linear layers, {dtype}, batch 8, {arguments.threads} threads")
-    print(
-        f"{stats.samples} samples, {stats.mean_tokens:.0f} tokens each, {stats.supervised / stats.tokens:.0%} learned"
-    )
-    for name, rate in best.items():
-        print(f"{name:<8} {rate:7.1f} tokens/s   (rounds: {', '.join(f'{each:.1f}' for each in rates[name])})")
-    print(f"ratio    {best['didact'] / best['Trainer']:.2f}")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        job = write_job(folder, arguments)
+        print(f"{8 * arguments.steps} samples, {sum(job['tokens'])} tokens, {job['supervised']} learned\n")
+        if arguments.ablation:
+            names = ["plain", *TECHNIQUES]
+            job["techniques"] = {name: list(TECHNIQUES)[:position] for position, name in enumerate(names)}
+            write_json(folder / "job.json", job)
+            print_ablation(best_of_rounds(names, folder, arguments))
+            return
+        present = [name for name in arguments.only if _is_there(CONTESTANTS[name][1], arguments.peers)]
+        best = best_of_rounds(present, folder, arguments)
+        print_contest(best, job, matmul_rate(arguments.threads, getattr(torch, job["dtype"])))
+
+
+def _is_there(environment: str | None, peers: Path) -> bool:
+    return environment is None or (peers / environment / "bin" / "python").exists()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,15 @@ from didact.cluster.callbacks import Fault, RayReport, RunRecord
 from didact.errors import DataError, ModelError, SpecError, TemplateError, TrainingDiverged
 from didact.evaluation import held_out_loss
 from didact.files import fingerprint, new_folder, write_text
-from didact.models import attach_adapter, base_fingerprint, compute_dtype, load_base, save_adapter, use_packed_attention
+from didact.models import (
+    attach_adapter,
+    base_fingerprint,
+    compile_blocks,
+    compute_dtype,
+    load_base,
+    save_adapter,
+    use_packed_attention,
+)
 from didact.runs import Run, open_run, read_failpoint
 from didact.spec import FinetuneSpec, FullSpec, ModelSpec, to_json
 from didact.training import (
@@ -65,6 +73,8 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any]) -> TrainResult:
         num_steps=prepared.num_steps,
         unquantized=lambda: load_base(model_spec.model_copy(update={"quantization": None})),
     )
+    if spec.training.compile:
+        compile_blocks(model)
     identity = fingerprint([prepared.mixture.fingerprint, base_fingerprint(spec.model), spec.adapter.model_dump()])
     callbacks: list[Callback] = [RayReport()]
     if world.rank == 0:

@@ -11,6 +11,7 @@ Example:
 from didact.models.adapter_files import AdapterFacts, save_adapter, verify_adapter
 from didact.models.attach import attach_adapter
 from didact.models.base import base_fingerprint, base_folder, compute_dtype, load_base, load_tokenizer
+from didact.models.compiled import compile_blocks
 from didact.models.footprint import Footprint, estimate_footprint
 from didact.models.host import AdapterHost
 from didact.models.merge import MergeProof, merge_adapter
@@ -27,6 +28,7 @@ __all__ = [
     "attach_adapter",
     "base_fingerprint",
     "base_folder",
+    "compile_blocks",
     "compute_dtype",
     "estimate_footprint",
     "load_base",

@@ -9,14 +9,12 @@ from typing import Any
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from didact.errors import ModelError
+from didact.models.packed_kernel import packed_kernel, sample_spans
 
 _NAME = "didact_packed"
-# Up to this length three plain matrix products beat SDPA's kernel, whose backward pass has a high price per call.
-_SHORT = 160
 
 
 def use_packed_attention(model: PreTrainedModel, max_length: int) -> bool:
@@ -65,45 +63,24 @@ def packed_attention(
     length = query.shape[2]
     if attention_mask is not None or positions is None or query.shape[0] != 1 or key.shape[2] != length:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    starts = torch.nonzero(positions[0] == 0).flatten().tolist()
-    if not starts or starts[0] != 0:
-        raise ModelError(f"a packed row must begin with position 0; found {positions[0, :4].tolist()}")
-    spans = list(zip(starts, [*starts[1:], length], strict=True))
-    short = [span for span in spans if span[1] - span[0] <= _SHORT and not kwargs.get("dropout")]
-    long = [span for span in spans if span not in short]
-    parts = [_side_by_side(query, key, value, short, kwargs.get("scaling"))] if short else []
-    for start, end in long:
-        states = (query[:, :, start:end], key[:, :, start:end], value[:, :, start:end])
-        parts.append(sdpa_attention_forward(module, *states, None, **{**kwargs, "is_causal": True})[0][0])
-    # Short samples came first, then long ones: back to the row's order.
-    places = torch.cat([torch.arange(start, end) for start, end in short + long])
-    return torch.cat(parts).index_select(0, places.argsort()).unsqueeze(0), None
+    if kwargs.get("dropout"):
+        return _sample_by_sample(module, query, key, value, kwargs), None
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else value.dtype
+    states = (each.to(dtype) for each in (query, key, value))
+    scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
+    with torch.autocast("cpu", enabled=False):
+        return packed_kernel()(*states, positions, scaling), None
 
 
-def _side_by_side(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: list[tuple[int, int]], scaling: float | None
+def _sample_by_sample(
+    module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, kwargs: dict[str, Any]
 ) -> torch.Tensor:
-    """Causal attention of several samples in one batch of matrix products; [tokens, heads, head_dim] in their order."""
-    longest = max(end - start for start, end in spans)
-    # A sample's tokens, then its last token repeated: nothing looks ahead at the repetitions, and they are dropped.
-    offsets = torch.arange(longest)
-    take = torch.stack([(start + offsets).clamp(max=end - 1) for start, end in spans])
-    keep = torch.cat([row * longest + offsets[: end - start] for row, (start, end) in enumerate(spans)])
-    groups = query.shape[1] // key.shape[1]
-    query, key, value = (_apart(states, take) for states in (query, key, value))
-    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    ahead = torch.full((longest, longest), float("-inf"), dtype=query.dtype).triu(1)
-    scores = torch.matmul(query, key.transpose(2, 3)) * (scaling or query.shape[-1] ** -0.5) + ahead
-    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    attended = torch.matmul(weights, value).transpose(1, 2)  # [samples, longest, heads, head_dim]
-    return attended.flatten(0, 1).index_select(0, keep)
-
-
-def _apart(states: torch.Tensor, take: torch.Tensor) -> torch.Tensor:
-    """[1, heads, length, head_dim] -> [samples, heads, longest, head_dim]."""
-    heads, _, head_dim = states.shape[1:]
-    taken = states[0].index_select(1, take.flatten())
-    return taken.view(heads, *take.shape, head_dim).transpose(0, 1)
+    """SDPA for each sample: where attention weights are dropped out, which the kernel does not do."""
+    parts = []
+    for start, end in sample_spans(kwargs["position_ids"]):
+        states = (query[:, :, start:end], key[:, :, start:end], value[:, :, start:end])
+        parts.append(sdpa_attention_forward(module, *states, None, **{**kwargs, "is_causal": True})[0])
+    return torch.cat(parts, dim=1)
 
 
 def _mask_for_padded_rows(*args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor | None:

@@ -32,6 +32,9 @@ class TrainingSpec(Spec):
     """Adapter initialisation and dropout."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about a third slower, much less memory."""
+    compile: bool = False
+    """Put the model's blocks through `torch.compile`: faster steps after a minute or so of compiling. On processors it
+    needs a C++ compiler."""
     checkpoint_every: int = Field(default=50, ge=1)
     """Steps between resumable checkpoints; one is also written at the end."""
     keep_checkpoints: int = Field(default=2, ge=2)

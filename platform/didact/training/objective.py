@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from didact.tokens import Batch
+from didact.training.head_loss import frozen_head, head_loss, hidden_states_as_logits
 
 
 class Objective:
@@ -22,10 +23,15 @@ class Objective:
         self._device = next(model.parameters()).device
         self._selects_positions = "logits_to_keep" in inspect.signature(base.forward).parameters
         self._compute_dtype = compute_dtype
+        self._head = frozen_head(base, compute_dtype) if self._selects_positions else None
 
     def summed_loss(self, batch: Batch) -> torch.Tensor:
         """Sum of the cross-entropy over the batch's targets, float32 scalar with gradient."""
         with self._autocast():
+            if batch.attention_mask is None and self._head is not None:
+                with hidden_states_as_logits(self._head):
+                    hidden, targets = self._packed(batch)
+                return head_loss(hidden, self._head.weight, targets)
             if batch.attention_mask is None and self._selects_positions:
                 logits, targets = self._packed(batch)
             else:
@@ -33,7 +39,10 @@ class Objective:
         return functional.cross_entropy(logits.float(), targets, ignore_index=-100, reduction="sum")
 
     def _packed(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits [num_supervised, vocabulary] of a packed row's supervised positions, and their targets."""
+        """Logits [num_supervised, vocabulary] of a packed row's supervised positions, and their targets.
+
+        Hidden states in place of logits where the output layer is left to `head_loss`.
+        """
         targets = batch.targets[0]
         positions = torch.nonzero(targets != -100).squeeze(1)
         output = self._model(

@@ -1,0 +1,82 @@
+"""Our loop, whole or with some of its techniques left out.
+
+    python didact_loop.py NAME WORK_FOLDER
+
+`job.json` holds the recipe and, by NAME, the techniques; the report goes to `NAME.json`.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from measure import Clock
+from peft import PeftModel
+
+from didact.models import compile_blocks, compute_dtype, load_base, use_packed_attention
+from didact.spec import FinetuneSpec, validate
+from didact.training import CheckpointStore, Objective, StepReport, loop, prepare_data, train
+
+
+class Ticks:
+    """A callback that tells the clock of each step and keeps the losses."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.losses: list[float] = []
+
+    def on_start(self, start: int, num_steps: int) -> None:
+        """The time before the first step."""
+        self._clock.tick()
+
+    def on_step(self, report: StepReport) -> None:
+        """The time after each step."""
+        self._clock.tick()
+        self.losses.append(report.metrics["train/loss"])
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def objective_with(techniques: list[str]) -> type[Objective]:
+    """The objective without what is not named."""
+
+    class Ablated(Objective):
+        def __init__(self, model: torch.nn.Module, dtype: torch.dtype) -> None:
+            super().__init__(model, dtype)
+            self._selects_positions &= "supervised" in techniques
+            self._head = self._head if "chunked" in techniques else None
+
+    return Ablated
+
+
+def main() -> None:
+    """Train, measure, report."""
+    name, folder = sys.argv[1], Path(sys.argv[2])
+    job = json.loads((folder / "job.json").read_text())
+    techniques = job["techniques"][name]
+    torch.set_num_threads(job["threads"])
+    spec = validate(FinetuneSpec, job["recipe"], "benchmark")
+    base = load_base(spec.model)
+    if "attention" in techniques:
+        use_packed_attention(base, spec.tokens.max_length)
+    model = PeftModel.from_pretrained(base, folder / "start", is_trainable=True)
+    if "compile" in techniques:
+        compile_blocks(model)
+    prepared = prepare_data(spec)
+    ticks = Ticks(Clock(job["tokens"], job["warm"]))
+    loop.Objective = objective_with(techniques)  # the loop has no switch for what nobody should turn off
+    train(
+        model,
+        prepared.loader(spec, packing="packing" in techniques),
+        spec.training,
+        num_steps=prepared.num_steps,
+        compute_dtype=compute_dtype(spec.model),
+        checkpoints=CheckpointStore(folder / f"{name}-checkpoints", keep=2, identity=name),
+        callbacks=[ticks],
+    )
+    ticks._clock.report(folder / f"{name}.json", ticks.losses)
+
+
+if __name__ == "__main__":
+    main()
