@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from didact.spec.base import Spec
+from didact.spec.sharding import ShardingSpec
 
 
 class TrainingSpec(Spec):
@@ -32,6 +33,8 @@ class TrainingSpec(Spec):
     """Adapter initialisation and dropout."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about a third slower, much less memory."""
+    sharding: ShardingSpec = ShardingSpec()
+    """What of the model and its training state each worker holds."""
     checkpoint_every: int = Field(default=50, ge=1)
     """Steps between resumable checkpoints; one is also written at the end."""
     keep_checkpoints: int = Field(default=2, ge=2)

@@ -15,6 +15,8 @@ from didact.training.objective import Objective
 from didact.training.plan import Plan
 from didact.training.prepare import PreparedData, describe_data, prepare_data, resolve_packing, write_data_record
 from didact.training.schedule import learning_rate
+from didact.training.sharding import whole_weights
+from didact.training.state import TrainedState
 from didact.training.world import World
 
 __all__ = [
@@ -26,11 +28,13 @@ __all__ = [
     "PreparedData",
     "StepReport",
     "TrainResult",
+    "TrainedState",
     "World",
     "describe_data",
     "learning_rate",
     "prepare_data",
     "resolve_packing",
     "train",
+    "whole_weights",
     "write_data_record",
 ]
