@@ -15,6 +15,8 @@ from tests.fakes.recipes import tiny_recipe
 from tests.fakes.sharded import Case, adapter_weights, run_case, run_cases, steps
 from tests.fakes.workers import run_workers
 
+pytestmark = pytest.mark.timeout(900)  # the first test of the module waits for all its runs
+
 # Five samples in micro-batches of two: the workers' shares and numbers of micro-batches differ.
 _SHORT: dict[str, Any] = {
     "training__steps": 4,
