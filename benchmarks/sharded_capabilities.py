@@ -76,5 +76,10 @@ def _compare(folder: Path, alone: str, shared: str) -> None:
     before, after = adapter_weights(folder, alone), adapter_weights(folder, shared)
     assert before.keys() == after.keys(), f"{shared}: other tensors are saved than by one process"
     for name, weight in before.items():
-        off = (after[name].float() - weight.float()).abs().max().item()
-        assert torch.isfinite(weight).all() and off < _TOLERANCE, f"{shared}: {name} is off by {off}"
+        torch.testing.assert_close(
+            after[name],
+            weight,
+            rtol=_TOLERANCE,
+            atol=_TOLERANCE,
+            msg=lambda text, name=name: f"{shared}: {name}: {text}",
+        )
