@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.sharded_capabilities import STRATEGIES, refusal, sharded_outcomes
 from didact.errors import DidactError
 from didact.files import write_text
 from didact.models import (
@@ -42,7 +43,8 @@ cell was run on a random two-layer Llama: *train*, *4-bit* and *8-bit* lower the
 of the unquantized base; *packed* trains with many samples in one row; *recompute* gives the same gradients with
 activation checkpointing; *resume* equals the unbroken run to the bit; *host* saves, loads and switches in `AdapterHost`
 with the trained model's logits and the base's own afterwards; *merge* writes a plain model with the same logits; *plan*
-counts trained parameters without loading weights.
+counts trained parameters without loading weights; *DDP* to *ZeRO-3* train on two workers with the losses, held-out
+losses and adapter of one process (two steps, within 1e-4; the tests repeat the refusals, and the runs of some methods).
 """
 
 
@@ -264,6 +266,7 @@ CHECKS: dict[str, Callable[[Trial], None]] = {
     "merge": check_merge,
     "plan": check_plan,
 }
+COLUMNS = (*CHECKS, *STRATEGIES)
 
 
 def outcome(method: str, check: str, folder: Path) -> str:
@@ -279,12 +282,18 @@ def outcome(method: str, check: str, folder: Path) -> str:
     return "yes"
 
 
+def sharded_refusal(method: str, column: str, folder: Path) -> str:
+    """`yes` where a sharded recipe can be loaded, or didact's reason for refusing."""
+    refused = refusal(method, STRATEGIES[column], folder)
+    return _reason(refused, folder) if refused else "yes"
+
+
 def table(outcomes: dict[tuple[str, str], str]) -> str:
     """The page: a table of yes and no, and the reasons below it."""
     reasons = list(dict.fromkeys(answer for answer in outcomes.values() if answer != "yes"))
-    lines = [_HEAD, f"| method | {' | '.join(CHECKS)} |", "|---" * (len(CHECKS) + 1) + "|"]
+    lines = [_HEAD, f"| method | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
     for method in METHODS:
-        cells = [outcomes[method, check] for check in CHECKS]
+        cells = [outcomes[method, check] for check in COLUMNS]
         shown = ["yes" if cell == "yes" else f"no ({reasons.index(cell) + 1})" for cell in cells]
         lines.append(f"| {method} | {' | '.join(shown)} |")
     lines += ["", "## Why not", "", *(f"{number}. {reason}" for number, reason in enumerate(reasons, 1)), ""]
@@ -312,6 +321,8 @@ def main() -> None:
             for check in CHECKS:
                 outcomes[method, check] = outcome(method, check, Path(folder))
             print(method, *("yes" if outcomes[method, check] == "yes" else "no" for check in CHECKS), file=sys.stderr)
+        for cell, answer in sharded_outcomes(Path(folder), list(METHODS)).items():
+            outcomes[cell] = answer if answer == "yes" else _reason(answer, Path(folder))
     write_text(PAGE, table(outcomes))
 
 

@@ -55,3 +55,8 @@ def api_keys() -> tuple[str, ...]:
 def set_default(name: str, value: str) -> None:
     """Set a variable that a library reads at import, unless the user has set it."""
     os.environ.setdefault(name, value)
+
+
+def prepend_path(folder: Path) -> None:
+    """Look for programs in `folder` first."""
+    os.environ["PATH"] = os.pathsep.join([str(folder), os.environ.get("PATH", os.defpath)])

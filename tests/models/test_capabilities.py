@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.capabilities import CHECKS, PAGE, outcome
+from benchmarks.capabilities import CHECKS, COLUMNS, PAGE, outcome, sharded_refusal
+from benchmarks.sharded_capabilities import STRATEGIES
 from tests.fakes.methods import METHODS
 
 
@@ -32,5 +33,11 @@ def test_the_page_says_what_happens(method: str, check: str, folder: Path) -> No
     assert outcome(method, check, folder) == written()[method, check]
 
 
+@pytest.mark.parametrize("column", STRATEGIES)
+def test_the_page_says_which_shardings_are_refused(column: str, folder: Path) -> None:
+    # The runs behind a "yes" take minutes and belong to the generator; tests/training/test_sharding.py makes some.
+    assert {m: sharded_refusal(m, column, folder) for m in METHODS} == {m: written()[m, column] for m in METHODS}
+
+
 def test_the_page_has_no_other_cells() -> None:
-    assert written().keys() == {(method, check) for method in METHODS for check in CHECKS}
+    assert written().keys() == {(method, check) for method in METHODS for check in COLUMNS}

@@ -1,5 +1,6 @@
 """What one Ray Train worker does, in story order: data, model, adapter, loop, adapter out."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,13 @@ from didact.training import (
     open_prepared,
     resolve_packing,
     train,
+    whole_weights,
 )
 
 # Errors that every worker meets alike and that a restart cannot mend: returned, so that Ray does not retry them.
 _FINAL = (DataError, ModelError, SpecError, TemplateError, TrainingDiverged)
+
+_EVALUATION_BATCH = 8
 
 
 def run_worker(config: dict[str, Any]) -> dict[str, Any]:
@@ -60,7 +64,7 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any]) -> TrainResult:
     device = ray.train.torch.get_device() if config["use_gpu"] else torch.device("cpu")
     prepared = open_prepared(run.prepared, spec)
     model_spec = trainable_model_spec(spec)
-    base = load_base(model_spec, device)
+    base = load_base(model_spec, load_device(spec, device))
     packing = resolve_packing(spec, base)
     if packing:
         use_packed_attention(base, spec.tokens.max_length)
@@ -90,11 +94,14 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any]) -> TrainResult:
         checkpoints=CheckpointStore(run.checkpoints, keep=spec.training.keep_checkpoints, identity=identity),
         adapter=spec.adapter,
         callbacks=callbacks,
-        evaluate=lambda trained: held_out_losses(trained, prepared, world, packing=packing),
+        evaluate=lambda trained: held_out_losses(
+            trained, prepared, world, packing=packing, device=device, lockstep=spec.training.sharding.cuts_weights
+        ),
         world=world,
     )
-    if world.rank == 0:
-        export(model, run, spec, prepared)
+    with whole_weights(model, world):
+        if world.rank == 0:
+            export(model, run, spec, prepared)
     return result
 
 
@@ -105,18 +112,52 @@ def trainable_model_spec(spec: FinetuneSpec) -> ModelSpec:
     return spec.model
 
 
-def held_out_losses(model: torch.nn.Module, prepared: PreparedData, world: World, *, packing: bool) -> dict[str, float]:
-    """Held-out loss per source and over all, each worker computing its share; equal on all workers."""
+def load_device(spec: FinetuneSpec, device: torch.device) -> torch.device:
+    """Where the base is read to: weights that will be cut go to the GPU block by block, after they are cut.
+
+    Quantized weights are small, and are quantized where they compute.
+    """
+    cut = spec.training.sharding.strategy == "fsdp" and spec.model.quantization is None
+    return torch.device("cpu") if cut and spec.placement.num_workers > 1 else device
+
+
+def held_out_losses(
+    model: torch.nn.Module,
+    prepared: PreparedData,
+    world: World,
+    *,
+    packing: bool,
+    device: torch.device | None = None,
+    lockstep: bool = False,
+) -> dict[str, float]:
+    """Held-out loss per source and over all, each worker computing its share; equal on all workers.
+
+    Args:
+        model: in training, on every worker.
+        prepared: with the held-out rows.
+        world: the workers.
+        packing: as in training.
+        device: where batches go; None for where the model's first weight lies.
+        lockstep: the workers share the model's weights, so all make equally many forward passes.
+    """
     names = [name for name, table in prepared.mixture.held_out.items() if len(table)]
     sums = torch.zeros(len(names), 2, dtype=torch.float64)
     for position, name in enumerate(names):
         table = prepared.mixture.held_out[name]
         mine = [table[index] for index in range(world.rank, len(table), world.size)]
+        if mine or lockstep:
+            loss = held_out_loss(
+                model,
+                mine or [table[0]],
+                pad_id=prepared.tokenizer.pad_token_id,
+                packing=packing,
+                batch_size=_EVALUATION_BATCH,
+                num_passes=math.ceil(math.ceil(len(table) / world.size) / _EVALUATION_BATCH) if lockstep else None,
+                device=device,
+            )
         if mine:
-            loss = held_out_loss(model, mine, pad_id=prepared.tokenizer.pad_token_id, packing=packing)
             sums[position] = torch.tensor([loss.mean * loss.num_supervised, loss.num_supervised])
-    device = next(model.parameters()).device
-    sums = world.sum(sums.to(device)).cpu()
+    sums = world.sum(sums.to(device or next(model.parameters()).device)).cpu()
     if not names:
         return {}
     metrics = {f"eval/{name}/loss": (total / count).item() for name, (total, count) in zip(names, sums, strict=True)}

@@ -24,7 +24,16 @@ class Loss:
     """Supervised tokens."""
 
 
-def held_out_loss(model: Any, samples: Sequence[Sample], *, pad_id: int, packing: bool, batch_size: int = 8) -> Loss:
+def held_out_loss(
+    model: Any,
+    samples: Sequence[Sample],
+    *,
+    pad_id: int,
+    packing: bool,
+    batch_size: int = 8,
+    num_passes: int | None = None,
+    device: torch.device | None = None,
+) -> Loss:
     """The mean cross-entropy over all supervised tokens of `samples`, the same whatever the batch size or packing.
 
     Args:
@@ -33,6 +42,9 @@ def held_out_loss(model: Any, samples: Sequence[Sample], *, pad_id: int, packing
         pad_id: fills the short rows of a padded batch; never a target.
         packing: put the samples of a batch in one row, each with its own positions and attention.
         batch_size: samples in one forward pass.
+        num_passes: forward passes to make, not fewer than the batches; those left over compute a batch again and count
+            nothing. Workers that share a model's weights must all make equally many. None skips what has no target.
+        device: where batches go; None for where the model's first weight lies.
 
     Raises:
         DataError: no sample has a supervised token.
@@ -43,14 +55,18 @@ def held_out_loss(model: Any, samples: Sequence[Sample], *, pad_id: int, packing
         _check_packing(model, accepted)
     lengths = [len(samples[index].ids) for index in range(len(samples))]
     order = sorted(range(len(samples)), key=lambda index: -lengths[index])
+    starts = range(0, len(order), batch_size)
     total, num_supervised = torch.zeros((), dtype=torch.float64), 0
     with evaluation_mode(model), torch.inference_mode():
-        for start in range(0, len(order), batch_size):
+        for turn in range(num_passes or len(starts)):
+            start = starts[min(turn, len(starts) - 1)]
             chosen = [samples[index] for index in order[start : start + batch_size]]
             batch = pack(chosen) if packing else pad(chosen, pad_id)
-            if batch.num_supervised:
-                total += _summed_loss(model, batch, accepted)
-                num_supervised += batch.num_supervised
+            if batch.num_supervised or num_passes:
+                loss = _summed_loss(model, batch, accepted, device or model.device)
+                if turn < len(starts):
+                    total += loss
+                    num_supervised += batch.num_supervised
     if not num_supervised:
         raise DataError(f"none of {len(samples)} held-out samples has a supervised token; expected at least one")
     return Loss(mean=total.item() / num_supervised, num_supervised=num_supervised)
@@ -69,14 +85,14 @@ def _check_packing(model: Any, accepted: frozenset[str]) -> None:
         )
 
 
-def _summed_loss(model: Any, batch: Batch, accepted: frozenset[str]) -> torch.Tensor:
+def _summed_loss(model: Any, batch: Batch, accepted: frozenset[str], device: torch.device) -> torch.Tensor:
     """Float64 scalar on the CPU: the sum of cross-entropies over the batch's targets."""
     targets = batch.targets
     inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "attention_mask": batch.attention_mask}
     if "logits_to_keep" in accepted:
         kept = supervised_positions(batch)
         inputs["logits_to_keep"], targets = kept, targets[:, kept]
-    moved = {name: value.to(model.device) for name, value in inputs.items() if value is not None and name in accepted}
+    moved = {name: value.to(device) for name, value in inputs.items() if value is not None and name in accepted}
     # A cache would make the model take packed positions for a continuation.
     logits = model(**moved, use_cache=False).logits
     supervised = targets != NO_TARGET

@@ -18,6 +18,7 @@ from didact.models.merge import MergeProof, merge_adapter
 from didact.models.methods import StepHook, step_hook
 from didact.models.packed_attention import use_packed_attention
 from didact.models.packing import supports_packing
+from didact.models.units import repeated_blocks
 
 __all__ = [
     "AdapterFacts",
@@ -34,6 +35,7 @@ __all__ = [
     "load_base",
     "load_tokenizer",
     "merge_adapter",
+    "repeated_blocks",
     "save_adapter",
     "step_hook",
     "supports_packing",

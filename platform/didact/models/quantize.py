@@ -19,6 +19,7 @@ def quantization_config(spec: QuantizationSpec | None, dtype: torch.dtype) -> An
         bnb_4bit_quant_type=spec.type,
         bnb_4bit_use_double_quant=spec.double,
         bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=dtype,  # packed bytes seen as numbers of the other weights' type can be cut like them
     )
 
 

@@ -52,6 +52,7 @@ from didact.spec.load import json_schema, load_spec, read_mapping, set_dotted, t
 from didact.spec.model import BUNDLED_BASE, ModelSpec, QuantizationSpec
 from didact.spec.paths import absolute_base, absolute_task_paths, with_absolute_paths
 from didact.spec.serving import ServeSpec
+from didact.spec.sharding import ShardingSpec
 from didact.spec.sweep import SweepSpec
 from didact.spec.training import PlacementSpec, TrackingSpec, TrainingSpec
 
@@ -89,6 +90,7 @@ __all__ = [
     "ReasoningGymTask",
     "RegisterSpec",
     "ServeSpec",
+    "ShardingSpec",
     "SourceSpec",
     "Spec",
     "StageSpec",

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from didact.spec.base import Spec
 
 _Targets = Literal["all-linear"] | tuple[str, ...]
+_CUT_GRADIENTS = "it moves ranks by whole gradients, of which DeepSpeed leaves every worker a share"
 _PACKED = "its update takes the shape of the base's weight matrices, which are packed in 4 bits"
 
 
@@ -21,6 +22,8 @@ class MethodSpec(Spec):
     """Bits of a quantized base this method cannot train on, with the reason."""
     no_gradient_checkpointing: ClassVar[str | None] = None
     """Why activations cannot be recomputed; None where they can."""
+    no_sharding: ClassVar[dict[str, str]] = {}
+    """Values of `training.sharding.strategy` this method cannot train under, with the reason."""
 
 
 class LoraSpec(MethodSpec):
@@ -60,6 +63,8 @@ class LoraSpec(MethodSpec):
 
 class AdaLoraSpec(MethodSpec):
     """LoRA that moves rank to where it matters, while training (Zhang et al., 2023)."""
+
+    no_sharding: ClassVar[dict[str, str]] = {f"zero{stage}": _CUT_GRADIENTS for stage in (1, 2, 3)}
 
     method: Literal["adalora"]
     init_r: int = Field(default=12, ge=2, le=1024)

@@ -84,6 +84,11 @@ def _check_method(spec: FinetuneSpec) -> None:
             f"{method} cannot recompute activations: {adapter.no_gradient_checkpointing}; "
             "set training.gradient_checkpointing to false"
         )
+    if reason := adapter.no_sharding.get(spec.training.sharding.strategy):
+        raise ValueError(
+            f"{method} cannot train under training.sharding.strategy {spec.training.sharding.strategy!r}: {reason}; "
+            "choose 'ddp' or 'fsdp'"
+        )
     _check_quantization(spec, method)
 
 
@@ -97,6 +102,11 @@ def _check_quantization(spec: FinetuneSpec, method: str) -> None:
         )
     if quantization is None:
         return
+    if quantization.bits == 8 and spec.training.sharding.cuts_weights:
+        raise ValueError(
+            f"training.sharding.strategy {spec.training.sharding.strategy!r} cuts weights over workers, and 8-bit ones "
+            "lose their scales when cut; set model.quantization.bits to 4, or choose 'ddp', 'zero1' or 'zero2'"
+        )
     if isinstance(adapter, FullSpec | PartialSpec):
         raise ValueError(
             f"{method} trains the base's weights, which cannot be done in {quantization.bits} bits; "

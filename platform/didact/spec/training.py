@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from didact.spec.base import Spec
+from didact.spec.sharding import ShardingSpec
 
 
 class TrainingSpec(Spec):
@@ -35,6 +36,8 @@ class TrainingSpec(Spec):
     compile: bool = False
     """Put the model's blocks through `torch.compile`: faster steps after a minute or so of compiling. On processors it
     needs a C++ compiler."""
+    sharding: ShardingSpec = ShardingSpec()
+    """What of the model and its training state each worker holds."""
     checkpoint_every: int = Field(default=50, ge=1)
     """Steps between resumable checkpoints; one is also written at the end."""
     keep_checkpoints: int = Field(default=2, ge=2)

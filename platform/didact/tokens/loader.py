@@ -36,8 +36,15 @@ class StepLoader:
             expected, found = zip(self.mixture.names, self.mixture.rows, strict=True), zip(names, rows, strict=True)
             raise DataError(f"the mixture is of {list(expected)} (source, samples), but the tables are {list(found)}")
 
-    def step(self, step: int, rank: int = 0, world_size: int = 1) -> StepBatches:
+    def step(self, step: int, rank: int = 0, world_size: int = 1, *, even: bool = False) -> StepBatches:
         """The micro-batches of worker `rank` for optimizer step `step` (from 0), and the figures of the global batch.
+
+        Args:
+            step: optimizer step.
+            rank: this worker.
+            world_size: number of workers.
+            even: give every worker equally many micro-batches, because their forward passes communicate. A smaller
+                share is filled up with the step's shortest sample, from which nothing is learned.
 
         Raises:
             ValueError: `step` is negative, or `rank` is not one of `world_size` workers.
@@ -48,11 +55,16 @@ class StepLoader:
         lengths = [self.tables[sample.source].length(sample.row) for sample in ids]
         share = deal(lengths, world_size)[rank]
         size = self.micro_batch_size
+        mine = [
+            self._batch([ids[position] for position in share[start : start + size]])
+            for start in range(0, len(share), size)
+        ]
+        if even:
+            largest_share = -(-len(ids) // world_size)  # `deal` always fills one
+            shortest = ids[lengths.index(min(lengths))]
+            mine += [self._batch([shortest]).without_targets()] * (-(-largest_share // size) - len(mine))
         return StepBatches(
-            micro_batches=tuple(
-                self._batch([ids[position] for position in share[start : start + size]])
-                for start in range(0, len(share), size)
-            ),
+            micro_batches=tuple(mine),
             num_supervised=sum(self.tables[sample.source].num_supervised(sample.row) for sample in ids),
             num_tokens=sum(lengths),
             sample_ids=tuple(self._name(sample) for sample in ids),

@@ -1,6 +1,6 @@
 """Token-level types that cross into training, evaluation and serving."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,6 +39,10 @@ class Batch:
     """Real tokens, without padding."""
     num_supervised: int
     """Positions with a target."""
+
+    def without_targets(self) -> "Batch":
+        """The same batch with nothing to learn: its loss and gradients are zero."""
+        return replace(self, targets=self.targets.new_full(self.targets.shape, -100), num_supervised=0)
 
 
 @dataclass(frozen=True, slots=True)

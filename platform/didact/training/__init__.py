@@ -16,6 +16,8 @@ from didact.training.plan import Plan
 from didact.training.prepare import PreparedData, describe_data, prepare_data, resolve_packing, write_data_record
 from didact.training.prepared import PreparedRecord, open_prepared
 from didact.training.schedule import learning_rate
+from didact.training.sharding import whole_weights
+from didact.training.state import TrainedState
 from didact.training.world import World
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "PreparedRecord",
     "StepReport",
     "TrainResult",
+    "TrainedState",
     "World",
     "describe_data",
     "learning_rate",
@@ -35,5 +38,6 @@ __all__ = [
     "prepare_data",
     "resolve_packing",
     "train",
+    "whole_weights",
     "write_data_record",
 ]

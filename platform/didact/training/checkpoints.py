@@ -7,6 +7,7 @@ to the bit.
 """
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from didact.errors import CheckpointError
 from didact.files import clear_scratch, manifest, manifest_problems, new_folder, write_json
 from didact.logs import get_logger
+from didact.training.state import TrainedState
 
 _LOG = get_logger(__name__)
 _WEIGHTS = "weights.safetensors"
@@ -50,16 +52,14 @@ class CheckpointStore:
     def save(
         self,
         step: int,
-        parameters: dict[str, torch.nn.Parameter],
-        optimizer: torch.optim.Optimizer,
+        state: TrainedState,
         method_state: dict[str, torch.Tensor] | None = None,
     ) -> Path:
         """Write the state after `step` steps, then drop checkpoints beyond `keep`. Call on one worker only."""
         path = self.folder / f"step-{step:08d}"
         with new_folder(path) as scratch:
-            weights = {name: parameter.detach().cpu().contiguous() for name, parameter in parameters.items()}
-            save_file(weights, scratch / _WEIGHTS)
-            save_file(_moments(parameters, optimizer), scratch / _OPTIMIZER)
+            save_file(state.weights, scratch / _WEIGHTS)
+            save_file(state.moments, scratch / _OPTIMIZER)
             names = [_WEIGHTS, _OPTIMIZER]
             if method_state:
                 save_file(method_state, scratch / _METHOD)
@@ -94,28 +94,19 @@ class CheckpointStore:
             )
         return None
 
-    def load(
-        self, step: int, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
-    ) -> dict[str, torch.Tensor]:
-        """Put the state of `step` into parameters and optimizer, in place. Returns the method's own state.
+    def load(self, step: int, names: Collection[str]) -> tuple[TrainedState, dict[str, torch.Tensor]]:
+        """The state after `step` steps, and the method's own state.
 
         Raises:
-            CheckpointError: the checkpoint's tensors are not those of this model.
+            CheckpointError: the checkpoint's tensors are not those `names`.
         """
         path = self.folder / f"step-{step:08d}"
         weights = load_file(path / _WEIGHTS)
-        if weights.keys() != parameters.keys():
-            odd = sorted(weights.keys() ^ parameters.keys())
+        if weights.keys() != set(names):
+            odd = sorted(weights.keys() ^ set(names))
             raise CheckpointError(f"{path} does not fit this model: {len(odd)} tensors differ, such as {odd[0]}")
-        moments = load_file(path / _OPTIMIZER)
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(weights[name])
-                optimizer.state[parameter] = {
-                    key: moments[f"{key}.{name}"].to("cpu" if key == "step" else parameter.device)
-                    for key in ("step", "exp_avg", "exp_avg_sq")
-                }
-        return load_file(path / _METHOD) if (path / _METHOD).is_file() else {}
+        method_state = load_file(path / _METHOD) if (path / _METHOD).is_file() else {}
+        return TrainedState(weights, load_file(path / _OPTIMIZER)), method_state
 
     def _folders(self) -> list[Path]:
         """Complete checkpoint folders, newest first."""
@@ -150,11 +141,3 @@ class CheckpointStore:
 
 def _step_of(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
-
-
-def _moments(parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    return {
-        f"{key}.{name}": optimizer.state[parameter][key].detach().cpu().contiguous()
-        for name, parameter in parameters.items()
-        for key in ("step", "exp_avg", "exp_avg_sq")
-    }

@@ -13,9 +13,9 @@ from didact.spec import MethodSpec, TrainingSpec
 from didact.tokens import StepBatches, StepLoader
 from didact.training.callbacks import Callback, StepReport
 from didact.training.checkpoints import CheckpointStore
-from didact.training.groups import parameter_groups, set_learning_rate
 from didact.training.objective import Objective
 from didact.training.schedule import learning_rate
+from didact.training.sharding import Sharding, shard
 from didact.training.world import World
 
 
@@ -48,7 +48,7 @@ def train(
 ) -> TrainResult:
     """Train `model` until `num_steps`, continuing from the newest checkpoint.
 
-    Every worker calls this with the same arguments; they stay in step by one sum of gradients per optimizer step.
+    Every worker calls this with the same arguments; they stay in step by the sums of gradients.
 
     Args:
         model: with the parameters to train requiring gradients, equal on all workers.
@@ -66,26 +66,24 @@ def train(
         TrainingDiverged: loss or gradient became NaN or infinite; the weights still are those of the step before.
     """
     world = world or World.current()
-    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    groups = parameter_groups(parameters, adapter)
-    optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
+    sharding = shard(model, spec, adapter, world)
     hook = step_hook(model)
-    stepper = _Stepper(model, list(parameters.values()), optimizer, hook, Objective(model, compute_dtype), spec, world)
-    start = _resume(checkpoints, parameters, optimizer, hook, world)
+    stepper = _Stepper(model, sharding, hook, Objective(sharding.model, compute_dtype, sharding.device), spec, world)
+    start = _resume(checkpoints, sharding, hook, world)
     began, tokens, loss = time.monotonic(), 0, None
     try:
         for callback in callbacks:
             callback.on_start(start, num_steps)
         for step in range(start, num_steps):
             done, last = step + 1, step + 1 == num_steps
-            batches = loader.step(step, world.rank, world.size)
+            batches = loader.step(step, world.rank, world.size, even=sharding.lockstep)
             metrics = stepper.step(step, batches, learning_rate(step, num_steps, spec))
             loss, tokens = metrics["train/loss"], tokens + batches.num_tokens
             if evaluate and spec.evaluate_every and (done % spec.evaluate_every == 0 or last):
                 metrics |= evaluate(model)
             checkpointed = done % spec.checkpoint_every == 0 or last
-            if checkpointed and world.rank == 0:
-                checkpoints.save(done, parameters, optimizer, hook.state())
+            if checkpointed and (state := sharding.state()):
+                checkpoints.save(done, state, hook.state())
             for callback in callbacks:
                 callback.on_step(StepReport(done, num_steps, metrics, batches.sample_ids, checkpointed))
     finally:
@@ -99,8 +97,7 @@ class _Stepper:
     """One optimizer step: accumulate this worker's micro-batches, sum over workers, check, update."""
 
     model: torch.nn.Module
-    trained: list[torch.nn.Parameter]
-    optimizer: torch.optim.Optimizer
+    sharding: Sharding
     hook: StepHook
     objective: Objective
     spec: TrainingSpec
@@ -110,20 +107,18 @@ class _Stepper:
         began = time.monotonic()
         self.model.train()
         torch.manual_seed(_step_seed(self.spec.seed, step, self.world.rank))
-        loss = torch.zeros((), device=self.trained[0].device)
+        loss = torch.zeros((), device=self.objective.device)
         for batch in batches.micro_batches:
             part = self.objective.summed_loss(batch) / batches.num_supervised
-            part.backward()
+            self.sharding.backward(part)
             loss += part.detach()
-        loss_value = self.world.sum_gradients(self.trained, loss).item()
+        loss_value = self.sharding.sum_gradients(loss).item()
         self.hook.before_update()
-        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.spec.max_grad_norm).item()
-        if not (math.isfinite(loss_value) and math.isfinite(norm)):
+        norm = self.sharding.update(rate, self.spec.max_grad_norm) if math.isfinite(loss_value) else math.nan
+        if not math.isfinite(norm):
             raise TrainingDiverged(_divergence(step, loss_value, norm, batches.sample_ids))
-        set_learning_rate(self.optimizer, rate)
-        self.optimizer.step()
         self.hook.after_update(step + 1)
-        self.optimizer.zero_grad()
+        self.sharding.clear_gradients()
         return {
             "train/loss": loss_value,
             "train/grad_norm": norm,
@@ -132,18 +127,14 @@ class _Stepper:
         }
 
 
-def _resume(
-    checkpoints: CheckpointStore,
-    parameters: dict[str, torch.nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    hook: StepHook,
-    world: World,
-) -> int:
+def _resume(checkpoints: CheckpointStore, sharding: Sharding, hook: StepHook, world: World) -> int:
     """Load the newest checkpoint on every worker; worker 0 chooses. Returns the number of steps already done."""
     found = checkpoints.newest() if world.rank == 0 else None
     step = world.agree(found.step if found else 0)
     if step:
-        hook.load_state(checkpoints.load(step, parameters, optimizer))
+        state, method_state = checkpoints.load(step, sharding.parameters.keys())
+        sharding.load(state)
+        hook.load_state(method_state)
     return step
 
 

@@ -17,10 +17,16 @@ class Objective:
     do not change the loss.
     """
 
-    def __init__(self, model: torch.nn.Module, compute_dtype: torch.dtype) -> None:
+    def __init__(self, model: torch.nn.Module, compute_dtype: torch.dtype, device: torch.device | None = None) -> None:
+        """
+        Args:
+            model: computes the logits.
+            compute_dtype: of the matrix products.
+            device: where batches go; default where the model lies.
+        """
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         self._model = model
-        self._device = next(model.parameters()).device
+        self.device = device or next(model.parameters()).device
         self._selects_positions = "logits_to_keep" in inspect.signature(base.forward).parameters
         self._compute_dtype = compute_dtype
         self._head = frozen_head(base, compute_dtype) if self._selects_positions else None
@@ -46,23 +52,23 @@ class Objective:
         targets = batch.targets[0]
         positions = torch.nonzero(targets != -100).squeeze(1)
         output = self._model(
-            input_ids=batch.input_ids.to(self._device),
-            position_ids=batch.position_ids.to(self._device),
+            input_ids=batch.input_ids.to(self.device),
+            position_ids=batch.position_ids.to(self.device),
             use_cache=False,
-            logits_to_keep=positions.to(self._device),
+            logits_to_keep=positions.to(self.device),
         )
-        return output.logits[0], targets[positions].to(self._device)
+        return output.logits[0], targets[positions].to(self.device)
 
     def _all_positions(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits of every position, flattened: padded rows, and architectures that cannot select positions."""
         if batch.attention_mask is None:
-            extra = {"position_ids": batch.position_ids.to(self._device)}
+            extra = {"position_ids": batch.position_ids.to(self.device)}
         else:
-            extra = {"attention_mask": batch.attention_mask.to(self._device)}
-        output = self._model(input_ids=batch.input_ids.to(self._device), use_cache=False, **extra)
-        return output.logits.flatten(0, 1), batch.targets.flatten().to(self._device)
+            extra = {"attention_mask": batch.attention_mask.to(self.device)}
+        output = self._model(input_ids=batch.input_ids.to(self.device), use_cache=False, **extra)
+        return output.logits.flatten(0, 1), batch.targets.flatten().to(self.device)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self._compute_dtype == torch.float32:
             return contextlib.nullcontext()
-        return torch.autocast(self._device.type, dtype=self._compute_dtype)
+        return torch.autocast(self.device.type, dtype=self._compute_dtype)

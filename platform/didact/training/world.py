@@ -62,3 +62,10 @@ class World:
         box = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
+
+
+def compute_device() -> torch.device:
+    """Where the workers of the initialised process group compute: the process's GPU with NCCL, else the CPU."""
+    if dist.is_available() and dist.is_initialized() and "nccl" in dist.get_backend():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")

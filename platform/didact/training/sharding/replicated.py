@@ -1,0 +1,88 @@
+"""Every worker holds everything; gradients are summed once a step. The plain twin of all other strategies."""
+
+import math
+
+import torch
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from didact.spec import MethodSpec, TrainingSpec
+from didact.training.groups import parameter_groups, set_learning_rate
+from didact.training.state import MOMENTS, TrainedState, on_cpu
+from didact.training.world import World
+
+
+class Replicated:
+    """Data parallelism with one flat sum of gradients (`ddp`)."""
+
+    lockstep = False
+
+    def __init__(self, model: torch.nn.Module, spec: TrainingSpec, adapter: MethodSpec | None, world: World) -> None:
+        self.model = model
+        self.device = next(model.parameters()).device
+        self.parameters = trained_parameters(model)
+        self._world = world
+        groups = parameter_groups(self.parameters, adapter)
+        self._optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Accumulate gradients."""
+        loss.backward()
+
+    def sum_gradients(self, loss: torch.Tensor) -> torch.Tensor:
+        """Sum gradients and loss over workers; a missing gradient is zero."""
+        return self._world.sum_gradients(list(self.parameters.values()), loss)
+
+    def update(self, rate: float, max_norm: float) -> float:
+        """Clip and step, unless the norm is not finite."""
+        norm = _whole(torch.nn.utils.clip_grad_norm_(self.parameters.values(), max_norm)).item()
+        if math.isfinite(norm):
+            set_learning_rate(self._optimizer, rate)
+            self._optimizer.step()
+        return norm
+
+    def clear_gradients(self) -> None:
+        """Forget gradients."""
+        self._optimizer.zero_grad()
+
+    def state(self) -> TrainedState | None:
+        """Gather what is cut, tensor by tensor; only worker 0 keeps it."""
+        weights, moments = {}, {}
+        for name, parameter in self.parameters.items():
+            self._keep(weights, name, parameter)
+            for key in MOMENTS:
+                self._keep(moments, f"{key}.{name}", self._optimizer.state[parameter][key])
+        return TrainedState(weights, moments) if self._world.rank == 0 else None
+
+    def load(self, state: TrainedState) -> None:
+        """Cut the state as the parameters are, and put it into them and the optimizer."""
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(_cut_like(parameter, state.weights[name]))
+                moments = {key: state.moments[f"{key}.{name}"] for key in MOMENTS}
+                self._optimizer.state[parameter] = {
+                    key: moment.clone() if key == "step" else _cut_like(parameter, moment)
+                    for key, moment in moments.items()
+                }
+
+    def _keep(self, kept: dict[str, torch.Tensor], name: str, tensor: torch.Tensor) -> None:
+        whole = _whole(tensor)
+        if self._world.rank == 0:
+            kept[name] = on_cpu(whole)
+
+
+def trained_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The parameters that require gradients, by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _cut_like(parameter: torch.nn.Parameter, tensor: torch.Tensor) -> torch.Tensor:
+    """A copy of `tensor` on the parameter's device, cut over workers as the parameter is."""
+    if isinstance(parameter, DTensor):
+        # Every worker has read the same file, so nothing is sent.
+        local = tensor.to(parameter.to_local().device)
+        return distribute_tensor(local, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    return tensor.to(parameter.device, copy=True)

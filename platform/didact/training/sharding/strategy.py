@@ -1,0 +1,79 @@
+"""What the loop asks of a strategy, and the choice among them."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Protocol
+
+import torch
+
+from didact.logs import get_logger
+from didact.spec import MethodSpec, TrainingSpec
+from didact.training.sharding.fully_sharded import FullySharded, unsharded
+from didact.training.sharding.replicated import Replicated
+from didact.training.sharding.zero import Zero, gathered
+from didact.training.state import TrainedState
+from didact.training.world import World, compute_device
+
+_LOG = get_logger(__name__)
+
+
+class Sharding(Protocol):
+    """The trained parameters of a model and their optimizer, however they are spread. Every worker calls alike."""
+
+    lockstep: bool
+    """Whether forward and backward passes communicate, so that all workers must do equally many."""
+    model: torch.nn.Module
+    """Computes the forward pass of training."""
+    device: torch.device
+    """Where it computes."""
+    parameters: dict[str, torch.nn.Parameter]
+    """The trained ones, by name in the model."""
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradients of this worker's part of the loss."""
+
+    def sum_gradients(self, loss: torch.Tensor) -> torch.Tensor:
+        """Make gradients sums over workers. Returns the sum of `loss`, float64 scalar."""
+
+    def update(self, rate: float, max_norm: float) -> float:
+        """Clip gradients to a global norm of `max_norm` and update with the learning rate.
+
+        Returns the norm before clipping; when it is not finite, no weight has changed.
+        """
+
+    def clear_gradients(self) -> None:
+        """Forget gradients, for the next step."""
+
+    def state(self) -> TrainedState | None:
+        """The state in whole tensors on worker 0; None on the others, which help to gather it."""
+
+    def load(self, state: TrainedState) -> None:
+        """Continue from a state, which every worker gives alike."""
+
+
+def shard(model: torch.nn.Module, spec: TrainingSpec, adapter: MethodSpec | None, world: World) -> Sharding:
+    """Spread a model over the workers, in place, and make its optimizer.
+
+    Args:
+        model: equal on all workers, with the parameters to train requiring gradients.
+        spec: strategy and optimizer.
+        adapter: the method, for what it asks of the optimizer (LoRA+).
+        world: the workers. One alone has nothing to share: unless it offloads, it trains plainly.
+    """
+    chosen = spec.sharding
+    if chosen.cpu_offload and compute_device().type == "cpu":
+        _LOG.warning("training.sharding.cpu_offload has little effect here: workers without a GPU hold all in memory")
+    if chosen.strategy == "ddp" or (world.size == 1 and not chosen.cpu_offload):
+        return Replicated(model, spec, adapter, world)
+    if chosen.strategy == "fsdp":
+        return FullySharded(model, spec, adapter, world)
+    return Zero(model, spec, adapter, world)
+
+
+@contextmanager
+def whole_weights(model: torch.nn.Module, world: World) -> Iterator[None]:
+    """Inside the block the trained weights are whole on worker 0, for saving. Every worker must enter it."""
+    with ExitStack() as stack:
+        stack.enter_context(unsharded(model, world))
+        stack.enter_context(gathered(model))
+        yield

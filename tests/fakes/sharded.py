@@ -1,0 +1,119 @@
+"""One training run in the calling process, and the same in two gloo workers: what tests of sharding compare."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from didact.cluster.worker import held_out_losses
+from didact.models import attach_adapter, base_fingerprint, load_base, save_adapter
+from didact.spec import FullSpec
+from didact.training import CheckpointStore, StepReport, World, prepare_data, train, whole_weights
+from tests.fakes.recipes import tiny_recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A recipe and where its run lies."""
+
+    name: str
+    changes: dict[str, Any]
+    """Of `tiny_recipe`."""
+    compute: torch.dtype = torch.float32
+    stop_after: int | None = None
+    """Step after which the run is killed; a later case of the same name resumes it."""
+
+
+class Record:
+    """Keeps each step's losses; may stop the loop."""
+
+    def __init__(self, stop_after: int | None) -> None:
+        self.steps: dict[int, dict[str, float]] = {}
+        self._stop_after = stop_after
+
+    def on_start(self, start: int, num_steps: int) -> None:
+        """Nothing."""
+
+    def on_step(self, report: StepReport) -> None:
+        """Keep what is a pure function of the recipe."""
+        self.steps[report.step] = {
+            name: value for name, value in report.metrics.items() if name != "train/tokens_per_second"
+        }
+        if report.step == self._stop_after:
+            raise KeyboardInterrupt
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def run_case(folder: Path, case: Case) -> None:
+    """Train in this process or group; worker 0 writes `<name>/steps.json` and the adapter."""
+    spec, world, out = tiny_recipe(folder, **case.changes), World.current(), folder / case.name
+    prepared = prepare_data(spec)
+    base = load_base(spec.model)
+    model = attach_adapter(
+        base,
+        spec.adapter,
+        seed=0,
+        base_name="tiny",
+        gradient_checkpointing=spec.training.gradient_checkpointing,
+        num_steps=prepared.num_steps,
+        unquantized=lambda: load_base(spec.model.model_copy(update={"quantization": None})),
+    )
+    record = Record(case.stop_after)
+    cut = spec.training.sharding.cuts_weights
+    try:
+        train(
+            model,
+            prepared.loader(spec),
+            spec.training,
+            num_steps=prepared.num_steps,
+            compute_dtype=case.compute,
+            checkpoints=CheckpointStore(out / "checkpoints", keep=2, identity="tiny"),
+            adapter=spec.adapter,
+            callbacks=[record],
+            evaluate=lambda trained: held_out_losses(trained, prepared, world, packing=spec.packing, lockstep=cut),
+        )
+    except KeyboardInterrupt:
+        return
+    with whole_weights(model, world):
+        if world.rank == 0:
+            (out / "steps.json").write_text(json.dumps(record.steps))
+            _save(model, spec, out / "adapter")
+
+
+def run_cases(folder: str, cases: list[Case]) -> None:
+    """For `run_workers`: one start of processes for many runs."""
+    for case in cases:
+        try:
+            run_case(Path(folder), case)
+        except Exception as error:
+            raise RuntimeError(f"case {case.name!r}") from error
+
+
+def steps(folder: Path, name: str) -> dict[int, dict[str, float]]:
+    """Metrics of each step of a finished case."""
+    return {int(step): metrics for step, metrics in json.loads((folder / name / "steps.json").read_text()).items()}
+
+
+def adapter_weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    """The adapter of a finished case."""
+    return load_file(folder / name / "adapter" / "adapter_model.safetensors")
+
+
+def _save(model: Any, spec: Any, folder: Path) -> None:
+    folder.mkdir()
+    if isinstance(spec.adapter, FullSpec):
+        model.save_pretrained(folder)
+        (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    else:
+        save_adapter(
+            model,
+            folder,
+            base="tiny",
+            base_fingerprint=base_fingerprint(spec.model),
+            method=spec.adapter.method,
+        )
