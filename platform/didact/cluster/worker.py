@@ -11,7 +11,15 @@ from didact.cluster.callbacks import Fault, RayReport, RunRecord
 from didact.errors import DataError, ModelError, SpecError, TemplateError, TrainingDiverged
 from didact.evaluation import held_out_loss
 from didact.files import fingerprint, new_folder, write_text
-from didact.models import attach_adapter, base_fingerprint, compute_dtype, load_base, save_adapter, use_packed_attention
+from didact.models import (
+    attach_adapter,
+    base_fingerprint,
+    compute_dtype,
+    keep_unpacked,
+    load_base,
+    save_adapter,
+    use_packed_attention,
+)
 from didact.runs import Run, open_run, read_failpoint
 from didact.spec import FinetuneSpec, FullSpec, ModelSpec, to_json
 from didact.training import (
@@ -57,6 +65,7 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any]) -> TrainResult:
     prepared = prepare_data(spec)
     model_spec = trainable_model_spec(spec)
     base = load_base(model_spec, load_device(spec, device))
+    keep_unpacked(base)  # before the first forward pass, which is the next line's
     packing = resolve_packing(spec, base)
     if packing:
         use_packed_attention(base, spec.tokens.max_length)
