@@ -43,7 +43,7 @@ cell was run on a random two-layer Llama: *train*, *4-bit* and *8-bit* lower the
 of the unquantized base; *packed* trains with many samples in one row; *recompute* gives the same gradients with
 activation checkpointing; *resume* equals the unbroken run to the bit; *host* saves, loads and switches in `AdapterHost`
 with the trained model's logits and the base's own afterwards; *merge* writes a plain model with the same logits; *plan*
-counts trained parameters without loading weights; *DDP* to *ZeRO-3* train on two workers with the losses, held-out
+counts trained parameters without loading weights; *FSDP2* and *ZeRO-3* train on two workers with the losses, held-out
 losses and adapter of one process (two steps, within 1e-4; the tests repeat the refusals, and the runs of some methods).
 """
 

@@ -12,7 +12,7 @@ from tests.fakes.recipes import tiny_recipe
 from tests.fakes.sharded import Case, adapter_weights, run_case, run_cases, steps
 from tests.fakes.workers import run_workers
 
-STRATEGIES = {"DDP": "ddp", "FSDP2": "fsdp", "ZeRO-2": "zero2", "ZeRO-3": "zero3"}
+STRATEGIES = {"FSDP2": "fsdp", "ZeRO-3": "zero3"}
 _TOLERANCE = 1e-4
 
 

@@ -14,7 +14,7 @@ from didact.logs import get_logger
 from didact.training.world import compute_device
 
 _LOG = get_logger(__name__)
-_COMPILE_SECONDS = 40
+_COMPILE_SECONDS = 60
 
 
 def import_deepspeed() -> Any:

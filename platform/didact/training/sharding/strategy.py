@@ -58,12 +58,13 @@ def shard(model: torch.nn.Module, spec: TrainingSpec, adapter: MethodSpec | None
         model: equal on all workers, with the parameters to train requiring gradients.
         spec: strategy and optimizer.
         adapter: the method, for what it asks of the optimizer (LoRA+).
-        world: the workers. One alone has nothing to share: unless it offloads, it trains plainly.
+        world: the workers. One alone has nothing to share: unless it offloads from its GPU, it trains plainly.
     """
     chosen = spec.sharding
-    if chosen.cpu_offload and compute_device().type == "cpu":
+    offloads = chosen.cpu_offload and compute_device().type != "cpu"
+    if chosen.cpu_offload and not offloads:
         _LOG.warning("training.sharding.cpu_offload has little effect here: workers without a GPU hold all in memory")
-    if chosen.strategy == "ddp" or (world.size == 1 and not chosen.cpu_offload):
+    if chosen.strategy == "ddp" or (world.size == 1 and not offloads):
         return Replicated(model, spec, adapter, world)
     if chosen.strategy == "fsdp":
         return FullySharded(model, spec, adapter, world)

@@ -101,7 +101,10 @@ class Zero:
     def _link(self) -> None:
         """Tell DeepSpeed's access to optimizer state that the state now exists, which it does not see by itself."""
         if self._stage < 3:
-            self._optimizer._lazy_init_hp_params_optimizer_state()
+            from deepspeed.utils import lazy_init_hp_params_optimizer_state as link
+
+            for parameters, flat in zip(self._optimizer.bit16_groups, self._flat, strict=True):
+                link(parameters, flat, self._optimizer.optimizer.state)
 
     def _set(self, parameter: torch.nn.Parameter, value: torch.Tensor, key: str | None) -> None:
         utils = import_deepspeed().utils
