@@ -24,8 +24,9 @@ from didact.models.export.hollow import hollow_model
 from didact.models.export.stream import MergedWeights
 from didact.models.put_weights import put_weights, read_config
 from didact.models.weight_files import ShardWriter, read_shards
-from didact.spec import LimitsSpec, LoraSpec, MergeSpec, MethodSpec, ModelSpec, PartialSpec, PeftSpec, PrefixSpec
+from didact.spec import LimitsSpec, LoraSpec, MergeSpec, ModelSpec, PartialSpec, PeftSpec, PrefixSpec
 from didact.spec import QuantizationSpec as Bits
+from tests.fakes.adapters import make_adapter
 from tests.fakes.methods import METHODS
 from tests.fakes.models import save_tiny_base
 from tests.fakes.tokenizer import byte_tokenizer
@@ -57,21 +58,6 @@ def sharded_base(folder: Path, family: str = "llama") -> ModelSpec:
     model.save_pretrained(folder, max_shard_size="60KB")
     assert len(list(folder.glob("model-*.safetensors"))) > 3
     return ModelSpec(base=str(folder), dtype="float32")
-
-
-def make_adapter(base: ModelSpec, folder: Path, spec: MethodSpec) -> Path:
-    full = base.model_copy(update={"quantization": None})
-    model = attach_adapter(
-        load_base(base), spec, seed=1, base_name="tiny", num_steps=20, unquantized=lambda: load_base(full)
-    )
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter) * 0.05)
-    folder.mkdir()
-    save_adapter(model, folder, base="tiny", base_fingerprint=base_fingerprint(base), method=spec.method)
-    return folder
 
 
 def logits(model: torch.nn.Module) -> torch.Tensor:

@@ -14,6 +14,7 @@ from didact.files import write_json
 _CONFIG = "config.json"
 _GENERATION = "generation_config.json"
 _TOKENIZER = "tokenizer_config.json"
+_SENTENCEPIECE = "tokenizer.model"
 _OF_THIS_MACHINE = ("backend", "is_local", "local_files_only")
 
 
@@ -66,6 +67,8 @@ def write_manners(folder: Path, tokenizer: PreTrainedTokenizerBase, manners: Man
         for file in manners.files:
             (folder / file.name).write_bytes(file.read_bytes())
     tokenizer.save_pretrained(folder)
+    if (source / _SENTENCEPIECE).is_file():  # llama.cpp prefers it to tokenizer.json
+        (folder / _SENTENCEPIECE).write_bytes((source / _SENTENCEPIECE).read_bytes())
     settings = json.loads((folder / _TOKENIZER).read_text("utf-8"))
     if settings.get("tokenizer_class") == "TokenizersBackend":  # the name that transformers 4 and 5 both know
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"
