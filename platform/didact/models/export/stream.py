@@ -108,7 +108,7 @@ class MergedWeights:
             else:
                 layer.merge(safe_merge=True)
                 merged = layer.get_base_layer()
-        except (ValueError, RuntimeError, NotImplementedError) as error:
+        except (ValueError, RuntimeError) as error:
             raise AdapterError(f"adapter {self._adapter} cannot be merged: {error}; serve it as an adapter") from error
         return {name: tensor.detach() for name, tensor in merged.state_dict().items()}
 
