@@ -17,6 +17,10 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--llama-cpp", help="A llama.cpp source folder, to try its converter on an export")
+
+
 def shared_data() -> Path:
     """The folder of real sample data beside the repository; skips the test where it is absent."""
     folder = ROOT.parent / "shared" / "data"

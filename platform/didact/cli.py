@@ -20,6 +20,7 @@ from didact.errors import DidactError
 from didact.spec import (
     EvaluateSpec,
     FinetuneSpec,
+    MergeSpec,
     ModelSpec,
     RegisterSpec,
     ServeSpec,
@@ -28,6 +29,7 @@ from didact.spec import (
     SweepSpec,
     json_schema,
     load_spec,
+    spec_of,
     validate,
 )
 
@@ -125,18 +127,22 @@ def predict(
 
 @app.command()
 def merge(
-    adapter: AdapterName, output: Path, base: Annotated[str, typer.Option(help="Base model")] = ModelSpec().base
+    adapter: AdapterName,
+    output: Annotated[Path, typer.Argument(help="Folder to write")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(help="Settings of the merge, such as dtype=float32 weights=original")
+    ] = None,
+    base: Annotated[str, typer.Option(help="Base model")] = ModelSpec().base,
 ) -> None:
-    """Write base + adapter as one Hugging Face folder, after proving that it computes the same."""
-    from didact.models import merge_adapter
+    """Write base + adapter as one Hugging Face folder, with the proof that it computes the same."""
+    spec = spec_of(MergeSpec, settings or [], "merge settings")
     from didact.registry import locate_adapter, open_registry
-    from didact.tokens import CONTRACT_FILE
+    from didact.registry.export import export_merged
 
-    proof = merge_adapter(ModelSpec(base=base), locate_adapter(adapter, open_registry()), output, CONTRACT_FILE)
-    Console().print(
-        f"merged into {output}: largest logit difference {proof.max_logit_difference:.1e}, "
-        f"same next token at {proof.top1_agreement:.0%} of positions"
-    )
+    proof = export_merged(ModelSpec(base=base), locate_adapter(adapter, open_registry()), output, spec)
+    Console().print(f"merged into {output}; distance from base + adapter (also in proof.json):")
+    for distance in proof.distances:
+        Console().print(f"  {distance}", highlight=False)
 
 
 @app.command()

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from didact.models import attach_adapter, save_adapter
-from didact.spec import LoraSpec, PrefixSpec
+from didact.models import attach_adapter, base_fingerprint, load_base, save_adapter
+from didact.spec import LoraSpec, MethodSpec, ModelSpec, PrefixSpec
 from didact.tokens import TemplateContract
 from tests.fakes.models import tiny_model
 from tests.fakes.tokenizer import byte_tokenizer
@@ -28,3 +28,19 @@ def save_tiny_adapter(
     TemplateContract.build(byte_tokenizer(), "auto").save(folder)
     facts = save_adapter(model, folder, base="tiny", base_fingerprint=base_fingerprint, method=spec.method)
     return facts.sha256
+
+
+def make_adapter(base: ModelSpec, folder: Path, spec: MethodSpec) -> Path:
+    """An adapter of any method on a base folder, a little off its start. Returns `folder`."""
+    full = base.model_copy(update={"quantization": None})
+    model = attach_adapter(
+        load_base(base), spec, seed=1, base_name="tiny", num_steps=20, unquantized=lambda: load_base(full)
+    )
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+    folder.mkdir()
+    save_adapter(model, folder, base="tiny", base_fingerprint=base_fingerprint(base), method=spec.method)
+    return folder

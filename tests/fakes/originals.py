@@ -134,12 +134,27 @@ CONFIGS["internlm-dynamic"] = {
     "rope_theta": 10000,
     "rope_scaling": {"type": "dynamic", "factor": 2.0},
 }
+# Only this vocabulary tells Baichuan 2, whose output layer is normalised, from its predecessor.
+CONFIGS["baichuan2-7b"] = {
+    **CONFIGS["baichuan-7b"],
+    "architectures": ["BaichuanForCausalLM"],
+    "auto_map": {"AutoModelForCausalLM": "modeling_baichuan.BaichuanForCausalLM"},
+    "model_max_length": 64,
+    "vocab_size": 125_696,
+}
+CONFIGS["baichuan2-13b"] = {**CONFIGS["baichuan-13b"], "vocab_size": 125_696}
+CONFIGS["chatglm3"] = {
+    **CONFIGS["chatglm2"],
+    "attention_dropout": 0.0,
+    "bias_dropout_fusion": True,
+    "hidden_dropout": 0.0,
+}
 
 
 def original_tensors(family: str) -> dict[str, torch.Tensor]:
     """Weights by the original's names, buffers included where its checkpoints hold them."""
     if family.startswith("chatglm"):
-        shapes = _chatglm2_shapes() if family == "chatglm2" else _chatglm6b_shapes()
+        shapes = _chatglm2_shapes() if family in ("chatglm2", "chatglm3") else _chatglm6b_shapes()
     else:
         shapes = _moss_shapes() if family == "moss" else _llama_shapes(family)
     return {name: _tensor(name, shape) for name, shape in shapes.items()}
@@ -160,7 +175,8 @@ def save_original(folder: Path, family: str, form: str = "safetensors") -> Path:
 
 
 def golden_logits(family: str) -> list[torch.Tensor]:
-    """What the original code computed: one [tokens, vocabulary] tensor a row of `INPUTS`."""
+    """What the original code computed: one [tokens, vocabulary] tensor a row of `INPUTS`; of larger vocabularies the
+    first `VOCAB` entries."""
     return [torch.tensor(row) for row in json.loads(GOLDEN.read_text(encoding="utf-8"))[family]]
 
 
@@ -186,7 +202,8 @@ def _tensor(name: str, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def _llama_shapes(family: str) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCAB, HIDDEN)}
+    vocabulary = CONFIGS[family]["vocab_size"]
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocabulary, HIDDEN)}
     for index in range(LAYERS):
         layer = f"model.layers.{index}"
         if family.startswith("internlm"):
@@ -201,7 +218,7 @@ def _llama_shapes(family: str) -> dict[str, tuple[int, ...]]:
         shapes[f"{layer}.mlp.gate_proj.weight"] = shapes[f"{layer}.mlp.up_proj.weight"] = (INNER, HIDDEN)
         shapes[f"{layer}.mlp.down_proj.weight"] = (HIDDEN, INNER)
         shapes[f"{layer}.input_layernorm.weight"] = shapes[f"{layer}.post_attention_layernorm.weight"] = (HIDDEN,)
-    return {**shapes, "model.norm.weight": (HIDDEN,), "lm_head.weight": (VOCAB, HIDDEN)}
+    return {**shapes, "model.norm.weight": (HIDDEN,), "lm_head.weight": (vocabulary, HIDDEN)}
 
 
 def _with_bias(name: str, *shape: int) -> dict[str, tuple[int, ...]]:

@@ -24,12 +24,13 @@ from didact.models.families import family_of
 from didact.models.families.alibi import alibi_slopes
 from didact.spec import LoraSpec, ModelSpec, QuantizationSpec
 from tests.fakes.models import FAMILIES, tiny_model
-from tests.fakes.originals import CONFIGS, INPUTS, golden_logits, original_tensors, save_original
+from tests.fakes.originals import CONFIGS, INPUTS, VOCAB, golden_logits, original_tensors, save_original
 
 TOLERANCE = 1e-5
 ORIGINALS = sorted(CONFIGS)
-SHORT = [name for name in ORIGINALS if name != "internlm-dynamic"]
-"""Families within their trained length; past it dynamic rotation depends on the longest sample of the batch."""
+SHORT = [name for name in ORIGINALS if name != "internlm-dynamic" and not name.startswith("baichuan2")]
+"""Families within their trained length; past it dynamic rotation depends on the longest sample of the batch. Baichuan 2
+differs from its predecessor in the output layer only, and is large for its vocabulary."""
 OWN = ("baichuan-13b", "chatglm-6b")
 """Families without a native class."""
 
@@ -55,7 +56,7 @@ def padded(side: str) -> tuple[torch.Tensor, torch.Tensor]:
 def test_logits_equal_those_of_the_original_code(tmp_path: Path, family: str) -> None:
     model = load_base(original(tmp_path, family))
     for ids, expected in zip(INPUTS, golden_logits(family), strict=True):
-        found = logits(model, input_ids=torch.tensor([ids]))[0]
+        found = logits(model, input_ids=torch.tensor([ids]))[0, :, :VOCAB]
         assert (found - expected).abs().max() <= TOLERANCE
         assert expected.std() > 0.5  # not a model that says nothing
 

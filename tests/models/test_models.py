@@ -16,7 +16,6 @@ from didact.models import (
     estimate_footprint,
     load_base,
     load_tokenizer,
-    merge_adapter,
     save_adapter,
     verify_adapter,
 )
@@ -197,24 +196,6 @@ def test_an_adapter_of_other_shapes_is_refused_and_the_host_goes_on(base: ModelS
     assert host.names == ("good",)
     with host.active("good") as model:
         assert torch.equal(logits(model), before)
-
-
-def test_merged_weights_compute_what_base_and_adapter_do(base: ModelSpec, tmp_path: Path) -> None:
-    folder = make_adapter(base, tmp_path / "adapter")
-    proof = merge_adapter(base, folder, tmp_path / "merged")
-    host = AdapterHost(load_base(base), base_fingerprint(base))
-    host.load("live", folder)
-    with host.active("live") as model:
-        live = logits(model)
-    merged = logits(load_base(ModelSpec(base=str(tmp_path / "merged"), dtype="float32")))
-    assert torch.allclose(merged, live, atol=1e-4) and proof.top1_agreement == 1.0
-    assert proof.max_logit_difference < 1e-4
-
-
-def test_a_prefix_cannot_be_merged(base: ModelSpec, tmp_path: Path) -> None:
-    folder = make_adapter(base, tmp_path / "prefix", spec=PrefixSpec(method="prefix"))
-    with pytest.raises(AdapterError, match="no weights to merge"):
-        merge_adapter(base, folder, tmp_path / "merged")
 
 
 def test_footprint_counts_what_is_there(tmp_path: Path) -> None:

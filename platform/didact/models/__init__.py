@@ -12,9 +12,9 @@ from didact.models.adapter_files import AdapterFacts, save_adapter, verify_adapt
 from didact.models.attach import attach_adapter
 from didact.models.base import base_fingerprint, base_folder, compute_dtype, load_base, load_tokenizer
 from didact.models.compiled import compile_blocks
+from didact.models.export import Manners, MergeProof, merge_adapter
 from didact.models.footprint import Footprint, estimate_footprint
 from didact.models.host import AdapterHost
-from didact.models.merge import MergeProof, merge_adapter
 from didact.models.methods import StepHook, step_hook
 from didact.models.packed_attention import use_packed_attention
 from didact.models.packing import supports_packing
@@ -25,6 +25,7 @@ __all__ = [
     "AdapterFacts",
     "AdapterHost",
     "Footprint",
+    "Manners",
     "MergeProof",
     "StepHook",
     "attach_adapter",

@@ -18,7 +18,9 @@ from transformers import PreTrainedModel
 
 from didact.errors import AdapterError
 from didact.files import fingerprint, manifest, manifest_problems, write_json
-from didact.models.methods import partial_weights, plain_lora
+from didact.models.methods import bound_to_quantization, partial_weights, plain_lora
+from didact.models.quantize import quantization_of
+from didact.spec import QuantizationSpec, validate
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -36,6 +38,10 @@ class AdapterFacts:
     method: str
     sha256: str
     """Identity of the adapter: digest over its weights and configuration."""
+    quantization: QuantizationSpec | None = None
+    """How the base was held in training."""
+    bound: bool = False
+    """It fits the base held in this quantization only (LoftQ)."""
 
 
 def save_adapter(
@@ -49,8 +55,17 @@ def save_adapter(
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty card; the registry writes a real one
     names = [file.name for file in folder.iterdir() if file.is_file() and file.name not in (FACTS, "README.md")]
     entries = manifest(folder, names)
-    facts = AdapterFacts(base, base_fingerprint, method, _identity(entries))
-    record = {"format": 1, "base": base, "base_fingerprint": base_fingerprint, "method": method, "files": entries}
+    quantization, bound = quantization_of(model), bound_to_quantization(model)
+    facts = AdapterFacts(base, base_fingerprint, method, _identity(entries), quantization, bound)
+    record = {
+        "format": 1,
+        "base": base,
+        "base_fingerprint": base_fingerprint,
+        "method": method,
+        "quantization": quantization.model_dump() if quantization else None,
+        "bound_to_quantization": bound,
+        "files": entries,
+    }
     write_json(folder / FACTS, record)
     return facts
 
@@ -95,7 +110,29 @@ def verify_adapter(folder: Path, expected_base: str | None = None) -> AdapterFac
             f"found a base with fingerprint {expected_base[:12]}"
         )
     _check_finite(folder)
-    return AdapterFacts(record["base"], record["base_fingerprint"], record["method"], _identity(record["files"]))
+    held = record.get("quantization")
+    return AdapterFacts(
+        record["base"],
+        record["base_fingerprint"],
+        record["method"],
+        _identity(record["files"]),
+        validate(QuantizationSpec, held, f"quantization in {folder / FACTS}") if held else None,
+        record.get("bound_to_quantization", False),
+    )
+
+
+def check_held_alike(facts: AdapterFacts, folder: Path, base: PreTrainedModel) -> None:
+    """Refuse an adapter that makes up for a quantization which this base does not have.
+
+    Raises:
+        AdapterError: names both quantizations.
+    """
+    found = quantization_of(base)
+    if facts.bound and facts.quantization != found:
+        raise AdapterError(
+            f"adapter {folder} was started with LoftQ: it holds what quantization took from the base, and would add it "
+            f"twice here. Expected the base with model.quantization {facts.quantization}; found {found or 'none'}"
+        )
 
 
 def _identity(entries: dict[str, Any]) -> str:

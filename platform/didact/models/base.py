@@ -1,7 +1,9 @@
 """Find and load a base model and its tokenizer: bundled, a local folder, or a hub id."""
 
 import importlib.util
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -77,22 +79,40 @@ def load_base(spec: ModelSpec, device: str | torch.device = "cpu") -> PreTrained
     """
     if spec.trust_remote_code:
         _LOG.warning("model.trust_remote_code is on: Python code from %s will run on this machine", spec.base)
-    folder = base_folder(spec)
+    folder, packed = base_folder(spec), checkpoint_quantization(spec)
+    if packed and spec.quantization:
+        raise ModelError(
+            f"model.base {spec.base!r} is quantized already, by {packed}; remove model.quantization, or name the "
+            "unquantized base"
+        )
+    options: dict[str, Any] = {"device_map": {"": str(device)}} if spec.quantization or packed else {}
+    if spec.quantization:  # given as None, it would hide the checkpoint's own
+        options["quantization_config"] = quantization_config(spec.quantization, compute_dtype(spec, device))
     try:
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=compute_dtype(spec, device),
             attn_implementation=_attention(spec, device),
-            quantization_config=quantization_config(spec.quantization, compute_dtype(spec, device)),
             trust_remote_code=spec.trust_remote_code,
-            device_map={"": str(device)} if spec.quantization else None,
+            **options,
         )
-    except (ValueError, OSError) as error:
+    except ImportError as error:
+        raise ModelError(
+            f"model.base {spec.base!r} is quantized by {packed} and needs a package that is not installed: {error}"
+        ) from error
+    except (ValueError, OSError, RuntimeError) as error:
         raise ModelError(f"model.base {spec.base!r} cannot be loaded as a causal language model: {error}") from error
-    if spec.quantization is None:
+    if not (spec.quantization or packed):
         model.to(device)
     model.requires_grad_(False)
     return model.eval()
+
+
+def checkpoint_quantization(spec: ModelSpec) -> str | None:
+    """The method that a checkpoint's own weights are packed by, such as `gptq` or `awq`; None for plain weights."""
+    config = json.loads((base_folder(spec) / "config.json").read_text(encoding="utf-8"))
+    packing = config.get("quantization_config")
+    return str(packing.get("quant_method", "an unnamed method")) if packing else None
 
 
 def compute_dtype(spec: ModelSpec, device: str | torch.device = "cpu") -> torch.dtype:

@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft import PeftConfig, PeftModel, PeftModelForCausalLM, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftConfig, PeftModel, PeftModelForCausalLM
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from didact.errors import AdapterError
-from didact.models.adapter_files import WEIGHTS, AdapterFacts, verify_adapter
-from didact.models.methods import align_positions, fit_to_base, register_bottleneck, swapped_in
+from didact.models.adapter_files import WEIGHTS, AdapterFacts, check_held_alike, verify_adapter
+from didact.models.methods import align_positions, fit_to_base, swapped_in
+from didact.models.put_weights import put_weights, read_config
 from didact.models.quantize import keep_unpacked
 
 
@@ -60,6 +61,7 @@ class AdapterHost:
             AdapterError: see `verify_adapter`; also when the weights' shapes do not fit the base.
         """
         facts = verify_adapter(folder, self.base_fingerprint)
+        check_held_alike(facts, folder, self.base)
         self.drop(name)
         try:
             self._loaded[name] = self._read(folder, facts)
@@ -113,15 +115,12 @@ class AdapterHost:
         if facts.method == "partial":
             self._unwrap()
             return _Loaded(slot, None, fit_to_base(self.base, weights))
-        register_bottleneck()
-        config = PeftConfig.from_pretrained(folder)
-        config.inference_mode = True
-        _refuse_changed_base(config)
+        config = read_config(folder)
         if not config.is_prompt_learning:
             return _Loaded(slot, config, weights)
         self._unwrap()  # PEFT looks for the bare base's embeddings
         prompt = PeftModelForCausalLM(self.base, config, adapter_name=slot)
-        _put(prompt, slot, weights)
+        put_weights(prompt, slot, weights)
         align_positions(prompt)
         return _Loaded(slot, config, {}, prompt.eval())
 
@@ -137,7 +136,7 @@ class AdapterHost:
         else:
             self._unwrap()
             self._wrapped = PeftModel(self.base, config, adapter_name=loaded.slot)
-        _put(self._wrapped, loaded.slot, loaded.weights)
+        put_weights(self._wrapped, loaded.slot, loaded.weights)
         self._wrapped.eval().requires_grad_(False)
         return self._wrapped
 
@@ -157,23 +156,3 @@ def _shares(config: PeftConfig) -> bool:
     """Whether several adapters of this kind may stand in the same wrappers."""
     extra = (getattr(config, "modules_to_save", None), getattr(config, "trainable_token_indices", None))
     return str(config.peft_type.value) == "LORA" and not any(extra)
-
-
-def _put(model: PeftModel, slot: str, weights: dict[str, torch.Tensor]) -> None:
-    result = set_peft_model_state_dict(model, weights, adapter_name=slot)
-    if model.peft_config[slot].is_prompt_learning:
-        return  # one tensor, which PEFT has loaded strictly
-    own = get_peft_model_state_dict(model, adapter_name=slot, save_embedding_layers=False)
-    odd = set(result.unexpected_keys) | (own.keys() ^ weights.keys())
-    if odd:
-        raise ValueError(f"{len(odd)} tensors are missing or have no place, such as {min(odd)}")
-
-
-def _refuse_changed_base(config: PeftConfig) -> None:
-    start = getattr(config, "init_lora_weights", True)
-    if getattr(config, "bias", "none") != "none" or (
-        isinstance(start, str) and start not in ("gaussian", "orthogonal")
-    ):
-        raise ValueError("it changes the base's own weights, which other adapters share")
-    if isinstance(start, str):
-        config.init_lora_weights = True  # its weights are loaded; the start may not suit a quantized base

@@ -1,17 +1,13 @@
 """Bases held in 4 or 8 bits by bitsandbytes, on GPU and CPU alike."""
 
-from typing import Any
-
 import torch
-from transformers import BitsAndBytesConfig
+from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from didact.spec import QuantizationSpec
 
 
-def quantization_config(spec: QuantizationSpec | None, dtype: torch.dtype) -> Any:
-    """The transformers config of a quantized base that computes in `dtype`; None for an unquantized one."""
-    if spec is None:
-        return None
+def quantization_config(spec: QuantizationSpec, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """The transformers config of a quantized base that computes in `dtype`."""
     if spec.bits == 8:
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
@@ -21,6 +17,16 @@ def quantization_config(spec: QuantizationSpec | None, dtype: torch.dtype) -> An
         bnb_4bit_compute_dtype=dtype,
         bnb_4bit_quant_storage=dtype,  # packed bytes seen as numbers of the other weights' type can be cut like them
     )
+
+
+def quantization_of(model: PreTrainedModel) -> QuantizationSpec | None:
+    """How a loaded base is held, as bitsandbytes tells; None for any other."""
+    config = getattr(model.config, "quantization_config", None)
+    if not isinstance(config, BitsAndBytesConfig):
+        return None
+    if config.load_in_8bit:
+        return QuantizationSpec(bits=8)
+    return QuantizationSpec(bits=4, type=config.bnb_4bit_quant_type, double=config.bnb_4bit_use_double_quant)
 
 
 def keep_unpacked(model: torch.nn.Module) -> None:

@@ -48,7 +48,8 @@ from didact.spec.evaluation import (
     TaskSpec,
 )
 from didact.spec.finetune import FinetuneSpec
-from didact.spec.load import json_schema, load_spec, read_mapping, set_dotted, to_json
+from didact.spec.load import json_schema, load_spec, read_mapping, set_dotted, spec_of, to_json
+from didact.spec.merge import LimitsSpec, MergeSpec
 from didact.spec.model import BUNDLED_BASE, ModelSpec, QuantizationSpec
 from didact.spec.paths import absolute_base, absolute_task_paths, with_absolute_paths
 from didact.spec.serving import ServeSpec
@@ -74,9 +75,11 @@ __all__ = [
     "Gsm8kTask",
     "HeldOutTask",
     "Ia3Spec",
+    "LimitsSpec",
     "LohaSpec",
     "LokrSpec",
     "LoraSpec",
+    "MergeSpec",
     "MethodSpec",
     "ModelSpec",
     "OftSpec",
@@ -106,6 +109,7 @@ __all__ = [
     "load_spec",
     "read_mapping",
     "set_dotted",
+    "spec_of",
     "to_json",
     "validate",
     "with_absolute_paths",

@@ -18,7 +18,21 @@ def load_spec(spec_type: type[AnySpec], path: str | Path, overrides: list[str] |
     Raises:
         SpecError: the file is missing, not a mapping, has unknown or wrong fields, or an override names no field.
     """
-    values = read_mapping(path)
+    return _overridden(spec_type, read_mapping(path), overrides, str(path))
+
+
+def spec_of(spec_type: type[AnySpec], settings: list[str] | tuple[str, ...], origin: str) -> AnySpec:
+    """A spec of its defaults and `key=value` settings alone; `origin` is named in errors.
+
+    Raises:
+        SpecError: as `load_spec`.
+    """
+    return _overridden(spec_type, {}, settings, origin)
+
+
+def _overridden(
+    spec_type: type[AnySpec], values: dict[str, Any], overrides: list[str] | tuple[str, ...], origin: str
+) -> AnySpec:
     for override in overrides:
         key, found, text = override.partition("=")
         if not found:
@@ -27,8 +41,8 @@ def load_spec(spec_type: type[AnySpec], path: str | Path, overrides: list[str] |
             value = parse_value(text)
         except yaml.YAMLError as error:
             raise SpecError(f"override {override!r} is not valid YAML: {error}") from None
-        set_dotted(values, key.strip(), value, str(path))
-    return validate(spec_type, values, str(path))
+        set_dotted(values, key.strip(), value, origin)
+    return validate(spec_type, values, origin)
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:

@@ -1,29 +1,27 @@
 """From an original folder to a native one in the cache, shard by shard."""
 
 import json
-import pickle
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock
-from safetensors import safe_open
-from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from didact.env import cache_dir
 from didact.errors import ModelError
-from didact.files import fingerprint, new_folder, write_json
+from didact.files import fingerprint, new_folder
 from didact.logs import get_logger
 from didact.models.families.detect import family_of
 from didact.models.families.family import Family, Tensors
 from didact.models.families.own import register_own_models
 from didact.models.fingerprint import folder_fingerprint
+from didact.models.weight_files import ShardWriter, read_shards
 
 _LOG = get_logger(__name__)
-_FORMAT = 1
+_FORMAT = 2
 """Raise when a conversion changes, so that caches made before are not used."""
+_SHARD_BYTES = 2 * 2**30
 _TOKENIZER_FILES = ("tokenizer.model", "ice_text.model", "vocab.json")
 
 
@@ -52,58 +50,22 @@ def native_folder(folder: Path) -> Path:
 
 def _convert(folder: Path, family: Family, config: dict[str, Any], native: PreTrainedConfig, target: Path) -> None:
     expected = _expected_shapes(native)
-    written: dict[str, str] = {}
-    total = 0
     with new_folder(target) as scratch:
-        for number, shard in enumerate(_shards(folder), start=1):
-            converted: Tensors = {}
+        writer = ShardWriter(scratch, _SHARD_BYTES)
+        written: set[str] = set()
+        for shard in read_shards(folder):
             for name, tensor in shard:
-                converted |= family.tensors(config, name, tensor)
-            _check_shapes(family.name, converted, expected)
-            file = f"model-{number:05d}.safetensors"
-            save_file({name: each.contiguous() for name, each in converted.items()}, scratch / file, {"format": "pt"})
-            written |= dict.fromkeys(converted, file)
-            total += sum(each.nbytes for each in converted.values())
-        if missing := sorted(expected.keys() - written.keys()):
+                converted = family.tensors(config, name, tensor)
+                _check_shapes(family.name, converted, expected)
+                written |= converted.keys()
+                for new_name, each in converted.items():
+                    writer.add(new_name, each)
+        if missing := sorted(expected.keys() - written):
             raise ModelError(f"{folder} lacks {len(missing)} tensors of a {family.name} model, such as {missing[0]}")
-        index = {"metadata": {"total_size": total}, "weight_map": written}
-        write_json(scratch / "model.safetensors.index.json", index)
+        writer.close()
         if any((folder / name).is_file() for name in _TOKENIZER_FILES):
             family.tokenizer(folder, config).save_pretrained(scratch)
         native.save_pretrained(scratch)
-
-
-def _shards(folder: Path) -> Iterator[Iterator[tuple[str, torch.Tensor]]]:
-    """The weight files of a folder, each as its tensors, so that one file at a time is in memory."""
-    safe = _weight_files(folder, "model.safetensors")
-    pickled = [] if safe else _weight_files(folder, "pytorch_model.bin")
-    if not safe and not pickled:
-        raise ModelError(f"{folder} has neither model.safetensors nor pytorch_model.bin, nor an index of either")
-    yield from (_safe_tensors(file) for file in safe)
-    for file in pickled:
-        yield _pickled_tensors(file)
-
-
-def _weight_files(folder: Path, name: str) -> list[Path]:
-    index = folder / f"{name}.index.json"
-    if index.is_file():
-        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        return [folder / each for each in sorted(set(names))]
-    return [folder / name] if (folder / name).is_file() else []
-
-
-def _safe_tensors(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    with safe_open(file, framework="pt") as tensors:
-        for name in tensors.keys():  # noqa: SIM118 - safe_open is not iterable
-            yield name, tensors.get_tensor(name)
-
-
-def _pickled_tensors(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    try:
-        tensors = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(f"{file} holds more than tensors, and loading it would run code: {error}") from None
-    yield from tensors.items()
 
 
 def _expected_shapes(native: PreTrainedConfig) -> dict[str, torch.Size]:

@@ -10,7 +10,7 @@ Example:
 
 from didact.models.methods.bottleneck import BottleneckConfig, register_bottleneck
 from didact.models.methods.configs import peft_config
-from didact.models.methods.initial import loftq_start, plain_lora, remember_start
+from didact.models.methods.initial import bound_to_quantization, loftq_start, plain_lora, remember_start
 from didact.models.methods.partial import fit_to_base, partial_weights, swapped_in, train_partially
 from didact.models.methods.prompts import align_positions
 from didact.models.methods.step_hook import StepHook, step_hook
@@ -19,6 +19,7 @@ __all__ = [
     "BottleneckConfig",
     "StepHook",
     "align_positions",
+    "bound_to_quantization",
     "fit_to_base",
     "loftq_start",
     "partial_weights",

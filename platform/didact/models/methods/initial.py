@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from didact.errors import ModelError
 
 _START = "_didact_start"
+_BOUND = "_didact_bound_to_quantization"
 
 
 def loftq_start(model: PeftModel, unquantized: Callable[[], PreTrainedModel] | None) -> None:
@@ -41,6 +42,12 @@ def loftq_start(model: PeftModel, unquantized: Callable[[], PreTrainedModel] | N
             weight = layer.get_base_layer().weight
             held = bnb.functional.dequantize_4bit(weight.data, weight.quant_state).float()
             _set_product(layer, full[name].weight.to(held) - held)
+    setattr(model, _BOUND, True)
+
+
+def bound_to_quantization(model: torch.nn.Module) -> bool:
+    """Whether the adapter holds a part of the base that quantization took away, and fits no other base (LoftQ)."""
+    return getattr(model, _BOUND, False)
 
 
 def remember_start(model: PeftModel) -> None:
