@@ -11,6 +11,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "platform"
 # Top first. A module may import from rows below its own and from its own room, never from its row's other rooms.
 ROWS = (
     ("cli", "demo"),
+    ("cli_prepare",),
     ("cli_data",),
     ("tuning",),
     ("cluster", "serving.app"),
