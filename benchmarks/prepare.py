@@ -28,7 +28,8 @@ from didact.models import load_tokenizer
 from didact.spec import ModelSpec, SourceSpec, TokensSpec
 from didact.tokens import Encoder, Runner, TemplateContract, prepare_source, run_here, tokenize
 
-WORDS = "the a of to water light number count answer because river seven green write explain which between".split()
+_TEXT = "the a of to water light number count answer because river seven green write explain which between"
+WORDS = _TEXT.split()
 
 
 def write_rows(path: Path, rows: int) -> None:
