@@ -32,11 +32,10 @@ def run_on_ray(jobs: Sequence[PartJob], encoder: Encoder) -> Iterator[PartDone]:
         # Which part is done first does not matter: the driver puts them in order.
         settings.execution_options.preserve_order = False
         parts = ray.data.from_items([{"job": cloudpickle.dumps(job)} for job in jobs], override_num_blocks=len(jobs))
-        try:
-            for done in parts.map(_task(encoder), num_cpus=1).iter_rows():
-                yield PartDone(**done)
-        except ray.exceptions.RayTaskError as error:
-            raise _cause(error) from error
+        for done in parts.map(_task(encoder), num_cpus=1).iter_rows():
+            if done["error"]:
+                raise cloudpickle.loads(done["error"])
+            yield PartDone(done["rows"], done["rejected"], done["tokens"])
 
 
 def run_where_it_pays(jobs: Sequence[PartJob], encoder: Encoder) -> Iterator[PartDone]:
@@ -44,29 +43,23 @@ def run_where_it_pays(jobs: Sequence[PartJob], encoder: Encoder) -> Iterator[Par
     return run_here(jobs, encoder) if len(jobs) < _FEWEST_JOBS else run_on_ray(jobs, encoder)
 
 
-def _task(encoder: Encoder) -> Callable[[dict[str, Any]], dict[str, int]]:
+def _task(encoder: Encoder) -> Callable[[dict[str, Any]], dict[str, Any]]:
     held = cloudpickle.dumps(encoder)
 
-    def prepare_part(item: dict[str, Any]) -> dict[str, int]:
+    def prepare_part(item: dict[str, Any]) -> dict[str, Any]:
         import pyarrow as pa
 
         pa.set_cpu_count(1)  # a task has one CPU, and the tokenizer's own threads are off in every worker
-        return asdict(run_job(cloudpickle.loads(item["job"]), cloudpickle.loads(held)))
-
-    return prepare_part
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What a job raised, out of the layers that Ray puts around it."""
-    found: BaseException | None = error
-    while found is not None:
-        inner = getattr(found, "cause", None) or found.__cause__
-        if isinstance(found, DidactError):
-            return found
-        if isinstance(found, FileNotFoundError):
-            return DataError(
-                f"a node of the cluster does not see {found.filename}: sources and the cache (DIDACT_CACHE) must be at "
+        # Errors that a second try cannot mend are returned: Ray Data would wrap what is raised and lose its type.
+        try:
+            return {**asdict(run_job(cloudpickle.loads(item["job"]), cloudpickle.loads(held))), "error": b""}
+        except FileNotFoundError as error:
+            found: DidactError = DataError(
+                f"a node of the cluster does not see {error.filename}: sources and the cache (DIDACT_CACHE) must be at "
                 "paths that all nodes share"
             )
-        found = inner if inner is not found else None
-    return error
+        except DidactError as error:
+            found = error
+        return {"rows": 0, "rejected": 0, "tokens": 0, "error": cloudpickle.dumps(found)}
+
+    return prepare_part
