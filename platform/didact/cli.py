@@ -14,7 +14,8 @@ import typer
 from rich.console import Console
 
 from didact import env, logs
-from didact.cli_data import Overrides, Recipe, data
+from didact.cli_data import Overrides, Recipe
+from didact.cli_prepare import data
 from didact.cli_quality import quality
 from didact.errors import DidactError
 from didact.spec import (

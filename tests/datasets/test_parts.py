@@ -86,9 +86,9 @@ def test_a_part_counts_its_own_rows_and_keeps_batches_small(tmp_path: Path) -> N
     (tmp_path / "a.jsonl").write_bytes((GOOD + b"\n") * 1300 + b"[]\n")
     (part,) = open_source(SourceSpec(name="s", path=str(tmp_path / "a.jsonl"))).parts
     batches = list(convert(part, RowSettings()))
-    assert [batch.num_rows for batch in batches] == [512, 512, 277]
+    assert [batch.num_rows for batch in batches] == [1024, 277]
     assert [each.row for batch in batches for each in batch.accepted] == list(range(1300))
-    assert [len(batch.rejects) for batch in batches] == [0, 0, 1]
+    assert [len(batch.rejects) for batch in batches] == [0, 1]
 
 
 def test_a_digest_is_recalled_only_while_the_file_stays_as_it_was(tmp_path: Path) -> None:

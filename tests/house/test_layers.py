@@ -11,7 +11,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "platform"
 # Top first. A module may import from rows below its own and from its own room, never from its row's other rooms.
 ROWS = (
     ("cli", "demo"),
-    ("cli_quality",),
+    ("cli_quality", "cli_prepare"),
     ("cli_data",),
     # One page about a recipe's data: rows, tokens, mixture and evaluation questions come together only here.
     ("reports",),

@@ -13,6 +13,7 @@ from didact.cluster.connect import SOURCE_ROOT, ray_cluster, runtime_env
 from didact.cluster.evaluate import Subject, evaluate_adapter, evaluate_on_ray
 from didact.cluster.finetune import FinetuneResult, finetune, is_trained
 from didact.cluster.placement import WorkerResources, wait_for_room, worker_resources
+from didact.cluster.prepare import run_on_ray, run_where_it_pays
 from didact.cluster.train import train_on_ray
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "finetune",
     "is_trained",
     "ray_cluster",
+    "run_on_ray",
+    "run_where_it_pays",
     "runtime_env",
     "train_on_ray",
     "wait_for_room",

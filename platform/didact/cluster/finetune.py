@@ -15,6 +15,7 @@ from didact import env
 from didact.cluster.connect import ray_cluster
 from didact.cluster.evaluate import Subject, evaluate_on_ray
 from didact.cluster.placement import wait_for_room, worker_resources
+from didact.cluster.prepare import run_where_it_pays
 from didact.cluster.progress import show_progress
 from didact.cluster.train import train_on_ray
 from didact.errors import AdapterError
@@ -81,7 +82,7 @@ def finetune(
     spec = with_absolute_paths(spec)
     run = start_run(spec, runs_dir or env.runs_dir())
     with run.lock():
-        prepared = prepare_data(spec, run.quarantine)
+        prepared = prepare_data(spec, run.quarantine, run_where_it_pays)
         PreparedRecord.of(prepared).write(run.prepared)
         sources = write_data_record(run, spec, prepared)
         with ray_cluster(), _tracked(run, spec, sources, parent_run_id) as mlflow_run_id:

@@ -76,6 +76,11 @@ class CacheEntry:
         """Digest of everything that decides the content."""
         return self.folder.name
 
+    @property
+    def used(self) -> Path:
+        """The file that readers hold; its time is that of the last use."""
+        return self.folder / _USED
+
     def lock(self) -> FileLock:
         """Held by whoever fills the folder."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -178,7 +183,7 @@ class CacheEntry:
 
     def hold(self) -> TextIO:
         """Note a use of the folder, and keep it from being pruned while the file that is returned stays open."""
-        stream = (self.folder / _USED).open("a", encoding="utf-8")
+        stream = self.used.open("a", encoding="utf-8")
         fcntl.flock(stream, fcntl.LOCK_SH)
         os.utime(stream.fileno())
         return stream

@@ -10,7 +10,7 @@ from didact.datasets.records import Form, to_conversation
 from didact.datasets.rows import BadRow, RawRow
 from didact.datasets.types import Conversation
 
-BATCH_ROWS = 512
+BATCH_ROWS = 1024
 _BATCH_CHARACTERS = 1 << 22
 
 

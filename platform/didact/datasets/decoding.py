@@ -3,6 +3,8 @@
 import json
 from typing import Any, NoReturn
 
+import orjson
+
 from didact.datasets.rows import BadRow
 
 
@@ -21,10 +23,29 @@ def parse_json(raw: bytes) -> Any:
     Raises:
         BadRow: not UTF-8, NUL, broken JSON, a key given twice, NaN or Infinity.
     """
+    value = _parse_plain(raw)
+    if value is not None:
+        return value
     try:
         return json.loads(decode_text(raw), object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise BadRow("broken_json", str(error)) from None
+
+
+def _parse_plain(raw: bytes) -> dict[str, str] | None:
+    """An object of texts, which most rows are, at several times the speed; None for anything else or doubtful.
+
+    A key given twice is seen by the number of quotes: four for each member, those inside texts left out.
+    """
+    if b"\\\\" in raw or b"\0" in raw:
+        return None
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return None
+    if type(value) is not dict or not all(type(member) is str for member in value.values()):
+        return None
+    return value if raw.count(b'"') - raw.count(b'\\"') == 4 * len(value) else None
 
 
 def check_object(value: Any) -> dict[str, Any]:

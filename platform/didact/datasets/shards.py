@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 from itertools import accumulate
 from pathlib import Path
@@ -96,8 +96,8 @@ class ConversationWriter:
             return
         if self._writer is None:
             self._text_path = self._entry.folder / f"{self._key}-{len(self._shards) // 2:04d}.texts.arrow"
-            partial = self._texts.enter_context(new_file(self._text_path))
-            sink = self._texts.enter_context(pa.OSFile(str(partial), "wb"))
+            beside = self._texts.enter_context(new_file(self._text_path))
+            sink = self._texts.enter_context(pa.OSFile(str(beside), "wb"))
             self._writer = self._texts.enter_context(pa.ipc.new_file(sink, _TEXTS, options=_COMPRESSED))
         self._writer.write_batch(_text_batch(batch.accepted))
         self._keys += [(each.row, prompt_key(each.prompt), prompt_key(each.messages)) for each in batch.accepted]
@@ -108,8 +108,8 @@ class ConversationWriter:
 
     def _add_reject(self, refused: Reject) -> None:
         if self._reject_stream is None:
-            partial = self._rejects.enter_context(new_file(self._reject_path))
-            self._reject_stream = self._rejects.enter_context(partial.open("w", encoding="utf-8"))
+            beside = self._rejects.enter_context(new_file(self._reject_path))
+            self._reject_stream = self._rejects.enter_context(beside.open("w", encoding="utf-8"))
         # ASCII with escapes, because the name of a file need not be UTF-8.
         self._reject_stream.write(json.dumps(asdict(refused)) + "\n")
         self._reasons[refused.reason] += 1
@@ -121,9 +121,9 @@ class ConversationWriter:
         self._writer = None
         keys_path = self._text_path.with_name(self._text_path.name.replace(".texts.", ".keys."))
         rows, prompts, conversations = zip(*self._keys, strict=True)
-        with new_file(keys_path) as partial:
+        with new_file(keys_path) as beside:
             columns = [pa.array(rows, pa.int64()), pa.array(prompts, KEY_TYPE), pa.array(conversations, KEY_TYPE)]
-            write_one_batch(partial, pa.record_batch(columns, schema=_KEYS))
+            write_one_batch(beside, pa.record_batch(columns, schema=_KEYS))
         self._shards += [
             shard_of(self._text_path, len(rows), self._batches),
             shard_of(keys_path, len(rows)),
@@ -160,8 +160,9 @@ class StoredConversations(Sequence[Conversation]):
             if shard.name.endswith(".texts.arrow")
         ]
         self._starts = [0, *accumulate(shard.rows for shard, _ in self._texts)]
-        # Its own for each source, so that walking through one does not push out another's.
-        self._decoded = lru_cache(maxsize=4)(self._decode)
+        # Its own for each source, so that walking through one does not push out another's; without a cycle through
+        # this object, which would keep the cache held.
+        self._decoded = lru_cache(maxsize=4)(partial(_decode, entry, self._texts))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process opens it again."""
@@ -233,9 +234,10 @@ class StoredConversations(Sequence[Conversation]):
                     for line in stream:
                         yield Reject(**{**json.loads(line), "file": place})
 
-    def _decode(self, number: int, batch: int) -> list[Conversation]:
-        shard, first_row = self._texts[number]
-        return _conversations(_text_reader(self.entry.sound_shard(shard)).get_batch(batch), first_row)
+
+def _decode(entry: CacheEntry, texts: Sequence[tuple[Shard, int]], number: int, batch: int) -> list[Conversation]:
+    shard, first_row = texts[number]
+    return _conversations(_text_reader(entry.sound_shard(shard)).get_batch(batch), first_row)
 
 
 def stored_batches(

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 from didact.datasets.types import Conversation
 from didact.errors import TemplateError
 from didact.spec import TokensSpec
 from didact.tokens.documents import encode_documents
+from didact.tokens.render import Renderer
 from didact.tokens.template import TemplateContract, special_text
 from didact.tokens.types import Sample
 
@@ -97,6 +99,7 @@ def _encode_dialogues(
 ) -> list[Encoded]:
     forged = special_text(tokenizer)
     stops = [text for text in tokenizer.convert_ids_to_tokens(list(contract.stop_token_ids)) if text]
+    renderer = Renderer(contract, tokenizer)
     rendered: list[_Rendered | Rejection] = []
     for conversation in conversations:
         match = next((found for m in conversation.messages if (found := forged.search(m.content))), None)
@@ -104,7 +107,7 @@ def _encode_dialogues(
             detail = f"a message holds {match.group()!r}, which the tokenizer reads as a special token"
             rendered.append(Rejection("special_text", detail))
         else:
-            rendered.append(_render(conversation, tokenizer, contract, tokens.loss_on, stops))
+            rendered.append(_render(conversation, renderer, tokens.loss_on, stops))
     usable = [item for item in rendered if isinstance(item, _Rendered)]
     samples = iter(_tokenize(usable, tokenizer))
     return [
@@ -113,13 +116,7 @@ def _encode_dialogues(
     ]
 
 
-def _render(
-    conversation: Conversation,
-    tokenizer: PreTrainedTokenizerBase,
-    contract: TemplateContract,
-    loss_on: str,
-    stops: list[str],
-) -> _Rendered | Rejection:
+def _render(conversation: Conversation, renderer: Renderer, loss_on: str, stops: list[str]) -> _Rendered | Rejection:
     messages = conversation.messages
     answers = [index for index, message in enumerate(messages) if message.role == "assistant"]
     if not answers or answers[0] == 0 or answers[-1] != len(messages) - 1:
@@ -127,9 +124,9 @@ def _render(
         return Rejection("no_answer", f"turns are {roles}; expected a prompt first and an answer last")
     wanted = [] if loss_on == "all" else answers if loss_on == "assistant" else answers[-1:]
     try:
-        text = contract.render(tokenizer, messages, add_generation_prompt=False)
-        headers = [contract.render(tokenizer, messages[:index], add_generation_prompt=True) for index in wanted]
-        closed = [contract.render(tokenizer, messages[: last + 1], add_generation_prompt=False) for last in wanted[:-1]]
+        text = renderer.render(messages, add_generation_prompt=False)
+        headers = [renderer.render(messages[:index], add_generation_prompt=True) for index in wanted]
+        closed = [renderer.render(messages[: last + 1], add_generation_prompt=False) for last in wanted[:-1]]
     except TemplateError as error:
         return Rejection("template_refused", str(error))
     if loss_on == "all":
@@ -179,24 +176,37 @@ def _tokenize(rendered: list[_Rendered], tokenizer: PreTrainedTokenizerBase) -> 
         return []
     if not tokenizer.is_fast:
         return [_tokenize_segments(item, tokenizer) for item in rendered]
-    encoded = tokenizer(
-        [item.text for item in rendered],
-        add_special_tokens=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        return_offsets_mapping=True,
-        verbose=False,
-    )
-    samples = []
-    for item, ids, offsets in zip(rendered, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-        bounds = np.array(offsets, dtype=np.int64).reshape(-1, 2)
-        mask = np.zeros(len(ids), dtype=bool)
-        for start, end in item.spans:
-            # Overlap, not containment: a token that holds the answer's first letter must be learned even if it
-            # begins with the header's last space, and each token of a multi-byte character spans the whole character.
+    # Padding and truncation are left behind in it by whoever asked for them last.
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.no_truncation()
+    encoded = backend.encode_batch([item.text for item in rendered], add_special_tokens=False)
+    return [
+        Sample(np.array(found.ids, dtype=np.int32), _mask(found, item))
+        for item, found in zip(rendered, encoded, strict=True)
+    ]
+
+
+def _mask(found: Encoding, item: _Rendered) -> np.ndarray:
+    """Overlap, not containment: a token that holds the answer's first letter must be learned even if it begins with the
+    header's last space, and each token of a multi-byte character spans the whole character."""
+    mask = np.zeros(len(found), dtype=bool)
+    for start, end in item.spans:
+        first, after = found.char_to_token(start), _first_from(found, end, len(item.text))
+        if first is None or after is None:
+            bounds = np.array(found.offsets, dtype=np.int64).reshape(-1, 2)
             mask |= (bounds[:, 1] > start) & (bounds[:, 0] < end)
-        samples.append(Sample(np.array(ids, dtype=np.int32), mask))
-    return samples
+        else:
+            mask[first:after] = True
+    return mask
+
+
+def _first_from(found: Encoding, end: int, length: int) -> int | None:
+    """The first token that begins at or after `end`; None where only the list of all offsets tells."""
+    if end == length:
+        return len(found)
+    token = found.char_to_token(end)
+    return token if token is not None and found.token_to_chars(token)[0] >= end else None
 
 
 def _tokenize_segments(item: _Rendered, tokenizer: PreTrainedTokenizerBase) -> Sample:

@@ -101,8 +101,10 @@ class TokenTable:
     """Keeps the cache from being pruned."""
 
     def __post_init__(self) -> None:
-        # As many files as a process may have open without thought; each is checked when it is first opened.
-        opened = lru_cache(maxsize=_OPEN_SHARDS)(lambda shard: TokenShard.open(self.place.tokens.sound_shard(shard)))
+        # As many files as a process may have open without thought; each is checked when it is first opened. A cycle
+        # through this table would keep the cache held long after the last use.
+        tokens = self.place.tokens
+        opened = lru_cache(maxsize=_OPEN_SHARDS)(lambda shard: TokenShard.open(tokens.sound_shard(shard)))
         object.__setattr__(self, "_opened", opened)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -1,0 +1,130 @@
+"""The verbs of `didact data` that fill and empty the cache.
+
+didact data prepare recipe.yaml -> cache -> cache --prune --older-than 30d
+"""
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from didact import env
+from didact.cli_data import Overrides, Recipe, data
+from didact.errors import SpecError
+from didact.spec import FinetuneSpec, load_spec, with_absolute_paths
+
+if TYPE_CHECKING:
+    from didact.datasets.pruning import CachedEntry
+    from didact.tokens import Encoder, PartDone, PartJob, Runner
+
+_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+
+
+@data.command("prepare")
+def data_prepare(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    ray: Annotated[bool, typer.Option("--ray", help="Over the cluster, or over this machine's CPUs")] = False,
+) -> None:
+    """Convert and tokenize a recipe's data, so that training finds it ready."""
+    spec = with_absolute_paths(load_spec(FinetuneSpec, recipe, overrides or []))
+    from didact.tokens import run_here
+    from didact.training import prepare_data
+
+    if ray:
+        from didact.cluster import run_on_ray
+    console = Console(stderr=True)
+    prepared = prepare_data(spec, run=_watched(run_on_ray if ray else run_here, console))
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("Source")
+    for heading in ("Rows", "Rejected", "Dropped", "Samples", "Tokens"):
+        table.add_column(heading, justify="right")
+    for dataset, tokens in zip(prepared.datasets, prepared.mixture.tables, strict=True):
+        numbers = (dataset.rows_read, dataset.rows_rejected, sum(dataset.dropped.values()), len(tokens))
+        table.add_row(dataset.name, *(f"{number:,}" for number in (*numbers, tokens.stats.tokens)))
+    Console().print(table)
+
+
+@data.command("cache")
+def data_cache(
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove what was not used for as long as --older-than")
+    ] = False,
+    older_than: Annotated[str, typer.Option(help="Such as 12h, 30d or 8w")] = "30d",
+    everything: Annotated[bool, typer.Option("--all", help="With --prune: remove everything not in use")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go")] = False,
+) -> None:
+    """List prepared data, or remove what has not been used for long. What is in use stays."""
+    from didact.datasets.pruning import is_older, list_cache
+    from didact.datasets.pruning import prune as remove
+
+    age, found = _age(older_than), list_cache(env.cache_dir())
+    if not prune:
+        Console().print(_table(found))
+        print(f"{len(found)} entries, {_size(sum(each.size for each in found))} in {env.cache_dir()}")
+        return
+    freed = 0
+    for each in found:
+        if not everything and not is_older(each, age):
+            continue
+        gone = dry_run or remove(each)
+        freed += each.size if gone else 0
+        verb = "in use, kept" if not gone else "would remove" if dry_run else "removed"
+        print(f"{verb} {each.kind} {each.source or '(unfinished)'} {each.entry.address[:12]} {_size(each.size)}")
+    print(f"{'would free' if dry_run else 'freed'} {_size(freed)}")
+
+
+def _watched(run: "Runner", console: Console) -> "Runner":
+    """The same runner, with a line that says how far and how fast it is."""
+
+    def watched(jobs: "Sequence[PartJob]", encoder: "Encoder") -> "Iterator[PartDone]":
+        started, rows, rejected, tokens = time.perf_counter(), 0, 0, 0
+        with console.status(f"preparing {len(jobs)} parts") as status:
+            for number, done in enumerate(run(jobs, encoder), start=1):
+                rows, rejected, tokens = rows + done.rows, rejected + done.rejected, tokens + done.tokens
+                seconds = time.perf_counter() - started
+                line = (
+                    f"{number} of {len(jobs)} parts, {rows:,} rows ({rows / seconds:,.0f}/s), "
+                    f"{tokens:,} tokens ({tokens / seconds:,.0f}/s), {rejected:,} rejected"
+                )
+                status.update(line)
+                yield done
+        if jobs:
+            console.print(line, highlight=False)
+
+    return watched
+
+
+def _age(text: str) -> timedelta:
+    match = re.fullmatch(r"(\d+)([hdw])", text)
+    if match is None:
+        raise SpecError(f"--older-than {text} is not a number with h, d or w, such as 30d")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def _table(found: "Sequence[CachedEntry]") -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in ("Kind", "Source"):
+        table.add_column(heading)
+    for heading in ("Rows", "Tokens", "Size"):
+        table.add_column(heading, justify="right")
+    for heading in ("Last used", "Address"):
+        table.add_column(heading, no_wrap=True)
+    for each in found:
+        tokens = f"{each.tokens:,}" if each.tokens else ""
+        name = each.source if each.complete else "(unfinished)"
+        used = f"{each.last_used:%Y-%m-%d %H:%M}"
+        table.add_row(each.kind, name, f"{each.rows:,}", tokens, _size(each.size), used, each.entry.address[:12])
+    return table
+
+
+def _size(num_bytes: int) -> str:
+    for power, unit in ((3, "GB"), (2, "MB"), (1, "kB")):
+        if num_bytes >= 1000**power:
+            return f"{num_bytes / 1000**power:.1f} {unit}"
+    return f"{num_bytes} B"

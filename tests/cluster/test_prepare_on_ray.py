@@ -1,0 +1,61 @@
+"""Ray Data prepares what one process prepares; errors come back as they were raised."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from didact.cluster import run_on_ray
+from didact.datasets import load_dataset
+from didact.datasets.opening import open_source
+from didact.datasets.types import ConversationView
+from didact.errors import DataError
+from didact.spec import SourceSpec, TokensSpec
+from didact.tokens import Encoder, Runner, TemplateContract, TokenTable, prepare_source, run_here, tokenize, view_table
+from tests.fakes.tokenizer import byte_tokenizer
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
+
+
+def write(path: Path) -> SourceSpec:
+    records = [{"instruction": f"question {row}", "output": f"answer {row}"} for row in range(200)]
+    path.write_text("[]\n" + "".join(json.dumps(record) + "\n" for record in records))
+    return SourceSpec(name="rows", path=str(path), held_out_rows=5)
+
+
+def prepared(source: SourceSpec, cache: Path, run: Runner) -> tuple[TokenTable, int, int]:
+    tokenizer = byte_tokenizer()
+    encoder = Encoder(tokenizer, TemplateContract.build(tokenizer, "auto"), TokensSpec())
+    opened, counts = open_source(source, 1000), [0, 0]
+
+    def counted(jobs, using):  # type: ignore[no-untyped-def]
+        for done in run(jobs, using):
+            counts[0], counts[1] = counts[0] + done.rows, counts[1] + done.rejected
+            yield done
+
+    prepare_source(opened, source, 0, encoder, cache, counted)
+    dataset = load_dataset(source, seed=0, max_bad_rows_share=0.1, quarantine_dir=cache / "q", opened=opened)
+    assert isinstance(dataset.train, ConversationView)
+    return view_table(tokenize(dataset, encoder, cache), dataset.train, "rows"), *counts
+
+
+def test_the_cluster_makes_the_same_table_and_names_what_it_cannot_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "a.jsonl")
+    tables = []
+    for name, run in (("here", run_here), ("ray", run_on_ray)):
+        monkeypatch.setenv("DIDACT_CACHE", str(tmp_path / name))
+        table, rows, rejected = prepared(source, tmp_path / name, run)
+        assert (rows, rejected, len(table)) == (201, 1, 195)
+        tables.append((table.fingerprint, table.stats, [sample.ids.tolist() for sample in table]))
+    assert tables[0] == tables[1]
+    assert (tmp_path / "ray" / "q" / "rows.jsonl").read_text() == (tmp_path / "here" / "q" / "rows.jsonl").read_text()
+
+    def on_a_node_without_the_source(jobs, encoder):  # type: ignore[no-untyped-def]
+        (tmp_path / "a.jsonl").rename(tmp_path / "elsewhere")
+        return run_on_ray(jobs, encoder)
+
+    with pytest.raises(DataError, match=r"does not see .*a\.jsonl.*all nodes share"):
+        monkeypatch.setenv("DIDACT_CACHE", str(tmp_path / "third"))
+        prepared(source, tmp_path / "third", on_a_node_without_the_source)

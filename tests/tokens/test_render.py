@@ -1,0 +1,115 @@
+"""The quick ways to text and mask are the plain ones: same text, same ids, same mask."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from didact.datasets import Conversation, Message
+from didact.datasets.decoding import parse_json
+from didact.datasets.rows import BadRow
+from didact.spec import TokensSpec
+from didact.tokens import Sample, TemplateContract, encode_all
+from didact.tokens.render import Renderer
+from tests.fakes.tokenizer import CHATML, byte_tokenizer
+
+TEXTS = [" hi ", "好🎉", "{{ x }}", "", "a</think>b", 'say "x"\n\\', "<|im|>"]
+CONTENT = "message['content']"
+TEMPLATES = {
+    "chatml": (CHATML, True),
+    "kind of value": (CHATML.replace(CONTENT, f"({CONTENT} if {CONTENT} is string else '')"), None),
+    "trim": (CHATML.replace(CONTENT, f"{CONTENT} | trim"), False),
+    "strip": (CHATML.replace(CONTENT, f"{CONTENT}.strip()"), False),
+    "split": (CHATML.replace(CONTENT, f"{CONTENT}.split('</think>')[-1]"), False),
+    "slice": (CHATML.replace(CONTENT, f"{CONTENT}[:9]"), False),
+    "replace": (CHATML.replace(CONTENT, f"{CONTENT} | replace('a', 'b')"), False),
+    "json": (CHATML.replace(CONTENT, f"{CONTENT} | tojson"), False),
+    "empty": (CHATML.replace(CONTENT, f"({CONTENT} or 'nothing')"), False),
+    "length": (CHATML.replace(CONTENT, f"({CONTENT} | length) ~ {CONTENT}"), False),
+    "look": (CHATML.replace(CONTENT, f"('T' if 'think' in {CONTENT} else 'F') ~ {CONTENT}"), False),
+    "compare": (CHATML.replace(CONTENT, f"('E' if {CONTENT} == '' else 'F') ~ {CONTENT}"), False),
+    "twice": (CHATML.replace(CONTENT, f"{CONTENT} ~ {CONTENT}"), False),
+}
+
+
+def talks() -> list[Conversation]:
+    talks = []
+    for row, text in enumerate(TEXTS * 2):
+        turns = [Message("user", text), Message("assistant", TEXTS[(row + 3) % 7]), Message("user", "go on")]
+        turns += [Message("assistant", f"yes {text}")]
+        talks.append(Conversation(tuple([Message("system", text)] * (row % 3 == 0) + turns), row))
+    return talks
+
+
+@pytest.mark.parametrize("kind", TEMPLATES)
+def test_every_template_renders_as_it_does_row_by_row(kind: str) -> None:
+    template, is_fixed = TEMPLATES[kind]
+    assert kind == "chatml" or template != CHATML
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = template
+    contract = TemplateContract.build(tokenizer, "model")
+    renderer = Renderer(contract, tokenizer)
+    for talk in talks():
+        for count in range(1, len(talk.messages) + 1):
+            for prompt in (True, False):
+                messages = talk.messages[:count]
+                assert renderer.render(messages, prompt) == contract.render(tokenizer, messages, prompt)
+    if is_fixed is not None:
+        assert {fixed is not None for fixed in renderer._fixed.values()} == {is_fixed}
+
+
+def plain_mask(text: str, spans: list[tuple[int, int]], tokenizer: Any) -> tuple[list[int], np.ndarray]:
+    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    bounds = np.array(found["offset_mapping"]).reshape(-1, 2)
+    mask = np.zeros(len(bounds), dtype=bool)
+    for start, end in spans:
+        mask |= (bounds[:, 1] > start) & (bounds[:, 0] < end)
+    return found["input_ids"], mask
+
+
+@pytest.mark.parametrize("choice", ["model", "alpaca"])
+def test_ids_and_masks_are_those_of_the_plain_tokenizer(choice: str) -> None:
+    tokenizer = byte_tokenizer()
+    # What an earlier call leaves behind must not matter.
+    tokenizer(["a", "bcd"], padding=True, truncation=True, max_length=2)
+    contract = TemplateContract.build(tokenizer, choice)
+    rows = [
+        Conversation((Message("user", question), Message("assistant", answer)), row)
+        for row, (question, answer) in enumerate([("hi", "好🎉"), ("é", " x "), ("🎉", "long\n\nanswer")])
+    ]
+    for row, encoded in zip(rows, encode_all(rows, tokenizer, contract, TokensSpec()), strict=True):
+        text = contract.render(tokenizer, row.messages, False)
+        header = contract.render(tokenizer, row.prompt, True)
+        end = text.index("<|im_end|>", len(header)) + len("<|im_end|>")
+        ids, mask = plain_mask(text, [(len(header), end)], tokenizer)
+        assert isinstance(encoded.result, Sample)
+        assert encoded.result.ids.tolist() == ids and encoded.result.mask.tolist() == mask.tolist()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"a": "b\\"c", "d": ""}',
+        b'{"a\\"": "b"}',
+        b'{"a": "b\\\\"}',
+        b'{"a": "\\u4e2d\xe4\xb8\xad"}',
+        b'{"a": {"b": "c"}}',
+        b'{"a": 1e400}',
+        b'{"a": "b", "c": 12345678901234567890123}',
+        b'  {"a": "b"}\t',
+        b"{}",
+    ],
+)
+def test_quick_parsing_reads_the_same(raw: bytes) -> None:
+    import json
+
+    assert parse_json(raw) == json.loads(raw)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b'{"a": "b", "a": "c"}', b'{"a": "\\"", "a": "\\"\\""}', b'{"a": NaN}', b'{"a": "\\ud83d"}x', b'{"a":"\x00"}'],
+)
+def test_quick_parsing_refuses_the_same(raw: bytes) -> None:
+    with pytest.raises(BadRow):
+        parse_json(raw)
