@@ -36,7 +36,7 @@ def test_a_killed_driver_resumes_to_the_same_weights(tmp_path: Path) -> None:
     # A fault in worker 0 at step 14 makes sure that the driver dies in the middle: it is killed at the restart.
     write_text(steps.parent / "failpoint", "step-rank0:kill@14")
     driver = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    struck = steps.parent / "failpoint-step-rank0-kill"
+    struck = steps.parent / "failpoint-1-struck"
     until = time.monotonic() + LIMIT_SECONDS
     while not struck.exists() and time.monotonic() < until:
         assert driver.poll() is None, "the driver ended before the fault struck"

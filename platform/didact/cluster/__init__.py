@@ -9,11 +9,11 @@ Example:
     >>> print(result.report.markdown())  # doctest: +SKIP
 """
 
+from didact.cluster.attempts import train_to_the_end
 from didact.cluster.connect import SOURCE_ROOT, ray_cluster, runtime_env
 from didact.cluster.evaluate import Subject, evaluate_adapter, evaluate_on_ray
 from didact.cluster.finetune import FinetuneResult, finetune, is_trained
-from didact.cluster.placement import WorkerResources, wait_for_room, worker_resources
-from didact.cluster.train import train_on_ray
+from didact.cluster.placement import WorkerResources, room_for_workers, worker_resources
 
 __all__ = [
     "SOURCE_ROOT",
@@ -25,8 +25,8 @@ __all__ = [
     "finetune",
     "is_trained",
     "ray_cluster",
+    "room_for_workers",
     "runtime_env",
-    "train_on_ray",
-    "wait_for_room",
+    "train_to_the_end",
     "worker_resources",
 ]

@@ -45,7 +45,7 @@ from didact.spec.model import BUNDLED_BASE, ModelSpec, QuantizationSpec
 from didact.spec.paths import absolute_task_paths, with_absolute_paths
 from didact.spec.serving import ServeSpec
 from didact.spec.sweep import SweepSpec
-from didact.spec.training import PlacementSpec, TrackingSpec, TrainingSpec
+from didact.spec.training import PlacementSpec, TrackingSpec, TrainingSpec, WorkerRange
 
 __all__ = [
     "ADAPTER_METHODS",
@@ -86,6 +86,7 @@ __all__ = [
     "TrackingSpec",
     "TrainingSpec",
     "VeraSpec",
+    "WorkerRange",
     "absolute_task_paths",
     "json_schema",
     "load_spec",

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 
-from didact.errors import TrainingDiverged
 from didact.models import StepHook, step_hook
 from didact.spec import MethodSpec, TrainingSpec
 from didact.tokens import StepBatches, StepLoader
@@ -16,6 +15,7 @@ from didact.training.checkpoints import CheckpointStore
 from didact.training.groups import parameter_groups, set_learning_rate
 from didact.training.objective import Objective
 from didact.training.schedule import learning_rate
+from didact.training.skipping import SkippedSteps
 from didact.training.world import World
 
 
@@ -24,7 +24,7 @@ class TrainResult:
     """How a finished loop ended."""
 
     steps: int
-    """Optimizer steps of the whole run, resumed ones included."""
+    """Optimizer steps done of the whole run, resumed ones included; fewer than asked when it was told to stop."""
     loss: float | None
     """Loss of the last step; None when there was nothing left to do."""
     tokens: int
@@ -45,6 +45,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     evaluate: Callable[[torch.nn.Module], dict[str, float]] | None = None,
     world: World | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> TrainResult:
     """Train `model` until `num_steps`, continuing from the newest checkpoint.
 
@@ -61,17 +62,22 @@ def train(
         callbacks: told of every step; their `close` always runs.
         evaluate: called every `spec.evaluate_every` steps and at the end, on every worker; its metrics are reported.
         world: default: the initialised process group.
+        stop: asked in every step. When any worker's says yes, all finish the step, save a checkpoint and return.
 
     Raises:
-        TrainingDiverged: loss or gradient became NaN or infinite; the weights still are those of the step before.
+        TrainingDiverged: loss or gradient became NaN or infinite in more steps than `spec.max_skipped_steps`; the
+            weights still are those of the step before.
+        CheckpointError, StorageError: see `CheckpointStore`.
     """
     world = world or World.current()
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     groups = parameter_groups(parameters, adapter)
     optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
     hook = step_hook(model)
-    stepper = _Stepper(model, list(parameters.values()), optimizer, hook, Objective(model, compute_dtype), spec, world)
-    start = _resume(checkpoints, parameters, optimizer, hook, world)
+    skipped = SkippedSteps(spec.max_skipped_steps)
+    objective = Objective(model, compute_dtype)
+    stepper = _Stepper(model, list(parameters.values()), optimizer, hook, objective, spec, world, skipped, stop)
+    done = start = _resume(checkpoints, parameters, optimizer, hook, skipped, world)
     began, tokens, loss = time.monotonic(), 0, None
     try:
         for callback in callbacks:
@@ -79,24 +85,28 @@ def train(
         for step in range(start, num_steps):
             done, last = step + 1, step + 1 == num_steps
             batches = loader.step(step, world.rank, world.size)
-            metrics = stepper.step(step, batches, learning_rate(step, num_steps, spec))
-            loss, tokens = metrics["train/loss"], tokens + batches.num_tokens
-            if evaluate and spec.evaluate_every and (done % spec.evaluate_every == 0 or last):
+            metrics, stopping = stepper.step(step, batches, learning_rate(step, num_steps, spec))
+            loss, tokens, healthy = metrics["train/loss"], tokens + batches.num_tokens, not skipped.too_many
+            if healthy and evaluate and spec.evaluate_every and (done % spec.evaluate_every == 0 or last):
                 metrics |= evaluate(model)
-            checkpointed = done % spec.checkpoint_every == 0 or last
+            checkpointed = healthy and (done % spec.checkpoint_every == 0 or last or stopping)
             if checkpointed and world.rank == 0:
-                checkpoints.save(done, parameters, optimizer, hook.state())
+                checkpoints.save(done, parameters, optimizer, hook.state() | skipped.state())
             for callback in callbacks:
                 callback.on_step(StepReport(done, num_steps, metrics, batches.sample_ids, checkpointed))
+            if not healthy:
+                skipped.stop()
+            if stopping:
+                break
     finally:
         for callback in callbacks:
             callback.close()
-    return TrainResult(num_steps, loss, tokens, time.monotonic() - began)
+    return TrainResult(done, loss, tokens, time.monotonic() - began)
 
 
 @dataclass(frozen=True, slots=True)
 class _Stepper:
-    """One optimizer step: accumulate this worker's micro-batches, sum over workers, check, update."""
+    """One optimizer step: accumulate this worker's micro-batches, sum over workers, update unless not finite."""
 
     model: torch.nn.Module
     trained: list[torch.nn.Parameter]
@@ -105,8 +115,11 @@ class _Stepper:
     objective: Objective
     spec: TrainingSpec
     world: World
+    skipped: SkippedSteps
+    stop: Callable[[], bool]
 
-    def step(self, step: int, batches: StepBatches, rate: float) -> dict[str, float]:
+    def step(self, step: int, batches: StepBatches, rate: float) -> tuple[dict[str, float], bool]:
+        """Do step `step` (from 0). Returns its metrics, and whether any worker was asked to stop."""
         began = time.monotonic()
         self.model.train()
         torch.manual_seed(_step_seed(self.spec.seed, step, self.world.rank))
@@ -115,21 +128,24 @@ class _Stepper:
             part = self.objective.summed_loss(batch) / batches.num_supervised
             part.backward()
             loss += part.detach()
-        loss_value = self.world.sum_gradients(self.trained, loss).item()
+        asked = torch.tensor(float(self.stop()), device=loss.device)
+        loss_value, stopping = self.world.sum_gradients(self.trained, torch.stack([loss, asked])).tolist()
         self.hook.before_update()
         norm = torch.nn.utils.clip_grad_norm_(self.trained, self.spec.max_grad_norm).item()
-        if not (math.isfinite(loss_value) and math.isfinite(norm)):
-            raise TrainingDiverged(_divergence(step, loss_value, norm, batches.sample_ids))
-        set_learning_rate(self.optimizer, rate)
-        self.optimizer.step()
-        self.hook.after_update(step + 1)
+        if math.isfinite(loss_value) and math.isfinite(norm):
+            set_learning_rate(self.optimizer, rate)
+            self.optimizer.step()
+            self.hook.after_update(step + 1)
+        else:
+            self.skipped.add(step, loss_value, norm, batches.sample_ids)
         self.optimizer.zero_grad()
-        return {
+        metrics = {
             "train/loss": loss_value,
             "train/grad_norm": norm,
             "train/learning_rate": rate,
             "train/tokens_per_second": batches.num_tokens / (time.monotonic() - began),
         }
+        return metrics | self.skipped.metrics(), stopping > 0
 
 
 def _resume(
@@ -137,24 +153,17 @@ def _resume(
     parameters: dict[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
     hook: StepHook,
+    skipped: SkippedSteps,
     world: World,
 ) -> int:
     """Load the newest checkpoint on every worker; worker 0 chooses. Returns the number of steps already done."""
     found = checkpoints.newest() if world.rank == 0 else None
     step = world.agree(found.step if found else 0)
     if step:
-        hook.load_state(checkpoints.load(step, parameters, optimizer))
+        hook.load_state(skipped.load_state(checkpoints.load(step, parameters, optimizer)))
     return step
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
     """Dropout's randomness is a pure function of these three, so a resumed run draws what the unbroken one would."""
     return (seed * 1_000_003 + step) * 65_537 + rank
-
-
-def _divergence(step: int, loss: float, norm: float, sample_ids: tuple[str, ...]) -> str:
-    shown = ", ".join(sample_ids[:8]) + (" ..." if len(sample_ids) > 8 else "")
-    return (
-        f"step {step + 1} has loss {loss} and gradient norm {norm}; training stopped before changing the weights. "
-        f"Samples of the step: {shown}. The last checkpoint is finite: lower training.learning_rate or check these rows"
-    )
