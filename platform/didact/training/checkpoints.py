@@ -117,12 +117,12 @@ class CheckpointStore:
         """Put the state of `step` into parameters and optimizer, in place. Returns the method's own state.
 
         Raises:
-            CheckpointError: the checkpoint's tensors are not those of this model.
+            CheckpointError: the checkpoint's tensors are not those of this model, or not in safetensors.
         """
         path = self.folder / f"step-{step:08d}"
         with in_use(path):
-            weights, moments = load_file(path / _WEIGHTS), load_file(path / _OPTIMIZER)
-            method_state = load_file(path / _METHOD) if (path / _METHOD).is_file() else {}
+            weights, moments = _tensors(path / _WEIGHTS), _tensors(path / _OPTIMIZER)
+            method_state = _tensors(path / _METHOD) if (path / _METHOD).is_file() else {}
         if weights.keys() != parameters.keys():
             odd = sorted(weights.keys() ^ parameters.keys())
             raise CheckpointError(f"{path} does not fit this model: {len(odd)} tensors differ, such as {odd[0]}")
@@ -177,6 +177,13 @@ class CheckpointStore:
         doomed = path.with_name(f".{path.name}.discarded.tmp")
         path.rename(doomed)
         clear_scratch(self.folder)
+
+
+def _tensors(file: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise CheckpointError(f"{file} is no safetensors file, and nothing else is loaded: {error}") from error
 
 
 def _step_of(path: Path) -> int:
