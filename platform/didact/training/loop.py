@@ -62,22 +62,14 @@ def train(
         callbacks: told of every step; their `close` always runs.
         evaluate: called every `spec.evaluate_every` steps and at the end, on every worker; its metrics are reported.
         world: default: the initialised process group.
-        stop: asked in every step. When any worker's says yes, all finish the step, save a checkpoint and return.
+        stop: asked in every step; when any worker's says yes, all finish the step, save a checkpoint and return.
 
     Raises:
-        TrainingDiverged: loss or gradient became NaN or infinite in more steps than `spec.max_skipped_steps`; the
-            weights still are those of the step before.
-        CheckpointError, StorageError: see `CheckpointStore`.
+        TrainingDiverged: more than `spec.max_skipped_steps` steps were NaN or infinite; none changed the weights.
     """
     world = world or World.current()
-    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    groups = parameter_groups(parameters, adapter)
-    optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
-    hook = step_hook(model)
-    skipped = SkippedSteps(spec.max_skipped_steps)
-    objective = Objective(model, compute_dtype)
-    stepper = _Stepper(model, list(parameters.values()), optimizer, hook, objective, spec, world, skipped, stop)
-    done = start = _resume(checkpoints, parameters, optimizer, hook, skipped, world)
+    stepper = _Stepper.of(model, spec, adapter, compute_dtype, world, stop)
+    done = start = stepper.resume(checkpoints)
     began, tokens, loss = time.monotonic(), 0, None
     try:
         for callback in callbacks:
@@ -86,21 +78,20 @@ def train(
             done, last = step + 1, step + 1 == num_steps
             batches = loader.step(step, world.rank, world.size)
             metrics, stopping = stepper.step(step, batches, learning_rate(step, num_steps, spec))
-            loss, tokens, healthy = metrics["train/loss"], tokens + batches.num_tokens, not skipped.too_many
+            loss, tokens, healthy = metrics["train/loss"], tokens + batches.num_tokens, not stepper.skipped.too_many
             if healthy and evaluate and spec.evaluate_every and (done % spec.evaluate_every == 0 or last):
                 metrics |= evaluate(model)
             checkpointed = healthy and (done % spec.checkpoint_every == 0 or last or stopping)
             if checkpointed and world.rank == 0:
-                checkpoints.save(done, parameters, optimizer, hook.state() | skipped.state())
+                checkpoints.save(done, stepper.parameters, stepper.optimizer, stepper.state())
             for callback in callbacks:
                 callback.on_step(StepReport(done, num_steps, metrics, batches.sample_ids, checkpointed))
-            if not healthy:
-                skipped.stop()
-            if stopping:
+            if stopping or not healthy:
                 break
     finally:
         for callback in callbacks:
             callback.close()
+    stepper.skipped.check()
     return TrainResult(done, loss, tokens, time.monotonic() - began)
 
 
@@ -109,7 +100,7 @@ class _Stepper:
     """One optimizer step: accumulate this worker's micro-batches, sum over workers, update unless not finite."""
 
     model: torch.nn.Module
-    trained: list[torch.nn.Parameter]
+    parameters: dict[str, torch.nn.Parameter]
     optimizer: torch.optim.Optimizer
     hook: StepHook
     objective: Objective
@@ -118,20 +109,51 @@ class _Stepper:
     skipped: SkippedSteps
     stop: Callable[[], bool]
 
+    @classmethod
+    def of(
+        cls,
+        model: torch.nn.Module,
+        spec: TrainingSpec,
+        adapter: MethodSpec | None,
+        compute_dtype: torch.dtype,
+        world: World,
+        stop: Callable[[], bool],
+    ) -> "_Stepper":
+        """See `train`."""
+        parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        groups = parameter_groups(parameters, adapter)
+        optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
+        skipped, objective = SkippedSteps(spec.max_skipped_steps), Objective(model, compute_dtype)
+        return cls(model, parameters, optimizer, step_hook(model), objective, spec, world, skipped, stop)
+
+    def resume(self, checkpoints: CheckpointStore) -> int:
+        """Load the newest checkpoint on every worker; worker 0 chooses. Returns the number of steps already done."""
+        found = checkpoints.newest() if self.world.rank == 0 else None
+        step = self.world.agree(found.step if found else 0)
+        if step:
+            state = checkpoints.load(step, self.parameters, self.optimizer)
+            self.hook.load_state(self.skipped.load_state(state))
+        return step
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint holds besides weights and the optimizer's moments."""
+        return self.hook.state() | self.skipped.state()
+
     def step(self, step: int, batches: StepBatches, rate: float) -> tuple[dict[str, float], bool]:
         """Do step `step` (from 0). Returns its metrics, and whether any worker was asked to stop."""
         began = time.monotonic()
         self.model.train()
         torch.manual_seed(_step_seed(self.spec.seed, step, self.world.rank))
-        loss = torch.zeros((), device=self.trained[0].device)
+        trained = list(self.parameters.values())
+        loss = torch.zeros((), device=trained[0].device)
         for batch in batches.micro_batches:
             part = self.objective.summed_loss(batch) / batches.num_supervised
             part.backward()
             loss += part.detach()
         asked = torch.tensor(float(self.stop()), device=loss.device)
-        loss_value, stopping = self.world.sum_gradients(self.trained, torch.stack([loss, asked])).tolist()
+        loss_value, stopping = self.world.sum_gradients(trained, torch.stack([loss, asked])).tolist()
         self.hook.before_update()
-        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.spec.max_grad_norm).item()
+        norm = torch.nn.utils.clip_grad_norm_(trained, self.spec.max_grad_norm).item()
         if math.isfinite(loss_value) and math.isfinite(norm):
             set_learning_rate(self.optimizer, rate)
             self.optimizer.step()
@@ -146,22 +168,6 @@ class _Stepper:
             "train/tokens_per_second": batches.num_tokens / (time.monotonic() - began),
         }
         return metrics | self.skipped.metrics(), stopping > 0
-
-
-def _resume(
-    checkpoints: CheckpointStore,
-    parameters: dict[str, torch.nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    hook: StepHook,
-    skipped: SkippedSteps,
-    world: World,
-) -> int:
-    """Load the newest checkpoint on every worker; worker 0 chooses. Returns the number of steps already done."""
-    found = checkpoints.newest() if world.rank == 0 else None
-    step = world.agree(found.step if found else 0)
-    if step:
-        hook.load_state(skipped.load_state(checkpoints.load(step, parameters, optimizer)))
-    return step
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

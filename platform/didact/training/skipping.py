@@ -30,12 +30,14 @@ class SkippedSteps:
         if not self.too_many:
             _LOG.warning("%s; skipped, %d of at most %d. %s", self._last[0], self.count, self._allowed, self._last[1])
 
-    def stop(self) -> None:
-        """End training.
+    def check(self) -> None:
+        """End training when too many steps were skipped.
 
         Raises:
             TrainingDiverged: names the last skipped step and its samples.
         """
+        if not self.too_many:
+            return
         found, samples = self._last
         earlier = f" after {self.count - 1} skipped ones" if self.count > 1 else ""
         raise TrainingDiverged(
