@@ -18,10 +18,11 @@ from didact.files import append_jsonl
 from didact.logs import get_logger
 from didact.runs import Run
 from didact.spec import FinetuneSpec
-from didact.tracking import last_attempt
+from didact.tracking import complete_size, last_attempt
 from didact.training import TrainResult
 
 _LOG = get_logger(__name__)
+_PROBE_SECONDS = 1.0
 _FIELDS: dict[Kind, str] = {"infrastructure": "max_failures", "preemption": "max_preemptions"}
 
 
@@ -100,10 +101,12 @@ def _growing(run: Run, spec: FinetuneSpec, resources: WorkerResources, size: int
     """While fewer than the most workers train, look for room and ask them to stop when there is; sets the event."""
     grows, ended = threading.Event(), threading.Event()
     run.stop_request.unlink(missing_ok=True)
+    written = complete_size(run.steps)
 
     def look() -> None:
         while not ended.wait(spec.placement.resize_check_seconds):
-            if fits(1, resources, 1.0):
+            # Until they have done a step, the room found might be that of workers still to be placed.
+            if complete_size(run.steps) > written and fits(1, resources, _PROBE_SECONDS):
                 grows.set()
                 run.stop_request.touch()
                 return
