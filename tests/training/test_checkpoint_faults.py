@@ -137,12 +137,14 @@ def test_a_checkpoint_in_use_is_not_dropped(tmp_path: Path) -> None:
         finally:
             os._exit(1)
     os.read(reading[0], 1)
-    for step in (12, 16):
-        store(tmp_path).save(step, parameters, optimizer)
-    names = {each.name for each in tmp_path.iterdir()}
-    assert names == {"step-00000004", "step-00000012", "step-00000016"}
-    os.write(done[1], b"1")
-    assert os.waitpid(pid, 0)[1] == 0
+    try:
+        for step in (12, 16):
+            store(tmp_path).save(step, parameters, optimizer)
+        names = {each.name for each in tmp_path.iterdir()}
+    finally:
+        os.write(done[1], b"1")
+        status = os.waitpid(pid, 0)[1]
+    assert status == 0 and names == {"step-00000004", "step-00000012", "step-00000016"}
     store(tmp_path).save(20, parameters, optimizer)
     assert {each.name for each in tmp_path.iterdir()} == {"step-00000016", "step-00000020"}
 
