@@ -18,7 +18,7 @@ DEEPSPEED_BUILD := DS_BUILD_OPS=0 DS_ACCELERATOR=cpu
 # Extra arguments: make test ARGS="tests/spec -k override"
 ARGS ?=
 
-.PHONY: help setup demo test check bench-peers pins clean
+.PHONY: help setup demo test test-faults check bench-peers pins clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -36,8 +36,12 @@ $(READY): pyproject.toml constraints.txt
 demo: setup ## finetune, evaluate, register and serve the bundled model on this machine
 	$(BIN)/python jobs/demo.py $(ARGS)
 
-test: setup ## run all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+test: setup ## run all tests but the nightly ones
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not nightly" $(ARGS)
+
+test-faults: setup ## run every test of the fault table, many minutes, and write docs/faults.md
+	status=0; OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m fault --junitxml=$(VENV)/faults.xml $(ARGS) || status=$$?; \
+	$(BIN)/python benchmarks/faults.py $(VENV)/faults.xml; exit $$status
 
 check: setup ## lint, format and types
 	$(BIN)/ruff check

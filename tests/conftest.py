@@ -29,6 +29,13 @@ def shared_data() -> Path:
     return folder
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Write rows of the fault table into the results, for benchmarks/faults.py."""
+    for item in items:
+        for mark in item.iter_markers("fault"):
+            item.user_properties += [("fault", row) for row in mark.args]
+
+
 @pytest.fixture(autouse=True)
 def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Caches and runs of a test never touch the user's."""

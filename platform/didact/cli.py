@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 @contextlib.contextmanager
 def guarded() -> Iterator[None]:
-    """Quiet libraries, and didact's own errors as one clear message and exit code 2."""
+    """Quiet libraries, and didact's own errors as one clear message and their exit code."""
     logs.configure()
     env.set_default("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -63,7 +63,7 @@ def guarded() -> Iterator[None]:
     except DidactError as error:
         Console(stderr=True).print(f"[bold red]error:[/] {type(error).__name__}:", end=" ")
         print(error, file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
 
 
 @app.command()
@@ -76,12 +76,18 @@ def plan(recipe: Recipe, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def train(recipe: Recipe, overrides: Overrides = None) -> None:
+def train(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    allow_fresh: Annotated[
+        bool, typer.Option("--allow-fresh", help="When no checkpoint verifies, set them aside and start from the base")
+    ] = False,
+) -> None:
     """Finetune, evaluate and register. Called again with the same name, it resumes."""
     spec = load_spec(FinetuneSpec, recipe, overrides or [])
     from didact.cluster import finetune
 
-    result = finetune(spec)
+    result = finetune(spec, allow_fresh=allow_fresh)
     Console().print(result.render())
 
 

@@ -3,7 +3,9 @@
 Every other module asks here, so this file is the complete list.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -50,6 +52,19 @@ def for_workers() -> dict[str, str]:
 def api_keys() -> tuple[str, ...]:
     """Bearer keys the serving API accepts (`DIDACT_API_KEYS`, comma separated); empty means open."""
     return tuple(key for key in os.environ.get("DIDACT_API_KEYS", "").split(",") if key)
+
+
+@contextlib.contextmanager
+def setting(name: str, value: str) -> Iterator[None]:
+    """Set a variable that Ray passes on to its processes for the time of a block, unless the user has set it."""
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 def set_default(name: str, value: str) -> None:

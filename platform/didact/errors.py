@@ -7,7 +7,14 @@ A message says what was found, what was expected and which field, file or line t
 
 
 class DidactError(Exception):
-    """Root of all errors that didact raises on purpose."""
+    """Root of all errors that didact raises on purpose.
+
+    `exit_code` is what a command that ends with the error returns, so that whoever runs it can tell the classes apart:
+    2 something must be changed, 3 out of memory, 4 diverged, 75 (`EX_TEMPFAIL`) the same command may well succeed
+    later.
+    """
+
+    exit_code = 2
 
 
 class SpecError(DidactError, ValueError):
@@ -37,9 +44,31 @@ class CheckpointError(DidactError, RuntimeError):
 class TrainingDiverged(DidactError, ArithmeticError):
     """The loss or the gradient became NaN or infinite."""
 
+    exit_code = 4
+
+
+class OutOfMemory(DidactError, MemoryError):
+    """A worker has less memory than a micro-batch needs."""
+
+    exit_code = 3
+
+
+class StorageError(DidactError, OSError):
+    """A checkpoint that cannot be written: no space, no permission, a read-only disk."""
+
+    exit_code = 75
+
+
+class WorkersLost(DidactError, ConnectionError):
+    """Workers that died, were taken away or hung more often than the run allows."""
+
+    exit_code = 75
+
 
 class PlacementError(DidactError, RuntimeError):
     """The cluster cannot give the workers that the run asks for."""
+
+    exit_code = 75
 
 
 class RunError(DidactError, RuntimeError):

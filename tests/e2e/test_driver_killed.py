@@ -1,5 +1,6 @@
-"""Killing the driver with SIGKILL and running the same command again ends as if nothing had happened."""
+"""Killing the driver, or all of Ray, and running the same command again ends as if nothing had happened."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,13 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
-from safetensors.torch import load_file
 
 from didact.files import write_text
+from didact.runs import Run
 from didact.spec import FinetuneSpec, to_json
-from didact.tracking import effective_records
 from tests.conftest import ROOT
+from tests.fakes.lineage import lineage, same_weights
 from tests.fakes.recipes import tiny_recipe
 
 pytestmark = pytest.mark.ray
@@ -27,29 +29,43 @@ def command(folder: Path, spec: FinetuneSpec) -> tuple[list[str], dict[str, str]
     return [sys.executable, "-m", "didact.cli", "train", str(recipe)], environment
 
 
-def test_a_killed_driver_resumes_to_the_same_weights(tmp_path: Path) -> None:
+def kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        if process.is_running():
+            process.send_signal(signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    "victims",
+    [
+        pytest.param("driver", marks=pytest.mark.fault("T7")),
+        pytest.param("everything", marks=[pytest.mark.fault("T8"), pytest.mark.nightly]),
+    ],
+)
+def test_a_killed_driver_resumes_to_the_same_weights(tmp_path: Path, victims: str) -> None:
     changes = {"training__steps": 24, "evaluation": None}
     words, environment = command(tmp_path, tiny_recipe(tmp_path, name="unbroken", **changes))
     subprocess.run(words, env=environment, check=True, capture_output=True, timeout=LIMIT_SECONDS)
-    words, environment = command(tmp_path, tiny_recipe(tmp_path, name="killed", **changes))
-    steps = tmp_path / "runs" / "killed" / "steps.jsonl"
+    recorded = {"tracking": {"mlflow": True}, "register_as": {"name": "killed"}}
+    words, environment = command(tmp_path, tiny_recipe(tmp_path, name="killed", **changes, **recorded))
+    unbroken, killed = (Run(tmp_path / "runs" / name) for name in ("unbroken", "killed"))
     # A fault in worker 0 at step 14 makes sure that the driver dies in the middle: it is killed at the restart.
-    write_text(steps.parent / "failpoint", "step-rank0:kill@14")
-    driver = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    struck = steps.parent / "failpoint-step-rank0-kill"
+    write_text(killed.path / "failpoint", "step-rank0:kill@14")
+    driver = psutil.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    struck = killed.path / "failpoint-1-struck"
     until = time.monotonic() + LIMIT_SECONDS
     while not struck.exists() and time.monotonic() < until:
         assert driver.poll() is None, "the driver ended before the fault struck"
         time.sleep(0.05)
-    os.kill(driver.pid, signal.SIGKILL)
+    ray_processes = driver.children(recursive=True)
+    kill([driver, *(ray_processes if victims == "everything" else [])])
     driver.wait()
-    assert not (tmp_path / "runs" / "killed" / "adapter").exists()
+    assert not killed.adapter.exists()
+    mlflow_run = json.loads((killed.path / "mlflow.json").read_text())["run_id"]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=LIMIT_SECONDS)
     assert done.returncode == 0, done.stderr
-    runs = [tmp_path / "runs" / name for name in ("unbroken", "killed")]
-    expected, found = (
-        [(r.step, r.loss_hex, tuple(r.sample_ids)) for r in effective_records(run / "steps.jsonl")] for run in runs
-    )
-    assert expected == found and len(found) == 24
-    one, other = (load_file(run / "adapter" / "adapter_model.safetensors") for run in runs)
-    assert one.keys() == other.keys() and all(bool((one[name] == other[name]).all()) for name in one)
+    assert lineage(killed) == lineage(unbroken) and len(lineage(killed)) == 24
+    assert same_weights(killed, unbroken)
+    assert json.loads((killed.path / "mlflow.json").read_text())["run_id"] == mlflow_run
+    assert "registered killed:1 (@candidate)" in done.stdout
+    assert not [process for process in ray_processes if process.is_running()], "processes of the first driver are left"

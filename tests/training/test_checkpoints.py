@@ -41,6 +41,7 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000003", "step-00000004"]
 
 
+@pytest.mark.fault("C1")
 @pytest.mark.parametrize("damage", ["missing", "truncated", "flipped"])
 @pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "MANIFEST.json"])
 def test_a_damaged_newest_is_quarantined_and_the_one_before_used(tmp_path: Path, name: str, damage: str) -> None:
@@ -60,6 +61,7 @@ def test_a_damaged_newest_is_quarantined_and_the_one_before_used(tmp_path: Path,
     assert (tmp_path / "step-00000008.corrupt").is_dir()
 
 
+@pytest.mark.fault("C2")
 def test_without_any_good_checkpoint_nothing_starts_from_scratch(tmp_path: Path) -> None:
     for step in (4, 8):
         store(tmp_path).save(step, trained_state())

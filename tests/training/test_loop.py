@@ -146,6 +146,6 @@ def test_schedules_warm_up_and_end_low(tmp_path: Path) -> None:
 def test_a_world_of_one_keeps_gradients_and_fills_missing_ones() -> None:
     used, unused = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(3))
     (used * 2).sum().backward()
-    total = World().sum_gradients([used, unused], torch.tensor(1.5))
+    total = World().sum_gradients([used, unused], torch.tensor([1.5]))
     assert total.item() == 1.5
     assert torch.equal(used.grad, torch.full((2,), 2.0)) and torch.equal(unused.grad, torch.zeros(3))

@@ -9,12 +9,12 @@ Example:
     >>> print(result.report.markdown())  # doctest: +SKIP
 """
 
+from didact.cluster.attempts import train_to_the_end
 from didact.cluster.connect import SOURCE_ROOT, ray_cluster, runtime_env
 from didact.cluster.evaluate import Subject, evaluate_adapter, evaluate_on_ray
 from didact.cluster.finetune import FinetuneResult, finetune, is_trained
-from didact.cluster.placement import WorkerResources, wait_for_room, worker_resources
+from didact.cluster.placement import WorkerResources, room_for_workers, worker_resources
 from didact.cluster.prepare import run_on_ray, run_where_it_pays
-from didact.cluster.train import train_on_ray
 
 __all__ = [
     "SOURCE_ROOT",
@@ -26,10 +26,10 @@ __all__ = [
     "finetune",
     "is_trained",
     "ray_cluster",
+    "room_for_workers",
     "run_on_ray",
     "run_where_it_pays",
     "runtime_env",
-    "train_on_ray",
-    "wait_for_room",
+    "train_to_the_end",
     "worker_resources",
 ]

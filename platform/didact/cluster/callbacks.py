@@ -1,8 +1,10 @@
 """Listeners of the loop that write the run's own record and tell Ray."""
 
+import faulthandler
+
 import ray.train
 
-from didact.runs import Failpoint, Run
+from didact.runs import Run
 from didact.tracking import JsonLinesTracker
 from didact.training import StepReport
 
@@ -46,18 +48,27 @@ class RayReport:
         """Nothing to close."""
 
 
-class Fault:
-    """Strikes an armed failpoint after the step it names, as `step-rank0` or `step-rank1`."""
+class Heartbeat:
+    """Ends this process, with the stacks of its threads in its log, when no step is finished for too long.
 
-    def __init__(self, failpoint: Failpoint, rank: int) -> None:
-        self._failpoint, self._point = failpoint, f"step-rank{rank}"
+    A worker that is stopped, or waits for ever on a disk or a peer, keeps all others waiting in the next sum; those
+    still running end themselves, and a restart follows.
+    """
+
+    def __init__(self, timeout_seconds: float) -> None:
+        self._timeout = timeout_seconds
 
     def on_start(self, start: int, num_steps: int) -> None:
-        """Nothing fails here."""
+        """The first step may take its time."""
+        self._beat()
 
     def on_step(self, report: StepReport) -> None:
-        """After this worker's part of a step."""
-        self._failpoint.strike(self._point, report.step)
+        """So may the next."""
+        self._beat()
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Nothing is awaited any more."""
+        faulthandler.cancel_dump_traceback_later()
+
+    def _beat(self) -> None:
+        faulthandler.dump_traceback_later(self._timeout, exit=True)

@@ -12,15 +12,14 @@ from rich.console import Group
 from rich.text import Text
 
 from didact import env
+from didact.cluster.attempts import train_to_the_end
 from didact.cluster.connect import ray_cluster
 from didact.cluster.evaluate import Subject, evaluate_on_ray
-from didact.cluster.placement import wait_for_room, worker_resources
+from didact.cluster.placement import worker_resources
 from didact.cluster.prepare import run_where_it_pays
 from didact.cluster.progress import show_progress
-from didact.cluster.train import train_on_ray
 from didact.errors import AdapterError
 from didact.evaluation import EvalReport, GateResult
-from didact.files import read_jsonl
 from didact.logs import get_logger
 from didact.models import verify_adapter
 from didact.registry import ModelVersion
@@ -67,6 +66,7 @@ def finetune(
     *,
     parent_run_id: str | None = None,
     ray_callbacks: list[UserCallback] | None = None,
+    allow_fresh: bool = False,
 ) -> FinetuneResult:
     """Run a recipe from data to registered adapter; called again after any interruption, it goes on where it was.
 
@@ -75,6 +75,7 @@ def finetune(
         runs_dir: where run folders lie; default `DIDACT_RUNS`.
         parent_run_id: MLflow run this one belongs to, as in a sweep.
         ray_callbacks: of Ray Train.
+        allow_fresh: when no checkpoint of an earlier attempt verifies, set them aside and train from the base.
 
     Raises:
         DidactError: anything that keeps the recipe from running, with what to change.
@@ -86,7 +87,7 @@ def finetune(
         PreparedRecord.of(prepared).write(run.prepared)
         sources = write_data_record(run, spec, prepared)
         with ray_cluster(), _tracked(run, spec, sources, parent_run_id) as mlflow_run_id:
-            training = _train(run, spec, prepared, ray_callbacks)
+            training = _train(run, spec, prepared, ray_callbacks, allow_fresh)
             report = _evaluate(run, spec)
             if spec.tracking.mlflow:
                 _log_outputs(run, spec)
@@ -108,16 +109,18 @@ def is_trained(run: Run, spec: FinetuneSpec) -> bool:
 
 
 def _train(
-    run: Run, spec: FinetuneSpec, prepared: PreparedData, ray_callbacks: list[UserCallback] | None
+    run: Run,
+    spec: FinetuneSpec,
+    prepared: PreparedData,
+    ray_callbacks: list[UserCallback] | None,
+    allow_fresh: bool,
 ) -> TrainResult | None:
     if is_trained(run, spec):
         _LOG.info("run %s is trained already; going on with its evaluation", run.name)
         return None
-    resources = worker_resources(spec.placement)
-    wait_for_room(spec.placement, resources)
-    attempt = sum(1 for _ in read_jsonl(run.path / "provenance.jsonl"))
-    with show_progress(run, prepared.num_steps):
-        return train_on_ray(run, spec, resources, attempt=attempt, callbacks=ray_callbacks)
+    num_steps = prepared.num_steps
+    with show_progress(run, num_steps):
+        return train_to_the_end(run, spec, num_steps=num_steps, callbacks=ray_callbacks, allow_fresh=allow_fresh)
 
 
 def _evaluate(run: Run, spec: FinetuneSpec) -> EvalReport | None:

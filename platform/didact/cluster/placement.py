@@ -6,10 +6,9 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from didact.errors import PlacementError
-from didact.logs import get_logger
 from didact.spec import PlacementSpec
 
-_LOG = get_logger(__name__)
+_PROBE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +36,43 @@ def worker_resources(spec: PlacementSpec) -> WorkerResources:
     return WorkerResources(spec.cpus_per_worker, use_gpu, spec.accelerator_type)
 
 
-def wait_for_room(spec: PlacementSpec, resources: WorkerResources) -> None:
-    """Return when all workers fit at once; an autoscaling cluster is asked to grow and given time.
+def room_for_workers(spec: PlacementSpec, resources: WorkerResources) -> int:
+    """How many workers to start: all of `num_workers`, or of a range as many as fit now.
 
-    Ray Train itself waits for ever for workers that cannot be placed; this makes it a clear error.
+    An autoscaling cluster is asked to grow and given time. Ray Train itself waits for ever for workers that cannot be
+    placed; this makes it a clear error.
 
     Raises:
-        PlacementError: not within `placement.start_timeout_seconds`; says what was asked and what there is.
+        PlacementError: the least number does not fit within `placement.start_timeout_seconds`; says what was asked and
+            what there is.
     """
-    group = placement_group([resources.bundle()] * spec.num_workers, strategy="PACK")
+    fewest, most = spec.min_workers, spec.max_workers
+    if not fits(fewest, resources, spec.start_timeout_seconds):
+        raise PlacementError(_no_room(spec, resources))
+    while fewest < most:  # the largest number that fits, by bisection
+        middle = (fewest + most + 1) // 2
+        if fits(middle, resources, _PROBE_SECONDS):
+            fewest = middle
+        else:
+            most = middle - 1
+    return fewest
+
+
+def fits(num_workers: int, resources: WorkerResources, timeout_seconds: float) -> bool:
+    """Whether so many workers can be placed, by placing and removing empty ones."""
+    group = placement_group([resources.bundle()] * num_workers, strategy="PACK")
     try:
-        if group.wait(timeout_seconds=spec.start_timeout_seconds):
-            return
+        return bool(group.wait(timeout_seconds=timeout_seconds))
     finally:
         remove_placement_group(group)
+
+
+def _no_room(spec: PlacementSpec, resources: WorkerResources) -> str:
     asked = {"CPU", *resources.bundle()}
     there = {name: value for name, value in ray.cluster_resources().items() if name in asked}
     free = {name: ray.available_resources().get(name, 0) for name in there}
-    raise PlacementError(
-        f"no room for {spec.num_workers} workers with {resources.bundle()} each within "
+    return (
+        f"no room for {spec.min_workers} workers with {resources.bundle()} each within "
         f"{spec.start_timeout_seconds:g} s (placement.start_timeout_seconds); the cluster has {there}, free {free}. "
         "Lower placement.num_workers or placement.cpus_per_worker, or add nodes"
     )

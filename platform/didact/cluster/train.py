@@ -1,86 +1,90 @@
-"""Place a run's workers with Ray Train and wait for them."""
+"""Place a run's workers with Ray Train and wait for them: one attempt."""
 
+import math
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
+from didact import env
 from didact.cluster.placement import WorkerResources
-from didact.errors import RunError
 from didact.runs import Run
 from didact.spec import FinetuneSpec
 from didact.training import TrainResult
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What may differ between two attempts at one run."""
+
+    number: int
+    """Written into the step records."""
+    num_workers: int
+    micro_batch_size: int
+    allow_fresh: bool
+    """Start from the base when no checkpoint verifies."""
 
 
 def train_on_ray(
     run: Run,
     spec: FinetuneSpec,
     resources: WorkerResources,
-    *,
-    attempt: int,
+    attempt: Attempt,
     callbacks: list[UserCallback] | None = None,
 ) -> TrainResult:
-    """Train until the run's last step, restarting crashed workers from the newest checkpoint.
+    """Train until the run's last step, until workers are told to stop, or until one fails.
 
     Resuming is ours, not Ray's: workers take the newest checkpoint that verifies from the run folder, and each attempt
-    gets a fresh name at Ray, whose own bookkeeping refuses to start when a file of it is damaged.
+    gets a fresh name at Ray, whose own bookkeeping refuses to start when a file of it is damaged. Restarting is ours as
+    well: Ray would wait for ever for workers that no longer fit.
 
     Args:
         run: an opened run; its folder must be visible to every worker.
         spec: its recipe.
         resources: of one worker.
-        attempt: number of this attempt, written into the step records.
+        attempt: which one.
         callbacks: of Ray Train, such as Tune's reporter.
 
     Raises:
-        RunError: workers kept failing; names the first cause.
-        DidactError: what the workers themselves said, such as TrainingDiverged.
+        ray.train.TrainingFailedError: a worker failed; `failures.classify` says how.
     """
+    patience = spec.placement.hang_timeout_seconds
     trainer = TorchTrainer(
         _entry_point(),
-        train_loop_config={"run": str(run.path), "attempt": attempt, "use_gpu": resources.use_gpu},
-        torch_config=TorchConfig(backend="nccl" if resources.use_gpu else "gloo", timeout_s=1800),
+        train_loop_config={
+            "run": str(run.path),
+            "attempt": attempt.number,
+            "micro_batch_size": attempt.micro_batch_size,
+            "allow_fresh": attempt.allow_fresh,
+            "use_gpu": resources.use_gpu,
+        },
+        torch_config=TorchConfig(backend="nccl" if resources.use_gpu else "gloo", timeout_s=math.ceil(patience)),
         scaling_config=ScalingConfig(
-            num_workers=spec.placement.num_workers,
+            num_workers=attempt.num_workers,
             use_gpu=resources.use_gpu,
             resources_per_worker={key: value for key, value in resources.bundle().items() if ":" not in key},
             accelerator_type=resources.accelerator_type,
             placement_strategy="PACK",
         ),
         run_config=RunConfig(
-            name=f"attempt-{attempt}-{uuid.uuid4().hex[:8]}",
+            name=f"attempt-{attempt.number}-{uuid.uuid4().hex[:8]}",
             storage_path=str(run.path / "ray"),
-            failure_config=FailureConfig(max_failures=spec.placement.max_failures),
+            failure_config=FailureConfig(max_failures=0, max_preemption_failures=0, controller_failure_limit=0),
             callbacks=callbacks or [],
         ),
     )
-    try:
-        outcome: dict[str, Any] = trainer.fit().return_value
-    except WorkerGroupError as error:
-        rank, cause = next(iter(error.worker_failures.items()))
-        raise RunError(
-            f"training of run {run.name!r} failed on worker {rank} after {spec.placement.max_failures} restarts "
-            f"(placement.max_failures): {_last_line(cause)}"
-        ) from error
-    except ControllerError as error:
-        raise RunError(f"Ray Train could not run {run.name!r}: {_last_line(error)}") from error
-    if "error" in outcome:
-        raise outcome["error"]
-    return outcome["result"]
+    with env.setting("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", str(patience)):
+        return trainer.fit().return_value
 
 
-def _entry_point() -> Callable[[dict[str, Any]], dict[str, Any]]:
-    def train_worker(config: dict[str, Any]) -> dict[str, Any]:
+def _entry_point() -> Callable[[dict[str, Any]], TrainResult]:
+    def train_worker(config: dict[str, Any]) -> TrainResult:
         # A nested function travels by value: Ray's controller, which only hands it on, imports neither torch nor us.
         from didact.cluster.worker import run_worker
 
         return run_worker(config)
 
     return train_worker
-
-
-def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__

@@ -7,8 +7,9 @@ from typing import Any
 import ray.train
 import torch
 
-from didact.cluster.callbacks import Fault, RayReport, RunRecord
-from didact.errors import DataError, ModelError, SpecError, TemplateError, TrainingDiverged
+from didact.cluster.callbacks import Heartbeat, RayReport, RunRecord
+from didact.cluster.stopping import StopRequest
+from didact.errors import OutOfMemory, WorkersLost
 from didact.evaluation import held_out_loss
 from didact.files import fingerprint, new_folder, write_text
 from didact.models import (
@@ -21,11 +22,12 @@ from didact.models import (
     save_adapter,
     use_packed_attention,
 )
-from didact.runs import Run, open_run, read_failpoint
+from didact.runs import Run, open_run, read_failpoints
 from didact.spec import FinetuneSpec, FullSpec, ModelSpec, to_json
 from didact.training import (
     Callback,
     CheckpointStore,
+    FaultInjection,
     PreparedData,
     TrainResult,
     World,
@@ -35,33 +37,43 @@ from didact.training import (
     whole_weights,
 )
 
-# Errors that every worker meets alike and that a restart cannot mend: returned, so that Ray does not retry them.
-_FINAL = (DataError, ModelError, SpecError, TemplateError, TrainingDiverged)
+# What the libraries say where they have no type for it.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "CUDA out of memory")
+_PEER_GONE = ("gloo", "NCCL", "ProcessGroup", "Connection closed by peer", "Connection reset by peer")
 
 _EVALUATION_BATCH = 8
 
 
-def run_worker(config: dict[str, Any]) -> dict[str, Any]:
+def run_worker(config: dict[str, Any]) -> TrainResult:
     """Entry point of every worker.
 
     Args:
-        config: `run` (folder), `attempt` (number), `use_gpu`.
+        config: the fields of `train.Attempt`, `run` (folder) and `use_gpu`.
 
-    Returns:
-        `{"result": TrainResult}` or `{"error": DidactError}`; the driver reads worker 0's.
+    Raises:
+        OutOfMemory: of this machine or its GPU.
+        WorkersLost: another worker is gone.
+        DidactError: anything that every worker meets alike.
     """
     run = open_run(config["run"])
     spec = run.spec()
     if not config["use_gpu"]:
         torch.set_num_threads(spec.placement.cpus_per_worker)
     try:
-        return {"result": _train(run, spec, config)}
-    except _FINAL as error:
-        return {"error": error}
+        return _train(run, spec, config)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise OutOfMemory(f"out of memory: {error}") from error
+    except RuntimeError as error:
+        if any(sign in str(error) for sign in _NO_MEMORY):
+            raise OutOfMemory(f"out of memory: {error}") from error
+        if isinstance(error, torch.distributed.DistError) or any(sign in str(error) for sign in _PEER_GONE):
+            raise WorkersLost(f"a sum over workers failed: {error}") from error
+        raise
 
 
 def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any]) -> TrainResult:
     world = World.current()
+    stop = StopRequest(run, world.rank)
     device = ray.train.torch.get_device() if config["use_gpu"] else torch.device("cpu")
     prepared = open_prepared(run.prepared, spec)
     model_spec = trainable_model_spec(spec)
@@ -82,27 +94,36 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any]) -> TrainResult:
     if spec.training.compile:
         compile_blocks(model)
     identity = fingerprint([prepared.mixture.fingerprint, base_fingerprint(spec.model), spec.adapter.model_dump()])
-    callbacks: list[Callback] = [RayReport()]
+    training = spec.training.model_copy(update={"micro_batch_size": config["micro_batch_size"]})
+    spec = spec.model_copy(update={"training": training})
+    callbacks: list[Callback] = [RayReport(), Heartbeat(spec.placement.hang_timeout_seconds)]
     if world.rank == 0:
         callbacks.insert(0, RunRecord(run, config["attempt"]))
-    if failpoint := read_failpoint(run.path):
-        callbacks.append(Fault(failpoint, world.rank))
+    if failpoints := read_failpoints(run.path):
+        callbacks.append(FaultInjection(failpoints, model, world.rank))
+    checkpoints = CheckpointStore(
+        run.checkpoints,
+        keep=spec.training.keep_checkpoints,
+        identity=identity,
+        allow_fresh=config["allow_fresh"],
+    )
     result = train(
         model,
         prepared.loader(spec, packing=packing),
         spec.training,
         num_steps=prepared.num_steps,
         compute_dtype=compute_dtype(spec.model, device),
-        checkpoints=CheckpointStore(run.checkpoints, keep=spec.training.keep_checkpoints, identity=identity),
+        checkpoints=checkpoints,
         adapter=spec.adapter,
         callbacks=callbacks,
         evaluate=lambda trained: held_out_losses(
             trained, prepared, world, packing=packing, device=device, lockstep=spec.training.sharding.cuts_weights
         ),
         world=world,
+        stop=stop,
     )
     with whole_weights(model, world):
-        if world.rank == 0:
+        if world.rank == 0 and result.steps == prepared.num_steps:
             export(model, run, spec, prepared)
     return result
 

@@ -28,7 +28,7 @@ from filelock import FileLock
 from didact import files
 from didact.errors import DataError
 from didact.logs import get_logger
-from didact.runs import read_failpoint
+from didact.runs import read_failpoints
 
 _log = get_logger(__name__)
 _MANIFEST = "manifest.json"
@@ -124,9 +124,8 @@ class CacheEntry:
 
     def add(self, record: PartRecord) -> None:
         """Declare a part finished; its shards must be in place."""
-        failpoint = read_failpoint(self.folder.parent)
-        if failpoint is not None:
-            failpoint.strike("shards", len(list((self.folder / _PARTS).glob("*.json"))))
+        if failpoints := read_failpoints(self.folder.parent):
+            failpoints.strike("shards", 0, len(list((self.folder / _PARTS).glob("*.json"))))
         files.write_json(self.folder / _PARTS / f"{record.key}.json", asdict(record))
 
     def finish(self, keys: Sequence[str], facts: Mapping[str, Any]) -> None:
@@ -142,9 +141,8 @@ class CacheEntry:
                 f"{len(lost)} of {len(keys)} prepared parts are not in {self.folder}: the cache (DIDACT_CACHE) must be "
                 "a folder that all nodes share"
             )
-        failpoint = read_failpoint(self.folder.parent)
-        if failpoint is not None:
-            failpoint.strike("manifest", 0)
+        if failpoints := read_failpoints(self.folder.parent):
+            failpoints.strike("manifest", 0, 0)
         value = {"facts": dict(facts), "parts": [asdict(record) for record in records if record]}
         files.write_json(self.folder / _MANIFEST, value)
         wanted = {shard.name for record in records if record for shard in record.shards} | {_MANIFEST, _USED}

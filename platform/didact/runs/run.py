@@ -6,6 +6,7 @@
     data.json           what went in: sources, rows, tokens, fingerprints
     prepared.json       addresses of the prepared data, digests of its files
     steps.jsonl         one line an optimizer step: metrics and sample ids
+    interruptions.jsonl one line a restart: its class and cause
     quarantine/         rejected rows, a file a source
     checkpoints/        step-00000040/, verified, newest last
     adapter/            the publishable adapter
@@ -50,6 +51,16 @@ class Run:
     def steps(self) -> Path:
         """One JSON line per optimizer step."""
         return self.path / "steps.jsonl"
+
+    @property
+    def interruptions(self) -> Path:
+        """One JSON line per restart of the workers: its class, cause and the steps done."""
+        return self.path / "interruptions.jsonl"
+
+    @property
+    def stop_request(self) -> Path:
+        """While it exists, workers save a checkpoint and stop."""
+        return self.path / "stop"
 
     @property
     def data(self) -> Path:

@@ -55,7 +55,7 @@ from didact.spec.paths import absolute_base, absolute_task_paths, with_absolute_
 from didact.spec.serving import ServeSpec
 from didact.spec.sharding import ShardingSpec
 from didact.spec.sweep import SweepSpec
-from didact.spec.training import PlacementSpec, TrackingSpec, TrainingSpec
+from didact.spec.training import PlacementSpec, TrackingSpec, TrainingSpec, WorkerRange
 
 __all__ = [
     "ADAPTER_METHODS",
@@ -103,6 +103,7 @@ __all__ = [
     "TrackingSpec",
     "TrainingSpec",
     "VeraSpec",
+    "WorkerRange",
     "absolute_base",
     "absolute_task_paths",
     "json_schema",

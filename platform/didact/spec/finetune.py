@@ -43,9 +43,9 @@ class FinetuneSpec(WithAdapterDefault, Spec):
 
     @model_validator(mode="after")
     def _possible(self) -> "FinetuneSpec":
-        if self.placement.num_workers > self.training.global_batch_size:
+        if self.placement.max_workers > self.training.global_batch_size:
             raise ValueError(
-                f"placement.num_workers is {self.placement.num_workers} but training.global_batch_size is "
+                f"placement.num_workers is {self.placement.max_workers} but training.global_batch_size is "
                 f"{self.training.global_batch_size}; each worker needs at least one conversation per step"
             )
         _check_method(self)

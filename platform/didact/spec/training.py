@@ -1,6 +1,6 @@
 """The loop, its placement on machines, and where its numbers go."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -25,6 +25,9 @@ class TrainingSpec(Spec):
     """AdamW's decoupled decay."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Global gradient norm above which gradients are scaled down."""
+    max_skipped_steps: int = Field(default=0, ge=0)
+    """Steps of the whole run that may be passed over, on all workers alike, because their loss or gradient is NaN or
+    infinite; one more stops training. With 0 the first stops it."""
     global_batch_size: int = Field(default=16, ge=1)
     """Conversations per optimizer step, over all workers."""
     micro_batch_size: int = Field(default=8, ge=1)
@@ -59,11 +62,27 @@ class TrainingSpec(Spec):
         return self
 
 
+class WorkerRange(Spec):
+    """Elastic workers: as many as there is room for."""
+
+    min: int = Field(ge=1)
+    """With room for fewer the run waits, and fails after `placement.start_timeout_seconds`."""
+    max: int = Field(ge=1)
+    """More are never used."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "WorkerRange":
+        if self.min > self.max:
+            raise ValueError(f"min is {self.min}, which is above max {self.max}")
+        return self
+
+
 class PlacementSpec(Spec):
     """Where Ray Train puts the workers."""
 
-    num_workers: int = Field(default=2, ge=1)
-    """Data-parallel workers; must not exceed `training.global_batch_size`."""
+    num_workers: Annotated[int, Field(ge=1)] | WorkerRange = 2
+    """Data-parallel workers, a number or `{min: 1, max: 4}`; must not exceed `training.global_batch_size`. Batches and
+    sample order do not depend on it."""
     cpus_per_worker: int = Field(default=1, ge=1)
     """CPU cores reserved for a worker, and its threads for matrix products on a CPU machine."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
@@ -71,9 +90,26 @@ class PlacementSpec(Spec):
     accelerator_type: str | None = None
     """Ray's name of the GPU a worker must get, such as `A100`."""
     max_failures: int = Field(default=3, ge=0)
-    """Restarts after a crashed worker or a lost node before the run fails."""
+    """Restarts after crashed or hung workers or a lost node before the run fails."""
+    max_preemptions: int = Field(default=100, ge=0)
+    """Restarts after workers were taken away with notice (SIGTERM, a drained node), which costs no step."""
+    hang_timeout_seconds: float = Field(default=1800, gt=0)
+    """A worker without a finished step, or without an answer, for this long is killed and counts as crashed. Must be
+    longer than a step with its evaluation and checkpoint."""
+    resize_check_seconds: float = Field(default=60, gt=0)
+    """How often a run with fewer workers than `num_workers.max` looks for room; growing costs a restart, no step."""
     start_timeout_seconds: float = Field(default=300, gt=0)
     """How long to wait for the workers' resources before failing with what was asked and what there is."""
+
+    @property
+    def min_workers(self) -> int:
+        """Fewest workers to train with."""
+        return self.num_workers.min if isinstance(self.num_workers, WorkerRange) else self.num_workers
+
+    @property
+    def max_workers(self) -> int:
+        """Most workers to train with."""
+        return self.num_workers.max if isinstance(self.num_workers, WorkerRange) else self.num_workers
 
 
 class TrackingSpec(Spec):

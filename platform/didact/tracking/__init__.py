@@ -19,6 +19,7 @@ from didact.tracking.records import (
     NullTracker,
     StepRecord,
     Tracker,
+    complete_size,
     effective_records,
     last_attempt,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "StepRecord",
     "SyncResult",
     "Tracker",
+    "complete_size",
     "default_uri",
     "effective_records",
     "last_attempt",

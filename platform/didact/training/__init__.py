@@ -10,6 +10,7 @@ Example:
 
 from didact.training.callbacks import Callback, StepReport
 from didact.training.checkpoints import Checkpoint, CheckpointStore
+from didact.training.faults import FaultInjection
 from didact.training.loop import TrainResult, train
 from didact.training.objective import Objective
 from didact.training.plan import Plan
@@ -24,6 +25,7 @@ __all__ = [
     "Callback",
     "Checkpoint",
     "CheckpointStore",
+    "FaultInjection",
     "Objective",
     "Plan",
     "PreparedData",

@@ -6,16 +6,20 @@ one rename. Learning rate, dropout and data order are pure functions of the step
 to the bit.
 """
 
+import contextlib
+import fcntl
 import json
-from collections.abc import Collection
+import shutil
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from didact.errors import CheckpointError
+from didact.errors import CheckpointError, StorageError
 from didact.files import clear_scratch, manifest, manifest_problems, new_folder, write_json
 from didact.logs import get_logger
 from didact.training.state import TrainedState
@@ -38,16 +42,18 @@ class Checkpoint:
 class CheckpointStore:
     """The checkpoints of one run."""
 
-    def __init__(self, folder: Path, *, keep: int, identity: str) -> None:
+    def __init__(self, folder: Path, *, keep: int, identity: str, allow_fresh: bool = False) -> None:
         """
         Args:
             folder: where checkpoints lie; made when missing.
             keep: newest ones to keep.
             identity: fingerprint of everything that decides the weights; a checkpoint of another identity is refused.
+            allow_fresh: start from the base when there are checkpoints but none verifies.
         """
         self.folder = folder
         self._keep = keep
         self._identity = identity
+        self._allow_fresh = allow_fresh
 
     def save(
         self,
@@ -55,9 +61,13 @@ class CheckpointStore:
         state: TrainedState,
         method_state: dict[str, torch.Tensor] | None = None,
     ) -> Path:
-        """Write the state after `step` steps, then drop checkpoints beyond `keep`. Call on one worker only."""
+        """Write the state after `step` steps, then drop checkpoints beyond `keep`. Call on one worker only.
+
+        Raises:
+            StorageError: it cannot be written; the checkpoints before are untouched.
+        """
         path = self.folder / f"step-{step:08d}"
-        with new_folder(path) as scratch:
+        with _storage(path), new_folder(path) as scratch:
             save_file(state.weights, scratch / _WEIGHTS)
             save_file(state.moments, scratch / _OPTIMIZER)
             names = [_WEIGHTS, _OPTIMIZER]
@@ -66,8 +76,9 @@ class CheckpointStore:
                 names.append(_METHOD)
             entries = manifest(scratch, names)
             write_json(scratch / _MANIFEST, {"format": 1, "step": step, "identity": self._identity, "files": entries})
-        for old in self._folders()[self._keep :]:
-            self._discard(old)
+        with _storage(path):
+            for old in self._folders()[self._keep :]:
+                self._discard(old)
         return path
 
     def newest(self) -> Checkpoint | None:
@@ -75,9 +86,11 @@ class CheckpointStore:
 
         Raises:
             CheckpointError: there are checkpoints but none verifies, or the newest belongs to another run.
+            StorageError: the folder cannot be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        clear_scratch(self.folder)
+        with _storage(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            clear_scratch(self.folder)
         candidates = self._folders()
         reasons: dict[Path, str] = {}
         for path in candidates:
@@ -86,11 +99,13 @@ class CheckpointStore:
                 self._quarantine(reasons)
                 return Checkpoint(path, _step_of(path))
             reasons[path] = "; ".join(problems)
-        if reasons:
+        if self._allow_fresh:
+            self._quarantine(reasons)
+        elif reasons:
             listed = "\n".join(f"  - {path.name}: {reason}" for path, reason in reasons.items())
             raise CheckpointError(
                 f"no checkpoint in {self.folder} can be used:\n{listed}\n"
-                "To start again from the base, give the run another name or remove its folder"
+                "To start again from the base and keep these aside, say --allow-fresh"
             )
         return None
 
@@ -98,15 +113,16 @@ class CheckpointStore:
         """The state after `step` steps, and the method's own state.
 
         Raises:
-            CheckpointError: the checkpoint's tensors are not those `names`.
+            CheckpointError: the checkpoint's tensors are not those `names`, or not in safetensors.
         """
         path = self.folder / f"step-{step:08d}"
-        weights = load_file(path / _WEIGHTS)
+        with in_use(path):
+            weights, moments = _tensors(path / _WEIGHTS), _tensors(path / _OPTIMIZER)
+            method_state = _tensors(path / _METHOD) if (path / _METHOD).is_file() else {}
         if weights.keys() != set(names):
             odd = sorted(weights.keys() ^ set(names))
             raise CheckpointError(f"{path} does not fit this model: {len(odd)} tensors differ, such as {odd[0]}")
-        method_state = load_file(path / _METHOD) if (path / _METHOD).is_file() else {}
-        return TrainedState(weights, load_file(path / _OPTIMIZER)), method_state
+        return TrainedState(weights, moments), method_state
 
     def _folders(self) -> list[Path]:
         """Complete checkpoint folders, newest first."""
@@ -129,15 +145,59 @@ class CheckpointStore:
     def _quarantine(self, damaged: dict[Path, str]) -> None:
         """Move damaged checkpoints away once a good one is known; without one they stay, and refuse a start."""
         for path, reason in damaged.items():
-            _LOG.warning("checkpoint %s is damaged (%s); falling back to the one before", path, reason)
-            path.rename(path.with_name(f"{path.name}.corrupt"))
+            _LOG.warning("checkpoint %s is damaged (%s); set aside as *.corrupt", path, reason)
+            aside = path.with_name(f"{path.name}.corrupt")
+            if aside.exists():  # the same step was damaged before
+                shutil.rmtree(aside)
+            path.rename(aside)
 
     def _discard(self, path: Path) -> None:
-        """Rename first, so that a half-removed folder never looks like a checkpoint."""
+        """Rename first, so that a half-removed folder never looks like a checkpoint. One in use stays this time."""
+        with contextlib.ExitStack() as held:
+            if (path / _MANIFEST).is_file():
+                try:
+                    held.enter_context(_locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB))
+                except BlockingIOError:
+                    return
+            self._remove(path)
+
+    def _remove(self, path: Path) -> None:
         doomed = path.with_name(f".{path.name}.discarded.tmp")
         path.rename(doomed)
         clear_scratch(self.folder)
 
 
+def _tensors(file: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise CheckpointError(f"{file} is no safetensors file, and nothing else is loaded: {error}") from error
+
+
 def _step_of(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
+
+
+@contextlib.contextmanager
+def in_use(path: Path) -> Iterator[None]:
+    """Keep a checkpoint from being dropped while the block reads it, from any process."""
+    with _locked(path, fcntl.LOCK_SH):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(path: Path, operation: int) -> Iterator[None]:
+    with (path / _MANIFEST).open("rb" if operation == fcntl.LOCK_SH else "rb+") as file:  # as NFS wants it
+        fcntl.flock(file, operation)  # ends with the file, also when the process is killed
+        yield
+
+
+@contextlib.contextmanager
+def _storage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise StorageError(
+            f"{path} cannot be written: {error}. What was saved before is whole: make room or give access, then run "
+            "the same command again"
+        ) from error

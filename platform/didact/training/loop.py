@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 
-from didact.errors import TrainingDiverged
 from didact.models import StepHook, step_hook
 from didact.spec import MethodSpec, TrainingSpec
 from didact.tokens import StepBatches, StepLoader
@@ -16,6 +15,7 @@ from didact.training.checkpoints import CheckpointStore
 from didact.training.objective import Objective
 from didact.training.schedule import learning_rate
 from didact.training.sharding import Sharding, shard
+from didact.training.skipping import SkippedSteps
 from didact.training.world import World
 
 
@@ -24,7 +24,7 @@ class TrainResult:
     """How a finished loop ended."""
 
     steps: int
-    """Optimizer steps of the whole run, resumed ones included."""
+    """Optimizer steps done of the whole run, resumed ones included; fewer than asked when it was told to stop."""
     loss: float | None
     """Loss of the last step; None when there was nothing left to do."""
     tokens: int
@@ -45,6 +45,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     evaluate: Callable[[torch.nn.Module], dict[str, float]] | None = None,
     world: World | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> TrainResult:
     """Train `model` until `num_steps`, continuing from the newest checkpoint.
 
@@ -61,40 +62,42 @@ def train(
         callbacks: told of every step; their `close` always runs.
         evaluate: called every `spec.evaluate_every` steps and at the end, on every worker; its metrics are reported.
         world: default: the initialised process group.
+        stop: asked in every step; when any worker's says yes, all finish the step, save a checkpoint and return.
 
     Raises:
-        TrainingDiverged: loss or gradient became NaN or infinite; the weights still are those of the step before.
+        TrainingDiverged: more than `spec.max_skipped_steps` steps were NaN or infinite; none changed the weights.
     """
     world = world or World.current()
-    sharding = shard(model, spec, adapter, world)
-    hook = step_hook(model)
-    stepper = _Stepper(model, sharding, hook, Objective(sharding.model, compute_dtype, sharding.device), spec, world)
-    start = _resume(checkpoints, sharding, hook, world)
+    stepper = _Stepper.of(model, spec, adapter, compute_dtype, world, stop)
+    done = start = stepper.resume(checkpoints)
     began, tokens, loss = time.monotonic(), 0, None
     try:
         for callback in callbacks:
             callback.on_start(start, num_steps)
         for step in range(start, num_steps):
             done, last = step + 1, step + 1 == num_steps
-            batches = loader.step(step, world.rank, world.size, even=sharding.lockstep)
-            metrics = stepper.step(step, batches, learning_rate(step, num_steps, spec))
-            loss, tokens = metrics["train/loss"], tokens + batches.num_tokens
-            if evaluate and spec.evaluate_every and (done % spec.evaluate_every == 0 or last):
+            batches = loader.step(step, world.rank, world.size, even=stepper.sharding.lockstep)
+            metrics, stopping = stepper.step(step, batches, learning_rate(step, num_steps, spec))
+            loss, tokens, healthy = metrics["train/loss"], tokens + batches.num_tokens, not stepper.skipped.too_many
+            if healthy and evaluate and spec.evaluate_every and (done % spec.evaluate_every == 0 or last):
                 metrics |= evaluate(model)
-            checkpointed = done % spec.checkpoint_every == 0 or last
-            if checkpointed and (state := sharding.state()):
-                checkpoints.save(done, state, hook.state())
+            checkpointed = healthy and (done % spec.checkpoint_every == 0 or last or stopping)
+            if checkpointed and (state := stepper.sharding.state()):
+                checkpoints.save(done, state, stepper.method_state())
             for callback in callbacks:
                 callback.on_step(StepReport(done, num_steps, metrics, batches.sample_ids, checkpointed))
+            if stopping or not healthy:
+                break
     finally:
         for callback in callbacks:
             callback.close()
-    return TrainResult(num_steps, loss, tokens, time.monotonic() - began)
+    stepper.skipped.check()
+    return TrainResult(done, loss, tokens, time.monotonic() - began)
 
 
 @dataclass(frozen=True, slots=True)
 class _Stepper:
-    """One optimizer step: accumulate this worker's micro-batches, sum over workers, check, update."""
+    """One optimizer step: accumulate this worker's micro-batches, sum over workers, update unless not finite."""
 
     model: torch.nn.Module
     sharding: Sharding
@@ -102,8 +105,41 @@ class _Stepper:
     objective: Objective
     spec: TrainingSpec
     world: World
+    skipped: SkippedSteps
+    stop: Callable[[], bool]
 
-    def step(self, step: int, batches: StepBatches, rate: float) -> dict[str, float]:
+    @classmethod
+    def of(
+        cls,
+        model: torch.nn.Module,
+        spec: TrainingSpec,
+        adapter: MethodSpec | None,
+        compute_dtype: torch.dtype,
+        world: World,
+        stop: Callable[[], bool],
+    ) -> "_Stepper":
+        """See `train`."""
+        sharding = shard(model, spec, adapter, world)
+        objective = Objective(sharding.model, compute_dtype, sharding.device)
+        skipped = SkippedSteps(spec.max_skipped_steps)
+        return cls(model, sharding, step_hook(model), objective, spec, world, skipped, stop)
+
+    def resume(self, checkpoints: CheckpointStore) -> int:
+        """Load the newest checkpoint on every worker; worker 0 chooses. Returns the number of steps already done."""
+        found = checkpoints.newest() if self.world.rank == 0 else None
+        step = self.world.agree(found.step if found else 0)
+        if step:
+            state, method_state = checkpoints.load(step, self.sharding.parameters.keys())
+            self.sharding.load(state)
+            self.hook.load_state(self.skipped.load_state(method_state))
+        return step
+
+    def method_state(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint holds besides weights and the optimizer's moments."""
+        return self.hook.state() | self.skipped.state()
+
+    def step(self, step: int, batches: StepBatches, rate: float) -> tuple[dict[str, float], bool]:
+        """Do step `step` (from 0). Returns its metrics, and whether any worker was asked to stop."""
         began = time.monotonic()
         self.model.train()
         torch.manual_seed(_step_seed(self.spec.seed, step, self.world.rank))
@@ -112,40 +148,24 @@ class _Stepper:
             part = self.objective.summed_loss(batch) / batches.num_supervised
             self.sharding.backward(part)
             loss += part.detach()
-        loss_value = self.sharding.sum_gradients(loss).item()
+        asked = torch.tensor(float(self.stop()), device=loss.device)
+        loss_value, stopping = self.sharding.sum_gradients(torch.stack([loss, asked])).tolist()
         self.hook.before_update()
-        norm = self.sharding.update(rate, self.spec.max_grad_norm) if math.isfinite(loss_value) else math.nan
-        if not math.isfinite(norm):
-            raise TrainingDiverged(_divergence(step, loss_value, norm, batches.sample_ids))
-        self.hook.after_update(step + 1)
+        norm = self.sharding.update(rate, self.spec.max_grad_norm)
+        if math.isfinite(loss_value) and math.isfinite(norm):
+            self.hook.after_update(step + 1)
+        else:
+            self.skipped.add(step, loss_value, norm, batches.sample_ids)
         self.sharding.clear_gradients()
-        return {
+        metrics = {
             "train/loss": loss_value,
             "train/grad_norm": norm,
             "train/learning_rate": rate,
             "train/tokens_per_second": batches.num_tokens / (time.monotonic() - began),
         }
-
-
-def _resume(checkpoints: CheckpointStore, sharding: Sharding, hook: StepHook, world: World) -> int:
-    """Load the newest checkpoint on every worker; worker 0 chooses. Returns the number of steps already done."""
-    found = checkpoints.newest() if world.rank == 0 else None
-    step = world.agree(found.step if found else 0)
-    if step:
-        state, method_state = checkpoints.load(step, sharding.parameters.keys())
-        sharding.load(state)
-        hook.load_state(method_state)
-    return step
+        return metrics | self.skipped.metrics(), stopping > 0
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
     """Dropout's randomness is a pure function of these three, so a resumed run draws what the unbroken one would."""
     return (seed * 1_000_003 + step) * 65_537 + rank
-
-
-def _divergence(step: int, loss: float, norm: float, sample_ids: tuple[str, ...]) -> str:
-    shown = ", ".join(sample_ids[:8]) + (" ..." if len(sample_ids) > 8 else "")
-    return (
-        f"step {step + 1} has loss {loss} and gradient norm {norm}; training stopped before changing the weights. "
-        f"Samples of the step: {shown}. The last checkpoint is finite: lower training.learning_rate or check these rows"
-    )

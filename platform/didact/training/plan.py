@@ -84,6 +84,8 @@ class Plan:
         spec, footprint = self.spec, self.footprint
         quantization = f", {spec.model.quantization.bits}-bit" if spec.model.quantization else ""
         tokens = sum(each["tokens_seen"] for each in self.sources)
+        fewest, most = spec.placement.min_workers, spec.placement.max_workers
+        workers = f"{most}" if fewest == most else f"{fewest} to {most}"
         return [
             f"base       {spec.model.base}{quantization}, {footprint.num_parameters:,} parameters",
             f"adapter    {spec.adapter.method}, {footprint.num_trainable:,} trained ({footprint.trainable_share:.2%})",
@@ -91,8 +93,7 @@ class Plan:
             f"packing    {'on' if spec.packing else 'off'}, {self.tokens_per_micro_batch:,} tokens a forward pass",
             f"memory     {footprint.total_gib:.2f} GiB a worker: weights {footprint.weights_gib:.2f}, "
             f"trained state {footprint.training_state_gib:.2f}, activations {footprint.activations_gib:.2f}",
-            f"placement  {spec.placement.num_workers} workers x {spec.placement.cpus_per_worker} CPU, "
-            f"device {spec.placement.device}",
+            f"placement  {workers} workers x {spec.placement.cpus_per_worker} CPU, device {spec.placement.device}",
         ]
 
 

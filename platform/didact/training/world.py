@@ -28,17 +28,17 @@ class World:
         return values
 
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter], extra: torch.Tensor) -> torch.Tensor:
-        """Sum gradients over workers in one message, together with a scalar.
+        """Sum gradients over workers in one message, together with a few numbers.
 
         Adapters are small (a few million values), so one flat message at the end of the step costs less than the many
         overlapped ones of DistributedDataParallel, accumulates without `no_sync`, and lets a worker have no samples.
 
         Args:
             parameters: trained parameters; a missing gradient counts as zero.
-            extra: a scalar tensor to sum along.
+            extra: 1-d tensor of numbers to sum along.
 
         Returns:
-            The summed scalar, float64.
+            The summed numbers, float64.
         """
         for parameter in parameters:
             if parameter.grad is None:
@@ -46,14 +46,13 @@ class World:
         if self.size == 1:
             return extra.double()
         pieces = [parameter.grad.reshape(-1).float() for parameter in parameters if parameter.grad is not None]
-        flat = torch.cat([*pieces, extra.reshape(1).float()])
-        dist.all_reduce(flat)
+        flat = self.sum(torch.cat([*pieces, extra.float()]))
         offset = 0
         for parameter in parameters:
             count = parameter.numel()
             parameter.grad = flat[offset : offset + count].view_as(parameter).to(parameter.dtype)
             offset += count
-        return flat[-1].double()
+        return flat[offset:].double()
 
     def agree(self, value: int) -> int:
         """Rank 0's value, on every worker."""

@@ -120,7 +120,7 @@ def _room_for(spec: FinetuneSpec) -> int:
     """How many trials' workers the cluster holds at once; at least one, which then says what it lacks."""
     need = worker_resources(spec.placement).bundle()
     there = ray.cluster_resources()
-    fits = (there.get(name, 0) // (amount * spec.placement.num_workers) for name, amount in need.items())
+    fits = (there.get(name, 0) // (amount * spec.placement.max_workers) for name, amount in need.items())
     return max(1, int(min(fits)))
 
 

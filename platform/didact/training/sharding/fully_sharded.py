@@ -31,14 +31,14 @@ class FullySharded(Replicated):
         super().__init__(model, spec, adapter, world)
         self.device = compute_device()
 
-    def sum_gradients(self, loss: torch.Tensor) -> torch.Tensor:
+    def sum_gradients(self, figures: torch.Tensor) -> torch.Tensor:
         """Gradients of cut parameters were summed in each backward pass; those of whole ones are summed here."""
         if not any(isinstance(parameter, DTensor) for parameter in self.parameters.values()):
-            return super().sum_gradients(loss)
+            return super().sum_gradients(figures)
         for parameter in self.parameters.values():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        return self._world.sum(loss.double())
+        return self._world.sum(figures.double())
 
 
 @contextmanager

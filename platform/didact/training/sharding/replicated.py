@@ -28,9 +28,9 @@ class Replicated:
         """Accumulate gradients."""
         loss.backward()
 
-    def sum_gradients(self, loss: torch.Tensor) -> torch.Tensor:
-        """Sum gradients and loss over workers; a missing gradient is zero."""
-        return self._world.sum_gradients(list(self.parameters.values()), loss)
+    def sum_gradients(self, figures: torch.Tensor) -> torch.Tensor:
+        """Sum gradients and figures over workers; a missing gradient is zero."""
+        return self._world.sum_gradients(list(self.parameters.values()), figures)
 
     def update(self, rate: float, max_norm: float) -> float:
         """Clip and step, unless the norm is not finite."""
@@ -49,7 +49,7 @@ class Replicated:
         weights, moments = {}, {}
         for name, parameter in self.parameters.items():
             self._keep(weights, name, parameter)
-            for key in MOMENTS:
+            for key in MOMENTS if self._optimizer.state else ():  # empty before the first update
                 self._keep(moments, f"{key}.{name}", self._optimizer.state[parameter][key])
         return TrainedState(weights, moments) if self._world.rank == 0 else None
 
@@ -58,6 +58,8 @@ class Replicated:
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(_cut_like(parameter, state.weights[name]))
+                if not state.moments:
+                    continue
                 moments = {key: state.moments[f"{key}.{name}"] for key in MOMENTS}
                 self._optimizer.state[parameter] = {
                     key: moment.clone() if key == "step" else _cut_like(parameter, moment)

@@ -32,8 +32,8 @@ class Sharding(Protocol):
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradients of this worker's part of the loss."""
 
-    def sum_gradients(self, loss: torch.Tensor) -> torch.Tensor:
-        """Make gradients sums over workers. Returns the sum of `loss`, float64 scalar."""
+    def sum_gradients(self, figures: torch.Tensor) -> torch.Tensor:
+        """Make gradients sums over workers. Returns the sums of `figures` [count], float64."""
 
     def update(self, rate: float, max_norm: float) -> float:
         """Clip gradients to a global norm of `max_norm` and update with the learning rate.

@@ -46,9 +46,9 @@ class Zero:
         """DeepSpeed averages over workers what must be summed."""
         self._engine.backward(loss * self._world.size, scale_wrt_gas=False)
 
-    def sum_gradients(self, loss: torch.Tensor) -> torch.Tensor:
-        """Only the loss: DeepSpeed has summed gradients, or does so in `update`."""
-        return self._world.sum(loss.double())
+    def sum_gradients(self, figures: torch.Tensor) -> torch.Tensor:
+        """Only the figures: DeepSpeed has summed gradients, or does so in `update`."""
+        return self._world.sum(figures.double())
 
     def update(self, rate: float, max_norm: float) -> float:
         """Clip, to the norm that DeepSpeed was set up with, and step; it skips the step when the norm is not finite."""

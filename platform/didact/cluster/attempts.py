@@ -1,0 +1,123 @@
+"""Attempts at training until it is done: each class of interruption has its own budget.
+
+Every restart is an attempt of its own at Ray, so the workers are placed anew: on what is there now, or with an error.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+from ray.train import UserCallback
+from ray.train.v2.api.exceptions import TrainingFailedError
+
+from didact.cluster.failures import Failure, Kind, classify, final_error
+from didact.cluster.placement import WorkerResources, fits, room_for_workers, worker_resources
+from didact.cluster.train import Attempt, train_on_ray
+from didact.errors import OutOfMemory, WorkersLost
+from didact.files import append_jsonl
+from didact.logs import get_logger
+from didact.runs import Run
+from didact.spec import FinetuneSpec
+from didact.tracking import complete_size, last_attempt
+from didact.training import TrainResult
+
+_LOG = get_logger(__name__)
+_PROBE_SECONDS = 1.0
+_FIELDS: dict[Kind, str] = {"infrastructure": "max_failures", "preemption": "max_preemptions"}
+
+
+def train_to_the_end(
+    run: Run,
+    spec: FinetuneSpec,
+    *,
+    num_steps: int,
+    callbacks: list[UserCallback] | None = None,
+    allow_fresh: bool = False,
+) -> TrainResult:
+    """Train until the run's last step, going on from the newest checkpoint after every interruption.
+
+    Args:
+        run: an opened run; its folder must be visible to every worker.
+        spec: its recipe.
+        num_steps: optimizer steps of the whole run.
+        callbacks: of Ray Train, such as Tune's reporter.
+        allow_fresh: start from the base when no checkpoint verifies.
+
+    Raises:
+        PlacementError: there is no room, or no more.
+        WorkersLost: interrupted more often than the recipe allows.
+        OutOfMemory: also with half the micro-batch.
+        DidactError: what the workers themselves said, such as TrainingDiverged; never tried again.
+    """
+    left = {"infrastructure": spec.placement.max_failures, "preemption": spec.placement.max_preemptions, "memory": 1}
+    micro_batch = spec.training.micro_batch_size
+    while True:
+        resources = worker_resources(spec.placement)
+        size = room_for_workers(spec.placement, resources)
+        attempt = Attempt(last_attempt(run.steps) + 1, size, micro_batch, allow_fresh)
+        try:
+            with _growing(run, spec, resources, size) as grows:
+                result = train_on_ray(run, spec, resources, attempt, callbacks)
+            if result.steps >= num_steps:
+                return result
+            if grows.is_set():
+                _record(run, "growth", f"room for more than {size} workers", result.steps)
+                continue
+            failure = Failure("preemption", WorkersLost("workers were told to stop"), "workers were told to stop")
+        except TrainingFailedError as error:
+            failure = classify(error)
+            if failure.kind == "final":
+                raise final_error(failure) from error
+        _record(run, failure.kind, failure.cause, None)
+        if failure.kind == "memory":
+            micro_batch = _halved(micro_batch, left["memory"], failure)
+        elif not left[failure.kind]:
+            field = _FIELDS[failure.kind]
+            raise WorkersLost(
+                f"training of run {run.name!r} was interrupted after {getattr(spec.placement, field)} restarts "
+                f"(placement.{field}): {failure.cause}. The same command goes on from the newest checkpoint"
+            ) from failure.error
+        left[failure.kind] -= 1
+        _LOG.warning("run %s interrupted (%s: %s); going on", run.name, failure.kind, failure.cause)
+
+
+def _halved(micro_batch: int, tries: int, failure: Failure) -> int:
+    if not tries or micro_batch == 1:
+        raise OutOfMemory(
+            f"{failure.cause}; with training.micro_batch_size {micro_batch} a worker still needs more memory than it "
+            "has. Set training.micro_batch_size to 1, training.gradient_checkpointing to true, a lower "
+            "tokens.max_length, or model.quantization"
+        ) from failure.error
+    _LOG.warning("out of memory: training.micro_batch_size %d is halved, the batch of a step stays", micro_batch)
+    return micro_batch // 2
+
+
+def _record(run: Run, kind: str, cause: str, step: int | None) -> None:
+    append_jsonl(run.interruptions, {"class": kind, "cause": cause, "step": step})
+
+
+@contextlib.contextmanager
+def _growing(run: Run, spec: FinetuneSpec, resources: WorkerResources, size: int) -> Iterator[threading.Event]:
+    """While fewer than the most workers train, look for room and ask them to stop when there is; sets the event."""
+    grows, ended = threading.Event(), threading.Event()
+    run.stop_request.unlink(missing_ok=True)
+    written = complete_size(run.steps)
+
+    def look() -> None:
+        while not ended.wait(spec.placement.resize_check_seconds):
+            # Until they have done a step, the room found might be that of workers still to be placed.
+            if complete_size(run.steps) > written and fits(1, resources, _PROBE_SECONDS):
+                grows.set()
+                run.stop_request.touch()
+                return
+
+    thread = threading.Thread(target=look, daemon=True, name="room for more")
+    if size < spec.placement.max_workers:
+        thread.start()
+    try:
+        yield grows
+    finally:
+        ended.set()
+        if thread.ident:
+            thread.join()
+        run.stop_request.unlink(missing_ok=True)
