@@ -152,8 +152,8 @@ def load_in_folder(path: Path) -> None:
 def test_a_killed_preparation_keeps_what_is_finished(tmp_path: Path, cache: Path) -> None:
     path = write(tmp_path / "a.jsonl")
     (cache / "conversations").mkdir(parents=True)
-    for fault in ("shards:kill@2", "manifest:kill@0"):
-        (cache / "conversations" / "failpoint").write_text(fault)
+    (cache / "conversations" / "failpoint").write_text("shards:kill@2\nmanifest:kill@0\n")
+    for fault in ("shards", "manifest"):
         worker = multiprocessing.get_context("spawn").Process(target=load_in_folder, args=(path,))
         worker.start()
         worker.join(timeout=120)
@@ -161,7 +161,7 @@ def test_a_killed_preparation_keeps_what_is_finished(tmp_path: Path, cache: Path
         entry = entry_of(path)
         assert entry.manifest() is None
         finished = {file.stem: file.stat().st_mtime_ns for file in (entry.folder / "parts").glob("*.json")}
-        assert len(finished) == (2 if fault.startswith("shards") else len(open_source(spec(path), 500).parts))
+        assert len(finished) == (2 if fault == "shards" else len(open_source(spec(path), 500).parts))
         with pytest.raises(DataError, match="no complete"):
             StoredConversations(entry)
         kept = {name: (entry.folder / name).stat().st_ino for name in shards_of(entry, finished)}

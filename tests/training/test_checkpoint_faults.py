@@ -12,18 +12,16 @@ import torch
 
 from didact.errors import StorageError
 from didact.files import manifest_problems, new_folder
-from didact.training import CheckpointStore
+from didact.training import CheckpointStore, TrainedState
 from didact.training.checkpoints import in_use
 
 EVENTS = ("open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.scandir", "shutil.rmtree")
 
 
-def state() -> tuple[dict[str, torch.nn.Parameter], torch.optim.Optimizer]:
-    parameters = {"a": torch.nn.Parameter(torch.ones(40, 40))}
-    optimizer = torch.optim.AdamW(parameters.values())
-    parameters["a"].grad = torch.ones(40, 40)
-    optimizer.step()
-    return parameters, optimizer
+def state() -> TrainedState:
+    weights = {"a": torch.ones(40, 40)}
+    moments = {"step.a": torch.tensor(1.0), "exp_avg.a": torch.ones(40, 40), "exp_avg_sq.a": torch.ones(40, 40)}
+    return TrainedState(weights, moments)
 
 
 def store(folder: Path) -> CheckpointStore:
@@ -67,19 +65,19 @@ def whole(folder: Path) -> bool:
 
 @pytest.mark.fault("C3")
 def test_killed_at_every_point_of_a_save(tmp_path: Path) -> None:
-    parameters, optimizer = state()
+    saved = state()
     events = 0
     for event in range(1, 100):
         folder = tmp_path / str(event)
         for step in (4, 8):
-            store(folder).save(step, parameters, optimizer)
-        status = in_child(dying_at(event, folder, lambda folder=folder: store(folder).save(12, parameters, optimizer)))
+            store(folder).save(step, saved)
+        status = in_child(dying_at(event, folder, lambda folder=folder: store(folder).save(12, saved)))
         found = store(folder).newest()  # the next start
         assert found is not None and found.step in (8, 12)
         assert all(whole(each) for each in folder.iterdir()), "a half-written checkpoint or a leftover"
         steps = {int(each.name.removeprefix("step-")) for each in folder.iterdir()}
         assert steps in ({4, 8}, {4, 8, 12}, {8, 12})
-        store(folder).save(12, parameters, optimizer)
+        store(folder).save(12, saved)
         assert {each.name for each in folder.iterdir()} == {"step-00000008", "step-00000012"}
         if status == 0:
             break
@@ -90,8 +88,8 @@ def test_killed_at_every_point_of_a_save(tmp_path: Path) -> None:
 
 @pytest.mark.fault("C6")
 def test_storage_that_takes_nothing_more(tmp_path: Path) -> None:
-    parameters, optimizer = state()
-    store(tmp_path / "c").save(4, parameters, optimizer)
+    saved = state()
+    store(tmp_path / "c").save(4, saved)
     told = tmp_path / "told"
     told.touch()
     told.chmod(0o666)
@@ -103,7 +101,7 @@ def test_storage_that_takes_nothing_more(tmp_path: Path) -> None:
             os.setgid(65534)
             os.setuid(65534)  # permissions mean nothing to root
         try:
-            store(tmp_path / "c").save(8, parameters, optimizer)
+            store(tmp_path / "c").save(8, saved)
         except StorageError as error:
             report.write(f"{error.exit_code} {error}")
             report.close()
@@ -113,14 +111,14 @@ def test_storage_that_takes_nothing_more(tmp_path: Path) -> None:
     (tmp_path / "c").chmod(0o755)
     found = store(tmp_path / "c").newest()
     assert found is not None and found.step == 4
-    store(tmp_path / "c").save(8, parameters, optimizer)
+    store(tmp_path / "c").save(8, saved)
 
 
 @pytest.mark.fault("C7")
 def test_a_checkpoint_in_use_is_not_dropped(tmp_path: Path) -> None:
-    parameters, optimizer = state()
+    saved = state()
     for step in (4, 8):
-        store(tmp_path).save(step, parameters, optimizer)
+        store(tmp_path).save(step, saved)
     reading, done = os.pipe(), os.pipe()
 
     def read_slowly() -> None:
@@ -139,13 +137,13 @@ def test_a_checkpoint_in_use_is_not_dropped(tmp_path: Path) -> None:
     os.read(reading[0], 1)
     try:
         for step in (12, 16):
-            store(tmp_path).save(step, parameters, optimizer)
+            store(tmp_path).save(step, saved)
         names = {each.name for each in tmp_path.iterdir()}
     finally:
         os.write(done[1], b"1")
         status = os.waitpid(pid, 0)[1]
     assert status == 0 and names == {"step-00000004", "step-00000012", "step-00000016"}
-    store(tmp_path).save(20, parameters, optimizer)
+    store(tmp_path).save(20, saved)
     assert {each.name for each in tmp_path.iterdir()} == {"step-00000016", "step-00000020"}
 
 
