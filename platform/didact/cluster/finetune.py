@@ -18,7 +18,7 @@ from didact.cluster.placement import wait_for_room, worker_resources
 from didact.cluster.progress import show_progress
 from didact.cluster.train import train_on_ray
 from didact.errors import AdapterError
-from didact.evaluation import EvalReport, GateResult
+from didact.evaluation import EvalReport, GateResult, task_texts
 from didact.files import read_jsonl
 from didact.logs import get_logger
 from didact.models import verify_adapter
@@ -81,7 +81,7 @@ def finetune(
     spec = with_absolute_paths(spec)
     run = start_run(spec, runs_dir or env.runs_dir())
     with run.lock():
-        prepared = prepare_data(spec, run.quarantine)
+        prepared = prepare_data(spec, run.quarantine, task_texts=task_texts)
         PreparedRecord.of(prepared).write(run.prepared)
         sources = write_data_record(run, spec, prepared)
         with ray_cluster(), _tracked(run, spec, sources, parent_run_id) as mlflow_run_id:

@@ -8,7 +8,7 @@ import torch
 
 from didact.cluster.callbacks import Fault, RayReport, RunRecord
 from didact.errors import DataError, ModelError, SpecError, TemplateError, TrainingDiverged
-from didact.evaluation import held_out_loss
+from didact.evaluation import held_out_loss, task_texts
 from didact.files import fingerprint, new_folder, write_text
 from didact.models import attach_adapter, base_fingerprint, compute_dtype, load_base, save_adapter, use_packed_attention
 from didact.runs import Run, open_run, read_failpoint
@@ -50,7 +50,7 @@ def run_worker(config: dict[str, Any]) -> dict[str, Any]:
 def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any]) -> TrainResult:
     world = World.current()
     device = ray.train.torch.get_device() if config["use_gpu"] else torch.device("cpu")
-    prepared = open_prepared(run.prepared, spec)
+    prepared = open_prepared(run.prepared, spec, task_texts)
     model_spec = trainable_model_spec(spec)
     base = load_base(model_spec, device)
     packing = resolve_packing(spec, base)

@@ -13,7 +13,15 @@ from didact.training.checkpoints import Checkpoint, CheckpointStore
 from didact.training.loop import TrainResult, train
 from didact.training.objective import Objective
 from didact.training.plan import Plan
-from didact.training.prepare import PreparedData, describe_data, prepare_data, resolve_packing, write_data_record
+from didact.training.prepare import (
+    PreparedData,
+    TaskTexts,
+    describe_data,
+    prepare_data,
+    read_sources,
+    resolve_packing,
+    write_data_record,
+)
 from didact.training.prepared import PreparedRecord, open_prepared
 from didact.training.schedule import learning_rate
 from didact.training.world import World
@@ -27,12 +35,14 @@ __all__ = [
     "PreparedData",
     "PreparedRecord",
     "StepReport",
+    "TaskTexts",
     "TrainResult",
     "World",
     "describe_data",
     "learning_rate",
     "open_prepared",
     "prepare_data",
+    "read_sources",
     "resolve_packing",
     "train",
     "write_data_record",
