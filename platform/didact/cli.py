@@ -70,9 +70,10 @@ def guarded() -> Iterator[None]:
 def plan(recipe: Recipe, overrides: Overrides = None) -> None:
     """Show what a recipe will do: data, steps, memory, placement. Starts nothing."""
     spec = load_spec(FinetuneSpec, recipe, overrides or [])
+    from didact.evaluation import task_texts
     from didact.training import Plan, prepare_data
 
-    Console().print(Plan.of(spec, prepare_data(spec)).render())
+    Console().print(Plan.of(spec, prepare_data(spec, task_texts=task_texts)).render())
 
 
 @app.command()

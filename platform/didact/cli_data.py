@@ -146,10 +146,11 @@ def data_preview(
 ) -> None:
     """Show samples of a recipe as the model sees them, trained tokens in colour."""
     spec = load_spec(FinetuneSpec, recipe, overrides or [])
+    from didact.evaluation import task_texts
     from didact.tokens import preview
     from didact.training import prepare_data
 
-    prepared = prepare_data(spec)
+    prepared = prepare_data(spec, task_texts=task_texts)
     for table in prepared.mixture.tables:
         Console().rule(
             f"{table.name}: {len(table):,} samples, {table.stats.supervised / table.stats.tokens:.0%} trained"

@@ -76,10 +76,10 @@ def data_stats(what: What, root: Roots = None, as_json: AsJson = False) -> None:
     if spec is None:
         datasets = _load(sources, spec)
     else:
-        from didact.training import describe_data, prepare_data
+        from didact.reports import prepare_unrefused
+        from didact.training import describe_data, read_sources
 
-        prepared = prepare_data(spec)
-        datasets, tokens = list(prepared.datasets), describe_data(spec, prepared)
+        datasets, tokens = list(read_sources(spec)), describe_data(spec, prepare_unrefused(spec))
     statistics = [source_statistics(dataset.name, AllRows(dataset)) for dataset in datasets]
     if as_json:
         figures = [
@@ -94,7 +94,9 @@ def data_stats(what: What, root: Roots = None, as_json: AsJson = False) -> None:
     if spec is not None:
         console.print()
         console.print(_tokens_table(tokens))
-        console.print("cut: longer than tokens.max_length; left out: rows that cannot be learned from", style="dim")
+        console.print(
+            "cut: longer than tokens.max_length; left out: rows that cannot or must not be learned from", style="dim"
+        )
 
 
 @quality.command("report")
@@ -130,7 +132,7 @@ def _rows_table(statistics: "Sequence[SourceStatistics]", datasets: "Sequence[Da
 def _tokens_table(records: Sequence[dict[str, Any]]) -> Table:
     table = _table("source", "samples", "tokens", "trained", "cut", "left out")
     for record in records:
-        rejected = record["samples_rejected"]
+        rejected = {**record["rows_dropped"], **record["samples_rejected"]}
         table.add_row(
             *(escape(record["name"]), f"{record['samples_usable']:,}", f"{record['tokens']:,}"),
             *(f"{record['supervised_share']:.0%}", f"{record['samples_truncated']:,}"),

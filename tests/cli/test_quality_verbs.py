@@ -83,6 +83,29 @@ def test_stats_of_a_card_and_of_a_recipe(tmp_path: Path) -> None:
     assert "trained" in run("stats", recipe)
 
 
+@pytest.mark.parametrize(("policy", "trained", "left_out"), [("fail", 2, {}), ("drop", 1, {"contaminated:exam": 1})])
+def test_stats_are_of_all_rows_under_every_policy(
+    tmp_path: Path, policy: str, trained: int, left_out: dict[str, int]
+) -> None:
+    rows = [
+        {"instruction": f"How many {thing} are there in the whole of the old town?", "output": "Ten."}
+        for thing in ("red houses", "blue doors")
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "exam.jsonl").write_text(json.dumps({"q": rows[0]["instruction"]}) + "\n")
+    against = [{"name": "exam", "path": str(tmp_path / "exam.jsonl"), "question": "q"}]
+    spec = tiny_recipe(
+        tmp_path,
+        data__sources=[{"name": "a", "path": str(tmp_path / "a.jsonl")}],
+        data__contamination={"policy": policy, "against": against},
+    )
+    recipe = write_recipe(spec, tmp_path / "r.yaml")
+    (figures,) = json.loads(run("stats", recipe, "--json"))
+    assert figures["num_rows"] == 2
+    assert (figures["prepared"]["rows_train"], figures["prepared"]["rows_dropped"]) == (trained, left_out)
+    assert ("contaminated:exam 1" in run("stats", recipe)) == bool(left_out)
+
+
 def test_a_recipe_stands_alone(tmp_path: Path) -> None:
     recipe = write_recipe(tiny_recipe(tmp_path), tmp_path / "tiny.yaml")
     with pytest.raises(DataError, match="is a recipe"):

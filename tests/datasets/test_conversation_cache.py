@@ -13,9 +13,9 @@ import pytest
 
 from didact.datasets import Dataset, load_dataset
 from didact.datasets.cache import CacheEntry
-from didact.datasets.filters import drop_leaks, filtered
 from didact.datasets.load import conversations_entry, store
 from didact.datasets.opening import OpenedSource, open_source
+from didact.datasets.quality import drop_leaks, filtered
 from didact.datasets.shards import StoredConversations, prompt_key
 from didact.datasets.types import ConversationView
 from didact.errors import DataError

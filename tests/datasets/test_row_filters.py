@@ -1,16 +1,23 @@
 """Which training rows stay under each policy."""
 
+import pickle
+from collections.abc import Iterator
 from itertools import product
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from didact.datasets import Conversation, Dataset, Message
-from didact.datasets.quality import EvalText, Match, RowFilter, Twin, row_filters
+from didact.datasets.quality import ContaminationIndex, EvalText, Kept, Match, Twin, filtered, row_filters
+from didact.datasets.quality.contaminated import find_contaminated
 from didact.datasets.quality.duplicates import jaccard
 from didact.datasets.quality.texts import digest, shingles
+from didact.datasets.quality.twins import find_twins
 from didact.errors import DataError
-from didact.spec import DataSpec, validate
+from didact.spec import DataSpec, DuplicatesSpec, validate
+from tests.fakes.datasets import stored_dataset
 
 TALE = "the quick brown fox jumps over the lazy dog while the old cat sleeps near the warm stove and dreams of mice"
 QUESTION = EvalText("exam", "q7", "How many legs do seven spiders and two ants have together?")
@@ -30,18 +37,20 @@ def data(**changes: Any) -> DataSpec:
     return validate(DataSpec, {"sources": [{"name": "a", "path": "a.json"}], **changes}, "data")
 
 
-def kept(filters: tuple[RowFilter, ...]) -> list[list[bool]]:
-    return [each.keep.tolist() for each in filters]
+def kept(found: list[Kept]) -> list[list[bool]]:
+    return [each.keep.tolist() for each in found]
+
+
+def twins(datasets: list[Dataset], **settings: Any) -> list[Kept]:
+    return find_twins(datasets, DuplicatesSpec(**settings))
+
+
+def contaminated(source: Dataset, *questions: EvalText) -> Kept:
+    return find_contaminated(source, ContaminationIndex(questions))
 
 
 A = dataset("a", "red", "Red ", "blue", TALE, "green", held_out=("black",))
 B = dataset("b", "red", "black", TALE + " too", "white", "white")
-
-
-def test_nothing_is_dropped_or_looked_for_by_default() -> None:
-    filters = row_filters([A, B], data())
-    assert kept(filters) == [[True] * 5, [True] * 5]
-    assert [(each.source, each.found, each.num_dropped) for each in filters] == [("a", {}, 0), ("b", {}, 0)]
 
 
 @pytest.mark.parametrize(
@@ -56,16 +65,16 @@ def test_nothing_is_dropped_or_looked_for_by_default() -> None:
     ],
 )
 def test_later_twins_and_twins_of_held_out_rows_go(duplicates: dict[str, Any], dropped: tuple[list[int], ...]) -> None:
-    filters = row_filters([A, B], data(duplicates=duplicates))
-    assert [[index for index, stays in enumerate(row) if not stays] for row in kept(filters)] == list(dropped)
+    found = twins([A, B], **duplicates)
+    assert [[index for index, stays in enumerate(row) if not stays] for row in kept(found)] == list(dropped)
 
 
 def test_findings_name_the_twin() -> None:
-    first, second = row_filters([A, B], data(duplicates={"within": "drop", "across": "drop", "near": True}))
+    first, second = twins([A, B], within="drop", across="drop", near=True)
     assert first.found == {"exact_duplicate": 1}
     assert first.examples[0].cause == Twin("a", 0, False, 1.0)
     assert second.found == {"exact_duplicate": 3, "near_duplicate": 1}
-    assert second.num_dropped == 4
+    assert (second.dropped, second.num_dropped) == (second.found, 4)
     causes = {finding.row: finding.cause for finding in second.examples}
     assert causes[10] == Twin("a", 100, True, 1.0)
     near = causes[20]
@@ -75,8 +84,8 @@ def test_findings_name_the_twin() -> None:
 
 def test_prompts_alone_may_decide() -> None:
     one = Dataset("a", (talk(0, "Name a colour.", "Red."), talk(1, "Name a colour.", "Blue.")), (), "a", 2, 0, None)
-    assert kept(row_filters([one], data(duplicates={"within": "drop"}))) == [[True, True]]
-    assert kept(row_filters([one], data(duplicates={"within": "drop", "compare": "prompt"}))) == [[True, False]]
+    assert kept(twins([one], within="drop")) == [[True, True]]
+    assert kept(twins([one], within="drop", compare="prompt")) == [[True, False]]
 
 
 def test_dropping_agrees_with_comparing_every_pair() -> None:
@@ -84,8 +93,7 @@ def test_dropping_agrees_with_comparing_every_pair() -> None:
     rows = [" ".join([*words[:at], f"x{new}", *words[at:]]) for at, new in product(range(0, 40, 5), range(8))]
     sources = [dataset("a", *rows[::2]), dataset("b", *rows[1::2], *rows[:10])]
     for within, across in (("drop", "keep"), ("keep", "drop"), ("drop", "drop")):
-        spec = data(duplicates={"within": within, "across": across, "near": True})
-        assert kept(row_filters(sources, spec)) == by_hand(sources, within, across)
+        assert kept(twins(sources, within=within, across=across, near=True)) == by_hand(sources, within, across)
 
 
 def by_hand(sources: list[Dataset], within: str, across: str) -> list[list[bool]]:
@@ -110,36 +118,116 @@ def same(left: Conversation, right: Conversation) -> bool:
 ASKED = f"Please answer: {QUESTION.text}"
 
 
-def test_contaminated_rows_are_counted_or_dropped() -> None:
+def test_contaminated_rows_go_and_each_is_counted_once() -> None:
     source = dataset("a", "red", ASKED, "blue", held_out=(ASKED,))
-    (counted,) = row_filters([source], data(), [QUESTION])
-    assert counted.found == {"contaminated:exam": 1}
-    assert counted.num_dropped == 0
-    (twice,) = row_filters([source], data(), [QUESTION, EvalText("other", "1", QUESTION.text)])
-    assert (twice.found, twice.num_contaminated) == ({"contaminated:exam": 1, "contaminated:other": 1}, 1)
-    (dropped,) = row_filters([source], data(contamination={"policy": "drop"}), [QUESTION])
-    assert dropped.keep.tolist() == [True, False, True]
-    (finding,) = dropped.examples
+    found = contaminated(source, QUESTION)
+    assert found.keep.tolist() == [True, False, True]
+    assert found.found == found.dropped == {"contaminated:exam": 1}
+    (finding,) = found.examples
     assert finding.row == 10
     assert finding.cause == Match("exam", "q7", "how many legs do seven spiders and two ants have together")
+    twice = contaminated(source, QUESTION, EvalText("other", "1", QUESTION.text))
+    assert twice.found == {"contaminated:exam": 1, "contaminated:other": 1}
+    assert (twice.dropped, twice.num_dropped) == ({"contaminated:exam": 1}, 1)
 
 
-def test_of_two_twins_no_contaminated_one_stays() -> None:
-    one = dataset("a", ASKED, "red")
-    both = {"contamination": {"policy": "drop"}, "duplicates": {"within": "drop", "across": "drop"}}
-    filters = row_filters([one, dataset("b", "red", ASKED)], data(**both), [QUESTION])
-    assert kept(filters) == [[False, True], [False, False]]
-    assert filters[1].found == {"contaminated:exam": 1, "exact_duplicate": 1}
+@pytest.fixture
+def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Dataset]:
+    """Two sources: a contaminated row with a twin in each, and a twin of another row."""
+    monkeypatch.setenv("DIDACT_CACHE", str(tmp_path))
+    return [
+        stored_dataset(tmp_path, "a", [talk(0, "black"), talk(1, ASKED), talk(2, "red")], held_out=1, parts=2),
+        stored_dataset(tmp_path, "b", [talk(0, "red"), talk(1, ASKED), talk(2, "white"), talk(3, "white", "No.")]),
+    ]
 
 
-def test_fail_names_source_row_question_and_words() -> None:
-    with pytest.raises(DataError) as caught:
-        row_filters([dataset("mine", "red", ASKED), A], data(contamination={"policy": "fail"}), [QUESTION])
-    for part in ("mine: 1 rows with questions of exam", "row 10", "q7", "seven spiders", "contamination.policy"):
-        assert part in str(caught.value)
-    assert kept(row_filters([A], data(contamination={"policy": "fail"}), [QUESTION])) == [[True] * 5]
+class Questions:
+    """Counts how often somebody asks."""
+
+    def __init__(self, *texts: EvalText) -> None:
+        self.texts, self.asked = texts, 0
+
+    def __call__(self) -> Iterator[EvalText]:
+        self.asked += 1
+        return iter(self.texts)
+
+
+DROP = {"contamination": {"policy": "drop"}, "duplicates": {"within": "drop", "across": "drop"}}
+
+
+def test_by_default_no_text_is_read_and_no_question_asked(stored: list[Dataset], tmp_path: Path) -> None:
+    questions = Questions(QUESTION)
+    assert filtered(stored, row_filters(data(), questions)) == tuple(stored)
+    assert questions.asked == 0
+    assert not (tmp_path / "filters").exists()
+
+
+def test_filters_follow_each_other_and_of_two_twins_no_contaminated_one_stays(stored: list[Dataset]) -> None:
+    one, two = filtered(stored, row_filters(data(**DROP), Questions(QUESTION)))
+    assert [row.row for row in one.train] == [2]
+    assert [row.row for row in two.train] == [2, 3]
+    assert one.dropped == {"contaminated:exam": 1}
+    assert two.dropped == {"contaminated:exam": 1, "exact_duplicate": 1}
+    fingerprints = {each.fingerprint for each in (*stored, one, two)}
+    assert len(fingerprints) == 4, "rows that go make other data"
+    without_exam = filtered(stored, row_filters(data(**DROP), Questions()))
+    assert [each.dropped for each in without_exam] == [{}, {"exact_duplicate": 2}]
+
+
+def test_a_second_start_searches_nothing(stored: list[Dataset], tmp_path: Path) -> None:
+    first = filtered(stored, row_filters(data(**DROP), Questions(QUESTION)))
+    shards = sorted((tmp_path / "filters").rglob("*.npy"))
+    assert len(shards) == 4, "the contaminated rows of each source, the twins of both"
+    # Nobody can read a text any more, and the answer is the same.
+    for path in (tmp_path / "conversations").rglob("*.texts.arrow"):
+        path.unlink()
+    stored = pickle.loads(pickle.dumps(stored))
+    again = filtered(stored, row_filters(data(**DROP), Questions(QUESTION)))
+    assert [each.fingerprint for each in again] == [each.fingerprint for each in first]
+    assert [each.dropped for each in again] == [each.dropped for each in first]
+    for changed, questions in (
+        (DROP, Questions(EvalText("exam", "q7", "Which rivers flow through more than two states of the union?"))),
+        ({**DROP, "contamination": {"policy": "drop", "ngram": 9}}, Questions(QUESTION)),
+        ({**DROP, "duplicates": {"within": "drop"}}, Questions(QUESTION)),
+    ):
+        with pytest.raises(DataError, match="is missing"):
+            filtered(stored, row_filters(data(**changed), questions))
+
+
+def test_what_is_remembered_is_what_was_found(stored: list[Dataset]) -> None:
+    _, *searches = row_filters(data(**DROP), Questions(QUESTION))
+    plain = [
+        [contaminated(each, QUESTION) for each in stored],
+        twins(stored, within="drop", across="drop"),
+    ]
+    for search, expected in zip(searches, plain, strict=True):
+        for _ in range(2):
+            for found, wanted in zip(search(stored), expected, strict=True):
+                assert np.array_equal(found.keep, wanted.keep)
+                assert (found.dropped, found.found, found.examples) == (wanted.dropped, wanted.found, wanted.examples)
+        assert any(each.examples for each in expected)
+
+
+def test_a_damaged_memory_is_made_again(stored: list[Dataset], tmp_path: Path) -> None:
+    first = filtered(stored, row_filters(data(**DROP), Questions(QUESTION)))
+    for path in (tmp_path / "filters").rglob("*.npy"):
+        path.write_bytes(path.read_bytes()[:-1] + b"\7")
+    again = filtered(stored, row_filters(data(**DROP), Questions(QUESTION)))
+    assert [each.fingerprint for each in again] == [each.fingerprint for each in first]
+
+
+def test_fail_names_source_row_question_and_words(stored: list[Dataset]) -> None:
+    filters = row_filters(data(contamination={"policy": "fail"}), Questions(QUESTION))
+    for _ in range(2):  # also when it is remembered
+        with pytest.raises(DataError) as caught:
+            filtered(stored, filters)
+        for part in ("- a: 1 rows with questions of exam", "- b: 1 rows", "row 1", "q7", "contamination.policy"):
+            assert part in str(caught.value)
+    other = Questions(EvalText("exam", "q1", "Which rivers flow through more than two states of the union?"))
+    clean = row_filters(data(contamination={"policy": "fail"}), other)
+    assert filtered(stored, clean) == tuple(stored)
 
 
 def test_settings_without_effect_are_said(caplog: pytest.LogCaptureFixture) -> None:
-    row_filters([A], data(duplicates={"near": True}))
+    row_filters(data(duplicates={"near": True}), Questions())
     assert "data.duplicates.near has no effect" in caplog.text

@@ -73,19 +73,30 @@ def test_figures_are_those_of_the_recipes_data(report: DataReport) -> None:
     assert (sums.statistics.num_rows, more.statistics.num_rows) == (60, 40)
     (group,) = more.rejects
     assert (group.reason, group.count, len(group.examples)) == ("missing_field", 1, 1)
-    assert more.filter.found["exact_duplicate"] == 25
-    assert more.filter.found["contaminated:gsm8k"] == 20
+    assert more.found["exact_duplicate"] == 25
+    assert more.found["contaminated:gsm8k"] == 20
     held_out = 60 - sums.record["rows_train"]
-    assert 30 - held_out <= sums.filter.found["contaminated:gsm8k"] <= 30
+    assert 30 - held_out <= sums.found["contaminated:gsm8k"] <= 30
     assert report.overlap.exact == ((0, 20), (20, 10))
     assert report.evaluation_sets == ("gsm8k",)
     assert [source.commercial for source in report.sources] == [None, None]
 
 
 def test_what_is_looked_for_does_not_depend_on_what_the_recipe_does(spec: FinetuneSpec, report: DataReport) -> None:
-    strict = spec.data.contamination.model_copy(update={"policy": "fail"})
-    other = gather_report(spec.model_copy(update={"data": spec.data.model_copy(update={"contamination": strict})}))
-    assert [source.filter.found for source in other.sources] == [source.filter.found for source in report.sources]
+    for policy, within, trained, left_out in (("fail", "keep", 40, 0), ("drop", "drop", 15, 25)):
+        contamination = spec.data.contamination.model_copy(update={"policy": policy})
+        duplicates = spec.data.duplicates.model_copy(update={"within": within})
+        data = spec.data.model_copy(update={"contamination": contamination, "duplicates": duplicates})
+        other = gather_report(spec.model_copy(update={"data": data}))
+        for one, same in zip(other.sources, report.sources, strict=True):
+            assert (one.found, one.examples, one.statistics) == (same.found, same.examples, same.statistics)
+        assert other.overlap == report.overlap
+        record = other.sources[1].record
+        leaks = report.sources[1].record["rows_dropped"].get("held_out_prompt", 0)
+        assert record["rows_train"] == (trained if within == "drop" else trained - leaks)
+        assert sum(record["rows_dropped"].values()) == (left_out if within == "drop" else leaks)
+        assert other.is_refused == (policy == "fail")
+        assert ("This recipe does not train" in render_report(other)) == (policy == "fail")
 
 
 def test_page_is_whole_and_asks_for_nothing(report: DataReport) -> None:

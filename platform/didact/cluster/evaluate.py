@@ -9,7 +9,7 @@ import torch
 from didact.cluster.connect import ray_cluster
 from didact.cluster.placement import WorkerResources, worker_resources
 from didact.errors import SpecError
-from didact.evaluation import EvalReport, TaskResult, combine, run_task
+from didact.evaluation import EvalReport, TaskResult, combine, run_task, task_texts
 from didact.models import AdapterHost, base_fingerprint, load_base, load_tokenizer, supports_packing
 from didact.registry import locate_adapter, open_registry
 from didact.spec import (
@@ -96,7 +96,10 @@ def _measure(subject: Subject, evaluation: EvaluationSpec, resources: WorkerReso
     held_out = {}
     if subject.recipe and any(isinstance(task, HeldOutTask) for task in evaluation.tasks):
         recipe, record = subject.recipe, subject.prepared
-        held_out = (open_prepared(record, recipe) if record else prepare_data(recipe)).mixture.held_out
+        if record is not None:
+            held_out = open_prepared(record, recipe, task_texts).mixture.held_out
+        else:
+            held_out = prepare_data(recipe, task_texts=task_texts).mixture.held_out
     packing = (subject.recipe.packing if subject.recipe else True) and supports_packing(base)
     with host.active("evaluated" if subject.adapter else None) as model:
         return tuple(

@@ -19,7 +19,7 @@ from didact.cluster.placement import worker_resources
 from didact.cluster.prepare import run_where_it_pays
 from didact.cluster.progress import show_progress
 from didact.errors import AdapterError
-from didact.evaluation import EvalReport, GateResult
+from didact.evaluation import EvalReport, GateResult, task_texts
 from didact.logs import get_logger
 from didact.models import verify_adapter
 from didact.registry import ModelVersion
@@ -83,7 +83,7 @@ def finetune(
     spec = with_absolute_paths(spec)
     run = start_run(spec, runs_dir or env.runs_dir())
     with run.lock():
-        prepared = prepare_data(spec, run.quarantine, run_where_it_pays)
+        prepared = prepare_data(spec, run.quarantine, run_where_it_pays, task_texts=task_texts)
         PreparedRecord.of(prepared).write(run.prepared)
         sources = write_data_record(run, spec, prepared)
         with ray_cluster(), _tracked(run, spec, sources, parent_run_id) as mlflow_run_id:

@@ -10,7 +10,7 @@ import torch
 from didact.cluster.callbacks import Heartbeat, RayReport, RunRecord
 from didact.cluster.stopping import StopRequest
 from didact.errors import OutOfMemory, WorkersLost
-from didact.evaluation import held_out_loss
+from didact.evaluation import held_out_loss, task_texts
 from didact.files import fingerprint, new_folder, write_text
 from didact.models import (
     attach_adapter,
@@ -75,7 +75,7 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any]) -> TrainResult:
     world = World.current()
     stop = StopRequest(run, world.rank)
     device = ray.train.torch.get_device() if config["use_gpu"] else torch.device("cpu")
-    prepared = open_prepared(run.prepared, spec)
+    prepared = open_prepared(run.prepared, spec, task_texts)
     model_spec = trainable_model_spec(spec)
     base = load_base(model_spec, load_device(spec, device))
     keep_unpacked(base)  # before the first forward pass, which is the next line's

@@ -9,7 +9,7 @@ Example:
     >>> page = render_report(gather_report(spec))  # doctest: +SKIP
 """
 
-from didact.reports.gather import DataReport, RejectGroup, SourceReport, gather_report
+from didact.reports.gather import DataReport, RejectGroup, SourceReport, gather_report, prepare_unrefused
 from didact.reports.page import render_report
 
-__all__ = ["DataReport", "RejectGroup", "SourceReport", "gather_report", "render_report"]
+__all__ = ["DataReport", "RejectGroup", "SourceReport", "gather_report", "prepare_unrefused", "render_report"]

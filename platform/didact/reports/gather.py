@@ -1,9 +1,11 @@
-"""Everything that the page shows, as figures."""
+"""Everything that the page shows, as figures.
+
+Rows are looked at as they are read, before the recipe leaves any out: under every policy the page says the same of
+them. What training sees is told beside it, as the recipe has it.
+"""
 
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,11 @@ from didact.datasets import Dataset
 from didact.datasets.catalog import card_of
 from didact.datasets.quality import (
     AllRows,
-    EvalText,
+    Finding,
+    Kept,
     Overlap,
-    RowFilter,
     SourceStatistics,
-    against_texts,
+    filtered,
     measure_overlap,
     row_filters,
     source_statistics,
@@ -23,7 +25,7 @@ from didact.datasets.quality import (
 from didact.evaluation import task_texts
 from didact.files import read_jsonl
 from didact.spec import DataSpec, DuplicatesSpec, FinetuneSpec, SourceSpec
-from didact.training import describe_data, prepare_data
+from didact.training import PreparedData, describe_data, prepare_data, read_sources
 
 _SHOWN_REJECTS = 3
 
@@ -46,12 +48,24 @@ class SourceReport:
     record: dict[str, Any]
     """Rows, tokens and what training sees of them, as `describe_data` tells."""
     statistics: SourceStatistics
-    """Of training and held-out rows."""
+    """Of training and held-out rows, before any of them is left out."""
     rejects: tuple[RejectGroup, ...]
-    filter: RowFilter
-    """Duplicates and contaminated rows among the training rows, whatever the recipe does about them."""
+    contaminated: Kept
+    """Training rows that hold questions, whatever the recipe does about them."""
+    twins: Kept
+    """Training rows that have a twin, whatever the recipe does about them."""
     commercial: bool | None
     """Whether the recipe or else the card says that commercial use is allowed."""
+
+    @property
+    def found(self) -> dict[str, int]:
+        """Reason -> training rows it was found for; a row may have several reasons."""
+        return {**self.contaminated.found, **self.twins.found}
+
+    @property
+    def examples(self) -> tuple[Finding, ...]:
+        """The first rows of each reason."""
+        return self.contaminated.examples + self.twins.examples
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +81,12 @@ class DataReport:
     fingerprint: str
     """Of the mixture."""
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether the recipe does not train because of contaminated rows."""
+        policy = self.spec.data.contamination.policy
+        return policy == "fail" and any(source.contaminated.num_dropped for source in self.sources)
+
 
 def gather_report(spec: FinetuneSpec) -> DataReport:
     """Prepare a recipe's data and look at all of it.
@@ -75,38 +95,44 @@ def gather_report(spec: FinetuneSpec) -> DataReport:
         DataError: data that cannot be prepared, or an evaluation set that cannot be read.
     """
     with tempfile.TemporaryDirectory(prefix="didact-report-") as folder:
-        prepared = prepare_data(spec, Path(folder))
-        rejects = [_rejects(dataset) for dataset in prepared.datasets]
-    texts = list(_evaluation_texts(spec))
-    filters = row_filters(prepared.datasets, _looking(spec.data), texts)
+        datasets = read_sources(spec, Path(folder))
+        rejects = [_rejects(dataset) for dataset in datasets]
+    prepared = prepare_unrefused(spec)
+    texts = list(task_texts(spec.evaluation.tasks if spec.evaluation else ()))
+    leaks, *searches = row_filters(_looking(spec.data), lambda: texts)
+    left = filtered(datasets, [leaks])
+    contaminated, twins = (search(left) for search in searches)
     sources = tuple(
-        SourceReport(
-            source, record, source_statistics(dataset.name, AllRows(dataset)), groups, found, _commercial(source)
-        )
-        for source, record, dataset, groups, found in zip(
-            spec.data.sources, describe_data(spec, prepared), prepared.datasets, rejects, filters, strict=True
+        SourceReport(source, record, source_statistics(dataset.name, AllRows(dataset)), *found, _commercial(source))
+        for source, record, dataset, *found in zip(
+            spec.data.sources, describe_data(spec, prepared), datasets, rejects, contaminated, twins, strict=True
         )
     )
     overlap = measure_overlap(
-        [dataset.name for dataset in prepared.datasets],
-        [AllRows(dataset) for dataset in prepared.datasets],
+        [dataset.name for dataset in datasets],
+        [AllRows(dataset) for dataset in datasets],
         threshold=spec.data.duplicates.threshold,
         compare=spec.data.duplicates.compare,
     )
-    sets = tuple(dict.fromkeys(text.set_name for text in texts))
+    against = [each.name for each in spec.data.contamination.against]
+    sets = tuple(dict.fromkeys([*(text.set_name for text in texts), *against]))
     return DataReport(spec, sources, overlap, sets, prepared.num_steps, prepared.mixture.fingerprint)
 
 
-def _evaluation_texts(spec: FinetuneSpec) -> Iterator[EvalText]:
-    tasks = spec.evaluation.tasks if spec.evaluation else ()
-    return chain(task_texts(tasks), against_texts(spec.data.contamination))
+def prepare_unrefused(spec: FinetuneSpec) -> PreparedData:
+    """A recipe's data as training sees it; where contaminated rows would stop it, with these rows."""
+    contamination = spec.data.contamination
+    if contamination.policy == "fail":
+        contamination = contamination.model_copy(update={"policy": "allow"})
+    data = spec.data.model_copy(update={"contamination": contamination})
+    return prepare_data(spec.model_copy(update={"data": data}), task_texts=task_texts)
 
 
 def _looking(data: DataSpec) -> DataSpec:
-    """The recipe's data with everything looked for and nothing refused."""
+    """The recipe's data with everything looked for."""
     own = data.duplicates
     duplicates = DuplicatesSpec(within="drop", across="drop", near=True, threshold=own.threshold, compare=own.compare)
-    contamination = data.contamination.model_copy(update={"policy": "allow"})
+    contamination = data.contamination.model_copy(update={"policy": "drop"})
     return data.model_copy(update={"duplicates": duplicates, "contamination": contamination})
 
 

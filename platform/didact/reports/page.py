@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from didact.datasets.catalog import licence_of
-from didact.datasets.quality import Match
+from didact.datasets.quality import Match, evaluation_set
 from didact.datasets.quality.overlap import percent
 from didact.reports.charts import histogram, place_of
 from didact.reports.gather import DataReport, SourceReport
@@ -27,7 +27,7 @@ def render_report(report: DataReport) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(short=_short, share=_share, cut=_cut, cell=percent)
+    environment.filters.update(short=_short, share=_share, cut=_cut, cell=percent, evaluation_set=evaluation_set)
     return environment.get_template(_TEMPLATE).render(
         report=report,
         spec=report.spec,
@@ -46,7 +46,6 @@ def _totals(report: DataReport) -> dict[str, Any]:
     records = [source.record for source in report.sources]
     tokens = sum(record["tokens"] for record in records)
     trained = sum(record["tokens"] * record["supervised_share"] for record in records)
-    found = [source.filter.found for source in report.sources]
     return {
         "rows": sum(record["rows_read"] for record in records),
         "rejected": sum(record["rows_rejected"] for record in records),
@@ -54,8 +53,8 @@ def _totals(report: DataReport) -> dict[str, Any]:
         "tokens": tokens,
         "trained": trained / max(1, tokens),
         "seen": sum(record["samples_seen"] for record in records),
-        "twins": sum(count for each in found for reason, count in each.items() if reason.endswith("_duplicate")),
-        "contaminated": sum(source.filter.num_contaminated for source in report.sources),
+        "twins": sum(source.twins.num_dropped for source in report.sources),
+        "contaminated": sum(source.contaminated.num_dropped for source in report.sources),
     }
 
 
@@ -67,8 +66,7 @@ def _sources(report: DataReport) -> Iterator[dict[str, Any]]:
             "record": source.record,
             "statistics": source.statistics,
             "rejects": source.rejects,
-            "found": source.filter.found,
-            "twins": sum(count for reason, count in source.filter.found.items() if reason.endswith("_duplicate")),
+            "found": source.found,
             "licence": licence_of(source.spec),
             "commercial": {True: "yes", False: "no", None: "unclear"}[source.commercial],
         }
@@ -122,11 +120,11 @@ def _lengths(sources: Sequence[SourceReport]) -> dict[str, Any]:
 
 def _reasons(sources: Sequence[SourceReport]) -> list[str]:
     """Evaluation sets that any row holds questions of, in the order of the sources."""
-    return list(dict.fromkeys(reason for source in sources for reason in source.filter.found if _is_set(reason)))
+    return list(dict.fromkeys(reason for source in sources for reason in source.found if evaluation_set(reason)))
 
 
 def _findings(source: SourceReport) -> Iterator[dict[str, Any]]:
-    for finding in source.filter.examples:
+    for finding in source.examples:
         cause = finding.cause
         if isinstance(cause, Match):
             text = f"{cause.set_name} {Path(cause.item).name}: “{cause.words}”"
@@ -134,10 +132,6 @@ def _findings(source: SourceReport) -> Iterator[dict[str, Any]]:
             part = "held-out row" if cause.held_out else "row"
             text = f"like {part} {cause.row} of {cause.source} ({cause.similarity:.0%})"
         yield {"source": source.spec.name, "row": finding.row, "reason": finding.reason, "text": text}
-
-
-def _is_set(reason: str) -> bool:
-    return reason.startswith("contaminated:")
 
 
 def _short(number: float) -> str:

@@ -157,7 +157,8 @@ class ContaminationSpec(Spec):
     """A row is contaminated when it shares so many words in a row with a question (twice as many characters in scripts
     without spaces), or holds the whole of a shorter question."""
     policy: Literal["allow", "drop", "fail"] = "allow"
-    """`allow` counts contaminated rows, `drop` leaves them out of training, `fail` stops the run and names them."""
+    """`allow` trains on contaminated rows, which `didact data report` counts all the same; `drop` leaves them out of
+    training and counts them; `fail` stops before training and names them."""
 
     @field_validator("against")
     @classmethod

@@ -14,7 +14,15 @@ from didact.training.faults import FaultInjection
 from didact.training.loop import TrainResult, train
 from didact.training.objective import Objective
 from didact.training.plan import Plan
-from didact.training.prepare import PreparedData, describe_data, prepare_data, resolve_packing, write_data_record
+from didact.training.prepare import (
+    PreparedData,
+    TaskTexts,
+    describe_data,
+    prepare_data,
+    read_sources,
+    resolve_packing,
+    write_data_record,
+)
 from didact.training.prepared import PreparedRecord, open_prepared
 from didact.training.schedule import learning_rate
 from didact.training.sharding import whole_weights
@@ -31,6 +39,7 @@ __all__ = [
     "PreparedData",
     "PreparedRecord",
     "StepReport",
+    "TaskTexts",
     "TrainResult",
     "TrainedState",
     "World",
@@ -38,6 +47,7 @@ __all__ = [
     "learning_rate",
     "open_prepared",
     "prepare_data",
+    "read_sources",
     "resolve_packing",
     "train",
     "whole_weights",

@@ -46,7 +46,7 @@ class Plan:
         title = f"mixture of {self.spec.name}, {_weighing(self.spec.data)}"
         table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 0))
         table.add_column("dataset", min_width=12, overflow="fold")
-        for heading in ("weight", "rows", "bad", "held out", "tokens", "learned", "share", "epochs"):
+        for heading in ("weight", "rows", "bad", "dropped", "held out", "tokens", "learned", "share", "epochs"):
             table.add_column(heading, justify="right", no_wrap=True)
         for each in self.sources:
             table.add_row(
@@ -54,6 +54,7 @@ class Plan:
                 f"{each['weight']:.3g}",
                 f"{each['samples_usable']:,}",
                 f"{each['rows_rejected'] + sum(each['samples_rejected'].values()):,}",
+                f"{sum(each['rows_dropped'].values()):,}",
                 f"{each['rows_held_out']:,}",
                 f"{each['tokens']:,}",
                 f"{each['supervised_share']:.1%}",

@@ -1,6 +1,8 @@
 """A recipe's data, ready for training: read, checked, mixed, tokenized. Cached, so every process may ask."""
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from didact.datasets import Dataset, load_dataset
 from didact.datasets.catalog import check_commercial, licence_of
-from didact.datasets.filters import RowFilter, drop_leaks, filtered
 from didact.datasets.opening import open_source
+from didact.datasets.quality import EvalText, filtered, row_filters
 from didact.env import cache_dir
 from didact.errors import ModelError
 from didact.files import write_json
@@ -17,7 +19,7 @@ from didact.logs import get_logger
 from didact.mixtures import MixtureRow
 from didact.models import load_tokenizer, supports_packing
 from didact.runs import Run
-from didact.spec import FinetuneSpec
+from didact.spec import FinetuneSpec, HeldOutTask, TaskSpec
 from didact.tokens import (
     Encoder,
     PreparedMixture,
@@ -30,8 +32,8 @@ from didact.tokens import (
 )
 
 _LOG = get_logger(__name__)
-ROW_FILTERS: tuple[RowFilter, ...] = (drop_leaks,)
-"""What is left out of a mixture's training rows, in this order."""
+TaskTexts = Callable[[Sequence[TaskSpec]], Iterable[EvalText]]
+"""Gives the questions of evaluation tasks: `didact.evaluation.task_texts`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,35 +74,68 @@ def resolve_packing(spec: FinetuneSpec, model: PreTrainedModel) -> bool:
     return False
 
 
-def prepare_data(spec: FinetuneSpec, quarantine: Path | None = None, run: Runner = run_here) -> PreparedData:
-    """Read and tokenize the recipe's sources, as far as the cache does not hold them.
+def prepare_data(
+    spec: FinetuneSpec, quarantine: Path | None = None, run: Runner = run_here, task_texts: TaskTexts | None = None
+) -> PreparedData:
+    """Read and tokenize the recipe's sources, as far as the cache does not hold them, and leave rows out.
 
     Args:
         spec: the recipe.
         quarantine: folder for rejected rows; None writes none (they are counted all the same).
         run: does the work, here or on other machines.
+        task_texts: gives the questions of the recipe's tasks; needed where `data.contamination.policy` is not `allow`.
+
+    Raises:
+        DataError: unreadable sources, more bad rows than `data.max_bad_rows_share`, data that is not known to allow
+            commercial use where `data.commercial` asks for it, or contaminated rows where `data.contamination.policy`
+            is `fail`.
+        TemplateError: no usable chat template.
+    """
+    encoder = _encoder(spec)
+    datasets = _read(spec, encoder, quarantine, run)
+    kept = filtered(datasets, row_filters(spec.data, partial(_questions, spec, task_texts)))
+    tokenizer, contract = encoder.tokenizer, encoder.contract
+    mixture = prepare_mixture(kept, spec.data, spec.tokens, tokenizer, contract, cache_dir(), spec.training, run)
+    num_steps = spec.training.num_steps(mixture.mixture.num_rows)
+    return PreparedData(kept, mixture, tokenizer, contract, num_steps)
+
+
+def read_sources(spec: FinetuneSpec, quarantine: Path | None = None, run: Runner = run_here) -> tuple[Dataset, ...]:
+    """The recipe's sources as `prepare_data` reads them, before any row is left out for what other rows say.
 
     Raises:
         DataError: unreadable sources, more bad rows than `data.max_bad_rows_share`, or data that is not known to allow
             commercial use where `data.commercial` asks for it.
         TemplateError: no usable chat template.
     """
+    return _read(spec, _encoder(spec), quarantine, run)
+
+
+def _encoder(spec: FinetuneSpec) -> Encoder:
     check_commercial(spec.data)
     tokenizer = load_tokenizer(spec.model)
-    contract = TemplateContract.build(tokenizer, spec.tokens.template)
-    encoder, seed = Encoder(tokenizer, contract, spec.tokens), spec.data.seed
+    return Encoder(tokenizer, TemplateContract.build(tokenizer, spec.tokens.template), spec.tokens)
+
+
+def _read(spec: FinetuneSpec, encoder: Encoder, quarantine: Path | None, run: Runner) -> tuple[Dataset, ...]:
+    seed, share = spec.data.seed, spec.data.max_bad_rows_share
     datasets = []
     for source in spec.data.sources:
         opened = open_source(source)
         prepare_source(opened, source, seed, encoder, cache_dir(), run)
-        share = spec.data.max_bad_rows_share
         datasets.append(
             load_dataset(source, seed=seed, max_bad_rows_share=share, quarantine_dir=quarantine, opened=opened)
         )
-    kept = filtered(datasets, ROW_FILTERS)
-    mixture = prepare_mixture(kept, spec.data, spec.tokens, tokenizer, contract, cache_dir(), spec.training, run)
-    num_steps = spec.training.num_steps(mixture.mixture.num_rows)
-    return PreparedData(kept, mixture, tokenizer, contract, num_steps)
+    return tuple(datasets)
+
+
+def _questions(spec: FinetuneSpec, task_texts: TaskTexts | None) -> Iterable[EvalText]:
+    tasks = spec.evaluation.tasks if spec.evaluation else ()
+    if task_texts is not None:
+        return task_texts(tasks)
+    if any(not isinstance(task, HeldOutTask) for task in tasks):
+        raise TypeError("data.contamination is against the questions of evaluation.tasks, and task_texts is not given")
+    return ()
 
 
 def describe_data(spec: FinetuneSpec, prepared: PreparedData) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from didact.logs import get_logger
 from didact.models import load_tokenizer
 from didact.spec import FinetuneSpec
 from didact.tokens import TemplateContract, TokenTable, ViewPlace, mix, open_table
-from didact.training.prepare import PreparedData, prepare_data
+from didact.training.prepare import PreparedData, TaskTexts, prepare_data
 
 _LOG = get_logger(__name__)
 
@@ -105,12 +105,13 @@ class PreparedRecord:
             raise DataError(_changed(lines))
 
 
-def open_prepared(path: Path, spec: FinetuneSpec) -> PreparedData:
+def open_prepared(path: Path, spec: FinetuneSpec, task_texts: TaskTexts | None = None) -> PreparedData:
     """What a run was prepared from: opened where the cache is visible, else prepared here anew.
 
     Args:
         path: the record in the run folder.
         spec: the run's recipe.
+        task_texts: as for `prepare_data`.
 
     Raises:
         DataError: the data has changed since; names what.
@@ -131,7 +132,7 @@ def open_prepared(path: Path, spec: FinetuneSpec) -> PreparedData:
         found = PreparedRecord(mixture.fingerprint, record.sources)
     else:
         _LOG.warning("the prepared data is not in %s on this machine; preparing it here", cache_dir())
-        prepared = prepare_data(spec)
+        prepared = prepare_data(spec, task_texts=task_texts)
         found = PreparedRecord.of(prepared)
     record.check_same(found)
     return prepared

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from didact import env
 from didact.cluster import finetune, is_trained, ray_cluster
 from didact.errors import RunError
+from didact.evaluation import task_texts
 from didact.files import write_json
 from didact.logs import get_logger
 from didact.runs import Run, open_run
@@ -60,7 +61,8 @@ def run_sweep(spec: SweepSpec, origin: Path, runs_dir: Path | None = None) -> Sw
     folder = runs_dir / spec.name
     with _locked(folder):
         _remember(search, folder)
-        max_steps = prepare_data(search.longest()).num_steps  # reads and caches the data once, before the trials do
+        # Reads and caches the data once, before the trials do.
+        max_steps = prepare_data(search.longest(), task_texts=task_texts).num_steps
         with ray_cluster(dashboard=True), _tracked(search, folder, runs_dir) as plan:
             if not all_ended(spec, plan.journal):
                 run_trials(plan, folder / "tune", max_steps)

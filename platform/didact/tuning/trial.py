@@ -10,6 +10,7 @@ from ray.train import Checkpoint
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from didact.cluster import finetune
+from didact.evaluation import task_texts
 from didact.runs import Run
 from didact.spec import FinetuneSpec
 from didact.tracking import effective_records
@@ -64,7 +65,7 @@ def trainable(plan: TrialPlan) -> Callable[[dict[str, Any]], None]:
         # After a kill Tune may draw anew for a trial it had not saved; the journal has what its run was begun with.
         entry = plan.journal.find(trial_id) or Entry(trial_id, sample)
         spec = plan.spec(entry.sample, trial_id)
-        num_steps = spec.training.steps or prepare_data(spec).num_steps
+        num_steps = spec.training.steps or prepare_data(spec, task_texts=task_texts).num_steps
         trained_now = False
         if not entry.ended:
             callbacks = [MetricReport(metric, num_steps)]

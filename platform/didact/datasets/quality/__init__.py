@@ -1,6 +1,7 @@
 """What is twice in the data, what must not be in it, and what it looks like.
 
-    conversations -> Overlap, ContaminationIndex, SourceStatistics; datasets + DataSpec + EvalText -> RowFilter
+    conversations -> Overlap, ContaminationIndex, SourceStatistics
+    DataSpec + EvalText -> row_filters -> RowFilters; datasets + RowFilters -> filtered -> datasets
 
 Example:
     >>> from didact.datasets import Conversation, Message
@@ -11,25 +12,31 @@ Example:
     ['7']
 """
 
+from didact.datasets.quality.contaminated import evaluation_set
 from didact.datasets.quality.contamination import ContaminationIndex
 from didact.datasets.quality.evaluation_sets import against_texts
-from didact.datasets.quality.filters import row_filters
+from didact.datasets.quality.filters import filtered, row_filters
+from didact.datasets.quality.leaks import drop_leaks
 from didact.datasets.quality.overlap import Overlap, measure_overlap
 from didact.datasets.quality.rows import AllRows
 from didact.datasets.quality.statistics import SourceStatistics, source_statistics
-from didact.datasets.quality.types import EvalText, Finding, Match, RowFilter, Twin
+from didact.datasets.quality.types import EvalText, Finding, Kept, Match, RowFilter, Twin
 
 __all__ = [
     "AllRows",
     "ContaminationIndex",
     "EvalText",
     "Finding",
+    "Kept",
     "Match",
     "Overlap",
     "RowFilter",
     "SourceStatistics",
     "Twin",
     "against_texts",
+    "drop_leaks",
+    "evaluation_set",
+    "filtered",
     "measure_overlap",
     "row_filters",
     "source_statistics",

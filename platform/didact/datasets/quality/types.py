@@ -1,8 +1,11 @@
 """What the checks of quality take and find."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+
+from didact.datasets.types import Dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +53,23 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class RowFilter:
-    """Which training rows of a source stay."""
+class Kept:
+    """What a filter leaves of one data set."""
 
-    source: str
     keep: np.ndarray
-    """bool [training rows]: in the order of `Dataset.train`."""
-    found: dict[str, int]
-    """Reason -> rows it was found for, dropped or not; a row may have several reasons."""
-    num_contaminated: int
-    """Rows that hold a question of any evaluation set."""
-    examples: tuple[Finding, ...]
+    """bool [training rows]: False for a row that goes, in the order of `Dataset.train`."""
+    dropped: Mapping[str, int]
+    """Reason -> rows that go; each is counted once."""
+    found: Mapping[str, int] = field(default_factory=dict)
+    """Reason -> rows it was found for; a row may have several reasons. Empty for a filter that does not tell."""
+    examples: tuple[Finding, ...] = ()
     """The first rows of each reason."""
 
     @property
     def num_dropped(self) -> int:
-        """Rows that do not stay."""
-        return int(len(self.keep) - np.count_nonzero(self.keep))
+        """Rows that go."""
+        return sum(self.dropped.values())
+
+
+RowFilter = Callable[[Sequence[Dataset]], Sequence[Kept]]
+"""Looks at all data sets of a mixture together and says, for each, which training rows stay and why the others go."""

@@ -1,55 +1,14 @@
-"""Rows that a mixture must not train on, found by looking at all its data sets together.
+"""Training rows that ask what a held-out row asks. Told by the keys of stored rows, so no text is read."""
 
-A filter takes the data sets of a mixture and says, for each, which training rows stay and why the others go. It may
-look at texts, but what the keys tell costs no reading.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from didact.datasets.load import LEAK
+from didact.datasets.quality.types import Kept
 from didact.datasets.shards import KEY, Keys, StoredConversations
 from didact.datasets.types import ConversationView, Dataset
 from didact.errors import DataError
-from didact.logs import get_logger
-
-_log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What a filter leaves of one data set."""
-
-    keep: np.ndarray
-    """bool [train rows]: False for a row that goes."""
-    dropped: dict[str, int]
-    """Reason -> rows that go."""
-
-
-RowFilter = Callable[[Sequence[Dataset]], Sequence[Kept]]
-
-
-def filtered(datasets: Sequence[Dataset], filters: Sequence[RowFilter]) -> tuple[Dataset, ...]:
-    """Apply filters one after the other.
-
-    Raises:
-        DataError: they leave nothing of a data set to train on.
-    """
-    left = tuple(datasets)
-    for row_filter in filters:
-        kept = row_filter(left)
-        left = tuple(dataset.without(each.keep, each.dropped) for dataset, each in zip(left, kept, strict=True))
-        for dataset, each in zip(left, kept, strict=True):
-            if each.dropped:
-                counts = ", ".join(f"{reason} {count:,}" for reason, count in each.dropped.items())
-                _log.info("source %s: rows dropped: %s", dataset.name, counts)
-            if not len(dataset.train):
-                raise DataError(
-                    f"source {dataset.name!r}: no row is left to train on; dropped: {dict(dataset.dropped)}"
-                )
-    return left
 
 
 def drop_leaks(datasets: Sequence[Dataset]) -> list[Kept]:
