@@ -33,13 +33,14 @@ def data_prepare(
 ) -> None:
     """Convert and tokenize a recipe's data, so that training finds it ready."""
     spec = with_absolute_paths(load_spec(FinetuneSpec, recipe, overrides or []))
+    from didact.evaluation import task_texts
     from didact.tokens import run_here
     from didact.training import prepare_data
 
     if ray:
         from didact.cluster import run_on_ray
     console = Console(stderr=True)
-    prepared = prepare_data(spec, run=_watched(run_on_ray if ray else run_here, console))
+    prepared = prepare_data(spec, run=_watched(run_on_ray if ray else run_here, console), task_texts=task_texts)
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("Source")
     for heading in ("Rows", "Rejected", "Dropped", "Samples", "Tokens"):
