@@ -8,6 +8,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+_SHARED = (
+    *("MLFLOW_TRACKING_URI", "MLFLOW_S3_ENDPOINT_URL", "HF_HUB_OFFLINE", "HF_HOME", "HF_TOKEN", "HF_ENDPOINT"),
+    *("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT"),
+)
+
 
 def cache_dir() -> Path:
     """Where converted base models, token caches and downloaded adapters live (`DIDACT_CACHE`)."""
@@ -41,11 +46,14 @@ def ray_job_config() -> str | None:
 
 
 def for_workers() -> dict[str, str]:
-    """The variables that Ray workers must share with the driver: caches, run folders, tracker, hub."""
+    """The variables that Ray workers must share with the driver: caches, run folders, tracker, hub, object storage.
+
+    Secrets are among them (`HF_TOKEN`, `AWS_*`): hand them on and show them nowhere.
+    """
     shared = {"DIDACT_CACHE": str(cache_dir()), "DIDACT_RUNS": str(runs_dir())}
-    for name in ("MLFLOW_TRACKING_URI", "HF_HUB_OFFLINE", "HF_HOME", "HF_TOKEN"):
-        if os.environ.get(name):
-            shared[name] = os.environ[name]
+    for name, value in os.environ.items():
+        if value and (name in _SHARED or name.startswith("AWS_")):
+            shared[name] = value
     return shared
 
 

@@ -1,20 +1,26 @@
 """A source read in parts is the source read whole, whatever the size of the parts."""
 
 import json
+import multiprocessing
 import pickle
+import signal
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from didact.datasets import Dataset, load_dataset
 from didact.datasets.conversion import convert
 from didact.datasets.digests import digest_file
 from didact.datasets.drafts import RowSettings
 from didact.datasets.generated import generated_rows
+from didact.datasets.load import store
 from didact.datasets.opening import open_source
-from didact.datasets.parts import counted_parts
+from didact.datasets.parts import PART_FILES, Part, counted_parts, join_small
 from didact.datasets.rows import RawRow
+from didact.files import sha256_file
 from didact.spec import SourceSpec
 
 GOOD = b'{"instruction": "a", "output": "caf\xc3\xa9"}'
@@ -69,7 +75,7 @@ def test_a_generator_is_divided_by_its_items(tmp_path: Path) -> None:
         *generated_rows("chain_sum", 7, {"seed": 3}, 4, 7),
     ]
     parts = counted_parts("reasoning-gym:chain_sum", "reasoning_gym", lambda start, stop: (start, stop), 120_000)
-    assert [part.read() for part in parts] == [(0, 50_000), (50_000, 100_000), (100_000, 120_000)]
+    assert [part.reads[0]() for part in parts] == [(0, 50_000), (50_000, 100_000), (100_000, 120_000)]
     assert sorted(part.key for part in parts) == [part.key for part in parts]
 
 
@@ -93,8 +99,123 @@ def test_a_part_counts_its_own_rows_and_keeps_batches_small(tmp_path: Path) -> N
 
 def test_a_digest_is_recalled_only_while_the_file_stays_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_bytes(b"1\n2\n3")
-    first = digest_file(path, 2)
-    assert (first.size, first.newlines) == (5, (0, 1, 2))
-    path.write_bytes(b"1\n2\n4")
-    assert digest_file(path, 2).sha256 != first.sha256
+    path.write_bytes(b"1\n2\n3" + bytes(1 << 20))
+    first = digest_file(path, 1 << 20)
+    assert (first.size, first.newlines) == (5 + (1 << 20), (0, 2))
+    path.write_bytes(b"1\n2\n4" + bytes(1 << 20))
+    assert digest_file(path, 1 << 20).sha256 != first.sha256
+
+
+def test_only_digests_of_large_files_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIDACT_CACHE", str(tmp_path))
+    large, small = Path(pa.lib.__file__), Path(json.__file__)  # files that nobody touched of late
+    assert small.stat().st_size < 1 << 20 < large.stat().st_size
+    for path, remembered in ((small, 0), (large, 1)):
+        assert digest_file(path).sha256 == digest_file(path).sha256 == sha256_file(path)
+        assert len(list((tmp_path / "digests").glob("*.json"))) == remembered
+
+
+NUM_FILES = 300
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Files of one object over several lines each, three of them refused, and between them two of another kind."""
+    (tmp_path / "rows").mkdir()
+    for number in range(NUM_FILES):
+        record = {"instruction": f"a {number}", "output": "b" if number % 100 else 7}
+        (tmp_path / "rows" / f"{number}.json").write_text(json.dumps(record, indent=1))
+    exam = {"question": "Where?", "A": "here", "B": "there", "answer": "A"}
+    for number in range(2):
+        (tmp_path / "rows" / f"exam-{number}.json").write_text(json.dumps({**exam, "C": str(number)}, indent=1))
+    return tmp_path / "rows"
+
+
+def test_small_files_are_parts_together(folder: Path) -> None:
+    source = SourceSpec(name="s", path=str(folder))
+    one_each, few = open_source(source, 1).parts, open_source(source).parts
+    assert len(one_each) == NUM_FILES + 2
+    # A part is of one form: the two others cut the order of digests into at most five stretches.
+    assert 2 <= len(few) <= 5
+    assert {len({part.form for part in parts}) for parts in (one_each, few)} == {2}
+    assert [row for part in few for row in part.rows()] == [row for part in one_each for row in part.rows()]
+    assert [place for part in few for place in part.places] == [place for part in one_each for place in part.places]
+    assert len({part.key for part in few}) == len(few) and sorted(part.key for part in few) == [p.key for p in few]
+    assert not {part.key for part in few if len(part.places) > 1} & {part.key for part in one_each}
+    some = open_source(source, 1000).parts
+    sizes = [sum(Path(place).stat().st_size for place in part.places) for part in some]
+    assert max(sizes) <= 1000 and len(some) < NUM_FILES / 10
+    assert [row for part in some for row in part.rows()] == [row for part in one_each for row in part.rows()]
+
+
+def test_a_part_has_a_limited_number_of_files() -> None:
+    parts = [[Part(f"{n:05d}", (str(n),), "alpaca", (partial(iter, ()),))] for n in range(2 * PART_FILES + 1)]
+    joined = join_small(parts, [1] * len(parts), 1 << 20)
+    assert [len(part.places) for part in joined] == [PART_FILES, PART_FILES, 1]
+    streamed = join_small(parts[:3], [1, None, 1], 1 << 20)
+    assert [part.places for part in streamed] == [("0",), ("1",), ("2",)]
+    divided = join_small([parts[0], [*parts[1], *parts[2]], parts[3], parts[4]], [1, 2, 1, 1], 1 << 20)
+    assert [part.places for part in divided] == [("0",), ("1",), ("2",), ("3", "4")]
+
+
+def load(folder: Path, quarantine: Path | None = None) -> Dataset:
+    source = SourceSpec(name="s", path=str(folder))
+    return load_dataset(source, seed=0, max_bad_rows_share=0.1, quarantine_dir=quarantine)
+
+
+def test_rows_and_rejects_of_files_that_are_parts_together(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIDACT_CACHE", str(tmp_path / "cache"))
+    dataset = load(folder, tmp_path / "bad")
+    converted = [
+        each.messages for part in open_source(SourceSpec(name="s", path=str(folder)), 1).parts
+        for batch in convert(part, RowSettings()) for each in batch.accepted
+    ]  # fmt: skip
+    assert [row.messages for row in dataset.train] == converted and len(converted) == NUM_FILES - 1
+    assert len(list((tmp_path / "cache" / "conversations").rglob("*.arrow"))) <= 10
+    expected = {str(folder / f"{number}.json") for number in (0, 100, 200)}
+    assert {json.loads(line)["file"] for line in (tmp_path / "bad" / "s.jsonl").read_text().splitlines()} == expected
+    # The same bytes under other names: nothing is converted anew, and the names are those of now.
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for file in folder.iterdir():
+        (moved / f"new-{file.name}").write_bytes(file.read_bytes())
+    assert load(moved, tmp_path / "bad").fingerprint == dataset.fingerprint
+    lines = (tmp_path / "bad" / "s.jsonl").read_text().splitlines()
+    assert {json.loads(line)["file"] for line in lines} == {
+        str(moved / f"new-{number}.json") for number in (0, 100, 200)
+    }
+
+
+def load_in_folder(folder: Path) -> None:
+    load(folder)
+
+
+def test_a_killed_preparation_of_small_files_goes_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIDACT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache" / "conversations").mkdir(parents=True)
+    (tmp_path / "cache" / "conversations" / "failpoint").write_text("shards:kill@1")
+    worker = multiprocessing.get_context("spawn").Process(target=load_in_folder, args=(folder,))
+    worker.start()
+    worker.join(timeout=120)
+    assert worker.exitcode == -signal.SIGKILL
+    killed = load(folder)
+    monkeypatch.setenv("DIDACT_CACHE", str(tmp_path / "other"))
+    assert killed.train == load(folder).train
+
+
+def test_what_the_cache_holds_of_single_files_is_not_taken_for_all(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIDACT_CACHE", str(tmp_path / "cache"))
+    for file in sorted(folder.glob("[0-9]*.json"))[20:]:
+        file.unlink()
+    source = SourceSpec(name="s", path=str(folder))
+    before = store(open_source(source, 1), source, 0)
+    rows_before = list(before)
+    after = store(open_source(source), source, 0)
+    assert after.entry == before.entry and len(after.records) < len(before.records)
+    assert list(after) == rows_before

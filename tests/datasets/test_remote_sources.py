@@ -18,8 +18,9 @@ from fsspec.registry import _registry, known_implementations
 from didact.datasets import Dataset, add_card, load_dataset, remote_stream
 from didact.datasets.locate import locate
 from didact.datasets.opening import open_source
+from didact.datasets.quality import against_texts
 from didact.errors import DataError, SpecError
-from didact.spec import SourceSpec, validate
+from didact.spec import ContaminationSpec, EvaluationSetSpec, SourceSpec, validate
 from tests.fakes.web_server import WebFolder, serve
 
 ROWS = [{"instruction": f"question {number}", "output": f"answer {number} é"} for number in range(500)]
@@ -268,13 +269,44 @@ def test_parallel_files_and_user_cards_may_lie_elsewhere(bucket: fsspec.Abstract
     assert answers(load("card:alpaca", options={"root": "memory://c", "files": "*.jsonl"})) == ANSWERS
 
 
-def test_bad_rows_of_a_streamed_file_are_quarantined_with_url_and_place(web: WebFolder, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stream", [True, False])
+def test_bad_rows_of_a_file_elsewhere_are_quarantined_with_url_and_place(
+    stream: bool, web: WebFolder, tmp_path: Path
+) -> None:
     (web.folder / "a.jsonl").write_bytes(LINES + b"{}\n")
-    dataset = load(f"{web.url}/a.jsonl", tmp_path / "q", stream=True)
+    dataset = load(f"{web.url}/a.jsonl", tmp_path / "q", stream=stream)
     assert dataset.quarantine is not None
     entry = json.loads(dataset.quarantine.read_text("utf-8"))
     expected = (f"{web.url}/a.jsonl", 501, len(LINES), "missing_field")
     assert (entry["file"], entry["line"], entry["byte_offset"], entry["reason"]) == expected
+
+
+def test_records_and_messages_name_urls_not_copies(bucket: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
+    records = [b'{"instruction": "a", "output": "%d"}' % number for number in range(3)]
+    for number, record in enumerate([*records, b'{"instruction": "a", "output": 7}']):
+        bucket.pipe(f"/d/{number}.json", record)
+    source = SourceSpec(name="rows", path="memory://d/*.json")
+    urls = {f"memory://d/{number}.json" for number in range(4)}
+    opened = open_source(source)
+    assert {place for part in opened.parts for place in part.places} == set(opened.files) == urls
+    assert {raw.file for _, raw in opened.rows} == urls
+    dataset = load_dataset(source, seed=0, max_bad_rows_share=0.5, quarantine_dir=tmp_path)
+    assert set(dataset.files) == urls
+    assert json.loads((tmp_path / "rows.jsonl").read_text())["file"] == "memory://d/3.json"
+    bucket.pipe("/e/odd.json", b'{"what": 1}')
+    with pytest.raises(DataError, match=r"memory://e/odd\.json is in no known form"):
+        load("memory://e/odd.json")
+    bucket.pipe("/f/q.txt", b"one\ntwo\n")
+    bucket.pipe("/f/a.txt", b"1\n\n")
+    parallel = {"parallel": {"instruction": "q.txt", "output": "a.txt"}}
+    source = SourceSpec(name="pairs", path="memory://f/", options=parallel)
+    dataset = load_dataset(source, seed=0, max_bad_rows_share=0.5, quarantine_dir=tmp_path)
+    assert set(dataset.files) == {"memory://f/q.txt", "memory://f/a.txt"}
+    assert json.loads((tmp_path / "pairs.jsonl").read_text())["file"] == "memory://f/q.txt"
+    bucket.pipe("/g/exam.json", b'{"q": "What is it?"}')
+    exam = EvaluationSetSpec(name="exam", path="memory://g/exam.json", question="q")
+    (text,) = against_texts(ContaminationSpec(against=(exam,)))
+    assert text.item == "memory://g/exam.json:1"
 
 
 class HubFiles(MemoryFileSystem):  # type: ignore[misc]

@@ -30,6 +30,8 @@ from didact.tracking.sync_state import SyncState, add_pending, load_pending, loa
 SOURCES = (
     DatasetInput("alpaca", "data/alpaca.json", "a" * 64, 0.7, 100, 3),
     DatasetInput("gsm8k", "hf:openai/gsm8k:main", "b" * 64, 0.3, 40, 0),
+    DatasetInput("web", "https://example.org/a.jsonl", "c" * 64, 0.1, 5, 0),
+    DatasetInput("bucket", "s3://data/rows/", "d" * 64, 0.1, 5, 0),
 )
 
 
@@ -158,6 +160,13 @@ def test_the_driver_describes_the_run(tracking: TrackingSpec, tmp_path: Path) ->
     assert len(run.data.params["data.sources_0_.path"]) == 6000
     inputs = {entry.dataset.name: entry for entry in run.inputs.dataset_inputs}
     assert inputs["gsm8k"].dataset.digest == "b" * 36
+    kinds = {name: (entry.dataset.source_type, *json.loads(entry.dataset.source)) for name, entry in inputs.items()}
+    assert kinds == {
+        "alpaca": ("local", "uri"),
+        "gsm8k": ("hugging_face", "uri"),
+        "web": ("http", "url"),
+        "bucket": ("s3", "uri"),
+    }
     tags = {tag.key: tag.value for tag in inputs["alpaca"].tags}
     assert tags["sha256"] == "a" * 64
     assert (tags["mixture.weight"], tags["rows_used"], tags["rows_rejected"]) == ("0.7", "100", "3")
@@ -175,7 +184,7 @@ def test_a_later_attempt_continues_the_same_run(tracking: TrackingSpec, tmp_path
     assert run.info.status == "RUNNING"
     assert (run.data.params["training.steps"], run.data.tags["changed.training.steps"]) == ("8", "9")
     assert run.data.params["placement.num_workers"] == "4"
-    assert len(run.inputs.dataset_inputs) == 2
+    assert len(run.inputs.dataset_inputs) == len(SOURCES)
 
 
 def test_a_trial_names_its_parent(tracking: TrackingSpec, tmp_path: Path) -> None:
@@ -224,7 +233,7 @@ def test_a_server_dead_from_the_start_is_caught_up(
     assert (result.complete, result.problem, result.num_points) == (True, None, 10)
     run = connect(tracking.uri or "").get_run(result.run_id)
     assert (run.info.status, run.info.end_time, run.data.params["training.steps"]) == ("FINISHED", ended_ms, "8")
-    assert len(run.inputs.dataset_inputs) == 2
+    assert len(run.inputs.dataset_inputs) == len(SOURCES)
     assert {entry.path for entry in connect(tracking.uri or "").list_artifacts(result.run_id)} == {
         "config",
         "evaluation",

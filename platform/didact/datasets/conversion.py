@@ -1,6 +1,6 @@
 """A part of a source -> batches of accepted conversations and refused rows, never more than a batch in memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from didact.datasets.drafts import RowSettings
@@ -35,11 +35,14 @@ def convert(part: Part, settings: RowSettings) -> Iterator[Batch]:
         part: the part.
         settings: what decides the words of its conversations.
     """
-    return convert_rows(((part.form, raw) for raw in part.rows()), settings)
+    return convert_rows(((part.form, raw) for raw in part.rows()), settings, part.places)
 
 
-def convert_rows(rows: Iterator[tuple[Form, RawRow]], settings: RowSettings) -> Iterator[Batch]:
-    """Check and convert raw rows, counted from 0."""
+def convert_rows(
+    rows: Iterator[tuple[Form, RawRow]], settings: RowSettings, places: Sequence[str] = ()
+) -> Iterator[Batch]:
+    """Check and convert raw rows, counted from 0; of the refused ones the number of their file in `places` is kept."""
+    numbers = {place: number for number, place in enumerate(places)}
     batch, characters = Batch(), 0
     for index, (form, raw) in enumerate(rows):
         try:
@@ -47,7 +50,7 @@ def convert_rows(rows: Iterator[tuple[Form, RawRow]], settings: RowSettings) -> 
             batch.accepted.append(conversation)
             characters += sum(len(message.content) for message in conversation.messages)
         except BadRow as bad:
-            batch.rejects.append(reject(raw, bad))
+            batch.rejects.append(reject(raw, bad, numbers.get(raw.file, 0)))
         if batch.num_rows >= BATCH_ROWS or characters >= _BATCH_CHARACTERS:
             yield batch
             batch, characters = Batch(), 0

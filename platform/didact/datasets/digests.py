@@ -1,8 +1,8 @@
 """What a file holds, as a digest: the first half of every address in the cache.
 
-Hashing reads the whole file, so what was found is remembered beside the cache for as long as the file's size, times and
-inode stay as they were. A file that changed a moment ago is not remembered: a second change within the resolution of
-its times would go unseen.
+Hashing reads the whole file, so what was found of a large one is remembered beside the cache for as long as the file's
+size, times and inode stay as they were; a small one is hashed sooner than a memory of it is read. A file that changed a
+moment ago is not remembered: a second change within the resolution of its times would go unseen.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from didact.files import write_json
 PART_BYTES = 1 << 25
 """Bytes of a file of lines that make one part."""
 _CHUNK_BYTES = 1 << 20
+_REMEMBERED_BYTES = 1 << 20
 _SETTLED_NS = 2_000_000_000
 
 
@@ -35,6 +36,8 @@ class FileDigest:
 def digest_file(path: Path, block_bytes: int = PART_BYTES) -> FileDigest:
     """Digest a file, or recall its digest where the file has not been touched since."""
     state = _state(path)
+    if state[0] < _REMEMBERED_BYTES:
+        return _read(path, block_bytes)
     memo = cache_dir() / "digests" / f"{_name(path, block_bytes)}.json"
     if memo.is_file():
         known = json.loads(memo.read_text(encoding="utf-8"))

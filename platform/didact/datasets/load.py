@@ -144,7 +144,7 @@ def first_rows(opened: OpenedSource, num_rows: int) -> FirstRows:
 
 
 def _rejects(stored: StoredConversations, opened: OpenedSource) -> Iterator[Reject]:
-    return (refused for number, part in enumerate(opened.parts) for refused in stored.rejects(number, part.place))
+    return (refused for number, part in enumerate(opened.parts) for refused in stored.rejects(number, part.places))
 
 
 def _chosen(source: SourceSpec, stored: StoredConversations, selection: Selection) -> np.ndarray | None:

@@ -20,6 +20,13 @@ class LocatedFile:
     """On this machine; or elsewhere, where the source is to be streamed."""
     name: str
     """Name relative to the folder or to the fixed part of the glob: the same wherever the data lies."""
+    url: str | None = None
+    """What it was copied from."""
+
+    @property
+    def place(self) -> str:
+        """The file as the user knows it."""
+        return self.url or str(self.path)
 
 
 def locate(source: str, path: str, *, stream: bool = False) -> list[LocatedFile]:
@@ -35,7 +42,9 @@ def locate(source: str, path: str, *, stream: bool = False) -> list[LocatedFile]
     """
     if is_remote(path):
         found_there = find_remote(source, path, SUFFIXES)
-        return [LocatedFile(_unmoved(file) if stream else land(file), name) for name, file in found_there]
+        if stream:
+            return [LocatedFile(_unmoved(file), name) for name, file in found_there]
+        return [LocatedFile(land(file), name, file.url) for name, file in found_there]
     place = Path(path).expanduser()
     if place.is_file():
         return [LocatedFile(place, place.name)]

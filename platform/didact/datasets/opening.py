@@ -13,8 +13,9 @@ from didact.datasets.digests import PART_BYTES, digest_file
 from didact.datasets.locate import LocatedFile, identity_of, locate
 from didact.datasets.mapping import FieldMapping, map_rows
 from didact.datasets.options import RowOptions, row_options
-from didact.datasets.parts import AS_IT_IS, Part, counted_parts, file_parts
+from didact.datasets.parts import AS_IT_IS, Part, counted_parts, file_parts, join_small
 from didact.datasets.records import COLUMN_FORMS, KNOWN_FORMS, Form, recognise
+from didact.datasets.remote import is_remote
 from didact.datasets.remote_stream import RemoteFile, SourceFile
 from didact.datasets.rows import BadRow, RawRow
 from didact.errors import DataError
@@ -35,7 +36,7 @@ class OpenedSource:
     options: RowOptions = field(default_factory=RowOptions)
     """How its rows become text."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """Path -> sha256 of every file that decides the rows; empty for sources that are not files."""
+    """Path or URL -> sha256 of every file that decides the rows; empty for sources that are not files."""
 
     @property
     def rows(self) -> Iterator[tuple[Form, RawRow]]:
@@ -79,20 +80,20 @@ def _open_files(
     found = []
     digests: dict[str, str] = {}
     for file in files:
-        form = _form_of(source, file.path, options, mapping)
+        form = _form_of(source, file, options, mapping)
         beside = [digest_file(side, part_bytes).sha256 for side in reading.side_files(form, file.path, options)]
         if isinstance(file.path, RemoteFile):
             digest, content = None, identity_of(file.path)
         else:
             digest = digest_file(file.path, part_bytes)
-            content = digests[str(file.path)] = digest.sha256
-        found.append(([data_suffix(file.path), content, *beside], form, file.path, digest))
+            content = digests[file.place] = digest.sha256
+        found.append(([data_suffix(file.path), content, *beside], form, file, digest))
     found.sort(key=lambda entry: (str(entry[0][1:]), entry[0][0]))
-    parts = [
-        part
-        for number, (_, form, path, digest) in enumerate(found)
-        for part in file_parts(number, form, path, digest, options, mapping)
+    by_file = [
+        file_parts(number, form, file, digest, options, mapping) for number, (_, form, file, digest) in enumerate(found)
     ]
+    sizes = [digest.size if digest is not None else None for *_, digest in found]
+    parts = join_small(by_file, sizes, part_bytes)
     return OpenedSource(tuple(parts), [entry[0] for entry in found], options, digests)
 
 
@@ -105,8 +106,11 @@ def _open_parallel(source: SourceSpec, options: RowOptions) -> OpenedSource:
         raise _unknown_form(source, source.path, f"options.parallel names {', '.join(files)}")
     digests = {name: digest_file(file).sha256 for name, file in files.items()}
     read = partial(containers_text.read_parallel, files, options.encoding)
-    part = Part("00000", str(next(iter(files.values()))), form, read)
-    by_path = {str(file): digests[name] for name, file in files.items()}
+    places = {name: str(file) for name, file in files.items()}
+    if is_remote(source.path):
+        places = {name: f"{source.path.rstrip('/')}/{options.parallel[name]}" for name in files}
+    part = Part("00000", (next(iter(places.values())),), form, (read,))
+    by_path = {places[name]: digest for name, digest in digests.items()}
     return OpenedSource((part,), [[name, digest] for name, digest in digests.items()], options, by_path)
 
 
@@ -148,7 +152,8 @@ def _open_hub(source: SourceSpec, mapping: FieldMapping = AS_IT_IS) -> OpenedSou
         raise _unknown_form(source, source.path, f"found the columns {', '.join(columns)}")
     if isinstance(dataset, hub.HubStream):
         *_, commit = dataset.identity
-        parts = [Part("00000", source.path, form, partial(hub.streamed_rows, source.path, source.split, commit))]
+        read_all = partial(hub.streamed_rows, source.path, source.split, commit)
+        parts = [Part("00000", (source.path,), form, (read_all,))]
     else:
         read = partial(hub.hub_rows, source.path, source.split, source.revision)
         parts = counted_parts(source.path, form, read, len(dataset))
@@ -160,7 +165,8 @@ def _raw_rows(form: Form | None, path: SourceFile, options: RowOptions, mapping:
     return map_rows(mapping, rows) if mapping else rows
 
 
-def _form_of(source: SourceSpec, path: SourceFile, options: RowOptions, mapping: FieldMapping) -> Form:
+def _form_of(source: SourceSpec, file: LocatedFile, options: RowOptions, mapping: FieldMapping) -> Form:
+    path = file.path
     if source.format != "auto":
         return source.format
     if not mapping and (form := reading.column_form(path, options)) is not None:
@@ -178,7 +184,7 @@ def _form_of(source: SourceSpec, path: SourceFile, options: RowOptions, mapping:
         if form is not None:
             return form
         found = found or f"found the keys {', '.join(repr(key) for key in keys[:20]) or '(none)'}"
-    raise _unknown_form(source, str(path), found or "the file holds no rows")
+    raise _unknown_form(source, file.place, found or "the file holds no rows")
 
 
 def _unknown_form(source: SourceSpec, where: str, found: str) -> DataError:

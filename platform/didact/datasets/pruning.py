@@ -10,7 +10,7 @@ from filelock import Timeout
 
 from didact.datasets.cache import CacheEntry
 
-KINDS = ("conversations", "tokens")
+KINDS = ("conversations", "tokens", "filters")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +19,13 @@ class CachedEntry:
 
     entry: CacheEntry
     kind: str
-    """`conversations` or `tokens`."""
+    """One of `KINDS`."""
     source: str
     """Name of the source when it was prepared; empty while it is not complete."""
     rows: int
-    """Accepted conversations, or samples."""
+    """Accepted conversations, samples, or rows that a filter looked at."""
     tokens: int
-    """0 for conversations."""
+    """0 for all but tokens."""
     size: int
     """Bytes on disk."""
     last_used: datetime

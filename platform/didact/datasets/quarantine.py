@@ -24,6 +24,8 @@ class Reject:
     reason: str
     detail: str
     raw: str
+    number: int = 0
+    """Of its file among those of its part."""
 
     @property
     def summary(self) -> str:
@@ -31,15 +33,14 @@ class Reject:
         return f"{self.file}:{self.line} {self.reason} ({self.detail})"
 
 
-def reject(raw: RawRow, bad: BadRow) -> Reject:
+def reject(raw: RawRow, bad: BadRow, number: int = 0) -> Reject:
     """What is remembered of a refused row: its text shortened, bytes that are not UTF-8 as `\\xNN`."""
     if isinstance(raw.content, bytes):
         text = raw.content[: 4 * SHOWN_CHARACTERS].decode("utf-8", errors="backslashreplace")
     else:
         text = json.dumps(raw.content, default=str)
-    return Reject(
-        raw.file, raw.line, raw.byte_offset, bad.reason, bad.detail[:_DETAIL_CHARACTERS], text[:SHOWN_CHARACTERS]
-    )
+    detail, text = bad.detail[:_DETAIL_CHARACTERS], text[:SHOWN_CHARACTERS]
+    return Reject(raw.file, raw.line, raw.byte_offset, bad.reason, detail, text, number)
 
 
 def write_quarantine(folder: Path | None, source: str, rejects: Iterator[Reject]) -> Path | None:

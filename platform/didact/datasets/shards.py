@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from hashlib import blake2b
 from itertools import accumulate
@@ -221,18 +221,19 @@ class StoredConversations(Sequence[Conversation]):
                     yield Keys(start, rows + first_row, *(_key_array(batch.column(column)) for column in (1, 2)))
                     start += shard.rows
 
-    def rejects(self, part: int, place: str) -> Iterator[Reject]:
+    def rejects(self, part: int, places: Sequence[str]) -> Iterator[Reject]:
         """The refused rows of a part.
 
         Args:
             part: its number.
-            place: name of its file now; the same bytes may have lain elsewhere when they were read.
+            places: names of its files now; the same bytes may have lain elsewhere when they were read.
         """
         for shard in self.records[part].shards:
             if shard.name.endswith(".rejects.jsonl"):
                 with self.entry.sound_shard(shard).open(encoding="utf-8") as stream:
                     for line in stream:
-                        yield Reject(**{**json.loads(line), "file": place})
+                        refused = Reject(**json.loads(line))
+                        yield replace(refused, file=places[refused.number])
 
 
 def _decode(entry: CacheEntry, texts: Sequence[tuple[Shard, int]], number: int, batch: int) -> list[Conversation]:

@@ -101,7 +101,7 @@ class Dataset:
     dropped: Mapping[str, int] = field(default_factory=dict)
     """Reason -> rows that were accepted and are not trained on."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """Path -> sha256 of the files that were read; empty for sources that are not files."""
+    """Path or URL -> sha256 of the files that were read; empty for sources that are not files."""
     chosen: np.ndarray | None = field(default=None, compare=False)
     """int64: places, among the accepted rows, of those that `max_rows` chose to train on or hold out; None for all."""
 

@@ -182,8 +182,11 @@ def _dataset_input(entry: DatasetInput) -> object:
     from mlflow.entities import Dataset, InputTag
     from mlflow.entities import DatasetInput as MlflowDatasetInput
 
-    scheme = entry.source.partition(":")[0]
-    source_type = {"hf": "hugging_face", "reasoning-gym": "reasoning_gym"}.get(scheme, "local")
+    scheme, _, rest = entry.source.partition(":")
+    of_urls = "http" if scheme == "https" else scheme  # as MLflow calls its own sources
+    by_name = {"hf": "hugging_face", "reasoning-gym": "reasoning_gym", "card": "card"}
+    source_type = of_urls if rest.startswith("//") else by_name.get(scheme, "local")
+    place = {"url" if source_type == "http" else "uri": entry.source}
     tags = {
         "mlflow.data.context": entry.context,
         "mixture.weight": repr(entry.weight),
@@ -192,7 +195,7 @@ def _dataset_input(entry: DatasetInput) -> object:
         "sha256": entry.sha256,
     }
     # MLflow holds at most 36 characters of a digest; the tag has it whole.
-    dataset = Dataset(entry.name, entry.sha256[:36], source_type, json.dumps({"uri": entry.source}))
+    dataset = Dataset(entry.name, entry.sha256[:36], source_type, json.dumps(place))
     return MlflowDatasetInput(dataset, [InputTag(key, value) for key, value in tags.items()])
 
 

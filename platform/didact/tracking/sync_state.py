@@ -28,7 +28,7 @@ class DatasetInput:
 
     name: str
     source: str
-    """Path, `hf:OWNER/NAME` or `reasoning-gym:TASK`, as in the recipe."""
+    """Path, URL, `card:NAME`, `hf:OWNER/NAME` or `reasoning-gym:TASK`, as in the recipe."""
     sha256: str
     """Fingerprint over all rows. MLflow's own digest looks at the first 10,000 rows only."""
     weight: float

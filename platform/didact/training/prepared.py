@@ -25,7 +25,7 @@ class PreparedSource:
 
     name: str
     files: dict[str, str]
-    """Path -> sha256 of the files it was read from; empty for sources that are not files."""
+    """Path or URL -> sha256 of the files it was read from; empty for sources that are not files."""
     data: str
     """`Dataset.fingerprint`."""
     train: dict[str, str]

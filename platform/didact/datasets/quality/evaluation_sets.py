@@ -12,7 +12,7 @@ from didact.datasets.options import row_options
 from didact.datasets.quality.types import EvalText
 from didact.datasets.reading import file_rows
 from didact.datasets.records import to_conversation
-from didact.datasets.rows import BadRow, RawRow
+from didact.datasets.rows import BadRow, RawRow, placed
 from didact.errors import DataError
 from didact.logs import get_logger
 from didact.spec import ContaminationSpec, EvaluationSetSpec, SourceSpec
@@ -85,7 +85,7 @@ def _raw_rows(each: EvaluationSetSpec) -> Iterator[RawRow]:
         )
     options = row_options(_source(each))
     for file in locate(each.name, each.path):
-        yield from file_rows(None, file.path, options, named=True)
+        yield from placed(file_rows(None, file.path, options, named=True), file.place)
 
 
 def _at(value: Any, path: list[str]) -> Iterator[str]:
