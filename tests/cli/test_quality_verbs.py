@@ -25,7 +25,7 @@ def run(*arguments: str) -> str:
     if isinstance(result.exception, DidactError):
         raise result.exception
     assert result.exit_code == 0, result.output
-    return result.output
+    return result.stdout
 
 
 def card_root(folder: Path, *questions: str) -> str:

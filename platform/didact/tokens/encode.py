@@ -176,10 +176,11 @@ def _tokenize(rendered: list[_Rendered], tokenizer: PreTrainedTokenizerBase) -> 
         return []
     if not tokenizer.is_fast:
         return [_tokenize_segments(item, tokenizer) for item in rendered]
-    # Padding and truncation are left behind in it by whoever asked for them last.
+    # Padding, truncation and the reading of special tokens are left behind in it by whoever asked for them last.
     backend = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()
+    backend.encode_special_tokens = False
     encoded = backend.encode_batch([item.text for item in rendered], add_special_tokens=False)
     return [
         Sample(np.array(found.ids, dtype=np.int32), _mask(found, item))
