@@ -36,8 +36,8 @@ $(READY): pyproject.toml constraints.txt
 demo: setup ## finetune, evaluate, register and serve the bundled model on this machine
 	$(BIN)/python jobs/demo.py $(ARGS)
 
-test: setup ## run all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+test: setup ## run all tests but the nightly ones
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not nightly" $(ARGS)
 
 check: setup ## lint, format and types
 	$(BIN)/ruff check
