@@ -1,11 +1,13 @@
 """What every method can do, found by doing it on a tiny model. Writes docs/capabilities.md.
 
-    PYTHONPATH=platform python -m benchmarks.capabilities
+    PYTHONPATH=platform python -m benchmarks.capabilities [column ...]
 
+With columns named, only those are found anew and the others stay as written.
 A cell is "yes" when the check passes, and "no" with didact's own words when didact refuses. Anything else is a failure.
 The test suite runs the same table and compares it with the written one.
 """
 
+import argparse
 import re
 import sys
 import tempfile
@@ -43,8 +45,9 @@ cell was run on a random two-layer Llama: *train*, *4-bit* and *8-bit* lower the
 of the unquantized base; *packed* trains with many samples in one row; *recompute* gives the same gradients with
 activation checkpointing; *resume* equals the unbroken run to the bit; *host* saves, loads and switches in `AdapterHost`
 with the trained model's logits and the base's own afterwards; *merge* writes a plain model with the same logits; *plan*
-counts trained parameters without loading weights; *FSDP2* and *ZeRO-3* train on two workers with the losses, held-out
-losses and adapter of one process (two steps, within 1e-4; the tests repeat the refusals, and the runs of some methods).
+counts trained parameters without loading weights; *DDP*, *FSDP2*, *ZeRO-2* and *ZeRO-3* train on two workers with the
+losses, held-out losses and adapter of one process (two steps, within 1e-4; the tests repeat the refusals, and the runs
+of some methods).
 """
 
 
@@ -290,7 +293,8 @@ def sharded_refusal(method: str, column: str, folder: Path) -> str:
 
 def table(outcomes: dict[tuple[str, str], str]) -> str:
     """The page: a table of yes and no, and the reasons below it."""
-    reasons = list(dict.fromkeys(answer for answer in outcomes.values() if answer != "yes"))
+    answers = (outcomes[method, column] for method in METHODS for column in COLUMNS)
+    reasons = list(dict.fromkeys(answer for answer in answers if answer != "yes"))
     lines = [_HEAD, f"| method | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
     for method in METHODS:
         cells = [outcomes[method, check] for check in COLUMNS]
@@ -298,6 +302,18 @@ def table(outcomes: dict[tuple[str, str], str]) -> str:
         lines.append(f"| {method} | {' | '.join(shown)} |")
     lines += ["", "## Why not", "", *(f"{number}. {reason}" for number, reason in enumerate(reasons, 1)), ""]
     return "\n".join(lines)
+
+
+def read_page() -> dict[tuple[str, str], str]:
+    """Cells of the written page: (method, column) -> "yes", or the reason."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    reasons = dict(line.split(". ", 1) for line in lines if line[:1].isdigit())
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line[:1] == "|"]
+    return {
+        (row[0], column): cell if cell == "yes" else reasons[cell.removeprefix("no (").removesuffix(")")]
+        for row in rows[2:]
+        for column, cell in zip(rows[0][1:], row[1:], strict=True)
+    }
 
 
 def _saved(model: Any, recipe: FinetuneSpec, folder: Path) -> Path:
@@ -314,14 +330,20 @@ def _reason(message: str, folder: Path) -> str:
 
 
 def main() -> None:
-    """Run every check of every method and write the page."""
+    """Run every check of every method, or those named on the command line, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("columns", nargs="*", metavar="column", help=", ".join(COLUMNS))
+    columns = parser.parse_args().columns or COLUMNS
+    if unknown := set(columns) - set(COLUMNS):
+        parser.error(f"no columns {sorted(unknown)}; there are {', '.join(COLUMNS)}")
+    outcomes = {} if len(columns) == len(COLUMNS) else read_page()
+    checks, strategies = [c for c in columns if c in CHECKS], [c for c in columns if c in STRATEGIES]
     with tempfile.TemporaryDirectory() as folder:
-        outcomes = {}
-        for method in METHODS:
-            for check in CHECKS:
+        for method in METHODS if checks else ():
+            for check in checks:
                 outcomes[method, check] = outcome(method, check, Path(folder))
-            print(method, *("yes" if outcomes[method, check] == "yes" else "no" for check in CHECKS), file=sys.stderr)
-        for cell, answer in sharded_outcomes(Path(folder), list(METHODS)).items():
+            print(method, *("yes" if outcomes[method, check] == "yes" else "no" for check in checks), file=sys.stderr)
+        for cell, answer in sharded_outcomes(Path(folder), list(METHODS), strategies).items():
             outcomes[cell] = answer if answer == "yes" else _reason(answer, Path(folder))
     write_text(PAGE, table(outcomes))
 

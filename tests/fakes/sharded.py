@@ -1,6 +1,7 @@
 """One training run in the calling process, and the same in two gloo workers: what tests of sharding compare."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from didact.cluster.worker import held_out_losses
 from didact.models import attach_adapter, base_fingerprint, load_base, save_adapter
 from didact.spec import FullSpec
 from didact.training import CheckpointStore, StepReport, World, prepare_data, train, whole_weights
+from didact.training.sharding import shard
 from tests.fakes.recipes import tiny_recipe
 
 
@@ -92,6 +94,25 @@ def run_cases(folder: str, cases: list[Case]) -> None:
             run_case(Path(folder), case)
         except Exception as error:
             raise RuntimeError(f"case {case.name!r}") from error
+
+
+def break_gradient(folder: Path, strategy: str, name: str) -> None:
+    """In every worker: a good step, then one whose gradient is NaN; worker 0 writes what came of both to `name`."""
+    spec = tiny_recipe(folder, training__sharding={"strategy": strategy}, adapter__dropout=0.0)
+    model = attach_adapter(load_base(spec.model), spec.adapter, seed=0, base_name="tiny")
+    sharding = shard(model, spec.training, spec.adapter, World.current())
+    ids = torch.arange(12).view(1, -1)
+    norms, states = [], []
+    for factor in (1.0, math.nan):
+        loss = sharding.model(input_ids=ids, labels=ids).loss * factor
+        sharding.backward(loss)
+        sharding.sum_gradients(loss.detach())
+        norms.append(sharding.update(1e-2, max_norm=1.0))
+        sharding.clear_gradients()
+        states.append(sharding.state())
+    if World.current().rank == 0:
+        changed = [key for key, weight in states[0].weights.items() if not torch.equal(weight, states[1].weights[key])]
+        (folder / name).write_text(json.dumps({"norms": [str(norm) for norm in norms], "changed": changed}))
 
 
 def steps(folder: Path, name: str) -> dict[int, dict[str, float]]:

@@ -101,7 +101,9 @@ def test_unknown_target_modules_are_refused(base: ModelSpec) -> None:
 def test_a_quantized_base_trains_an_adapter(tmp_path: Path, bits: int) -> None:
     folder = save_tiny_base(tmp_path)
     spec = ModelSpec(base=str(folder), dtype="float32", quantization=QuantizationSpec(bits=bits))
-    model = attach_adapter(load_base(spec), LoraSpec(r=4), seed=0, base_name="tiny")
+    base = load_base(spec)
+    logits(base)  # bitsandbytes would re-pack 4-bit weights here, into a form that lets no gradient through
+    model = attach_adapter(base, LoraSpec(r=4), seed=0, base_name="tiny")
     assert any(type(module).__name__ in ("Linear4bit", "Linear8bitLt") for module in model.modules())
     model(input_ids=IDS, labels=IDS).loss.backward()
     gradients = [p.grad for n, p in model.named_parameters() if "lora_B" in n]

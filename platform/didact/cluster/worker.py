@@ -17,7 +17,6 @@ from didact.models import (
     base_fingerprint,
     compile_blocks,
     compute_dtype,
-    keep_unpacked,
     load_base,
     save_adapter,
     use_packed_attention,
@@ -78,7 +77,6 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any]) -> TrainResult:
     prepared = open_prepared(run.prepared, spec, task_texts)
     model_spec = trainable_model_spec(spec)
     base = load_base(model_spec, load_device(spec, device))
-    keep_unpacked(base)  # before the first forward pass, which is the next line's
     packing = resolve_packing(spec, base)
     if packing:
         use_packed_attention(base, spec.tokens.max_length)

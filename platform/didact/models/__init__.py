@@ -18,7 +18,6 @@ from didact.models.host import AdapterHost
 from didact.models.methods import StepHook, step_hook
 from didact.models.packed_attention import use_packed_attention
 from didact.models.packing import supports_packing
-from didact.models.quantize import keep_unpacked
 from didact.models.units import repeated_blocks
 
 __all__ = [
@@ -34,7 +33,6 @@ __all__ = [
     "compile_blocks",
     "compute_dtype",
     "estimate_footprint",
-    "keep_unpacked",
     "load_base",
     "load_tokenizer",
     "merge_adapter",

@@ -14,7 +14,6 @@ from didact.models.methods import (
     remember_start,
     train_partially,
 )
-from didact.models.quantize import keep_unpacked
 from didact.spec import FullSpec, LoraSpec, MethodSpec, PartialSpec
 
 # What PEFT and torch raise where a method's shapes, layer types or options do not suit a model.
@@ -53,7 +52,6 @@ def attach_adapter(
         return train_partially(model, spec)
     if getattr(model, "is_quantized", False):
         prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-        keep_unpacked(model)
     elif gradient_checkpointing:
         model.enable_input_require_grads()
     return _wrap(model, spec, seed, base_name, num_steps, unquantized)

@@ -15,7 +15,7 @@ from didact.logs import get_logger
 from didact.models.bundled import bundled_base_folder
 from didact.models.families import native_folder
 from didact.models.fingerprint import folder_fingerprint
-from didact.models.quantize import quantization_config
+from didact.models.quantize import keep_unpacked, quantization_config
 from didact.spec import BUNDLED_BASE, ModelSpec
 
 _LOG = get_logger(__name__)
@@ -74,6 +74,8 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
 def load_base(spec: ModelSpec, device: str | torch.device = "cpu") -> PreTrainedModel:
     """The base model in eval mode on `device`, frozen, in the spec's dtype and quantization.
 
+    Quantized weights stay in the form that gradients pass and adapters read, whoever calls the model first.
+
     Raises:
         ModelError: not a causal language model, or not found.
     """
@@ -102,7 +104,9 @@ def load_base(spec: ModelSpec, device: str | torch.device = "cpu") -> PreTrained
         ) from error
     except (ValueError, OSError, RuntimeError) as error:
         raise ModelError(f"model.base {spec.base!r} cannot be loaded as a causal language model: {error}") from error
-    if not (spec.quantization or packed):
+    if spec.quantization or packed:
+        keep_unpacked(model)
+    else:
         model.to(device)
     model.requires_grad_(False)
     return model.eval()

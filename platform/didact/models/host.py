@@ -22,7 +22,6 @@ from didact.errors import AdapterError
 from didact.models.adapter_files import WEIGHTS, AdapterFacts, check_held_alike, verify_adapter
 from didact.models.methods import align_positions, fit_to_base, swapped_in
 from didact.models.put_weights import put_weights, read_config
-from didact.models.quantize import keep_unpacked
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,6 @@ class AdapterHost:
     """Holds a base model and the adapters loaded on it. Not thread-safe: one thread computes."""
 
     def __init__(self, base: PreTrainedModel, base_fingerprint: str) -> None:
-        keep_unpacked(base)
         self.base = base
         self.base_fingerprint = base_fingerprint
         self._loaded: dict[str, _Loaded] = {}

@@ -32,7 +32,7 @@ def quantization_of(model: PreTrainedModel) -> QuantizationSpec | None:
 def keep_unpacked(model: torch.nn.Module) -> None:
     """Stop bitsandbytes from re-packing 4-bit weights for CPUs with AVX-512 bfloat16 at the first evaluation.
 
-    The packed form lets no gradient through, without a word, and methods that read the weights (DoRA) misread it.
+    The packed form lets no gradient through, without a word, and whoever reads the weights (DoRA, FSDP2) misreads it.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
