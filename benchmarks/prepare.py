@@ -1,10 +1,12 @@
 """Preparation beside the bare tokenizer and beside plain `datasets.map`, on synthetic rows of JSON lines.
 
-    python benchmarks/prepare.py --rows 10000 100000 1000000
+    python benchmarks/prepare.py --rows 10000 100000 --ray
+    python benchmarks/prepare.py --rows 1000000 --memory-only
 
-Prints, for each number of rows: rate and peak memory of `didact data prepare` in a process of its own, with one and two
-Ray workers when `--ray` is given, the rate of the bare fast tokenizer on the same rendered text, and of `datasets.map`
-doing the same job. Rates of single processes are per CPU second; those on Ray are wall time without Ray's start.
+Prints, for each number of rows: rate and peak memory of `didact data prepare`, the rate of the bare fast tokenizer on the
+same rendered text, and that of `datasets.map` doing the same job; with `--ray` the rates of one and two Ray workers. Every
+figure comes from a process of its own, and one that dies ends the benchmark with its error. Rates of single processes are
+per CPU second; those on Ray are wall time without Ray's start.
 """
 
 import argparse
@@ -12,13 +14,13 @@ import json
 import multiprocessing
 import os
 import random
-import resource
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
@@ -30,6 +32,17 @@ from didact.tokens import Encoder, Runner, TemplateContract, prepare_source, run
 
 _TEXT = "the a of to water light number count answer because river seven green write explain which between"
 WORDS = _TEXT.split()
+
+
+class Measured(NamedTuple):
+    """What a piece of work took."""
+
+    cpu: float
+    """Seconds."""
+    wall: float
+    """Seconds."""
+    peak: float
+    """MiB of resident memory."""
 
 
 def write_rows(path: Path, rows: int) -> None:
@@ -47,21 +60,21 @@ def encoder() -> Encoder:
     return Encoder(tokenizer, TemplateContract.build(tokenizer, "auto"), TokensSpec())
 
 
-def prepare(path: Path, run: Runner = run_here) -> None:
+def prepare(path: Path, using: Encoder, run: Runner = run_here) -> None:
     """JSON lines in, token shards out."""
     cache = path.parent / "cache"
-    shutil.rmtree(cache, ignore_errors=True)
-    source, using = SourceSpec(name="rows", path=str(path)), encoder()
+    for kind in ("conversations", "tokens"):  # the bundled base is in the cache as well
+        shutil.rmtree(cache / kind, ignore_errors=True)
+    source = SourceSpec(name="rows", path=str(path))
     opened = open_source(source)
     prepare_source(opened, source, 0, using, cache, run)
     dataset = load_dataset(source, seed=0, max_bad_rows_share=0, quarantine_dir=None, opened=opened)
     tokenize(dataset, using, cache)
 
 
-def bare(path: Path) -> float:
+def bare(path: Path, using: Encoder) -> float:
     """CPU seconds of the tokenizer alone on the rendered texts, a thousand at a time."""
-    using, seconds = encoder(), 0.0
-    source = SourceSpec(name="rows", path=str(path))
+    seconds, source = 0.0, SourceSpec(name="rows", path=str(path))
     rows = load_dataset(source, seed=0, max_bad_rows_share=0, quarantine_dir=None).train
     for start in range(0, len(rows), 1000):
         texts = [using.contract.render(using.tokenizer, row.messages, False) for row in rows[start : start + 1000]]
@@ -71,11 +84,11 @@ def bare(path: Path) -> float:
     return seconds
 
 
-def mapped(path: Path) -> None:
+def mapped(path: Path, using: Encoder) -> None:
     """The same job with `datasets.map`: read, render, tokenize, mask, store."""
     import datasets
 
-    using = encoder()
+    datasets.disable_progress_bars()
 
     def convert(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
         talks = [
@@ -99,42 +112,42 @@ def mapped(path: Path) -> None:
     assert len(done[0]["ids"])
 
 
-def measure(work: Callable[[Path], Any], path: Path, results: Any) -> None:
-    """CPU seconds and peak memory of `work`, after the tokenizer and the libraries have been loaded."""
-    os.environ["DIDACT_CACHE"] = str(path.parent / "cache")
-    warm = path.with_name("warm.jsonl")
-    write_rows(warm, 200)
-    work(warm)
-    begun, start = time.process_time(), time.perf_counter()
-    value = work(path)
-    seconds = value if isinstance(value, float) else time.process_time() - begun
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    results.put((seconds, time.perf_counter() - start, peak))
-
-
-def in_a_process(work: Callable[[Path], Any], path: Path) -> tuple[float, float, float]:
-    """Measure in a fresh process, so that peaks do not add up."""
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    process = context.Process(target=measure, args=(work, path, results))
-    process.start()
-    found: tuple[float, float, float] = results.get()
-    process.join()
-    return found
-
-
-def on_ray(path: Path, workers: int) -> float:
+def on_ray(path: Path, using: Encoder, workers: int) -> float:
     """Wall seconds on a local Ray of so many CPUs, without its start."""
     from didact.cluster import ray_cluster, run_on_ray
 
-    os.environ["DIDACT_CACHE"] = str(path.parent / "cache")
     with ray_cluster(num_cpus=workers):
-        warm = path.with_name("warm.jsonl")
-        write_rows(warm, 200)
-        prepare(warm, run_on_ray)
+        prepare(_warm(path), using, run_on_ray)
         start = time.perf_counter()
-        prepare(path, run_on_ray)
+        prepare(path, using, run_on_ray)
         return time.perf_counter() - start
+
+
+def measure(work: Callable[[Path, Encoder], Any], path: Path) -> Measured:
+    """Do work on a few rows, so that libraries are loaded, then on all."""
+    using = encoder()
+    work(_warm(path), using)
+    begun, start = time.process_time(), time.perf_counter()
+    value = work(path, using)
+    cpu = value if isinstance(value, float) else time.process_time() - begun
+    return Measured(cpu, time.perf_counter() - start, _peak())
+
+
+def in_a_process(work: Callable[..., Any], *arguments: Any) -> Any:
+    """Call in a fresh process, so that peaks do not add up."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
+
+
+def compare(path: Path, rows: int) -> None:
+    """Print preparation beside the bare tokenizer and `datasets.map`."""
+    own, alone, plain = (in_a_process(measure, work, path) for work in (prepare, bare, mapped))
+    print(
+        f"{rows:>9,} rows: {rows / own.cpu:,.0f} rows/s of CPU, {alone.cpu / own.cpu:.0%} of the bare tokenizer "
+        f"({rows / alone.cpu:,.0f}), {plain.cpu / own.cpu:.2f} x datasets.map ({rows / plain.cpu:,.0f}); "
+        f"peak {own.peak:,.0f} MiB, datasets.map {plain.peak:,.0f} MiB",
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -142,22 +155,43 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--ray", action="store_true", help="also with 1 and 2 Ray workers")
+    parser.add_argument("--memory-only", action="store_true", help="rate and peak memory of preparation, nothing else")
     arguments = parser.parse_args()
-    for rows in arguments.rows:
-        with tempfile.TemporaryDirectory(prefix="didact-prepare-") as folder:
-            path = Path(folder) / "rows.jsonl"
+    with tempfile.TemporaryDirectory(prefix="didact-prepare-") as folder:
+        path = Path(folder) / "rows.jsonl"
+        os.environ["DIDACT_CACHE"] = str(path.parent / "cache")
+        in_a_process(_first)
+        for rows in arguments.rows:
             write_rows(path, rows)
-            own, _, peak = in_a_process(prepare, path)
-            alone, _, _ = in_a_process(bare, path)
-            plain, _, plain_peak = in_a_process(mapped, path)
-            print(f"{rows:>9,} rows: {rows / own:,.0f} rows/s of CPU, {alone / own:.0%} of the bare tokenizer "
-                  f"({rows / alone:,.0f}), {plain / own:.2f} x datasets.map ({rows / plain:,.0f}); "
-                  f"peak {peak:,.0f} MiB, datasets.map {plain_peak:,.0f} MiB", flush=True)  # fmt: skip
+            if arguments.memory_only:
+                own = in_a_process(measure, prepare, path)
+                print(f"{rows:>9,} rows: {rows / own.cpu:,.0f} rows/s of CPU, peak {own.peak:,.0f} MiB", flush=True)
+            else:
+                compare(path, rows)
             if arguments.ray:
-                one, two = (on_ray(path, workers) for workers in (1, 2))
-                print(
-                    f"{'':>9}  Ray: 1 worker {rows / one:,.0f} rows/s, 2 workers {rows / two:,.0f} ({one / two:.2f} x)"
-                )
+                one, two = (in_a_process(_with_workers, path, workers) for workers in (1, 2))
+                rates = f"1 worker {rows / one:,.0f} rows/s, 2 workers {rows / two:,.0f} ({one / two:.2f} x)"
+                print(f"{'':>9}  Ray: {rates}", flush=True)
+
+
+def _first() -> None:
+    encoder()  # unpacks the bundled base, which the other processes find
+
+
+def _with_workers(path: Path, workers: int) -> float:
+    return on_ray(path, encoder(), workers)
+
+
+def _warm(path: Path) -> Path:
+    warm = path.with_name("warm.jsonl")
+    write_rows(warm, 200)
+    return warm
+
+
+def _peak() -> float:
+    # ru_maxrss would begin with that of the process that started this one.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 if __name__ == "__main__":

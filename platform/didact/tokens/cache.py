@@ -4,8 +4,9 @@ The address is a digest of everything that decides the tokens, so a change of da
 another folder and nothing stale is ever read.
 """
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -102,6 +103,7 @@ def run_job(job: PartJob, encoder: Encoder) -> PartDone:
     """
     rows = rejected = num_tokens = 0
     with ExitStack() as stack:
+        stack.enter_context(_libraries_out_of_sight())
         told = stack.enter_context(ConversationWriter(job.conversations, job.key)) if job.part else None
         tokenized = stack.enter_context(TokenWriter(job.tokens, job.key)) if job.tokens else None
         for position, batch in _batches(job):
@@ -197,6 +199,22 @@ def stored_rows(dataset: Dataset) -> StoredConversations:
 
 def _entry(cache_dir: Path, encoder: Encoder, conversations: CacheEntry, choice: str | None) -> CacheEntry:
     return CacheEntry(cache_dir / "tokens" / encoder.address(conversations.address, choice))
+
+
+@contextmanager
+def _libraries_out_of_sight() -> Iterator[None]:
+    """Keep Python's collector from going through what was there before.
+
+    Rows are many small objects, so collections are due all the time, and each full one looks at the 600,000 objects of the
+    loaded libraries: a sixth of the time of a part.
+    """
+    frozen_by_others = gc.get_freeze_count()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        if not frozen_by_others:
+            gc.unfreeze()
 
 
 def _batches(job: PartJob) -> Iterator[tuple[int, Batch]]:
