@@ -36,7 +36,6 @@ $(READY): pyproject.toml constraints.txt
 demo: setup ## finetune, evaluate, register and serve the bundled model on this machine
 	$(BIN)/python jobs/demo.py $(ARGS)
 
-<<<<<<< HEAD
 # Ray shares the machine with nothing else, so its tests come after the others, which take one core each. A part without
 # any test of ARGS is no failure (pytest's exit code 5).
 test: setup ## run all tests but the nightly ones
@@ -46,10 +45,6 @@ test: setup ## run all tests but the nightly ones
 test-faults: setup ## run every test of the fault table, many minutes, and write docs/faults.md
 	status=0; OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m fault --junitxml=$(VENV)/faults.xml $(ARGS) || status=$$?; \
 	$(BIN)/python benchmarks/faults.py $(VENV)/faults.xml; exit $$status
-=======
-test: setup ## run all tests but the nightly ones
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not nightly" $(ARGS)
->>>>>>> 3745636
 
 check: setup ## lint, format and types
 	$(BIN)/ruff check
