@@ -29,11 +29,13 @@ _SHORT: dict[str, Any] = {
 _LORA = {**_SHORT, "adapter__dropout": 0.0, "adapter__lr_ratio_b": 2.0}  # two groups of parameters
 _FULL = {**_SHORT, "adapter": {"method": "full"}, "training__learning_rate": 1e-3}
 _QLORA = {**_SHORT, "adapter__dropout": 0.0, "model__quantization": {"bits": 4}}
+_RECOMPUTE = {**_LORA, "training__gradient_checkpointing": True}
 _BFLOAT = {**_QLORA, "model__dtype": "bfloat16"}
 ONE = {
     "lora": Case("lora", _LORA),
     "qlora": Case("qlora", _QLORA),
     "full": Case("full", _FULL),
+    "recompute": Case("recompute", _RECOMPUTE),
     "bfloat": Case("bfloat", _BFLOAT, compute=torch.bfloat16),
 }
 TWO: list[tuple[str, str, dict[str, Any]]] = [
@@ -52,8 +54,13 @@ MORE: list[tuple[str, str, dict[str, Any]]] = [
     ("qlora", "zero2", {}),
     ("full", "zero2", {}),
     ("full", "zero3", {}),
+    ("recompute", "fsdp", {}),
+    ("recompute", "zero2", {}),
+    ("recompute", "zero3", {}),
     ("bfloat", "fsdp", {}),
     ("bfloat", "zero3", {}),
+    ("full", "zero2", {"cpu_offload": True}),
+    ("full", "zero3", {"cpu_offload": True}),
 ]
 RESUMED = [("lora", "fsdp"), ("full", "fsdp"), ("qlora", "zero2"), ("lora", "zero3"), ("full", "zero3")]
 # Each does one step from the other's checkpoint.
