@@ -107,6 +107,7 @@ def test_the_fingerprint_follows_every_setting_that_decides_rows(rows: Path, cha
     assert load(rows, weight=3.0, name="other").fingerprint == load(rows).fingerprint
 
 
+@pytest.mark.fault("D7")
 def test_neither_the_names_nor_the_order_of_files_decide_the_rows(tmp_path: Path) -> None:
     first, second = ([{"instruction": f"{text} {row}", "output": text} for row in range(9)] for text in ("x", "y"))
     for folder, (one, two) in {"p": (first, second), "q": (second, first)}.items():

@@ -55,6 +55,8 @@ def test_a_machine_without_the_cache_prepares_the_same(
     assert opened.mixture.fingerprint == PreparedRecord.read(tmp_path / "prepared.json").mixture
 
 
+@pytest.mark.fault("D5")
+@pytest.mark.fault("D6")
 @pytest.mark.parametrize("row", [0, 59])
 def test_a_file_that_changed_after_preparation_stops_the_run(tmp_path: Path, spec: FinetuneSpec, row: int) -> None:
     before = PreparedRecord.of(prepare_data(spec))
