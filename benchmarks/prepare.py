@@ -3,10 +3,10 @@
     python benchmarks/prepare.py --rows 10000 100000 --ray
     python benchmarks/prepare.py --rows 1000000 --memory-only
 
-Prints, for each number of rows: rate and peak memory of `didact data prepare`, the rate of the bare fast tokenizer on the
-same rendered text, and that of `datasets.map` doing the same job; with `--ray` the rates of one and two Ray workers. Every
-figure comes from a process of its own, and one that dies ends the benchmark with its error. Rates of single processes are
-per CPU second; those on Ray are wall time without Ray's start.
+Prints, for each number of rows: rate and peak memory of `didact data prepare`, rate of the bare fast tokenizer on
+the same rendered text, and of `datasets.map` doing the same job; with `--ray` the rates of one and two Ray workers.
+Every figure comes from a process of its own, and one that dies ends the benchmark with its error. Rates of single
+processes are per CPU second; those on Ray are wall time without Ray's start.
 """
 
 import argparse

@@ -4,12 +4,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from jinja2 import nodes
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+from transformers.utils import chat_template_utils
 
 from didact.datasets import Conversation, Message
 from didact.datasets.decoding import parse_json
 from didact.datasets.rows import BadRow
 from didact.spec import TokensSpec
 from didact.tokens import Sample, TemplateContract, encode_all
+from didact.tokens.byte_level import samples_by_bytes
 from didact.tokens.render import Renderer
 from tests.fakes.tokenizer import CHATML, byte_tokenizer
 
@@ -58,6 +63,14 @@ def test_every_template_renders_as_it_does_row_by_row(kind: str) -> None:
         assert {fixed is not None for fixed in renderer._fixed.values()} == {is_fixed}
 
 
+def test_transformers_still_has_the_private_compiler_of_templates_that_render_relies_on() -> None:
+    compiled = chat_template_utils._compile_jinja_template(CHATML)
+    messages = [{"role": "user", "content": "hi"}]
+    expected = byte_tokenizer().apply_chat_template(messages, tokenize=False)
+    assert compiled.render(messages=messages, add_generation_prompt=False) == expected
+    assert compiled.environment.parse("{{ a | trim }}").find(nodes.Filter) is not None
+
+
 def plain_mask(text: str, spans: list[tuple[int, int]], tokenizer: Any) -> tuple[list[int], np.ndarray]:
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     bounds = np.array(found["offset_mapping"]).reshape(-1, 2)
@@ -84,6 +97,28 @@ def test_ids_and_masks_are_those_of_the_plain_tokenizer(choice: str) -> None:
         ids, mask = plain_mask(text, [(len(header), end)], tokenizer)
         assert isinstance(encoded.result, Sample)
         assert encoded.result.ids.tolist() == ids and encoded.result.mask.tolist() == mask.tolist()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_places_told_by_lengths_are_those_the_tokenizer_keeps(kept: bool) -> None:
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    # Merges that cross the edges of words and of letters of several bytes; é is \xc3\xa9.
+    merges = [("Ġ", "a"), ("a", "b"), ("Ã", "©"), ("Ĭ", "a"), ("b", "Ã"), ("ð", "Ł")]
+    vocabulary = {text: number for number, text in enumerate([*letters, *map("".join, merges)])}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    if not kept:
+        backend.normalizer = normalizers.NFKC()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, additional_special_tokens=["<é>"])
+    texts = [" a ab\na", "abé é🎉b🎉", "<é>a<é>", "", "é"]
+    spans = [[(start, end)] for start in range(9) for end in range(start + 1, 9)]
+    for within in [*spans, [(0, 1), (2, 3)]]:
+        inside = [[(start, end) for start, end in within if end <= len(text)] for text in texts]
+        found = samples_by_bytes(texts, inside, tokenizer)
+        assert (found is not None) == kept
+        for text, each, sample in zip(texts, inside, found or (), strict=False):
+            ids, mask = plain_mask(text, each, tokenizer)
+            assert sample.ids.tolist() == ids and sample.mask.tolist() == mask.tolist(), (text, each)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
 """Preparation over a cluster: Ray Data hands the parts of a source to tasks that write into the shared cache."""
 
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import cloudpickle
 import ray
 import ray.data
 
@@ -31,10 +31,10 @@ def run_on_ray(jobs: Sequence[PartJob], encoder: Encoder) -> Iterator[PartDone]:
         settings.enable_progress_bars = False
         # Which part is done first does not matter: the driver puts them in order.
         settings.execution_options.preserve_order = False
-        parts = ray.data.from_items([{"job": cloudpickle.dumps(job)} for job in jobs], override_num_blocks=len(jobs))
+        parts = ray.data.from_items([{"job": pickle.dumps(job)} for job in jobs], override_num_blocks=len(jobs))
         for done in parts.map(_task(encoder), num_cpus=1).iter_rows():
             if done["error"]:
-                raise cloudpickle.loads(done["error"])
+                raise pickle.loads(done["error"])
             yield PartDone(done["rows"], done["rejected"], done["tokens"])
 
 
@@ -44,7 +44,7 @@ def run_where_it_pays(jobs: Sequence[PartJob], encoder: Encoder) -> Iterator[Par
 
 
 def _task(encoder: Encoder) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    held = cloudpickle.dumps(encoder)
+    held = pickle.dumps(encoder)
 
     def prepare_part(item: dict[str, Any]) -> dict[str, Any]:
         import pyarrow as pa
@@ -52,7 +52,7 @@ def _task(encoder: Encoder) -> Callable[[dict[str, Any]], dict[str, Any]]:
         pa.set_cpu_count(1)  # a task has one CPU, and the tokenizer's own threads are off in every worker
         # Errors that a second try cannot mend are returned: Ray Data would wrap what is raised and lose its type.
         try:
-            return {**asdict(run_job(cloudpickle.loads(item["job"]), cloudpickle.loads(held))), "error": b""}
+            return {**asdict(run_job(pickle.loads(item["job"]), pickle.loads(held))), "error": b""}
         except FileNotFoundError as error:
             found: DidactError = DataError(
                 f"a node of the cluster does not see {error.filename}: sources and the cache (DIDACT_CACHE) must be at "
@@ -60,6 +60,6 @@ def _task(encoder: Encoder) -> Callable[[dict[str, Any]], dict[str, Any]]:
             )
         except DidactError as error:
             found = error
-        return {"rows": 0, "rejected": 0, "tokens": 0, "error": cloudpickle.dumps(found)}
+        return {"rows": 0, "rejected": 0, "tokens": 0, "error": pickle.dumps(found)}
 
     return prepare_part

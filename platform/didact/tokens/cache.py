@@ -205,8 +205,8 @@ def _entry(cache_dir: Path, encoder: Encoder, conversations: CacheEntry, choice:
 def _libraries_out_of_sight() -> Iterator[None]:
     """Keep Python's collector from going through what was there before.
 
-    Rows are many small objects, so collections are due all the time, and each full one looks at the 600,000 objects of the
-    loaded libraries: a sixth of the time of a part.
+    Rows are many small objects, so collections are due all the time, and each full one looks at the 600,000 objects of
+    the loaded libraries: a sixth of the time of a part.
     """
     frozen_by_others = gc.get_freeze_count()
     gc.freeze()

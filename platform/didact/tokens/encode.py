@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from didact.datasets.types import Conversation
 from didact.errors import TemplateError
 from didact.spec import TokensSpec
+from didact.tokens.byte_level import samples_by_bytes
 from didact.tokens.documents import encode_documents
 from didact.tokens.render import Renderer
 from didact.tokens.template import TemplateContract, special_text
@@ -181,7 +182,11 @@ def _tokenize(rendered: list[_Rendered], tokenizer: PreTrainedTokenizerBase) -> 
     backend.no_padding()
     backend.no_truncation()
     backend.encode_special_tokens = False
-    encoded = backend.encode_batch([item.text for item in rendered], add_special_tokens=False)
+    texts = [item.text for item in rendered]
+    samples = samples_by_bytes(texts, [item.spans for item in rendered], tokenizer)
+    if samples is not None:
+        return samples
+    encoded = backend.encode_batch(texts, add_special_tokens=False)
     return [
         Sample(np.array(found.ids, dtype=np.int32), _mask(found, item))
         for item, found in zip(rendered, encoded, strict=True)
