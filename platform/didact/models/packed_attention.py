@@ -16,7 +16,7 @@ from didact.errors import ModelError
 
 _NAME = "didact_packed"
 # Up to this length three plain matrix products beat SDPA's kernel, whose backward pass has a high price per call.
-_SHORT = 160
+SHORT = 160
 
 
 def use_packed_attention(model: PreTrainedModel, max_length: int) -> bool:
@@ -69,7 +69,7 @@ def packed_attention(
     if not starts or starts[0] != 0:
         raise ModelError(f"a packed row must begin with position 0; found {positions[0, :4].tolist()}")
     spans = list(zip(starts, [*starts[1:], length], strict=True))
-    short = [span for span in spans if span[1] - span[0] <= _SHORT and not kwargs.get("dropout")]
+    short = [span for span in spans if span[1] - span[0] <= SHORT and not kwargs.get("dropout")]
     long = [span for span in spans if span not in short]
     parts = [_side_by_side(query, key, value, short, kwargs.get("scaling"))] if short else []
     for start, end in long:

@@ -14,6 +14,7 @@ from didact.training.loop import TrainResult, train
 from didact.training.objective import Objective
 from didact.training.plan import Plan
 from didact.training.prepare import PreparedData, describe_data, prepare_data, resolve_packing, write_data_record
+from didact.training.probe import Probe, probe_recipe
 from didact.training.schedule import learning_rate
 from didact.training.world import World
 
@@ -24,12 +25,14 @@ __all__ = [
     "Objective",
     "Plan",
     "PreparedData",
+    "Probe",
     "StepReport",
     "TrainResult",
     "World",
     "describe_data",
     "learning_rate",
     "prepare_data",
+    "probe_recipe",
     "resolve_packing",
     "train",
     "write_data_record",
