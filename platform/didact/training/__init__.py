@@ -15,6 +15,7 @@ from didact.training.objective import Objective
 from didact.training.plan import Plan
 from didact.training.prepare import PreparedData, describe_data, prepare_data, resolve_packing, write_data_record
 from didact.training.prepared import PreparedRecord, open_prepared
+from didact.training.probe import Probe, probe_recipe
 from didact.training.schedule import learning_rate
 from didact.training.sharding import whole_weights
 from didact.training.state import TrainedState
@@ -28,6 +29,7 @@ __all__ = [
     "Plan",
     "PreparedData",
     "PreparedRecord",
+    "Probe",
     "StepReport",
     "TrainResult",
     "TrainedState",
@@ -36,6 +38,7 @@ __all__ = [
     "learning_rate",
     "open_prepared",
     "prepare_data",
+    "probe_recipe",
     "resolve_packing",
     "train",
     "whole_weights",

@@ -11,6 +11,7 @@ from rich.text import Text
 from didact.models import Footprint, estimate_footprint
 from didact.spec import DataSpec, FinetuneSpec
 from didact.training.prepare import PreparedData, describe_data, describe_stages
+from didact.training.probe import Probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,18 @@ class Plan:
         )
         micro_batch = round(mean_tokens * min(spec.training.micro_batch_size, spec.training.global_batch_size))
         supervised = sum(each["supervised_share"] * each["share_of_tokens"] for each in sources)
-        footprint = estimate_footprint(spec, micro_batch, supervised)
+        footprint = estimate_footprint(spec, micro_batch, supervised, sample_tokens=max(1, round(mean_tokens)))
         return cls(spec, sources, prepared.num_steps, micro_batch, footprint, describe_stages(spec, prepared))
+
+    def beside(self, probe: Probe) -> str:
+        """The estimate beside what a probe measured, and what that says of the whole run on such a machine."""
+        samples = self.spec.training.global_batch_size * self.num_steps
+        seconds = probe.seconds_per_step * self.num_steps / self.spec.placement.num_workers
+        return (
+            f"probe      {probe.peak_gib:.2f} GiB at the peak, {probe.peak_gib / self.footprint.total_gib:.2f} of the "
+            f"estimate; {probe.tokens_per_second:,.0f} tokens/s a worker; about {seconds / 60:,.0f} minutes for "
+            f"{samples:,} samples"
+        )
 
     def render(self) -> Group:
         """Tables for a terminal."""
@@ -90,7 +101,9 @@ class Plan:
             f"steps      {self.num_steps:,} of {spec.training.global_batch_size} samples, about {tokens:,.0f} tokens",
             f"packing    {'on' if spec.packing else 'off'}, {self.tokens_per_micro_batch:,} tokens a forward pass",
             f"memory     {footprint.total_gib:.2f} GiB a worker: weights {footprint.weights_gib:.2f}, "
-            f"trained state {footprint.training_state_gib:.2f}, activations {footprint.activations_gib:.2f}",
+            f"trained state {footprint.training_state_gib:.2f}, activations {footprint.activations_gib:.2f}, "
+            f"logits {footprint.logits_gib:.2f}",
+            f"compute    {footprint.flops / 1e12:.2f} TFLOP a forward and backward pass",
             f"placement  {spec.placement.num_workers} workers x {spec.placement.cpus_per_worker} CPU, "
             f"device {spec.placement.device}",
         ]

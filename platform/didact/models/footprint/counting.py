@@ -1,0 +1,48 @@
+"""A base and its method on the meta device, where parameters have shapes and no values."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from didact.errors import ModelError
+from didact.models.attach import attach_adapter
+from didact.spec import MethodSpec, ModelSpec
+
+_ANY_LENGTH = 1000  # a schedule over the steps changes no count
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is trained, on which base."""
+
+    model: ModelSpec
+    adapter: MethodSpec
+    num_steps: int | None = None
+
+    def bare(self, config: PreTrainedConfig) -> PreTrainedModel:
+        """The base alone, frozen."""
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=self.model.trust_remote_code)
+            model.tie_weights()
+        return model.requires_grad_(False)
+
+    def attached(self, config: PreTrainedConfig, *, recompute: bool = False) -> torch.nn.Module:
+        """The base with its method."""
+        try:
+            with torch.device("meta"):
+                return self._attach(config, recompute)
+        except ModelError:
+            # Some methods look at values of their own when they are made: those are made for real, layer by layer, and
+            # moved to the meta device by PEFT. A method that does not fit fails here again, with its own reason.
+            return self._attach(config, recompute)
+
+    def _attach(self, config: PreTrainedConfig, recompute: bool) -> torch.nn.Module:
+        return attach_adapter(
+            self.bare(config),
+            self.adapter,
+            seed=0,
+            base_name=self.model.base,
+            num_steps=self.num_steps or _ANY_LENGTH,
+            gradient_checkpointing=recompute,
+        )
