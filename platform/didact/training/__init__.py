@@ -13,7 +13,14 @@ from didact.training.checkpoints import Checkpoint, CheckpointStore
 from didact.training.loop import TrainResult, train
 from didact.training.objective import Objective
 from didact.training.plan import Plan
-from didact.training.prepare import PreparedData, describe_data, prepare_data, resolve_packing, write_data_record
+from didact.training.prepare import (
+    PreparedData,
+    describe_data,
+    prepare_data,
+    resolve_packing,
+    trainable_model_spec,
+    write_data_record,
+)
 from didact.training.prepared import PreparedRecord, open_prepared
 from didact.training.probe import Probe, probe_recipe
 from didact.training.schedule import learning_rate
@@ -41,6 +48,7 @@ __all__ = [
     "probe_recipe",
     "resolve_packing",
     "train",
+    "trainable_model_spec",
     "whole_weights",
     "write_data_record",
 ]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from didact.models.packed_attention import SHORT
+from didact.models.packed_attention import use_packed_attention
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +24,15 @@ class Load:
     sample_tokens: int | None = None
     """Tokens of one sample; None: there is one."""
     supervised_share: float = 1.0
-    """Share of them that is learned; only those are projected onto the vocabulary."""
+    """Share of them that is learned."""
     recompute: bool = False
     """Activations are recomputed in the backward pass, block by block."""
+    packed: bool = True
+    """Samples share a row; only learned positions are then projected onto the vocabulary."""
+    accumulates: bool = False
+    """Passes of the same step came before it."""
     on_cpu: bool = True
-    """On a processor, short samples of a packed row are attended to with their scores kept."""
+    """Where it runs decides which attention a packed row gets."""
 
     @property
     def rows(self) -> tuple[int, int]:
@@ -37,40 +41,38 @@ class Load:
         return max(1, round(self.tokens / length)), length
 
     @property
-    def supervised_tokens(self) -> int:
+    def projected_tokens(self) -> int:
         """Positions that get logits."""
         count, length = self.rows
-        return count * max(1, round(length * self.supervised_share))
+        return count * max(1, round(length * self.supervised_share)) if self.packed else count * length
 
 
 @dataclass(frozen=True, slots=True)
 class Activations:
-    """Bytes, without logits."""
+    """Bytes kept for the backward pass, without logits."""
 
     outside_layers: float
     per_layer: float
-    logits: float
-    """Kept for the backward pass of the loss."""
 
 
 def measure_activations(
     config: PreTrainedConfig,
     attached: Callable[[PreTrainedConfig], torch.nn.Module],
     load: Load,
-    dtype: torch.dtype,
+    compute: torch.dtype,
 ) -> Activations:
-    """Count what a training step keeps.
+    """Count what the forward pass of a training step keeps.
 
     Args:
         config: the base's.
-        attached: makes a model of a configuration, with its method, on the meta device.
+        attached: makes a model of a configuration, with its method, on the meta device or small enough to be made,
+            each weight in the dtype it is held in.
         load: the forward pass.
-        dtype: the base computes in it.
+        compute: dtype of the matrix products.
     """
-    one, two = (_kept(attached(_shortened(config, layers)), load, dtype) for layers in (1, 2))
-    logits = load.supervised_tokens * config.get_text_config().vocab_size * 4
+    one, two = (_kept(attached(_shortened(config, layers)), load, compute) for layers in (1, 2))
     per_layer = max(0, two - one)
-    return Activations(max(0.0, one - per_layer - logits), per_layer, logits)
+    return Activations(max(0, one - per_layer), per_layer)
 
 
 def _shortened(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
@@ -82,15 +84,12 @@ def _shortened(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
     return short
 
 
-def _kept(model: torch.nn.Module, load: Load, dtype: torch.dtype) -> int:
-    """Bytes that the forward pass and the loss leave for the backward pass, weights excluded."""
-    count, length = load.rows
+def _kept(model: torch.nn.Module, load: Load, compute: torch.dtype) -> int:
+    """Bytes that the forward pass up to the hidden states leaves for the backward pass, weights excluded."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if load.on_cpu and length <= SHORT:
-        base.set_attn_implementation("eager")
     kept: dict[int, torch.UntypedStorage] = {}
     with FakeTensorMode(allow_non_fake_inputs=True):
-        _make_fake(model, dtype)
+        _make_fake(model)
         own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
 
         def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -99,25 +98,39 @@ def _kept(model: torch.nn.Module, load: Load, dtype: torch.dtype) -> int:
                 kept[storage._cdata] = storage
             return tensor
 
-        model.train()
-        ids = torch.zeros(count, length, dtype=torch.long)
-        autocast = torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32)
+        _train_without_chance(model)
+        base.set_output_embeddings(torch.nn.Identity())
+        autocast = torch.autocast("cpu", dtype=compute, enabled=compute != torch.float32)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
-            logits = model(input_ids=ids, use_cache=False).logits[:, : load.supervised_tokens // count]
-            targets = torch.zeros(load.supervised_tokens, dtype=torch.long)
-            loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), targets)
-    del loss
+            hidden = model(**_inputs(base, load), use_cache=False).logits
+    del hidden
     return sum(storage.nbytes() for storage in kept.values())
 
 
-def _make_fake(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Replace weights by ones without data: trained ones in float32, frozen ones in the base's dtype."""
+def _inputs(base: PreTrainedModel, load: Load) -> dict[str, torch.Tensor]:
+    """One packed row where the platform's own attention takes it, else a row a sample."""
+    count, length = load.rows
+    if load.packed and load.on_cpu and use_packed_attention(base, length):
+        ids = torch.zeros(1, count * length, dtype=torch.long)
+        return {"input_ids": ids, "position_ids": torch.arange(length).repeat(count)[None]}
+    return {"input_ids": torch.zeros(count, length, dtype=torch.long)}
+
+
+def _train_without_chance(model: torch.nn.Module) -> None:
+    """Training mode, but layers that are left out at random stay: that would be decided by a value."""
+    model.train()
+    for module in model.modules():
+        if hasattr(module, "module_dropout"):
+            module.training = False
+
+
+def _make_fake(model: torch.nn.Module) -> None:
+    """Replace weights by ones without data."""
     made: dict[int, torch.nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             if id(parameter) not in made:
-                kind = torch.float32 if parameter.requires_grad or not parameter.is_floating_point() else dtype
-                empty = torch.empty(parameter.shape, dtype=kind)
+                empty = torch.empty(parameter.shape, dtype=parameter.dtype)
                 made[id(parameter)] = torch.nn.Parameter(empty, requires_grad=parameter.requires_grad)
             setattr(module, name, made[id(parameter)])
         for name, buffer in list(module.named_buffers(recurse=False)):

@@ -2,18 +2,18 @@
 
 from dataclasses import dataclass
 
-import torch
 from transformers import AutoConfig, PreTrainedConfig
 
-from didact.models.base import base_folder, compute_dtype
+from didact.models.base import base_folder
 from didact.models.footprint.activations import Load, measure_activations
-from didact.models.footprint.counting import Subject
+from didact.models.footprint.counting import Subject, packed_weights
+from didact.models.footprint.logits import logit_bytes
 from didact.models.footprint.sharding import Sharding
-from didact.spec import FinetuneSpec, MethodSpec, ModelSpec
+from didact.spec import FinetuneSpec, MethodSpec, ModelSpec, QuantizationSpec
 
 _GIB = 2**30
 _FLOAT = 4
-_CPU_OVERHEAD = 0.10  # GiB: buffers of matrix products, allocator
+_CPU_OVERHEAD = 0.10  # GiB: buffers of matrix products
 _GPU_OVERHEAD = 1.0  # GiB: context, kernels, communication buffers
 _GPU_FRAGMENTATION = 0.06
 
@@ -27,12 +27,13 @@ class Footprint:
     weights_gib: float
     """The base as it is held, and the adapter."""
     gradients_gib: float
+    """Those that do not take the place of activations; a step's second forward pass finds all of them there."""
     optimizer_gib: float
-    """Both moments of AdamW; with sharded training also the float32 weights they belong to."""
+    """Both moments of AdamW; with DeepSpeed also its own copy of the trained weights."""
     activations_gib: float
-    """Kept for the backward pass, with what the largest layer needs for a moment."""
+    """Kept for the backward pass, with what one block needs for a moment."""
     logits_gib: float
-    """Of supervised positions: in the base's dtype, in float32, and their gradient."""
+    """With their gradient, of as many positions as are computed at once."""
     overhead_gib: float
     flops: float
     """Arithmetic of one forward and backward pass over the load."""
@@ -63,28 +64,51 @@ class Demand:
 
     num_parameters: int
     num_trainable: int
-    weights: float
+    trains_base: bool
+    base: float
+    adapter: float
     block: float
-    """One decoder block in the dtype it computes in."""
+    """One decoder block as it is gathered when the base is cut."""
+    outside_blocks: float
+    """Embeddings and output layer, which are gathered as one and stay."""
     activations: float
     logits: float
     on_cpu: bool
+    accumulates: bool
     flops: float
 
     def footprint(self, sharding: Sharding) -> Footprint:
         """The part of one worker."""
         state = self.num_trainable * _FLOAT
-        gathered = 2 * self.block if sharding.weights > 1 else 0.0  # one block whole, the next one on its way
+        optimizer = (3 if sharding.copies else 2) * state / sharding.optimizer
+        # One flat message holds all gradients once more, beside activations that are gone by then.
+        message = state if sharding.num_workers > 1 and sharding.gradients == 1 and not sharding.copies else 0.0
+        gradients = state / sharding.gradients
+        if not (self.accumulates or message):
+            gradients = max(0.0, gradients - self.activations - self.logits)
         sizes = {
-            "weights_gib": 0.0 if sharding.weights_elsewhere else self.weights / sharding.weights,
-            "gradients_gib": state / sharding.gradients,
-            "optimizer_gib": 0.0 if sharding.offloaded else 2 * state / sharding.optimizer,
-            "activations_gib": self.activations + gathered,
+            "weights_gib": self.base / sharding.base + self.adapter / sharding.adapter,
+            "gradients_gib": gradients,
+            "optimizer_gib": optimizer,
+            "activations_gib": max(self.activations, message) + self._gathered(sharding),
             "logits_gib": self.logits,
         }
+        if sharding.state_offloads:
+            sizes["optimizer_gib"] = 0.0
+        if sharding.base_offloads:
+            sizes["weights_gib"] = 0.0 if sharding.copies else self.adapter
+            sizes["gradients_gib"] *= 0.0 if sharding.state_offloads else 1.0
         parts = {name: size / _GIB for name, size in sizes.items()}
         overhead = _CPU_OVERHEAD if self.on_cpu else _GPU_OVERHEAD + _GPU_FRAGMENTATION * sum(parts.values())
         return Footprint(self.num_parameters, self.num_trainable, overhead_gib=overhead, flops=self.flops, **parts)
+
+    def _gathered(self, sharding: Sharding) -> float:
+        """Blocks that are whole for a moment: the one that computes and the next one on its way, with gradients."""
+        if sharding.base == 1 and not sharding.base_offloads:
+            return 0.0
+        if sharding.keeps_blocks:
+            return self.base
+        return self.outside_blocks + (3 if self.trains_base else 2) * self.block
 
 
 def estimate_footprint(
@@ -93,83 +117,85 @@ def estimate_footprint(
     supervised_share: float,
     *,
     sample_tokens: int | None = None,
-    sharding: Sharding | None = None,
     on_cpu: bool = True,
 ) -> Footprint:
-    """The footprint of a recipe.
+    """The footprint of a recipe, cut as `training.sharding` says.
 
     Args:
         spec: the recipe.
         tokens_per_micro_batch: tokens of one forward pass.
         supervised_share: share of them that is learned.
         sample_tokens: mean length of a sample; None: the pass is one sample.
-        sharding: default: every worker holds everything.
         on_cpu: where the workers compute.
     """
     folder = base_folder(spec.model)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=spec.model.trust_remote_code)
-    load = Load(tokens_per_micro_batch, sample_tokens, supervised_share, spec.training.gradient_checkpointing, on_cpu)
-    return footprint_of(config, spec.model, spec.adapter, load, sharding or Sharding(), spec.training.steps)
+    training = spec.training
+    load = Load(
+        tokens_per_micro_batch,
+        sample_tokens,
+        supervised_share,
+        recompute=training.gradient_checkpointing,
+        packed=spec.packing,
+        accumulates=training.global_batch_size > training.micro_batch_size * spec.placement.num_workers,
+        on_cpu=on_cpu,
+    )
+    sharding = Sharding.of(
+        training.sharding, spec.placement.num_workers, trains_base=spec.adapter.trains_base, on_cpu=on_cpu
+    )
+    return demand_of(config, spec.model, spec.adapter, load, training.steps).footprint(sharding)
 
 
-def footprint_of(
-    config: PreTrainedConfig,
-    model: ModelSpec,
-    adapter: MethodSpec,
-    load: Load,
-    sharding: Sharding,
-    num_steps: int | None = None,
-) -> Footprint:
-    """The footprint of any configuration and method; counted on the meta device.
+def demand_of(
+    config: PreTrainedConfig, model: ModelSpec, adapter: MethodSpec, load: Load, num_steps: int | None = None
+) -> Demand:
+    """What a configuration and method need before anything is cut; counted without loading weights.
 
     Args:
         config: of the base.
         model: how it is held.
         adapter: the method.
         load: one forward pass.
-        sharding: what a worker holds.
         num_steps: of the run, for methods with a schedule.
     """
-    return demand_of(config, model, adapter, load, num_steps).footprint(sharding)
-
-
-def demand_of(
-    config: PreTrainedConfig, model: ModelSpec, adapter: MethodSpec, load: Load, num_steps: int | None = None
-) -> Demand:
-    """What a configuration and method need before anything is cut; arguments as of `footprint_of`."""
     subject = Subject(model, adapter, num_steps)
     bare = subject.bare(config)
-    sizes = [parameter.numel() for parameter in bare.parameters()]
-    embedding = bare.get_input_embeddings().weight.numel()
+    held = {parameter: parameter.numel() * parameter.element_size() for parameter in bare.parameters()}
+    unpacked = 0
+    if model.quantization is not None:
+        packed = packed_weights(bare)
+        unpacked = max(held[parameter] for parameter in packed)  # the layer that computes
+        held |= {parameter: parameter.numel() * _packed_bytes(model.quantization) for parameter in packed}
+    values = sum(parameter.numel() for parameter in held)
+    embedding, head = bare.get_input_embeddings().weight, bare.get_output_embeddings().weight
+    outside = sum(held[weight] for weight in {embedding, head})
     wrapped = list(subject.attached(config).parameters())
-    base, trainable = sum(sizes), sum(each.numel() for each in wrapped if each.requires_grad)
-    added = max(0, sum(each.numel() for each in wrapped) - base)
-    width = torch.finfo(compute_dtype(model)).bits // 8
-    logits, activations = _kept(subject, config, load)
-    if model.quantization is not None:  # the layer that computes is unpacked
-        activations += width * max(size for size in sizes if size != embedding)
-    frozen = _weight_bytes(model, base, embedding, _FLOAT if adapter.trains_base else width)
+    added = max(0, sum(each.numel() for each in wrapped) - values)
+    computed = values - embedding.numel()
     return Demand(
-        num_parameters=base + added,
-        num_trainable=trainable,
-        weights=frozen + added * _FLOAT,
-        block=width * (base - embedding) / config.get_text_config().num_hidden_layers,
-        activations=activations,
-        logits=logits,
+        num_parameters=values + added,
+        num_trainable=sum(each.numel() for each in wrapped if each.requires_grad),
+        trains_base=adapter.trains_base,
+        base=sum(held.values()),
+        adapter=added * _FLOAT,
+        outside_blocks=outside,
+        block=(sum(held.values()) - outside) / config.get_text_config().num_hidden_layers,
+        activations=_activations(subject, config, load) + unpacked,
+        logits=logit_bytes(bare, subject, load),
         on_cpu=load.on_cpu,
-        flops=_flops(config, base - embedding, adapter, load),
+        accumulates=load.accumulates,
+        flops=_flops(config, computed, adapter, load),
     )
 
 
-def _kept(subject: Subject, config: PreTrainedConfig, load: Load) -> tuple[float, float]:
-    """Bytes of logits and of everything else at the moment when most is held."""
-    dtype = compute_dtype(subject.model)
-    kept = measure_activations(config, lambda short: subject.attached(short, recompute=load.recompute), load, dtype)
-    activations = kept.outside_layers + config.get_text_config().num_hidden_layers * kept.per_layer
-    if load.recompute:  # one block at a time holds all of its own
-        activations += measure_activations(config, subject.attached, load, dtype).per_layer
-    width = torch.finfo(dtype).bits // 8
-    return kept.logits * (2 + width / _FLOAT), activations
+def _activations(subject: Subject, config: PreTrainedConfig, load: Load) -> float:
+    """Bytes at the moment when most is held: the last block's gradients beside all that was kept."""
+    kept = measure_activations(
+        config, lambda short: subject.attached(short, recompute=load.recompute), load, subject.compute
+    )
+    block = measure_activations(config, subject.attached, load, subject.compute) if load.recompute else kept
+    total = kept.outside_layers + config.get_text_config().num_hidden_layers * kept.per_layer + block.per_layer
+    return total + (block.per_layer if load.recompute else 0)
 
 
 def _flops(config: PreTrainedConfig, weights: int, adapter: MethodSpec, load: Load) -> float:
@@ -180,9 +206,8 @@ def _flops(config: PreTrainedConfig, weights: int, adapter: MethodSpec, load: Lo
     return per_weight * (weights * load.tokens + attention)
 
 
-def _weight_bytes(model: ModelSpec, base: int, embedding: int, bytes_per_value: int) -> float:
-    if model.quantization is None:
-        return base * bytes_per_value
-    scale_bits = 0.127 if model.quantization.double else 0.5  # a scale per 64 weights, quantized itself or not
-    per_weight = 1.0 if model.quantization.bits == 8 else 0.5 + scale_bits / 8
-    return embedding * bytes_per_value + (base - embedding) * per_weight
+def _packed_bytes(spec: QuantizationSpec) -> float:
+    if spec.bits == 8:
+        return 1.0
+    scale_bits = 0.127 if spec.double else 0.5  # a scale per 64 weights, quantized itself or not
+    return 0.5 + scale_bits / 8
