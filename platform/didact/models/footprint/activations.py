@@ -90,6 +90,7 @@ def _kept(model: torch.nn.Module, load: Load, compute: torch.dtype) -> int:
     kept: dict[int, torch.UntypedStorage] = {}
     with FakeTensorMode(allow_non_fake_inputs=True):
         _make_fake(model)
+        base.set_output_embeddings(torch.nn.Identity())
         own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
 
         def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -99,7 +100,6 @@ def _kept(model: torch.nn.Module, load: Load, compute: torch.dtype) -> int:
             return tensor
 
         _train_without_chance(model)
-        base.set_output_embeddings(torch.nn.Identity())
         autocast = torch.autocast("cpu", dtype=compute, enabled=compute != torch.float32)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
             hidden = model(**_inputs(base, load), use_cache=False).logits
