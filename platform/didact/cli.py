@@ -67,13 +67,21 @@ def guarded() -> Iterator[None]:
 
 
 @app.command()
-def plan(recipe: Recipe, overrides: Overrides = None) -> None:
-    """Show what a recipe will do: data, steps, memory, placement. Starts nothing."""
+def plan(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    probe: Annotated[bool, typer.Option("--probe", help="Run two steps here and measure memory and time")] = False,
+) -> None:
+    """Show what a recipe will do: data, steps, memory, placement. Starts nothing, unless to probe it."""
     spec = load_spec(FinetuneSpec, recipe, overrides or [])
     from didact.evaluation import task_texts
-    from didact.training import Plan, prepare_data
+    from didact.training import Plan, prepare_data, probe_recipe
 
-    Console().print(Plan.of(spec, prepare_data(spec, task_texts=task_texts)).render())
+    prepared = prepare_data(spec, task_texts=task_texts)
+    planned = Plan.of(spec, prepared)
+    Console().print(planned.render())
+    if probe:
+        Console().print(planned.beside(probe_recipe(spec, prepared)), highlight=False)
 
 
 @app.command()

@@ -16,11 +16,14 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry, known_implementations
 
 from didact.datasets import Dataset, add_card, load_dataset, remote_stream
+from didact.datasets.load import LEAK
 from didact.datasets.locate import locate
 from didact.datasets.opening import open_source
 from didact.datasets.quality import against_texts
+from didact.datasets.selection import select
 from didact.errors import DataError, SpecError
 from didact.spec import ContaminationSpec, EvaluationSetSpec, SourceSpec, validate
+from didact.tokens.cache import stored_rows
 from tests.fakes.web_server import WebFolder, serve
 
 ROWS = [{"instruction": f"question {number}", "output": f"answer {number} é"} for number in range(500)]
@@ -204,6 +207,29 @@ def test_a_streamed_source_gives_the_rows_of_its_copy_and_leaves_nothing_on_disk
         for file in cache.glob("*/*/*"):
             file.unlink()
         cache.rename(cache.with_name(f"old-{abs(hash(place))}"))
+
+
+def test_of_a_streamed_source_only_the_chosen_rows_are_stored(tmp_path: Path, web: WebFolder) -> None:
+    bad, twins = b'{"instruction": "x"}\n', LINES[: len(LINES) // 3].rsplit(b"\n", 1)[0] + b"\n"
+    for name, content in {"a": LINES, "b": bad + twins}.items():  # two parts; what is asked comes twice
+        (web.folder / f"{name}.jsonl").write_bytes(content)
+    settings = {"path": f"{web.url}/*.jsonl", "max_rows": 60, "held_out_rows": 20}
+    landed = load(quarantine=tmp_path / "q", **settings)
+    stored = set((tmp_path / "cache" / "conversations").iterdir())
+    streamed = load(quarantine=tmp_path / "r", stream=True, **settings)
+    # Parts of a streamed source are in another order than those of its copy, so the choice is another one: the same as
+    # of all rows in that order.
+    assert (streamed.rows_read, streamed.rows_rejected) == (landed.rows_read, landed.rows_rejected)
+    assert len((tmp_path / "r" / "rows.jsonl").read_text().splitlines()) == 1
+    whole = load(path=settings["path"], stream=True)
+    chosen = select(stored_rows(whole), max_rows=60, held_out_rows=20, seed=0)
+    for part, places in (("train", chosen.train), ("held_out", chosen.held_out)):
+        assert list(getattr(streamed, part)) == [stored_rows(whole)[place] for place in places.tolist()]
+    assert streamed.dropped == {LEAK: chosen.num_leaks} and chosen.num_leaks > 0
+    assert len(streamed.train) == 40 and len(streamed.held_out) == 20
+    sample = stored_rows(streamed)
+    assert len(sample) == 60 and sample.entry.folder not in stored
+    assert load(stream=True, **settings).train == streamed.train
 
 
 def test_parquet_and_arrow_are_streamed_by_their_groups(

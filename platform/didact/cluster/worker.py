@@ -22,7 +22,7 @@ from didact.models import (
     use_packed_attention,
 )
 from didact.runs import Run, open_run, read_failpoints
-from didact.spec import FinetuneSpec, FullSpec, ModelSpec, to_json
+from didact.spec import FinetuneSpec, FullSpec, to_json
 from didact.training import (
     Callback,
     CheckpointStore,
@@ -33,6 +33,7 @@ from didact.training import (
     open_prepared,
     resolve_packing,
     train,
+    trainable_model_spec,
     whole_weights,
 )
 
@@ -124,13 +125,6 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any]) -> TrainResult:
         if world.rank == 0 and result.steps == prepared.num_steps:
             export(model, run, spec, prepared)
     return result
-
-
-def trainable_model_spec(spec: FinetuneSpec) -> ModelSpec:
-    """The base as it is loaded for training: float32 weights when they are trained themselves."""
-    if spec.adapter.trains_base:
-        return spec.model.model_copy(update={"dtype": "float32"})
-    return spec.model
 
 
 def load_device(spec: FinetuneSpec, device: torch.device) -> torch.device:

@@ -1,7 +1,7 @@
 """A source of the recipe -> `Dataset`: open, convert once into the cache, choose rows, fingerprint."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -27,6 +27,10 @@ FORMAT_VERSION = 3
 """Raised when the same bytes become other conversations than before, so that caches made before are not used."""
 LEAK = "held_out_prompt"
 """Why a training row is dropped that asks what a held-out row asks."""
+LEAKS = "leaks"
+"""Fact of a sample: rows that were left out of it for a held-out row's prompt."""
+KEYS_ONLY = "keys"
+"""Kind of the cache's entries for sources of which only the chosen rows' texts are stored."""
 _SUMMARISED = 3
 
 _log = get_logger(__name__)
@@ -64,6 +68,8 @@ def load_dataset(
     first = list(islice(_rejects(stored, opened), _SUMMARISED))
     check_share(source.name, stored.num_rows, num_rejected, first, max_bad_rows_share, quarantine)
     chosen = select(stored, max_rows=source.max_rows, held_out_rows=source.held_out_rows, seed=seed)
+    if is_sampled(source):
+        chosen = replace(chosen, num_leaks=stored.entry.facts()[LEAKS])
     _check_enough(source, chosen, stored.num_rows, num_rejected)
     _log.info(
         "source %s: %d rows read, %d rejected; %d to train on, %d held out, %d dropped for a held-out row's prompt",
@@ -99,18 +105,62 @@ def conversations_entry(opened: OpenedSource, source: SourceSpec, seed: int) -> 
 
 
 def store(opened: OpenedSource, source: SourceSpec, seed: int) -> StoredConversations:
-    """All conversations of a source, converted now unless the cache holds them."""
+    """All conversations of a source, converted now unless the cache holds them; of one that `is_sampled` the chosen."""
     entry = conversations_entry(opened, source, seed)
+    if not is_sampled(source):
+        return _fill(entry, opened, source, seed)
+    keys = _fill(
+        CacheEntry(entry.folder.parent.with_name(KEYS_ONLY) / entry.address), opened, source, seed, texts=False
+    )
+    chosen = select(keys, max_rows=source.max_rows, held_out_rows=source.held_out_rows, seed=seed)
+    address = fingerprint([entry.address, chosen.digest])
+    places = np.union1d(chosen.train, chosen.held_out).astype(np.int64)
+    sample = CacheEntry(entry.folder.with_name(address))
+    return _fill(sample, opened, source, seed, kept=places, starts=keys.first_positions, num_leaks=chosen.num_leaks)
+
+
+def is_sampled(source: SourceSpec) -> bool:
+    """Whether only the chosen rows of a source are stored: it is read twice where it is, for its keys and for them."""
+    return source.stream and source.max_rows is not None
+
+
+def _fill(
+    entry: CacheEntry,
+    opened: OpenedSource,
+    source: SourceSpec,
+    seed: int,
+    *,
+    texts: bool = True,
+    kept: np.ndarray | None = None,
+    starts: Sequence[int] = (),
+    num_leaks: int = 0,
+) -> StoredConversations:
+    """Convert what is missing of an entry.
+
+    Args:
+        entry: the address.
+        opened: the source.
+        source: its entry in the recipe.
+        seed: `data.seed`.
+        texts: whether texts are stored, and not keys alone.
+        kept: int64: places among the accepted rows of those that are stored; None for all.
+        starts: with `kept`, place of each part's first accepted row, and the number of all.
+        num_leaks: with `kept`, rows that were left out for a held-out row's prompt.
+    """
     settings = RowSettings(opened.options, seed)
-    by_key = {part.key: part for part in opened.parts}
+    numbers = {part.key: number for number, part in enumerate(opened.parts)}
 
     def make(keys: list[str]) -> None:
         for key in keys:
-            with ConversationWriter(entry, key) as writer:
-                for batch in convert(by_key[key], settings):
+            number, mine = numbers[key], None
+            if kept is not None:
+                within = np.searchsorted(kept, [starts[number], starts[number + 1]])
+                mine = kept[slice(*within)] - starts[number]
+            with ConversationWriter(entry, key, texts=texts, kept=mine) as writer:
+                for batch in convert(opened.parts[number], settings):
                     writer.add(batch)
 
-    entry.fill(list(by_key), source_facts(source), make)
+    entry.fill(list(numbers), {**source_facts(source), LEAKS: num_leaks}, make)
     return StoredConversations(entry)
 
 

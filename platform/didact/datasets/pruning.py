@@ -10,7 +10,7 @@ from filelock import Timeout
 
 from didact.datasets.cache import CacheEntry
 
-KINDS = ("conversations", "tokens", "filters")
+KINDS = ("conversations", "keys", "tokens", "filters")
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,11 +55,29 @@ class Keys:
 class ConversationWriter:
     """Writes one part; memory holds a batch and the keys of a shard. A block that ends well declares it finished."""
 
-    def __init__(self, entry: CacheEntry, key: str, shard_rows: int = SHARD_ROWS) -> None:
+    def __init__(
+        self,
+        entry: CacheEntry,
+        key: str,
+        shard_rows: int = SHARD_ROWS,
+        *,
+        texts: bool = True,
+        kept: np.ndarray | None = None,
+    ) -> None:
+        """
+        Args:
+            entry: where the part goes.
+            key: its name.
+            shard_rows: rows of a shard.
+            texts: whether texts are written, and not the keys alone.
+            kept: int64: places, among the part's accepted rows, of those that are written; None for all.
+        """
         self._entry, self._key, self._shard_rows = entry, key, shard_rows
+        self._with_texts, self._kept = texts, kept
+        self._num_rows = self._num_seen = self._num_shards = 0
         self._shards: list[Shard] = []
         self._texts, self._rejects = ExitStack(), ExitStack()
-        self._text_path = self._reject_path = entry.folder / f"{key}.rejects.jsonl"
+        self._reject_path = entry.folder / f"{key}.rejects.jsonl"
         self._writer: pa.RecordBatchFileWriter | None = None
         self._reject_stream: TextIO | None = None
         self._keys: list[tuple[int, bytes, bytes]] = []
@@ -82,7 +100,7 @@ class ConversationWriter:
         if self._reasons:
             self._shards.append(shard_of(self._reject_path, self._reasons.total()))
         counts = {
-            "rows": self._num_accepted + self._reasons.total(),
+            "rows": self._num_rows,
             "accepted": self._num_accepted,
             "rejected": dict(sorted(self._reasons.items())),
         }
@@ -92,19 +110,35 @@ class ConversationWriter:
         """Write some rows."""
         for refused in batch.rejects:
             self._add_reject(refused)
-        if not batch.accepted:
+        self._num_rows += batch.num_rows
+        accepted = self._chosen(batch.accepted)
+        if not accepted:
             return
-        if self._writer is None:
-            self._text_path = self._entry.folder / f"{self._key}-{len(self._shards) // 2:04d}.texts.arrow"
-            beside = self._texts.enter_context(new_file(self._text_path))
-            sink = self._texts.enter_context(pa.OSFile(str(beside), "wb"))
-            self._writer = self._texts.enter_context(pa.ipc.new_file(sink, _TEXTS, options=_COMPRESSED))
-        self._writer.write_batch(_text_batch(batch.accepted))
-        self._keys += [(each.row, prompt_key(each.prompt), prompt_key(each.messages)) for each in batch.accepted]
-        self._batches.append(len(batch.accepted))
-        self._num_accepted += len(batch.accepted)
+        if self._with_texts:
+            self._write_texts(accepted)
+        self._keys += [(each.row, prompt_key(each.prompt), prompt_key(each.messages)) for each in accepted]
+        self._num_accepted += len(accepted)
         if len(self._keys) >= self._shard_rows:
             self._close_shard()
+
+    def _chosen(self, accepted: list[Conversation]) -> list[Conversation]:
+        start = self._num_seen
+        self._num_seen += len(accepted)
+        if self._kept is None:
+            return accepted
+        here = self._kept[slice(*np.searchsorted(self._kept, [start, self._num_seen]))]
+        return [accepted[place - start] for place in here.tolist()]
+
+    def _write_texts(self, accepted: list[Conversation]) -> None:
+        if self._writer is None:
+            beside = self._texts.enter_context(new_file(self._path("texts")))
+            sink = self._texts.enter_context(pa.OSFile(str(beside), "wb"))
+            self._writer = self._texts.enter_context(pa.ipc.new_file(sink, _TEXTS, options=_COMPRESSED))
+        self._writer.write_batch(_text_batch(accepted))
+        self._batches.append(len(accepted))
+
+    def _path(self, kind: str) -> Path:
+        return self._entry.folder / f"{self._key}-{self._num_shards:04d}.{kind}.arrow"
 
     def _add_reject(self, refused: Reject) -> None:
         if self._reject_stream is None:
@@ -115,20 +149,19 @@ class ConversationWriter:
         self._reasons[refused.reason] += 1
 
     def _close_shard(self) -> None:
-        if self._writer is None:
+        if not self._keys:
             return
         self._texts.close()
-        self._writer = None
-        keys_path = self._text_path.with_name(self._text_path.name.replace(".texts.", ".keys."))
         rows, prompts, conversations = zip(*self._keys, strict=True)
-        with new_file(keys_path) as beside:
+        if self._writer is not None:
+            self._shards.append(shard_of(self._path("texts"), len(rows), self._batches))
+            self._writer = None
+        with new_file(self._path("keys")) as beside:
             columns = [pa.array(rows, pa.int64()), pa.array(prompts, KEY_TYPE), pa.array(conversations, KEY_TYPE)]
             write_one_batch(beside, pa.record_batch(columns, schema=_KEYS))
-        self._shards += [
-            shard_of(self._text_path, len(rows), self._batches),
-            shard_of(keys_path, len(rows)),
-        ]
+        self._shards.append(shard_of(self._path("keys"), len(rows)))
         self._keys, self._batches = [], []
+        self._num_shards += 1
 
 
 def write_one_batch(path: Path, batch: pa.RecordBatch) -> None:
@@ -190,7 +223,7 @@ class StoredConversations(Sequence[Conversation]):
 
     def __len__(self) -> int:
         """Accepted rows."""
-        return self._starts[-1]
+        return self.first_positions[-1]
 
     @overload
     def __getitem__(self, index: int) -> Conversation: ...

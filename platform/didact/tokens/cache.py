@@ -19,7 +19,7 @@ from didact.datasets.cache import CacheEntry
 from didact.datasets.conversion import Batch, convert
 from didact.datasets.drafts import RowSettings
 from didact.datasets.generated import PREFIX as GENERATED
-from didact.datasets.load import conversations_entry, source_facts
+from didact.datasets.load import conversations_entry, is_sampled, source_facts
 from didact.datasets.opening import OpenedSource
 from didact.datasets.parts import Part
 from didact.datasets.shards import ConversationWriter, StoredConversations, stored_batches
@@ -131,6 +131,8 @@ def prepare_source(
         cache_dir: root of the token cache.
         run: does the work.
     """
+    if is_sampled(source):
+        return  # which rows are tokenized is known only when all were seen
     conversations, parts = conversations_entry(opened, source, seed), {part.key: part for part in opened.parts}
     settings = RowSettings(opened.options, seed)
     uses_all = source.max_rows is None or source.path.startswith(GENERATED)

@@ -21,9 +21,11 @@ from didact.training.prepare import (
     prepare_data,
     read_sources,
     resolve_packing,
+    trainable_model_spec,
     write_data_record,
 )
 from didact.training.prepared import PreparedRecord, open_prepared
+from didact.training.probe import Probe, probe_recipe
 from didact.training.schedule import learning_rate
 from didact.training.sharding import whole_weights
 from didact.training.state import TrainedState
@@ -38,6 +40,7 @@ __all__ = [
     "Plan",
     "PreparedData",
     "PreparedRecord",
+    "Probe",
     "StepReport",
     "TaskTexts",
     "TrainResult",
@@ -47,9 +50,11 @@ __all__ = [
     "learning_rate",
     "open_prepared",
     "prepare_data",
+    "probe_recipe",
     "read_sources",
     "resolve_packing",
     "train",
+    "trainable_model_spec",
     "whole_weights",
     "write_data_record",
 ]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from rich import box
 from rich.console import Group
 from rich.table import Table
@@ -11,6 +12,7 @@ from rich.text import Text
 from didact.models import Footprint, estimate_footprint
 from didact.spec import DataSpec, FinetuneSpec
 from didact.training.prepare import PreparedData, describe_data, describe_stages
+from didact.training.probe import Probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,23 @@ class Plan:
         )
         micro_batch = round(mean_tokens * min(spec.training.micro_batch_size, spec.training.global_batch_size))
         supervised = sum(each["supervised_share"] * each["share_of_tokens"] for each in sources)
-        footprint = estimate_footprint(spec, micro_batch, supervised)
+        on_cpu = spec.placement.device == "cpu" or (spec.placement.device == "auto" and not torch.cuda.is_available())
+        footprint = estimate_footprint(
+            spec, micro_batch, supervised, sample_tokens=max(1, round(mean_tokens)), on_cpu=on_cpu
+        )
         return cls(spec, sources, prepared.num_steps, micro_batch, footprint, describe_stages(spec, prepared))
+
+    def beside(self, probe: Probe) -> str:
+        """The estimate beside what a probe measured, and what that says of the whole run on such a machine."""
+        steps, workers = self.num_steps, self.spec.placement.num_workers
+        tokens = sum(each["tokens_seen"] for each in self.sources)
+        seconds = tokens / probe.tokens_per_second / workers
+        return (
+            f"probe      one worker here: {probe.peak_gib:.2f} GiB at the peak, "
+            f"{probe.tokens_per_second:,.0f} tokens/s\n"
+            f"time       about {seconds / steps:,.2f} s a step, {seconds / 60:,.1f} minutes for {steps:,} steps "
+            f"on {workers} such workers"
+        )
 
     def render(self) -> Group:
         """Tables for a terminal."""
@@ -93,8 +110,11 @@ class Plan:
             f"steps      {self.num_steps:,} of {spec.training.global_batch_size} samples, about {tokens:,.0f} tokens",
             f"packing    {'on' if spec.packing else 'off'}, {self.tokens_per_micro_batch:,} tokens a forward pass",
             f"memory     {footprint.total_gib:.2f} GiB a worker: weights {footprint.weights_gib:.2f}, "
-            f"trained state {footprint.training_state_gib:.2f}, activations {footprint.activations_gib:.2f}",
-            f"placement  {workers} workers x {spec.placement.cpus_per_worker} CPU, device {spec.placement.device}",
+            f"trained state {footprint.training_state_gib:.2f}, activations {footprint.activations_gib:.2f}, "
+            f"logits {footprint.logits_gib:.2f}, overhead {footprint.overhead_gib:.2f}",
+            f"compute    {footprint.flops / 1e12:.2f} TFLOP a forward and backward pass",
+            f"placement  {workers} workers x {spec.placement.cpus_per_worker} CPU, "
+            f"device {spec.placement.device}, strategy {spec.training.sharding.strategy}",
         ]
 
 

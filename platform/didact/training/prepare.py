@@ -19,7 +19,7 @@ from didact.logs import get_logger
 from didact.mixtures import MixtureRow
 from didact.models import load_tokenizer, supports_packing
 from didact.runs import Run
-from didact.spec import FinetuneSpec, HeldOutTask, TaskSpec
+from didact.spec import FinetuneSpec, HeldOutTask, ModelSpec, TaskSpec
 from didact.tokens import (
     Encoder,
     PreparedMixture,
@@ -72,6 +72,13 @@ def resolve_packing(spec: FinetuneSpec, model: PreTrainedModel) -> bool:
         raise ModelError(f"{reason}; set tokens.packing to auto or false")
     _LOG.warning("rows are padded, not packed: %s", reason)  # a worker shows warnings only
     return False
+
+
+def trainable_model_spec(spec: FinetuneSpec) -> ModelSpec:
+    """The base as it is loaded for training: float32 weights when they are trained themselves."""
+    if spec.adapter.trains_base:
+        return spec.model.model_copy(update={"dtype": "float32"})
+    return spec.model
 
 
 def prepare_data(

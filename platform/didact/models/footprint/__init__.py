@@ -1,0 +1,27 @@
+"""How much memory a worker needs and how much it computes, worked out without loading weights.
+
+    configuration -> parameters on the meta device -> two layers run on fake tensors: what autograd keeps -> Demand
+    Demand of a worker alone + Sharding -> Footprint
+
+Example:
+    >>> from didact.models.footprint import Load, demand_of, fewest
+    >>> fewest(demand_of(config, ModelSpec(), LoraSpec(), Load(2048, on_cpu=False)), memory_gib=80)  # doctest: +SKIP
+"""
+
+from didact.models.footprint.activations import Load
+from didact.models.footprint.estimate import Demand, Footprint, demand_of, estimate_footprint
+from didact.models.footprint.machines import CUT, OFFLOADED, Fit, fewest
+from didact.models.footprint.sharding import Sharding
+
+__all__ = [
+    "CUT",
+    "OFFLOADED",
+    "Demand",
+    "Fit",
+    "Footprint",
+    "Load",
+    "Sharding",
+    "demand_of",
+    "estimate_footprint",
+    "fewest",
+]

@@ -1,0 +1,70 @@
+"""A base and its method on the meta device, where parameters have shapes and no values."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from didact.errors import ModelError
+from didact.models.attach import attach_adapter
+from didact.models.base import compute_dtype
+from didact.spec import MethodSpec, ModelSpec
+
+_ANY_LENGTH = 1000  # a schedule over the steps changes no count
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is trained, on which base."""
+
+    model: ModelSpec
+    adapter: MethodSpec
+    num_steps: int | None = None
+
+    @property
+    def compute(self) -> torch.dtype:
+        """Of matrix products."""
+        return compute_dtype(self.model)
+
+    def bare(self, config: PreTrainedConfig) -> PreTrainedModel:
+        """The base alone, frozen; each weight in the dtype it is held in, packed ones in that they are unpacked to."""
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=self.model.trust_remote_code)
+            model.tie_weights()
+        packed = packed_weights(model) if self.model.quantization else None
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(self._held(parameter, packed))
+        return model.requires_grad_(False)
+
+    def _held(self, parameter: torch.nn.Parameter, packed: set[torch.nn.Parameter] | None) -> torch.dtype:
+        # Weights that are trained are float32, and so is what quantization leaves unpacked.
+        single = self.adapter.trains_base or (packed is not None and parameter not in packed)
+        return torch.float32 if single else self.compute
+
+    def attached(self, config: PreTrainedConfig, *, recompute: bool = False) -> torch.nn.Module:
+        """The base with its method."""
+        try:
+            with torch.device("meta"):
+                return self._attach(config, recompute)
+        except ModelError:
+            # Some methods look at values of their own when they are made: those are made for real, layer by layer, and
+            # moved to the meta device by PEFT. A method that does not fit fails here again, with its own reason.
+            return self._attach(config, recompute)
+
+    def _attach(self, config: PreTrainedConfig, recompute: bool) -> torch.nn.Module:
+        return attach_adapter(
+            self.bare(config),
+            self.adapter,
+            seed=0,
+            base_name=self.model.base,
+            num_steps=self.num_steps or _ANY_LENGTH,
+            gradient_checkpointing=recompute,
+        )
+
+
+def packed_weights(model: PreTrainedModel) -> set[torch.nn.Parameter]:
+    """The weights that quantization packs: those of linear layers, without the output layer."""
+    head = model.get_output_embeddings()
+    layers = (each for each in model.modules() if isinstance(each, torch.nn.Linear | Conv1D) and each is not head)
+    return {each.weight for each in layers}

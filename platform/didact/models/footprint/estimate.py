@@ -1,0 +1,213 @@
+"""Memory and arithmetic of one worker: weights, training state, activations, logits."""
+
+from dataclasses import dataclass
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from didact.models.base import base_folder
+from didact.models.footprint.activations import Load, measure_activations
+from didact.models.footprint.counting import Subject, packed_weights
+from didact.models.footprint.logits import logit_bytes
+from didact.models.footprint.sharding import Sharding
+from didact.spec import FinetuneSpec, MethodSpec, ModelSpec, QuantizationSpec
+
+_GIB = 2**30
+_FLOAT = 4
+_CPU_OVERHEAD = 0.10  # GiB: buffers of matrix products
+_GPU_OVERHEAD = 1.0  # GiB: context, kernels, communication buffers
+_GPU_FRAGMENTATION = 0.06
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """An estimate for one worker, in GiB on the device that computes."""
+
+    num_parameters: int
+    num_trainable: int
+    weights_gib: float
+    """The base as it is held, and the adapter."""
+    gradients_gib: float
+    """Those that do not take the place of activations; a step's second forward pass finds all of them there."""
+    optimizer_gib: float
+    """Both moments of AdamW; with DeepSpeed also its own copy of the trained weights."""
+    activations_gib: float
+    """Kept for the backward pass, with what one block needs for a moment."""
+    logits_gib: float
+    """With their gradient, of as many positions as are computed at once."""
+    overhead_gib: float
+    flops: float
+    """Arithmetic of one forward and backward pass over the load."""
+
+    @property
+    def trainable_share(self) -> float:
+        """Trained parameters / all parameters."""
+        return self.num_trainable / self.num_parameters
+
+    @property
+    def training_state_gib(self) -> float:
+        """Gradients and optimizer."""
+        return self.gradients_gib + self.optimizer_gib
+
+    @property
+    def total_gib(self) -> float:
+        """The sum of the parts."""
+        return self.weights_gib + self.training_state_gib + self.activations_gib + self.logits_gib + self.overhead_gib
+
+    def seconds(self, flops_per_second: float) -> float:
+        """Time of one forward and backward pass on a device of that speed."""
+        return self.flops / flops_per_second
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one worker holds when nothing is cut, in bytes."""
+
+    num_parameters: int
+    num_trainable: int
+    trains_base: bool
+    base: float
+    adapter: float
+    block: float
+    """One decoder block as it is gathered when the base is cut."""
+    outside_blocks: float
+    """Embeddings and output layer, which are gathered as one and stay."""
+    activations: float
+    logits: float
+    on_cpu: bool
+    accumulates: bool
+    flops: float
+
+    def footprint(self, sharding: Sharding) -> Footprint:
+        """The part of one worker."""
+        state = self.num_trainable * _FLOAT
+        optimizer = (3 if sharding.copies else 2) * state / sharding.optimizer
+        # One flat message holds all gradients once more, beside activations that are gone by then.
+        message = state if sharding.num_workers > 1 and sharding.gradients == 1 and not sharding.copies else 0.0
+        gradients = state / sharding.gradients
+        if not (self.accumulates or message):
+            gradients = max(0.0, gradients - self.activations - self.logits)
+        sizes = {
+            "weights_gib": self.base / sharding.base + self.adapter / sharding.adapter,
+            "gradients_gib": gradients,
+            "optimizer_gib": optimizer,
+            "activations_gib": max(self.activations, message) + self._gathered(sharding),
+            "logits_gib": self.logits,
+        }
+        if sharding.state_offloads:
+            sizes["optimizer_gib"] = 0.0
+        if sharding.base_offloads:
+            sizes["weights_gib"] = 0.0 if sharding.copies else self.adapter
+            sizes["gradients_gib"] *= 0.0 if sharding.state_offloads else 1.0
+        parts = {name: size / _GIB for name, size in sizes.items()}
+        overhead = _CPU_OVERHEAD if self.on_cpu else _GPU_OVERHEAD + _GPU_FRAGMENTATION * sum(parts.values())
+        return Footprint(self.num_parameters, self.num_trainable, overhead_gib=overhead, flops=self.flops, **parts)
+
+    def _gathered(self, sharding: Sharding) -> float:
+        """Blocks that are whole for a moment: the one that computes and the next one on its way, with gradients."""
+        if sharding.base == 1 and not sharding.base_offloads:
+            return 0.0
+        if sharding.keeps_blocks:
+            return self.base
+        return self.outside_blocks + (3 if self.trains_base else 2) * self.block
+
+
+def estimate_footprint(
+    spec: FinetuneSpec,
+    tokens_per_micro_batch: int,
+    supervised_share: float,
+    *,
+    sample_tokens: int | None = None,
+    on_cpu: bool = True,
+) -> Footprint:
+    """The footprint of a recipe, cut as `training.sharding` says.
+
+    Args:
+        spec: the recipe.
+        tokens_per_micro_batch: tokens of one forward pass.
+        supervised_share: share of them that is learned.
+        sample_tokens: mean length of a sample; None: the pass is one sample.
+        on_cpu: where the workers compute.
+    """
+    folder = base_folder(spec.model)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=spec.model.trust_remote_code)
+    training = spec.training
+    load = Load(
+        tokens_per_micro_batch,
+        sample_tokens,
+        supervised_share,
+        recompute=training.gradient_checkpointing,
+        packed=spec.packing,
+        accumulates=training.global_batch_size > training.micro_batch_size * spec.placement.min_workers,
+        on_cpu=on_cpu,
+    )
+    sharding = Sharding.of(
+        training.sharding, spec.placement.min_workers, trains_base=spec.adapter.trains_base, on_cpu=on_cpu
+    )
+    return demand_of(config, spec.model, spec.adapter, load, training.steps).footprint(sharding)
+
+
+def demand_of(
+    config: PreTrainedConfig, model: ModelSpec, adapter: MethodSpec, load: Load, num_steps: int | None = None
+) -> Demand:
+    """What a configuration and method need before anything is cut; counted without loading weights.
+
+    Args:
+        config: of the base.
+        model: how it is held.
+        adapter: the method.
+        load: one forward pass.
+        num_steps: of the run, for methods with a schedule.
+    """
+    subject = Subject(model, adapter, num_steps)
+    bare = subject.bare(config)
+    held = {parameter: parameter.numel() * parameter.element_size() for parameter in bare.parameters()}
+    unpacked = 0
+    if model.quantization is not None:
+        packed = packed_weights(bare)
+        unpacked = max(held[parameter] for parameter in packed)  # the layer that computes
+        held |= {parameter: parameter.numel() * _packed_bytes(model.quantization) for parameter in packed}
+    values = sum(parameter.numel() for parameter in held)
+    embedding, head = bare.get_input_embeddings().weight, bare.get_output_embeddings().weight
+    outside = sum(held[weight] for weight in {embedding, head})
+    wrapped = list(subject.attached(config).parameters())
+    added = max(0, sum(each.numel() for each in wrapped) - values)
+    computed = values - embedding.numel()
+    return Demand(
+        num_parameters=values + added,
+        num_trainable=sum(each.numel() for each in wrapped if each.requires_grad),
+        trains_base=adapter.trains_base,
+        base=sum(held.values()),
+        adapter=added * _FLOAT,
+        outside_blocks=outside,
+        block=(sum(held.values()) - outside) / config.get_text_config().num_hidden_layers,
+        activations=_activations(subject, config, load) + unpacked,
+        logits=logit_bytes(bare, subject, load),
+        on_cpu=load.on_cpu,
+        accumulates=load.accumulates,
+        flops=_flops(config, computed, adapter, load),
+    )
+
+
+def _activations(subject: Subject, config: PreTrainedConfig, load: Load) -> float:
+    """Bytes at the moment when most is held: the last block's gradients beside all that was kept."""
+    kept = measure_activations(
+        config, lambda short: subject.attached(short, recompute=load.recompute), load, subject.compute
+    )
+    block = measure_activations(config, subject.attached, load, subject.compute) if load.recompute else kept
+    total = kept.outside_layers + config.get_text_config().num_hidden_layers * kept.per_layer + block.per_layer
+    return total + (block.per_layer if load.recompute else 0)
+
+
+def _flops(config: PreTrainedConfig, weights: int, adapter: MethodSpec, load: Load) -> float:
+    """Two operations a weight and token forward, two for gradients of inputs, two for gradients of trained weights."""
+    text = config.get_text_config()
+    per_weight = 2 + 2 + (2 if adapter.trains_base else 0) + (2 if load.recompute else 0)
+    attention = text.num_hidden_layers * text.hidden_size * load.rows[1] * load.tokens  # causal: half of 4
+    return per_weight * (weights * load.tokens + attention)
+
+
+def _packed_bytes(spec: QuantizationSpec) -> float:
+    if spec.bits == 8:
+        return 1.0
+    scale_bits = 0.127 if spec.double else 0.5  # a scale per 64 weights, quantized itself or not
+    return 0.5 + scale_bits / 8

@@ -1,0 +1,124 @@
+"""A few steps of a recipe on this machine: how much memory and time they really take."""
+
+import ctypes
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from didact.models import attach_adapter, compute_dtype, load_base, use_packed_attention
+from didact.spec import FinetuneSpec, ShardingSpec
+from didact.training.callbacks import StepReport
+from didact.training.checkpoints import Checkpoint
+from didact.training.loop import train
+from didact.training.prepare import PreparedData, resolve_packing, trainable_model_spec
+from didact.training.world import World
+
+_GIB = 2**30
+_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What was measured."""
+
+    peak_gib: float
+    """Memory that base, adapter and steps took at once: on a GPU as allocated, else resident, without the process as
+    it was before."""
+    tokens_per_second: float
+    """Real tokens of the steps after the first, of one worker."""
+
+
+def probe_recipe(spec: FinetuneSpec, prepared: PreparedData, num_steps: int = 2) -> Probe:
+    """Run a few optimizer steps of the recipe as one worker alone would, and keep nothing of them.
+
+    Args:
+        spec: the recipe.
+        prepared: its data.
+        num_steps: steps; the first one is not timed.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() and spec.placement.device != "cpu" else "cpu")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(spec.placement.cpus_per_worker)
+    try:
+        return _probe(spec, prepared, num_steps, device)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _probe(spec: FinetuneSpec, prepared: PreparedData, num_steps: int, device: torch.device) -> Probe:
+    before = _resident_gib("VmRSS")
+    held = trainable_model_spec(spec)
+    base = load_base(held, device)
+    packing = resolve_packing(spec, base)
+    if packing:
+        use_packed_attention(base, spec.tokens.max_length)
+    model = attach_adapter(
+        base,
+        spec.adapter,
+        seed=spec.training.seed,
+        base_name=spec.model.base,
+        gradient_checkpointing=spec.training.gradient_checkpointing,
+        num_steps=prepared.num_steps,
+        unquantized=lambda: load_base(held.model_copy(update={"quantization": None})),
+    )
+    loader, clock = prepared.loader(spec, packing=packing), _Clock()
+    _start_peak(device)
+    train(
+        model,
+        loader,
+        spec.training.model_copy(update={"evaluate_every": None, "sharding": ShardingSpec()}),
+        num_steps=num_steps,
+        compute_dtype=compute_dtype(spec.model, device),
+        checkpoints=_NoCheckpoints(),
+        adapter=spec.adapter,
+        callbacks=[clock],
+        world=World(0, 1),
+    )
+    peak = torch.cuda.max_memory_allocated() / _GIB if device.type == "cuda" else _resident_gib("VmHWM") - before
+    tokens = sum(loader.step(step).num_tokens for step in range(1, num_steps))
+    return Probe(peak, tokens / (clock.ends[-1] - clock.ends[0]))
+
+
+def _start_peak(device: torch.device) -> None:
+    """Count the peak from here: what loading needed for a moment is not what training needs."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return
+    ctypes.CDLL(None).malloc_trim(0)  # else what loading freed is counted still
+    _RESET.write_text("5", encoding="utf-8")
+
+
+def _resident_gib(field: str) -> float:
+    """A size of this process in Linux's words, freed memory given back first."""
+    ctypes.CDLL(None).malloc_trim(0)
+    lines = _STATUS.read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) / 2**20
+
+
+class _Clock:
+    """Notes when each step ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_start(self, start: int, num_steps: int) -> None:
+        """Nothing."""
+
+    def on_step(self, report: StepReport) -> None:
+        """Note the time."""
+        self.ends.append(time.monotonic())
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class _NoCheckpoints:
+    """A probe keeps nothing."""
+
+    def newest(self) -> Checkpoint | None:
+        """None."""
+
+    def save(self, *state: object) -> None:
+        """Nothing."""
