@@ -42,8 +42,8 @@ def objective_with(techniques: list[str]) -> type[Objective]:
     """The objective without what is not named."""
 
     class Ablated(Objective):
-        def __init__(self, model: torch.nn.Module, dtype: torch.dtype) -> None:
-            super().__init__(model, dtype)
+        def __init__(self, model: torch.nn.Module, dtype: torch.dtype, device: torch.device | None = None) -> None:
+            super().__init__(model, dtype, device)
             self._selects_positions &= "supervised" in techniques
             self._head = self._head if "chunked" in techniques else None
 
