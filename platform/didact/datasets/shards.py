@@ -193,6 +193,7 @@ class StoredConversations(Sequence[Conversation]):
             if shard.name.endswith(".texts.arrow")
         ]
         self._starts = [0, *accumulate(shard.rows for shard, _ in self._texts)]
+        self._num_accepted = sum(record.counts["accepted"] for record in records)
         # Its own for each source, so that walking through one does not push out another's; without a cycle through
         # this object, which would keep the cache held.
         self._decoded = lru_cache(maxsize=4)(partial(_decode, entry, self._texts))
@@ -223,7 +224,7 @@ class StoredConversations(Sequence[Conversation]):
 
     def __len__(self) -> int:
         """Accepted rows."""
-        return self.first_positions[-1]
+        return self._num_accepted
 
     @overload
     def __getitem__(self, index: int) -> Conversation: ...
