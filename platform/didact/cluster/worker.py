@@ -12,15 +12,7 @@ from didact.cluster.stopping import StopRequest
 from didact.errors import OutOfMemory, WorkersLost
 from didact.evaluation import held_out_loss, task_texts
 from didact.files import fingerprint, new_folder, write_text
-from didact.models import (
-    attach_adapter,
-    base_fingerprint,
-    compile_blocks,
-    compute_dtype,
-    load_base,
-    save_adapter,
-    use_packed_attention,
-)
+from didact.models import base_fingerprint, compile_blocks, compute_dtype, save_adapter
 from didact.runs import Run, open_run, read_failpoints
 from didact.spec import FinetuneSpec, FullSpec, to_json
 from didact.training import (
@@ -31,9 +23,8 @@ from didact.training import (
     TrainResult,
     World,
     open_prepared,
-    resolve_packing,
     train,
-    trainable_model_spec,
+    trainable_model,
     whole_weights,
 )
 
@@ -76,20 +67,7 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any]) -> TrainResult:
     stop = StopRequest(run, world.rank)
     device = ray.train.torch.get_device() if config["use_gpu"] else torch.device("cpu")
     prepared = open_prepared(run.prepared, spec, task_texts)
-    model_spec = trainable_model_spec(spec)
-    base = load_base(model_spec, load_device(spec, device))
-    packing = resolve_packing(spec, base)
-    if packing:
-        use_packed_attention(base, spec.tokens.max_length)
-    model = attach_adapter(
-        base,
-        spec.adapter,
-        seed=spec.training.seed,
-        base_name=spec.model.base,
-        gradient_checkpointing=spec.training.gradient_checkpointing,
-        num_steps=prepared.num_steps,
-        unquantized=lambda: load_base(model_spec.model_copy(update={"quantization": None})),
-    )
+    model, packing = trainable_model(spec, prepared.num_steps, load_device(spec, device))
     if spec.training.compile:
         compile_blocks(model)
     identity = fingerprint([prepared.mixture.fingerprint, base_fingerprint(spec.model), spec.adapter.model_dump()])
@@ -133,7 +111,7 @@ def load_device(spec: FinetuneSpec, device: torch.device) -> torch.device:
     Quantized weights are small, and are quantized where they compute.
     """
     cut = spec.training.sharding.strategy == "fsdp" and spec.model.quantization is None
-    return torch.device("cpu") if cut and spec.placement.num_workers > 1 else device
+    return torch.device("cpu") if cut and spec.placement.max_workers > 1 else device
 
 
 def held_out_losses(

@@ -20,8 +20,6 @@ from didact.training.prepare import (
     describe_data,
     prepare_data,
     read_sources,
-    resolve_packing,
-    trainable_model_spec,
     write_data_record,
 )
 from didact.training.prepared import PreparedRecord, open_prepared
@@ -29,6 +27,7 @@ from didact.training.probe import Probe, probe_recipe
 from didact.training.schedule import learning_rate
 from didact.training.sharding import whole_weights
 from didact.training.state import TrainedState
+from didact.training.trainable import resolve_packing, trainable_model
 from didact.training.world import World
 
 __all__ = [
@@ -54,7 +53,7 @@ __all__ = [
     "read_sources",
     "resolve_packing",
     "train",
-    "trainable_model_spec",
+    "trainable_model",
     "whole_weights",
     "write_data_record",
 ]

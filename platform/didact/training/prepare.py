@@ -6,20 +6,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from didact.datasets import Dataset, load_dataset
 from didact.datasets.catalog import check_commercial, licence_of
 from didact.datasets.opening import open_source
 from didact.datasets.quality import EvalText, filtered, row_filters
 from didact.env import cache_dir
-from didact.errors import ModelError
 from didact.files import write_json
-from didact.logs import get_logger
 from didact.mixtures import MixtureRow
-from didact.models import load_tokenizer, supports_packing
+from didact.models import load_tokenizer
 from didact.runs import Run
-from didact.spec import FinetuneSpec, HeldOutTask, ModelSpec, TaskSpec
+from didact.spec import FinetuneSpec, HeldOutTask, TaskSpec
 from didact.tokens import (
     Encoder,
     PreparedMixture,
@@ -31,7 +29,6 @@ from didact.tokens import (
     run_here,
 )
 
-_LOG = get_logger(__name__)
 TaskTexts = Callable[[Sequence[TaskSpec]], Iterable[EvalText]]
 """Gives the questions of evaluation tasks: `didact.evaluation.task_texts`."""
 
@@ -57,28 +54,6 @@ class PreparedData:
             packing=spec.packing if packing is None else packing,
             pad_id=self.tokenizer.pad_token_id,
         )
-
-
-def resolve_packing(spec: FinetuneSpec, model: PreTrainedModel) -> bool:
-    """Whether to pack rows for this model: `tokens.packing: auto` pads where samples of a row would mix.
-
-    Raises:
-        ModelError: `tokens.packing: true` for such a model.
-    """
-    if not spec.packing or supports_packing(model):
-        return spec.packing
-    reason = f"{type(model).__name__} does not keep samples of one row apart: they would attend to each other"
-    if spec.tokens.packing is True:
-        raise ModelError(f"{reason}; set tokens.packing to auto or false")
-    _LOG.warning("rows are padded, not packed: %s", reason)  # a worker shows warnings only
-    return False
-
-
-def trainable_model_spec(spec: FinetuneSpec) -> ModelSpec:
-    """The base as it is loaded for training: float32 weights when they are trained themselves."""
-    if spec.adapter.trains_base:
-        return spec.model.model_copy(update={"dtype": "float32"})
-    return spec.model
 
 
 def prepare_data(

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import torch
 
-from didact.models import attach_adapter, compute_dtype, load_base, use_packed_attention
+from didact.models import compute_dtype
 from didact.spec import FinetuneSpec, ShardingSpec
 from didact.training.callbacks import StepReport
 from didact.training.checkpoints import Checkpoint
 from didact.training.loop import train
-from didact.training.prepare import PreparedData, resolve_packing, trainable_model_spec
+from didact.training.prepare import PreparedData
+from didact.training.trainable import trainable_model
 from didact.training.world import World
 
 _GIB = 2**30
@@ -49,20 +50,7 @@ def probe_recipe(spec: FinetuneSpec, prepared: PreparedData, num_steps: int = 2)
 
 def _probe(spec: FinetuneSpec, prepared: PreparedData, num_steps: int, device: torch.device) -> Probe:
     before = _resident_gib("VmRSS")
-    held = trainable_model_spec(spec)
-    base = load_base(held, device)
-    packing = resolve_packing(spec, base)
-    if packing:
-        use_packed_attention(base, spec.tokens.max_length)
-    model = attach_adapter(
-        base,
-        spec.adapter,
-        seed=spec.training.seed,
-        base_name=spec.model.base,
-        gradient_checkpointing=spec.training.gradient_checkpointing,
-        num_steps=prepared.num_steps,
-        unquantized=lambda: load_base(held.model_copy(update={"quantization": None})),
-    )
+    model, packing = trainable_model(spec, prepared.num_steps, device)
     loader, clock = prepared.loader(spec, packing=packing), _Clock()
     _start_peak(device)
     train(

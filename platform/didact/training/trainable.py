@@ -1,0 +1,61 @@
+"""A recipe's base with its method attached, as workers train it and `didact plan --probe` measures it."""
+
+import torch
+from transformers import PreTrainedModel
+
+from didact.errors import ModelError
+from didact.logs import get_logger
+from didact.models import attach_adapter, load_base, supports_packing, use_packed_attention
+from didact.spec import FinetuneSpec, ModelSpec
+
+_LOG = get_logger(__name__)
+
+
+def trainable_model(spec: FinetuneSpec, num_steps: int, device: torch.device) -> tuple[torch.nn.Module, bool]:
+    """Load the base, attach the method, and say whether rows are packed for it.
+
+    Args:
+        spec: the recipe.
+        num_steps: optimizer steps of the run.
+        device: where the base is read to.
+
+    Raises:
+        ModelError: the base or the method does not fit the recipe.
+    """
+    model_spec = _model_spec(spec)
+    base = load_base(model_spec, device)
+    packing = resolve_packing(spec, base)
+    if packing:
+        use_packed_attention(base, spec.tokens.max_length)
+    model = attach_adapter(
+        base,
+        spec.adapter,
+        seed=spec.training.seed,
+        base_name=spec.model.base,
+        gradient_checkpointing=spec.training.gradient_checkpointing,
+        num_steps=num_steps,
+        unquantized=lambda: load_base(model_spec.model_copy(update={"quantization": None})),
+    )
+    return model, packing
+
+
+def resolve_packing(spec: FinetuneSpec, model: PreTrainedModel) -> bool:
+    """Whether to pack rows for this model: `tokens.packing: auto` pads where samples of a row would mix.
+
+    Raises:
+        ModelError: `tokens.packing: true` for such a model.
+    """
+    if not spec.packing or supports_packing(model):
+        return spec.packing
+    reason = f"{type(model).__name__} does not keep samples of one row apart: they would attend to each other"
+    if spec.tokens.packing is True:
+        raise ModelError(f"{reason}; set tokens.packing to auto or false")
+    _LOG.warning("rows are padded, not packed: %s", reason)  # a worker shows warnings only
+    return False
+
+
+def _model_spec(spec: FinetuneSpec) -> ModelSpec:
+    """The base as it is loaded for training: float32 weights when they are trained themselves."""
+    if spec.adapter.trains_base:
+        return spec.model.model_copy(update={"dtype": "float32"})
+    return spec.model
