@@ -7,6 +7,7 @@
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
@@ -72,7 +73,7 @@ def main() -> None:
         spec.training,
         num_steps=prepared.num_steps,
         compute_dtype=compute_dtype(spec.model),
-        checkpoints=CheckpointStore(folder / f"{name}-checkpoints", keep=2, identity=name),
+        checkpoints=CheckpointStore(Path(tempfile.mkdtemp(dir=folder)), keep=2, identity=name),
         callbacks=[ticks],
     )
     ticks._clock.report(folder / f"{name}.json", ticks.losses)

@@ -5,15 +5,23 @@
 Tokens are counted as ours, so that a template a token longer does not count as speed.
 """
 
+import importlib.machinery
+import importlib.util
 import json
 import sys
 from pathlib import Path
 
 import torch
 from hugging_face import Ticks
-from llamafactory.train.tuner import run_exp
 from measure import Clock
 from transformers import TrainerCallback
+
+# LLaMA-Factory imports torchaudio even where no sound is read, and its wheel loads only beside a CUDA build of torch.
+if torch.version.cuda is None:
+    spec = importlib.machinery.ModuleSpec("torchaudio", None)
+    sys.modules["torchaudio"] = importlib.util.module_from_spec(spec)
+
+from llamafactory.train.tuner import run_exp
 
 
 class Losses(TrainerCallback):
