@@ -5,9 +5,10 @@
     python benchmarks/train_throughput.py --ablation    # what each technique gives, as a table
 
 LoRA r=8 on the query and value projections of the bundled base, batch 8, equal starting adapter, constant learning
-rate. Every contestant is a process of its own, rounds alternate and the best of each counts. Trainer and TRL get our
-token ids and mask; LLaMA-Factory renders the same records with its template of the same wording. Tokens are real ones,
-without padding. `--data` is a folder of alpaca-form JSON files; without it word problems are generated.
+rate. Contestants share the same threads, as one process or as workers of a data-parallel group; rounds alternate and
+the best of each counts. Trainer and TRL get our token ids and mask; LLaMA-Factory renders the same records with its
+template of the same wording. Tokens are real ones, without padding; memory of workers is added up, pages they share
+counted twice. `--data` is a folder of alpaca-form JSON files; without it word problems are generated.
 """
 
 import argparse
@@ -29,15 +30,17 @@ from didact.spec import FinetuneSpec, validate
 from didact.training import PreparedData, prepare_data
 
 HERE = Path(__file__).resolve().parent
-# Name -> script and environment; those of which the environment is missing are left out.
+# Name -> script, environment and workers; those of which the environment is missing are left out.
 CONTESTANTS = {
-    "didact": ("didact_loop.py", None),
-    "didact-compiled": ("didact_loop.py", None),
-    "trainer": ("hugging_face.py", None),
-    "trl": ("hugging_face.py", "trl"),
-    "trl-plain": ("hugging_face.py", "trl"),
-    "llamafactory": ("llama_factory.py", "llamafactory"),
-    "llamafactory-plain": ("llama_factory.py", "llamafactory"),
+    "didact": ("didact_loop.py", None, 1),
+    "didact-compiled": ("didact_loop.py", None, 1),
+    "didact-2-workers": ("didact_loop.py", None, 2),
+    "trainer": ("hugging_face.py", None, 1),
+    "trainer-2-workers": ("hugging_face.py", None, 2),
+    "trl": ("hugging_face.py", "trl", 1),
+    "trl-plain": ("hugging_face.py", "trl", 1),
+    "llamafactory": ("llama_factory.py", "llamafactory", 1),
+    "llamafactory-plain": ("llama_factory.py", "llamafactory", 1),
 }
 TECHNIQUES = {
     "packing": "samples packed into one row",
@@ -101,6 +104,7 @@ def write_job(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "techniques": {
             "didact": [name for name in TECHNIQUES if name != "compile"],
             "didact-compiled": list(TECHNIQUES),
+            "didact-2-workers": list(TECHNIQUES),
         },
         "flops": flops(model, sum(lengths), int(sum(sample.mask[1:].sum() for sample in samples))),
     }
@@ -143,22 +147,45 @@ def matmul_rate(threads: int, dtype: torch.dtype) -> float:
 
 def run(name: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """One contestant, in a process of its own; its report."""
-    script, environment = CONTESTANTS.get(name, CONTESTANTS["didact"])
+    script, environment, workers = CONTESTANTS.get(name, CONTESTANTS["didact"])
     python = str(arguments.peers / environment / "bin" / "python") if environment else sys.executable
     job = json.loads((folder / "job.json").read_text())
     job["llamafactory"] = {"disable_gradient_checkpointing": name.endswith("-plain")}
+    job["threads"] = arguments.threads // workers
     write_json(folder / "job.json", job)
-    variables = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads), "TOKENIZERS_PARALLELISM": "false"}
-    # The peers' environments must not see this one's packages.
-    variables["PYTHONPATH"] = "" if environment else os.pathsep.join(filter(None, sys.path))
     command = [python, str(HERE / "contestants" / script), name, str(folder)]
-    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{name} failed:\n{done.stderr[-4000:]}")
-    report = json.loads((folder / f"{name}.json").read_text())
+    with tempfile.TemporaryFile("w+") as errors:
+        ranks = [
+            subprocess.Popen(
+                command, env=_variables(environment, job["threads"], rank, workers), stdout=errors, stderr=errors
+            )
+            for rank in range(workers)
+        ]
+        if any([rank.wait() for rank in ranks]):
+            errors.seek(0)
+            raise SystemExit(f"{name} failed:\n{errors.read()[-4000:]}")
+    reports = [json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in range(workers)]
+    seconds = max(each["seconds"] for each in reports)
+    report = {
+        "tokens_per_second": reports[0]["tokens"] / seconds,
+        "tokens_per_cpu_second": reports[0]["tokens"] / sum(each["cpu_seconds"] for each in reports),
+        "peak_gib": sum(each["peak_gib"] for each in reports),
+        "losses": reports[0]["losses"],
+    }
     rates = f"{report['tokens_per_second']:7.1f} tokens/s, {report['tokens_per_cpu_second']:7.1f} a CPU second"
     print(f"  {name:<20} {rates}", file=sys.stderr, flush=True)
     return report
+
+
+def _variables(environment: str | None, threads: int, rank: int, workers: int) -> dict[str, str]:
+    variables = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    # The peers' environments must not see this one's packages.
+    variables["PYTHONPATH"] = "" if environment else os.pathsep.join(filter(None, sys.path))
+    if workers > 1:
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": workers, "LOCAL_WORLD_SIZE": workers}
+        variables |= {key: str(value) for key, value in place.items()}
+        variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29531"}
+    return variables
 
 
 def best_of_rounds(names: list[str], folder: Path, arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:

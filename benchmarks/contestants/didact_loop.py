@@ -2,10 +2,11 @@
 
     python didact_loop.py NAME WORK_FOLDER
 
-`job.json` holds the recipe and, by NAME, the techniques; the report goes to `NAME.json`.
+`job.json` holds the recipe and, by NAME, the techniques; the report goes to `NAME-RANK.json`.
 """
 
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -57,6 +58,8 @@ def main() -> None:
     job = json.loads((folder / "job.json").read_text())
     techniques = job["techniques"][name]
     torch.set_num_threads(job["threads"])
+    if "RANK" in os.environ:
+        torch.distributed.init_process_group("gloo")
     spec = validate(FinetuneSpec, job["recipe"], "benchmark")
     base = load_base(spec.model)
     if "attention" in techniques:
@@ -76,7 +79,7 @@ def main() -> None:
         checkpoints=CheckpointStore(Path(tempfile.mkdtemp(dir=folder)), keep=2, identity=name),
         callbacks=[ticks],
     )
-    ticks._clock.report(folder / f"{name}.json", ticks.losses)
+    ticks._clock.report(folder, name, ticks.losses)
 
 
 if __name__ == "__main__":

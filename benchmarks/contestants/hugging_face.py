@@ -3,10 +3,11 @@
 
     python hugging_face.py NAME WORK_FOLDER
 
-The folder holds `job.json`, `samples.json` and the starting adapter; the report goes to `NAME.json` in it.
+The folder holds `job.json`, `samples.json` and the starting adapter; the report goes to `NAME-RANK.json` in it.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -43,22 +44,23 @@ def main() -> None:
     options = {
         "output_dir": str(folder / f"{name}-out"),
         "max_steps": len(job["tokens"]),
-        "per_device_train_batch_size": job["batch"],
+        "per_device_train_batch_size": job["batch"] // int(os.environ.get("WORLD_SIZE", "1")),
         "learning_rate": job["learning_rate"],
         "lr_scheduler_type": "constant",
         "train_sampling_strategy": "sequential",
         "use_cpu": True,
+        "ddp_backend": "gloo" if "RANK" in os.environ else None,
         "bf16": job["dtype"] == "bfloat16",
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
         "logging_steps": 1,
     }
-    make = _trainer if name == "trainer" else _sft_trainer
+    make = _trainer if name.startswith("trainer") else _sft_trainer
     trainer = make(name, model, tokenizer, samples, options)
     trainer.add_callback(Ticks(clock))
     trainer.train()
-    clock.report(folder / f"{name}.json", [row["loss"] for row in trainer.state.log_history if "loss" in row])
+    clock.report(folder, name, [row["loss"] for row in trainer.state.log_history if "loss" in row])
 
 
 def _trainer(name: str, model: object, tokenizer: object, samples: list[dict], options: dict) -> Trainer:

@@ -70,7 +70,7 @@ def main() -> None:
         **job["llamafactory"],
     }
     run_exp(args=options, callbacks=[Ticks(clock), losses])
-    clock.report(folder / f"{name}.json", losses.values)
+    clock.report(folder, name, losses.values)
 
 
 if __name__ == "__main__":

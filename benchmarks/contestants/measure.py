@@ -1,6 +1,7 @@
 """What every contestant reports, and its clock. Standard library only: it runs in each contestant's environment."""
 
 import json
+import os
 import resource
 import time
 from pathlib import Path
@@ -19,13 +20,13 @@ class Clock:
         self._walls.append(time.monotonic())
         self._cpus.append(time.process_time())
 
-    def report(self, file: Path, losses: list[float]) -> None:
-        """Write rates over the steps after the warm-up, peak memory of the process and the losses of all steps."""
-        measured = sum(self._tokens[self._warm : len(self._walls) - 1])
+    def report(self, folder: Path, name: str, losses: list[float]) -> None:
+        """Write tokens and seconds after the warm-up, peak memory and all losses to `NAME-RANK.json` in `folder`."""
         value = {
-            "tokens_per_second": measured / (self._walls[-1] - self._walls[self._warm]),
-            "tokens_per_cpu_second": measured / (self._cpus[-1] - self._cpus[self._warm]),
+            "tokens": sum(self._tokens[self._warm : len(self._walls) - 1]),
+            "seconds": self._walls[-1] - self._walls[self._warm],
+            "cpu_seconds": self._cpus[-1] - self._cpus[self._warm],
             "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2,
             "losses": losses,
         }
-        file.write_text(json.dumps(value))
+        (folder / f"{name}-{os.environ.get('RANK', '0')}.json").write_text(json.dumps(value))

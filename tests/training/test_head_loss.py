@@ -11,11 +11,15 @@ from tests.fakes.models import FAMILIES, UNPACKABLE, tiny_model
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_loss_and_gradient_are_those_of_full_logits(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("logits", [1 << 24, 1], ids=["one chunk", "many chunks"])
+def test_loss_and_gradient_are_those_of_full_logits(
+    logits: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("didact.training.head_loss._LOGITS", logits)
     generator = torch.Generator().manual_seed(0)
     hidden = (10 * torch.randn(300, 32, generator=generator)).to(dtype).requires_grad_()
-    weight = torch.randn(500, 32, generator=generator).to(dtype)
-    targets = torch.randint(0, 500, (300,), generator=generator)
+    weight = torch.randn(5000, 32, generator=generator).to(dtype)
+    targets = torch.randint(0, 5000, (300,), generator=generator)
     functional.cross_entropy(functional.linear(hidden, weight).float(), targets, reduction="sum").mul(0.5).backward()
     expected, hidden.grad = hidden.grad, None
     loss = head_loss(hidden, weight, targets)

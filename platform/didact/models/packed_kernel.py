@@ -2,22 +2,16 @@
 
 PyTorch's SDPA on a processor has a high price per call in its backward pass, and autograd through plain products
 keeps or copies every intermediate. Here the backward pass recomputes the weights block by block (Dao et al. 2022,
-"FlashAttention", algorithm 4), so nothing of size length x length is kept, and writes each gradient once.
+"FlashAttention", algorithm 4), so nothing of size length x length is kept. Samples of like length share each
+operation, and heads that share a key share its products.
 """
 
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 import torch
-from torch.nn import functional
 
-from didact.errors import ModelError
-
-# Lengths are rounded up to this: few shapes, so that oneDNN generates few kernels, and rows that fill vector registers.
-_ROUND = 32
-# Queries taken at once: bounds memory at this times the sample's length for each head.
-_BLOCK = 256
+from didact.models.packed_plan import Group, Plan, plan_attention, sample_spans
 
 
 @cache
@@ -46,27 +40,15 @@ def packed_kernel() -> Any:
     return kernel
 
 
-def sample_spans(positions: torch.Tensor) -> list[tuple[int, int]]:
-    """(start, end) of each sample in a packed row, from its positions [1, length].
-
-    Raises:
-        ModelError: the row does not begin with position 0.
-    """
-    starts = torch.nonzero(positions[0] == 0).flatten().tolist()
-    if not starts or starts[0] != 0:
-        raise ModelError(f"a packed row must begin with position 0; found {positions[0, :4].tolist()}")
-    return list(zip(starts, [*starts[1:], positions.shape[1]], strict=True))
-
-
 def _forward(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, positions: torch.Tensor, scaling: float
 ) -> torch.Tensor:
-    attended = _like(query)
-    for start, first, last in _blocks(positions):
-        inner, keys, values = _block(query, first, last), *_keys(query, key, value, start, last)
-        weights = _weights(inner, keys, first - start, scaling)
-        attended[0, first:last] = torch.bmm(weights, values)[:, : last - first].transpose(0, 1)
-    return attended
+    plan, rows = _plan(query, key, positions), tuple(_rows(each) for each in (query, key, value))
+    parts = []
+    for group in plan.groups:
+        queries, keys, values = _blocks(group, *rows)
+        parts.append(torch.bmm(_weights(group, queries, keys, scaling), values).flatten(0, 1))
+    return _ordered(plan, parts, query)
 
 
 def _backward(
@@ -78,56 +60,61 @@ def _backward(
     scaling: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients as [1, length, heads, head_dim]."""
-    to_query, to_key, to_value = _like(query), torch.zeros_like(_like(key)), torch.zeros_like(_like(value))
-    outer_states = grad.transpose(1, 2)
-    for start, first, last in _blocks(positions):
-        inner, keys, values = _block(query, first, last), *_keys(query, key, value, start, last)
-        outer = _block(outer_states, first, last)
-        weights = _weights(inner, keys, first - start, scaling)
+    plan, rows = _plan(query, key, positions), tuple(_rows(each) for each in (query, key, value))
+    to_query, to_key, to_value = [], torch.zeros_like(_like(key)), torch.zeros_like(_like(value))
+    grad_rows = grad.reshape(-1, grad.shape[-1])
+    for group in plan.groups:
+        queries, keys, values = _blocks(group, *rows)
+        outer = grad_rows.index_select(0, group.query_rows).index_fill_(0, group.filler, 0).view_as(queries)
+        weights = _weights(group, queries, keys, scaling)
         to_weights = torch.bmm(outer, values.transpose(1, 2))
         to_scores = torch._softmax_backward_data(to_weights, weights, -1, weights.dtype)
-        to_query[0, first:last] = torch.bmm(to_scores, keys * scaling)[:, : last - first].transpose(0, 1)
-        _add_to_keys(to_key[0, start:last], torch.bmm(to_scores.transpose(1, 2), inner * scaling))
-        _add_to_keys(to_value[0, start:last], torch.bmm(weights.transpose(1, 2), outer))
-    return to_query, to_key, to_value
+        to_query.append(_scaled(to_scores, keys, scaling).flatten(0, 1))
+        _add_to_keys(group, to_key, _scaled(to_scores.transpose(1, 2), queries, scaling))
+        _add_to_keys(group, to_value, torch.bmm(weights.transpose(1, 2), outer))
+    return _ordered(plan, to_query, query), to_key, to_value
 
 
-def _blocks(positions: torch.Tensor) -> Iterator[tuple[int, int, int]]:
-    """(start of the sample, first query, end of the queries) of each block of queries."""
-    for start, end in sample_spans(positions):
-        for first in range(start, end, _BLOCK):
-            yield start, first, min(first + _BLOCK, end)
+def _plan(query: torch.Tensor, key: torch.Tensor, positions: torch.Tensor) -> Plan:
+    return plan_attention(sample_spans(positions), query.shape[1], key.shape[1])
 
 
-def _block(states: torch.Tensor, first: int, last: int) -> torch.Tensor:
-    """[1, heads, length, head_dim] -> contiguous [heads, rounded, head_dim], zeros behind the block's own tokens.
-
-    A causal query sees no filler, and what filler computes is dropped or has no gradient.
-    """
-    return functional.pad(states[0, :, first:last], (0, 0, 0, -(last - first) % _ROUND))
+def _rows(states: torch.Tensor) -> torch.Tensor:
+    """[1, heads, length, head_dim] -> [length * heads, head_dim], which is how projections wrote it."""
+    return states.transpose(1, 2).reshape(-1, states.shape[-1])
 
 
-def _keys(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, start: int, last: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Keys and values that a block of queries may see, one of each for every query head."""
-    groups = query.shape[1] // key.shape[1]
-    seen = (_block(key, start, last), _block(value, start, last))
-    return tuple(each.repeat_interleave(groups, 0) if groups > 1 else each for each in seen)
+def _blocks(
+    group: Group, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A group's queries [key heads * blocks, heads a key head * queries, head_dim], and its keys and values."""
+    shape = (-1, group.keys, key.shape[-1])
+    keys, values = (each.index_select(0, group.key_rows).view(shape) for each in (key, value))
+    return query.index_select(0, group.query_rows).view(len(keys), -1, query.shape[-1]), keys, values
 
 
-def _weights(inner: torch.Tensor, keys: torch.Tensor, offset: int, scaling: float) -> torch.Tensor:
-    """Attention weights [heads, queries, keys] of queries that come `offset` tokens into their sample."""
-    ahead = torch.full((inner.shape[1], keys.shape[1]), float("-inf"), dtype=inner.dtype, device=inner.device)
-    scores = torch.baddbmm(ahead.triu_(offset + 1), inner, keys.transpose(1, 2), alpha=scaling)
-    return torch.softmax(scores, dim=-1)
+def _weights(group: Group, queries: torch.Tensor, keys: torch.Tensor, scaling: float) -> torch.Tensor:
+    """Attention weights of a group's queries."""
+    ahead = queries.new_full((group.queries, group.keys), float("-inf")).triu_(group.offset + 1)
+    ahead = ahead.repeat(queries.shape[1] // group.queries, 1)
+    return torch.softmax(torch.baddbmm(ahead, queries, keys.transpose(1, 2), alpha=scaling), dim=-1)
 
 
-def _add_to_keys(total: torch.Tensor, part: torch.Tensor) -> None:
-    """Add [heads, rounded, head_dim] to the gradient of the keys [tokens, key heads, head_dim] the heads share."""
-    groups = part.shape[0] // total.shape[1]
-    part = part.unflatten(0, (-1, groups)).sum(1) if groups > 1 else part
-    total += part[:, : total.shape[0]].transpose(0, 1)
+def _scaled(left: torch.Tensor, right: torch.Tensor, scaling: float) -> torch.Tensor:
+    """Products of two batches of matrices, scaled before they are rounded."""
+    ignored = left.new_empty(()).expand(left.shape[0], left.shape[1], right.shape[2])
+    return torch.baddbmm(ignored, left, right, beta=0, alpha=scaling)
+
+
+def _add_to_keys(group: Group, total: torch.Tensor, part: torch.Tensor) -> None:
+    """Add a group's part [key heads * blocks, keys, head_dim] to the keys' gradient [1, length, heads, head_dim]."""
+    rows = group.key_rows[group.own]
+    total.view(-1, total.shape[-1])[rows] += part.flatten(0, 1).index_select(0, group.own)
+
+
+def _ordered(plan: Plan, parts: list[torch.Tensor], states: torch.Tensor) -> torch.Tensor:
+    """The groups' rows in the sequence's order, [1, length, heads, head_dim] for `states` of the queries."""
+    return torch.cat(parts).index_select(0, plan.order).view_as(states.transpose(1, 2))
 
 
 def _like(states: torch.Tensor) -> torch.Tensor:

@@ -12,32 +12,50 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-_ROWS = 128
+# Logits held at once, in the dtype of the products: few enough to bound memory, enough rows to keep the products fast.
+_LOGITS = 1 << 24
+# Columns taken to float32 at once, so that the chain of small operations stays in a processor's cache.
+_COLUMNS = 2048
 
 
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        loss = torch.zeros((), device=hidden.device)
-        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        for start in range(0, len(hidden), _ROWS):
-            rows, wanted = hidden[start : start + _ROWS], targets[start : start + _ROWS, None]
-            logits = functional.linear(rows, weight).float()
-            shares = logits.softmax(dim=1)
-            top, place = logits.max(dim=1, keepdim=True)
-            # logsumexp from the largest share, which never underflows
-            total = top - shares.gather(1, place).log()
-            loss += (total - logits.gather(1, wanted)).sum()
-            if gradient is not None:
-                shares.scatter_add_(1, wanted, shares.new_full(wanted.shape, -1.0))
-                torch.mm(shares.to(weight.dtype), weight, out=gradient[start : start + _ROWS])
-        ctx.save_for_backward(gradient)
-        return loss
+        losses, gradients = [hidden.new_zeros((), dtype=torch.float32)], [hidden.new_empty(0, hidden.shape[1])]
+        num_rows = max(64, _LOGITS // weight.shape[0])
+        for rows, wanted in zip(hidden.split(num_rows), targets.split(num_rows), strict=True):
+            logits = functional.linear(rows, weight)
+            loss, total = _exponentials(logits, wanted)
+            losses.append(loss.sum())
+            if ctx.needs_input_grad[0]:
+                # The target's share is subtracted in float32: what is left of a sure prediction is small.
+                gradient = torch.mm(logits, weight).float().div_(total)
+                gradient.addcmul_(torch.expm1(-loss)[:, None], weight[wanted].float())
+                gradients.append(gradient.to(hidden.dtype))
+        ctx.save_for_backward(torch.cat(gradients))
+        return torch.stack(losses).sum()
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * grad, None, None
+
+
+def _exponentials(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turn logits [rows, vocabulary] in place into exp(logit - the row's largest), 0 at each row's target.
+
+    Returns the rows' cross-entropies [rows] and the sums of the exponentials with the targets' [rows, 1], float32.
+    """
+    parts, places = logits.split(_COLUMNS, dim=1), torch.arange(len(logits), device=logits.device)
+    top = torch.stack([part.amax(dim=1) for part in parts]).amax(dim=0)[:, None].float()
+    wanted = logits[places, targets].float()
+    total = torch.zeros_like(top)
+    for part in parts:
+        shares = part.float().sub_(top).exp_()
+        total += shares.sum(dim=1, keepdim=True)
+        part.copy_(shares)
+    logits[places, targets] = 0  # scatter_ takes longer than all of the above
+    return (top + total.log())[:, 0] - wanted, total
 
 
 def head_loss(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
