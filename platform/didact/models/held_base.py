@@ -4,8 +4,10 @@ Weights that are quantized or cast while they are loaded belong to the process t
 holds them so are mapped: the machine reads them once, and its workers, trials and replicas share the pages.
 """
 
+import contextlib
 import importlib.metadata
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,7 +69,8 @@ def _is_held(folder: Path, dtype: torch.dtype) -> bool:
 
 def _write(model: PreTrainedModel, folder: Path, target: Path) -> None:
     model.generation_config = GenerationConfig()  # published ones are often refused when they are saved again
-    with new_folder(target) as scratch:
+    # Saving imports DeepSpeed where it is installed, which writes to what then is stdout.
+    with new_folder(target) as scratch, contextlib.redirect_stdout(sys.stderr):
         model.save_pretrained(scratch)
         (scratch / _GENERATION).unlink(missing_ok=True)
         if (folder / _GENERATION).is_file():
