@@ -12,12 +12,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from didact.cluster.worker import held_out_losses
+from didact.files import write_json
 from didact.models import attach_adapter, base_fingerprint, load_base, save_adapter
+from didact.models.vocabulary.facts import VOCABULARY_FILE
 from didact.spec import FullSpec
 from didact.tokens import Sample, pack
 from didact.training import CheckpointStore, Objective, StepReport, World, prepare_data, train, whole_weights
 from didact.training.sharding import shard
-from tests.fakes.models import VOCAB
+from tests.fakes.models import VOCAB, save_tiny_base
 from tests.fakes.recipes import tiny_recipe
 
 
@@ -31,6 +33,8 @@ class Case:
     compute: torch.dtype = torch.float32
     stop_after: int | None = None
     """Step after which the run is killed; a later case of the same name resumes it."""
+    base: str | None = None
+    """A folder beside the run's; None for the recipe's own."""
 
 
 class Record:
@@ -57,7 +61,8 @@ class Record:
 
 def run_case(folder: Path, case: Case) -> None:
     """Train in this process or group; worker 0 writes `<name>/steps.json` and the adapter."""
-    spec, world, out = tiny_recipe(folder, **case.changes), World.current(), folder / case.name
+    changes = case.changes | ({"model__base": str(folder / case.base)} if case.base else {})
+    spec, world, out = tiny_recipe(folder, **changes), World.current(), folder / case.name
     prepared = prepare_data(spec)
     base = load_base(spec.model)
     model = attach_adapter(
@@ -89,6 +94,12 @@ def run_case(folder: Path, case: Case) -> None:
         if world.rank == 0:
             (out / "steps.json").write_text(json.dumps(record.steps))
             _save(model, spec, out / "adapter")
+
+
+def save_wide_base(folder: Path) -> None:
+    """A base with one table for input and output embeddings, of which the rows of digits and signs count as new."""
+    save_tiny_base(folder, "gemma")
+    write_json(folder / VOCABULARY_FILE, {"first_id": 32, "num_tokens": 32})
 
 
 def run_cases(folder: str, cases: list[Case]) -> None:

@@ -14,7 +14,16 @@ import torch
 
 from didact.errors import SpecError
 from tests.fakes.recipes import tiny_recipe
-from tests.fakes.sharded import Case, adapter_weights, break_gradient, run_case, run_cases, steps, watch_logits
+from tests.fakes.sharded import (
+    Case,
+    adapter_weights,
+    break_gradient,
+    run_case,
+    run_cases,
+    save_wide_base,
+    steps,
+    watch_logits,
+)
 from tests.fakes.workers import run_workers
 
 pytestmark = pytest.mark.timeout(900)  # the first test of the module waits for all its runs
@@ -29,12 +38,14 @@ _SHORT: dict[str, Any] = {
 _LORA = {**_SHORT, "adapter__dropout": 0.0, "adapter__lr_ratio_b": 2.0}  # two groups of parameters
 _FULL = {**_SHORT, "adapter": {"method": "full"}, "training__learning_rate": 1e-3}
 _QLORA = {**_SHORT, "adapter__dropout": 0.0, "model__quantization": {"bits": 4}}
+_TOKENS = {**_LORA, "adapter__train_new_tokens": True}
 _RECOMPUTE = {**_LORA, "training__gradient_checkpointing": True}
 _BFLOAT = {**_QLORA, "model__dtype": "bfloat16"}
 ONE = {
     "lora": Case("lora", _LORA),
     "qlora": Case("qlora", _QLORA),
     "full": Case("full", _FULL),
+    "tokens": Case("tokens", _TOKENS, base="wide"),
     "recompute": Case("recompute", _RECOMPUTE),
     "bfloat": Case("bfloat", _BFLOAT, compute=torch.bfloat16),
 }
@@ -46,6 +57,8 @@ TWO: list[tuple[str, str, dict[str, Any]]] = [
     ("qlora", "fsdp", {}),
     ("qlora", "zero3", {}),
     ("full", "fsdp", {}),
+    ("tokens", "fsdp", {}),
+    ("tokens", "zero3", {}),
 ]
 MORE: list[tuple[str, str, dict[str, Any]]] = [
     ("lora", "fsdp", {"reshard_after_forward": False}),
@@ -54,6 +67,8 @@ MORE: list[tuple[str, str, dict[str, Any]]] = [
     ("qlora", "zero2", {}),
     ("full", "zero2", {}),
     ("full", "zero3", {}),
+    ("tokens", "ddp", {}),
+    ("tokens", "zero2", {}),
     ("recompute", "fsdp", {}),
     ("recompute", "zero2", {}),
     ("recompute", "zero3", {}),
@@ -92,7 +107,8 @@ def run_few(folder: str, cases: list[Case]) -> None:
 def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The runs that stand for all others, done."""
     folder = tmp_path_factory.mktemp("few")
-    for kind in ("lora", "qlora", "full"):
+    save_wide_base(folder / "wide")
+    for kind in ("lora", "qlora", "full", "tokens"):
         run_case(folder, ONE[kind])
     relay = []
     for step, strategy in enumerate(RELAY, 1):
@@ -106,6 +122,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def more(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Other strategies, options and number formats, and every way to resume, done."""
     folder = tmp_path_factory.mktemp("more")
+    save_wide_base(folder / "wide")
     for case in ONE.values():
         run_case(folder, case)
     cases = labelled(MORE)
