@@ -30,10 +30,13 @@ FORMS = [
 @linux
 @pytest.mark.parametrize("form", FORMS, ids=str)
 @pytest.mark.parametrize("family", ["llama", "gpt2", "glm4"])
-def test_shared_weights_are_mapped_and_those_of_a_base_read_alone(tmp_path: Path, family: str, form: dict) -> None:
+def test_shared_weights_are_mapped_and_compute_what_those_read_alone_do(
+    tmp_path: Path, family: str, form: dict
+) -> None:
     spec = ModelSpec.model_validate({"base": str(save_tiny_base(tmp_path, family)), **form})
     alone, shared = load_base(spec), load_base(spec, shared=True)
     assert mapped_share(shared) == 1
+    assert (mapped_share(alone) == 1) == (form == FORMS[0]), "only a base that is stored as it is held"
     assert quantization_of(shared) == spec.quantization
     assert shared.config._name_or_path == alone.config._name_or_path == str(tmp_path)
     with torch.no_grad():
