@@ -1,10 +1,10 @@
 """Time from process start to the end of the first training step, and memory of workers that share a node.
 
-    python benchmarks/startup.py [--rounds 3] [--threads 1]
+    python benchmarks/startup.py [--rounds 3] [--threads 1] [--bits 16 4 8]
 
 The bundled base with LoRA, one row of 128 tokens, without Ray: our loading beside plain transformers + PEFT, rounds
 alternate and the best of each counts. Then one worker against two at once. `Pss` splits pages among the processes that
-map them, so weights read once a node show as a lower sum than twice one worker's.
+map them, so `more for the second` is what a worker costs on a machine that has one already.
 """
 
 import argparse
@@ -19,13 +19,14 @@ from didact.models import base_folder
 from didact.spec import ModelSpec
 
 SCRIPT = Path(__file__).resolve().parent / "contestants" / "first_step.py"
+NAMES = ("didact", "plain")
 
 
-def start(name: str, threads: int, folder: Path, count: int = 1) -> tuple[float, list[dict[str, int]]]:
+def start(name: str, threads: int, folder: Path, bits: int, count: int = 1) -> tuple[float, list[dict[str, int]]]:
     """Run `count` processes at once; seconds until the last did its step, and the memory of each while all live."""
     variables = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-    command = [sys.executable, str(SCRIPT), name, str(time.time()), str(threads), str(folder)]
+    command = [sys.executable, str(SCRIPT), name, str(time.time()), str(threads), str(folder), str(bits)]
     workers = [subprocess.Popen(command, env=variables, **pipes) for _ in range(count)]
     seconds = max(float(worker.stdout.readline()) for worker in workers)
     for worker in workers:
@@ -42,21 +43,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--bits", type=int, nargs="+", default=[16, 4, 8])
     arguments = parser.parse_args()
     folder = base_folder(ModelSpec())
-    best = {"didact": float("inf"), "plain": float("inf")}
-    for _ in range(arguments.rounds):
-        for name in best:
-            best[name] = min(best[name], start(name, arguments.threads, folder)[0])
-    print(f"first step after: didact {best['didact']:.1f} s, plain {best['plain']:.1f} s, ", end="")
-    print(f"ratio {best['plain'] / best['didact']:.2f}\n")
-    print("| workers | Rss MiB each | Pss MiB, sum | file pages shared, MiB each | file pages own, MiB each |")
-    print("|---:|---:|---:|---:|---:|")
-    for count in (1, 2):
-        memory = start("didact", arguments.threads, folder, count)[1]
-        each = {kind: sum(one[kind] for one in memory) // count for kind in memory[0]}
-        total = each["Pss"] * count
-        print(f"| {count} | {each['Rss']} | {total} | {each['Shared_Clean']} | {each['Private_Clean']} |")
+    print("| base | loading | first step after, s | one worker, MiB | two workers, MiB | more for the second |")
+    print("|---|---|---:|---:|---:|---:|")
+    for bits in arguments.bits:
+        start("didact", arguments.threads, folder, bits)  # the first ever writes the form to the cache
+        best = dict.fromkeys(NAMES, float("inf"))
+        for _ in range(arguments.rounds):
+            for name in NAMES:
+                best[name] = min(best[name], start(name, arguments.threads, folder, bits)[0])
+        for name in NAMES:
+            one, two = (
+                sum(each["Pss"] for each in start(name, arguments.threads, folder, bits, count)[1]) for count in (1, 2)
+            )
+            form = "bfloat16" if bits == 16 else f"{bits}-bit"
+            print(f"| {form} | {name} | {best[name]:.1f} | {one} | {two} | {two - one} |")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from didact.models import attach_adapter, base_fingerprint, load_base, save_adapter
-from didact.spec import LoraSpec, MethodSpec, ModelSpec, PrefixSpec
+from didact.spec import LoraSpec, MethodSpec, ModelSpec
 from didact.tokens import TemplateContract
 from tests.fakes.models import tiny_model
 from tests.fakes.tokenizer import byte_tokenizer
@@ -15,10 +15,15 @@ TINY_BASE = "b" * 64
 
 
 def save_tiny_adapter(
-    folder: Path, seed: int, *, family: str = "llama", prefix: bool = False, base_fingerprint: str = TINY_BASE
+    folder: Path,
+    seed: int,
+    *,
+    family: str = "llama",
+    spec: MethodSpec | None = None,
+    base_fingerprint: str = TINY_BASE,
 ) -> str:
-    """A random adapter folder with template contract and manifest. Returns the adapter's sha256."""
-    spec = PrefixSpec(method="prefix", num_virtual_tokens=5) if prefix else LoraSpec(r=4)
+    """A random adapter folder with template contract and manifest, LoRA by default. Returns the adapter's sha256."""
+    spec = spec or LoraSpec(r=4)
     model = attach_adapter(tiny_model(family), spec, seed=seed, base_name="tiny")
     torch.manual_seed(seed)
     for parameter in model.parameters():

@@ -8,12 +8,18 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from didact.cluster.worker import held_out_losses
+from didact.files import write_json
 from didact.models import attach_adapter, base_fingerprint, load_base, save_adapter
+from didact.models.vocabulary.facts import VOCABULARY_FILE
 from didact.spec import FullSpec
-from didact.training import CheckpointStore, StepReport, World, prepare_data, train, whole_weights
+from didact.tokens import Sample, pack
+from didact.training import CheckpointStore, Objective, StepReport, World, prepare_data, train, whole_weights
 from didact.training.sharding import shard
+from tests.fakes.models import VOCAB, save_tiny_base
 from tests.fakes.recipes import tiny_recipe
 
 
@@ -27,6 +33,8 @@ class Case:
     compute: torch.dtype = torch.float32
     stop_after: int | None = None
     """Step after which the run is killed; a later case of the same name resumes it."""
+    base: str | None = None
+    """A folder beside the run's; None for the recipe's own."""
 
 
 class Record:
@@ -53,7 +61,8 @@ class Record:
 
 def run_case(folder: Path, case: Case) -> None:
     """Train in this process or group; worker 0 writes `<name>/steps.json` and the adapter."""
-    spec, world, out = tiny_recipe(folder, **case.changes), World.current(), folder / case.name
+    changes = case.changes | ({"model__base": str(folder / case.base)} if case.base else {})
+    spec, world, out = tiny_recipe(folder, **changes), World.current(), folder / case.name
     prepared = prepare_data(spec)
     base = load_base(spec.model)
     model = attach_adapter(
@@ -87,6 +96,12 @@ def run_case(folder: Path, case: Case) -> None:
             _save(model, spec, out / "adapter")
 
 
+def save_wide_base(folder: Path) -> None:
+    """A base with one table for input and output embeddings, of which the rows of digits and signs count as new."""
+    save_tiny_base(folder, "gemma")
+    write_json(folder / VOCABULARY_FILE, {"first_id": 32, "num_tokens": 32})
+
+
 def run_cases(folder: str, cases: list[Case]) -> None:
     """For `run_workers`: one start of processes for many runs."""
     for case in cases:
@@ -113,6 +128,42 @@ def break_gradient(folder: Path, strategy: str, name: str) -> None:
     if World.current().rank == 0:
         changed = [key for key, weight in states[0].weights.items() if not torch.equal(weight, states[1].weights[key])]
         (folder / name).write_text(json.dumps({"norms": [str(norm) for norm in norms], "changed": changed}))
+
+
+class _Widest(TorchDispatchMode):
+    """Remembers the most elements of a tensor that has the vocabulary as one of its sides."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        for each in tree_leaves(output):
+            if isinstance(each, torch.Tensor) and VOCAB in each.shape:
+                self.elements = max(self.elements, each.numel())
+        return output
+
+
+def watch_logits(folder: Path, strategy: str, name: str) -> None:
+    """In every worker: loss and gradient of a long row, from hidden states and from logits; worker 0 writes both.
+
+    With them the widest tensor of each in positions: its elements over the vocabulary.
+    """
+    spec = tiny_recipe(folder, training__sharding={"strategy": strategy}, adapter__dropout=0.0)
+    model = attach_adapter(load_base(spec.model), spec.adapter, seed=0, base_name="tiny")
+    sharding = shard(model, spec.training, spec.adapter, World.current())
+    batch = pack([Sample(each, each >= 0) for each in torch.arange(600, dtype=torch.int32).view(3, 200).numpy() % 250])
+    objective, found = Objective(sharding.model, torch.float32, sharding.device), []
+    for _ in range(2):
+        with _Widest() as widest:
+            loss = objective.summed_loss(batch) / 600
+        sharding.backward(loss)
+        sharding.sum_gradients(loss.detach().view(1))
+        norm = sharding.update(0.0, max_norm=1.0)
+        sharding.clear_gradients()
+        found.append({"loss": loss.item(), "norm": norm, "positions": widest.elements / VOCAB})
+        objective._head = None
+    if World.current().rank == 0:
+        (folder / name).write_text(json.dumps(found))
 
 
 def steps(folder: Path, name: str) -> dict[int, dict[str, float]]:

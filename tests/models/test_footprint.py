@@ -87,7 +87,7 @@ def test_recomputing_keeps_less_and_longer_rows_keep_more(base: str) -> None:
     assert longer == pytest.approx(2 * kept, rel=0.05)
 
 
-def test_a_quantized_base_is_small_and_its_embeddings_are_float32(base: str) -> None:
+def test_a_quantized_base_is_small_and_its_embeddings_are_not_packed(base: str) -> None:
     config = AutoConfig.from_pretrained(base)
     plain = load_base(ModelSpec(base=base, dtype="float32"))
     linear = sum(
@@ -98,7 +98,7 @@ def test_a_quantized_base_is_small_and_its_embeddings_are_float32(base: str) -> 
     rest = sum(each.numel() for each in plain.parameters()) - linear
     for bits, low, high in ((4, 0.5, 0.6), (8, 1.0, 1.01)):
         model = ModelSpec(base=base, dtype="bfloat16", quantization=QuantizationSpec(bits=bits))
-        size = demand_of(config, model, LoraSpec(r=4), Load(64)).base - 4 * rest
+        size = demand_of(config, model, LoraSpec(r=4), Load(64)).base - 2 * rest
         assert low * linear <= size <= high * linear
 
 

@@ -22,15 +22,23 @@ from didact.serving import (
     PromptTooLong,
     Sampling,
 )
+from didact.serving.batch import Batch
+from didact.serving.row import Row
+from didact.spec import MethodSpec, PrefixSpec, PromptSpec, PTuningSpec
 from tests.fakes.adapters import TINY_BASE, save_tiny_adapter
 from tests.fakes.models import FAMILIES, tiny_model
 from tests.fakes.tokenizer import byte_tokenizer
 
+TRAINED_POSITIONS = [
+    PrefixSpec(method="prefix", num_virtual_tokens=5),
+    PromptSpec(method="prompt", num_virtual_tokens=5),
+    PTuningSpec(method="p_tuning", num_virtual_tokens=5, encoder_size=16),
+]
 PROMPTS = [tuple(range(40, 40 + length)) for length in (3, 11, 1, 7, 19)]
 
 
-def make_adapter(folder: Path, seed: int, family: str = "llama", prefix: bool = False) -> AdapterRef:
-    sha256 = save_tiny_adapter(folder, seed, family=family, prefix=prefix)
+def make_adapter(folder: Path, seed: int, family: str = "llama", spec: MethodSpec | None = None) -> AdapterRef:
+    sha256 = save_tiny_adapter(folder, seed, family=family, spec=spec)
     return AdapterRef(f"a{seed}:1#{sha256[:12]}", folder)
 
 
@@ -95,12 +103,38 @@ def test_greedy_answers_equal_generate_in_mixed_company(family: str, tmp_path: P
     assert (stats.num_running, stats.num_waiting) == (0, 0)
 
 
-def test_prefix_tuning_and_lora_share_one_base(tmp_path: Path, engine: EmbeddedEngine) -> None:
-    prefix, lora = make_adapter(tmp_path / "p", 3, prefix=True), make_adapter(tmp_path / "l", 4)
-    wanted = [request(prompt, adapter, tokens=9) for adapter in (prefix, None, lora) for prompt in PROMPTS]
+@pytest.mark.parametrize("spec", TRAINED_POSITIONS, ids=lambda spec: spec.method)
+def test_trained_positions_and_lora_share_one_base(spec: MethodSpec, engine: EmbeddedEngine, tmp_path: Path) -> None:
+    trained, lora = make_adapter(tmp_path / "p", 3, spec=spec), make_adapter(tmp_path / "l", 4)
+    wanted = [request(prompt, adapter, tokens=9) for adapter in (trained, None, lora) for prompt in PROMPTS]
     got = answers(engine, wanted)
     assert got == [oracle("llama", each) for each in wanted]
     assert got[0] != got[len(PROMPTS)]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma", "bloom"])
+@pytest.mark.parametrize("spec", TRAINED_POSITIONS, ids=lambda spec: spec.method)
+def test_logits_after_trained_positions_are_those_of_each_row_alone(
+    spec: MethodSpec, family: str, tmp_path: Path
+) -> None:
+    host = AdapterHost(tiny_model(family), TINY_BASE)
+    host.load("only", make_adapter(tmp_path / "p", 3, family, spec).folder)
+
+    async def rows_of_a_loop() -> list[Row]:
+        return [Row(request(prompt), 1024, byte_tokenizer(), host.base.device) for prompt in PROMPTS]
+
+    rows = asyncio.run(rows_of_a_loop())
+    with host.active("only") as model, torch.inference_mode():
+        batch = Batch(host.base, rows)
+        found = [batch.open(model.get_prompt(len(rows)))]
+        for row in rows:
+            row.answer.append(65)
+        found.append(batch.step())
+        for more, logits in zip(((), (65,)), found, strict=True):
+            expected = torch.cat(
+                [model(input_ids=torch.tensor([[*prompt, *more]])).logits[:, -1] for prompt in PROMPTS]
+            )
+            torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_rows_that_join_and_leave_at_different_times_keep_their_answers(engine: EmbeddedEngine) -> None:

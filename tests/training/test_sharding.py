@@ -14,7 +14,16 @@ import torch
 
 from didact.errors import SpecError
 from tests.fakes.recipes import tiny_recipe
-from tests.fakes.sharded import Case, adapter_weights, break_gradient, run_case, run_cases, steps
+from tests.fakes.sharded import (
+    Case,
+    adapter_weights,
+    break_gradient,
+    run_case,
+    run_cases,
+    save_wide_base,
+    steps,
+    watch_logits,
+)
 from tests.fakes.workers import run_workers
 
 pytestmark = pytest.mark.timeout(900)  # the first test of the module waits for all its runs
@@ -29,12 +38,14 @@ _SHORT: dict[str, Any] = {
 _LORA = {**_SHORT, "adapter__dropout": 0.0, "adapter__lr_ratio_b": 2.0}  # two groups of parameters
 _FULL = {**_SHORT, "adapter": {"method": "full"}, "training__learning_rate": 1e-3}
 _QLORA = {**_SHORT, "adapter__dropout": 0.0, "model__quantization": {"bits": 4}}
+_TOKENS = {**_LORA, "adapter__train_new_tokens": True}
 _RECOMPUTE = {**_LORA, "training__gradient_checkpointing": True}
 _BFLOAT = {**_QLORA, "model__dtype": "bfloat16"}
 ONE = {
     "lora": Case("lora", _LORA),
     "qlora": Case("qlora", _QLORA),
     "full": Case("full", _FULL),
+    "tokens": Case("tokens", _TOKENS, base="wide"),
     "recompute": Case("recompute", _RECOMPUTE),
     "bfloat": Case("bfloat", _BFLOAT, compute=torch.bfloat16),
 }
@@ -46,6 +57,8 @@ TWO: list[tuple[str, str, dict[str, Any]]] = [
     ("qlora", "fsdp", {}),
     ("qlora", "zero3", {}),
     ("full", "fsdp", {}),
+    ("tokens", "fsdp", {}),
+    ("tokens", "zero3", {}),
 ]
 MORE: list[tuple[str, str, dict[str, Any]]] = [
     ("lora", "fsdp", {"reshard_after_forward": False}),
@@ -54,6 +67,8 @@ MORE: list[tuple[str, str, dict[str, Any]]] = [
     ("qlora", "zero2", {}),
     ("full", "zero2", {}),
     ("full", "zero3", {}),
+    ("tokens", "ddp", {}),
+    ("tokens", "zero2", {}),
     ("recompute", "fsdp", {}),
     ("recompute", "zero2", {}),
     ("recompute", "zero3", {}),
@@ -63,6 +78,7 @@ MORE: list[tuple[str, str, dict[str, Any]]] = [
     ("full", "zero3", {"cpu_offload": True}),
 ]
 RESUMED = [("lora", "fsdp"), ("full", "fsdp"), ("qlora", "zero2"), ("lora", "zero3"), ("full", "zero3")]
+WATCHED = ("fsdp", "zero3")
 # Each does one step from the other's checkpoint.
 RELAY = ("zero2", "zero3", "fsdp", "zero2")
 
@@ -83,13 +99,16 @@ def labelled(cases: list[tuple[str, str, dict[str, Any]]]) -> list[Case]:
 def run_few(folder: str, cases: list[Case]) -> None:
     run_cases(folder, cases)
     break_gradient(Path(folder), "zero2", "broken.json")
+    for strategy in WATCHED:
+        watch_logits(Path(folder), strategy, f"{strategy}-logits.json")
 
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The runs that stand for all others, done."""
     folder = tmp_path_factory.mktemp("few")
-    for kind in ("lora", "qlora", "full"):
+    save_wide_base(folder / "wide")
+    for kind in ("lora", "qlora", "full", "tokens"):
         run_case(folder, ONE[kind])
     relay = []
     for step, strategy in enumerate(RELAY, 1):
@@ -103,6 +122,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def more(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Other strategies, options and number formats, and every way to resume, done."""
     folder = tmp_path_factory.mktemp("more")
+    save_wide_base(folder / "wide")
     for case in ONE.values():
         run_case(folder, case)
     cases = labelled(MORE)
@@ -118,8 +138,8 @@ def more(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def check(folder: Path, kind: str, name: str, first_step: int = 1) -> None:
-    # float32: sums in another order, and under fsdp and zero3 the loss from logits, not from hidden states; Adam makes
-    # more of it where a gradient is small. bfloat16: the same in a format of 8 bits, over four steps.
+    # float32: sums in another order; Adam makes more of it where a gradient is small. bfloat16: the same in a format of
+    # 8 bits, over four steps.
     relative, absolute = (2e-3, 5e-2) if kind == "bfloat" else (1e-5, 5e-5)
     expected, found = steps(folder, kind), steps(folder, name)
     assert sorted(found) == list(range(first_step, 5))
@@ -147,6 +167,15 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(few: Path) -> No
     good, broken = map(float, outcome["norms"])
     assert math.isfinite(good) and not math.isfinite(broken)
     assert outcome["changed"] == []
+
+
+@pytest.mark.parametrize("strategy", WATCHED)
+def test_a_cut_output_layer_gives_the_loss_without_whole_logits(few: Path, strategy: str) -> None:
+    ours, plain = json.loads((few / f"{strategy}-logits.json").read_text())
+    assert ours["loss"] == pytest.approx(plain["loss"], rel=1e-6)
+    assert ours["norm"] == pytest.approx(plain["norm"], rel=1e-5)
+    assert plain["positions"] >= 597  # every position but each sample's first
+    assert ours["positions"] < 400
 
 
 @pytest.mark.nightly

@@ -88,7 +88,7 @@ def _measure(subject: Subject, evaluation: EvaluationSpec, resources: WorkerReso
     tokenizer = load_tokenizer(subject.model)
     choice = subject.recipe.tokens.template if subject.recipe else "auto"
     contract = TemplateContract.build(tokenizer, choice)
-    base = load_base(subject.model, "cuda" if resources.use_gpu else "cpu")
+    base = load_base(subject.model, "cuda" if resources.use_gpu else "cpu", shared=True)
     host = AdapterHost(base, base_fingerprint(subject.model))
     if subject.adapter is not None:
         TemplateContract.load(subject.adapter).check(contract, f"adapter {subject.adapter}")

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
+from peft import PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
 from didact.errors import ModelError
@@ -50,9 +50,7 @@ def attach_adapter(
         return model.requires_grad_(True)
     if isinstance(spec, PartialSpec):
         return train_partially(model, spec)
-    if getattr(model, "is_quantized", False):
-        prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    elif gradient_checkpointing:
+    if gradient_checkpointing:
         model.enable_input_require_grads()
     return _wrap(model, spec, seed, base_name, num_steps, unquantized)
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from didact.logs import get_logger
 from didact.models.bundled import bundled_base_folder
 from didact.models.families import native_folder
 from didact.models.fingerprint import folder_fingerprint
+from didact.models.held_base import held_folder
 from didact.models.quantize import keep_unpacked, quantization_config
 from didact.spec import BUNDLED_BASE, ModelSpec
 
@@ -71,10 +73,16 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_base(spec: ModelSpec, device: str | torch.device = "cpu") -> PreTrainedModel:
+def load_base(spec: ModelSpec, device: str | torch.device = "cpu", *, shared: bool = False) -> PreTrainedModel:
     """The base model in eval mode on `device`, frozen, in the spec's dtype and quantization.
 
     Quantized weights stay in the form that gradients pass and adapters read, whoever calls the model first.
+
+    Args:
+        spec: the base and how it is held.
+        device: where it is read to.
+        shared: map the weights from a file that holds them as they are computed with, so that the processes of a
+            machine share memory; it is written to the cache when the base is stored otherwise.
 
     Raises:
         ModelError: not a causal language model, or not found.
@@ -87,11 +95,29 @@ def load_base(spec: ModelSpec, device: str | torch.device = "cpu") -> PreTrained
             f"model.base {spec.base!r} is quantized already, by {packed}; remove model.quantization, or name the "
             "unquantized base"
         )
-    options: dict[str, Any] = {"device_map": {"": str(device)}} if spec.quantization or packed else {}
+    dtype = compute_dtype(spec, device)
+    placed: dict[str, Any] = {"device_map": {"": str(device)}} if spec.quantization or packed else {}
+    options = dict(placed)
     if spec.quantization:  # given as None, it would hide the checkpoint's own
-        options["quantization_config"] = quantization_config(spec.quantization, compute_dtype(spec, device))
+        options["quantization_config"] = quantization_config(spec.quantization, dtype)
+    # A GPU has memory of its own to cast into; what a stranger's code writes it need not read back.
+    if shared and (spec.quantization or torch.device(device).type == "cpu") and not (packed or spec.trust_remote_code):
+        held = held_folder(folder, dtype, spec.quantization, lambda: _read(spec, folder, device, options))
+        model = _read(spec, held, device, placed)
+    else:
+        model = _read(spec, folder, device, options)
+    model.config._name_or_path = str(folder)
+    if spec.quantization or packed:
+        keep_unpacked(model)
+    else:
+        model.to(device)
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def _read(spec: ModelSpec, folder: Path, device: str | torch.device, options: Mapping[str, Any]) -> PreTrainedModel:
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        return AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=compute_dtype(spec, device),
             attn_implementation=_attention(spec, device),
@@ -100,16 +126,11 @@ def load_base(spec: ModelSpec, device: str | torch.device = "cpu") -> PreTrained
         )
     except ImportError as error:
         raise ModelError(
-            f"model.base {spec.base!r} is quantized by {packed} and needs a package that is not installed: {error}"
+            f"model.base {spec.base!r} is quantized by {checkpoint_quantization(spec)} and needs a package that is not "
+            f"installed: {error}"
         ) from error
     except (ValueError, OSError, RuntimeError) as error:
         raise ModelError(f"model.base {spec.base!r} cannot be loaded as a causal language model: {error}") from error
-    if spec.quantization or packed:
-        keep_unpacked(model)
-    else:
-        model.to(device)
-    model.requires_grad_(False)
-    return model.eval()
 
 
 def checkpoint_quantization(spec: ModelSpec) -> str | None:

@@ -46,7 +46,7 @@ def build_worker(spec: ServeSpec, num_threads: int | None = None) -> Worker:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     fingerprint, tokenizer = base_fingerprint(spec.model), load_tokenizer(spec.model)
     engine = EmbeddedEngine(
-        AdapterHost(load_base(spec.model, device), fingerprint),
+        AdapterHost(load_base(spec.model, device, shared=True), fingerprint),
         tokenizer,
         max_adapters=spec.max_adapters,
         max_batch_size=spec.max_batch_size,

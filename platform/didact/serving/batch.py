@@ -7,10 +7,9 @@ batch is padded to the same number of columns and stacked below.
 """
 
 import inspect
-from typing import Any
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import Cache, DynamicCache, PreTrainedModel
 
 from didact.serving.row import Row
 
@@ -32,11 +31,12 @@ class Batch:
         """Whether no row may join."""
         return self.rows[0].alone
 
-    def open(self, prefix: Any = None) -> torch.Tensor:
+    def open(self, trained: Cache | torch.Tensor | None = None) -> torch.Tensor:
         """Read the prompts.
 
         Args:
-            prefix: a cache with trained keys and values of the same number of rows (prefix tuning), or None.
+            trained: what the adapter puts before every prompt: a cache of keys and values of the same number of rows
+                (prefix tuning), or input embeddings [rows, positions, hidden size]; None for nothing.
 
         Returns:
             float [rows, vocabulary]: logits of each row's next token.
@@ -48,20 +48,27 @@ class Batch:
         lengths = torch.tensor([[len(text)] for text in texts], device=device)
         self._mask = (torch.arange(longest, device=device) >= longest - lengths).long()
         positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
-        if prefix is not None:
-            self._cache = prefix
-            trained = prefix.get_seq_length()
-            self._mask = torch.cat([self._mask.new_ones(len(texts), trained), self._mask], dim=-1)
-            positions = positions + trained
+        entered: dict[str, torch.Tensor] = {"input_ids": ids}
+        if trained is not None:
+            count = trained.shape[1] if isinstance(trained, torch.Tensor) else trained.get_seq_length()
+            self._mask = torch.cat([self._mask.new_ones(len(texts), count), self._mask], dim=-1)
+            positions = positions + count
+            if isinstance(trained, torch.Tensor):
+                embedded = self._base.get_input_embeddings()(ids)
+                entered = {"inputs_embeds": torch.cat([trained.to(embedded.dtype), embedded], dim=1)}
+                first = torch.arange(count, device=device).expand(len(texts), count)
+                positions = torch.cat([first, positions], dim=1)
+            else:
+                self._cache = trained
         self._positions = positions[:, -1]
-        return self._forward(ids, positions)
+        return self._forward(entered, positions)
 
     def step(self) -> torch.Tensor:
         """Read each row's newest token. Returns float [rows, vocabulary], the logits of the next."""
         newest = torch.tensor([[row.answer[-1]] for row in self.rows], device=self._base.device)
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self.rows), 1)], dim=-1)
         self._positions = self._positions + 1
-        return self._forward(newest, self._positions[:, None])
+        return self._forward({"input_ids": newest}, self._positions[:, None])
 
     def keep_unfinished(self) -> None:
         """Let finished rows go, and with them the padding that only they needed."""
@@ -100,10 +107,10 @@ class Batch:
             layer.keys = torch.nn.functional.pad(layer.keys, (0, 0, missing, 0))
             layer.values = torch.nn.functional.pad(layer.values, (0, 0, missing, 0))
 
-    def _forward(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    def _forward(self, entered: dict[str, torch.Tensor], positions: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
             output = self._base(
-                input_ids=ids,
+                **entered,
                 attention_mask=self._mask,
                 position_ids=positions,
                 past_key_values=self._cache,

@@ -222,7 +222,7 @@ class EmbeddedEngine:
                 if not rows:
                     return
                 batch = Batch(self._base, rows)
-                logits = batch.open(_trained_prefix(model, len(rows)))
+                logits = batch.open(_trained_positions(model, len(rows)))
         except AdapterError as error:
             for row in rows:
                 row.fail(error)
@@ -310,11 +310,9 @@ def _with_room(rows: list[Row], num_trained: int) -> list[Row]:
     return [row for row in rows if not row.done]
 
 
-def _trained_prefix(model: Any, num_rows: int) -> Cache | None:
+def _trained_positions(model: Any, num_rows: int) -> Cache | torch.Tensor | None:
+    """The positions before every prompt, for each row: keys and values, or input embeddings."""
     if _num_trained(model) == 0:
         return None
     with torch.inference_mode():
-        prefix = model.get_prompt(num_rows)
-    if not isinstance(prefix, Cache):
-        raise AdapterError("only prefix tuning and weight adapters can be served; this one trains input embeddings")
-    return prefix
+        return model.get_prompt(num_rows)

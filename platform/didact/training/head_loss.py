@@ -70,39 +70,51 @@ def head_loss(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor)
         return _HeadLoss.apply(hidden.to(weight.dtype), weight, targets)
 
 
-def frozen_head(model: torch.nn.Module, compute_dtype: torch.dtype) -> torch.nn.Linear | None:
+def frozen_head(
+    model: torch.nn.Module, compute_dtype: torch.dtype, device: torch.device | None = None
+) -> torch.nn.Linear | None:
     """The output layer of `model` when `head_loss` may stand for it, else None.
 
     It must be a plain frozen linear layer without bias in the compute dtype, whose output *is* the logits: models that
     cap them afterwards are found out by a forward pass of two tokens.
+
+    Args:
+        model: as training calls it, its weights whole or cut over workers; all of them then make this pass.
+        compute_dtype: of the matrix products.
+        device: where it computes; default where the output layer lies.
     """
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    head = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
     if type(head) is not torch.nn.Linear or head.bias is not None or head.weight.requires_grad:
         return None
-    if type(head.weight.data) is not torch.Tensor or head.weight.dtype != compute_dtype or head.weight.numel() == 0:
-        return None  # sharded, or converted by autocast at every call
-    was_training = model.training
+    if head.weight.dtype != compute_dtype:
+        return None  # converted by autocast at every call
+    outputs: list[torch.Tensor] = []
+    hook = head.register_forward_hook(lambda _module, _states, output: outputs.append(output.clone()))
+    was_training = base.training
     model.eval()
-    ids = torch.tensor([[0, 1]], device=head.weight.device)
-    with torch.no_grad():
-        with hidden_states_as_logits(head):
-            hidden = model(input_ids=ids, use_cache=False).logits
-        same = hidden.shape[-1] == head.in_features and torch.equal(
-            functional.linear(hidden, head.weight), model(input_ids=ids, use_cache=False).logits
-        )
-    model.train(was_training)
-    return head if same else None
+    try:
+        with torch.no_grad():
+            ids = torch.tensor([[0, 1]], device=device or head.weight.device)
+            logits = model(input_ids=ids, use_cache=False).logits
+    finally:
+        hook.remove()
+        model.train(was_training)
+    return head if len(outputs) == 1 and torch.equal(outputs[0].float(), logits.float()) else None
 
 
 @contextmanager
-def hidden_states_as_logits(head: torch.nn.Linear) -> Iterator[None]:
-    """Within it the model returns, as logits, what would have entered its output layer."""
-    head.forward = _unchanged  # type: ignore[method-assign]
+def loss_as_logits(head: torch.nn.Linear, targets: torch.Tensor) -> Iterator[None]:
+    """Within it the model returns, as logits [1], the `head_loss` of the states that enter its output layer.
+
+    Taken inside the layer, where a weight that is cut over workers is whole.
+    """
+
+    def forward(states: torch.Tensor) -> torch.Tensor:
+        return head_loss(states.flatten(0, -2), head.weight, targets).view(1)
+
+    head.forward = forward  # type: ignore[method-assign]
     try:
         yield
     finally:
         del head.forward
-
-
-def _unchanged(states: torch.Tensor) -> torch.Tensor:
-    return states

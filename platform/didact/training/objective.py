@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from didact.tokens import Batch
-from didact.training.head_loss import frozen_head, head_loss, hidden_states_as_logits
+from didact.training.head_loss import frozen_head, loss_as_logits
 
 
 class Objective:
@@ -29,35 +29,31 @@ class Objective:
         self.device = device or next(model.parameters()).device
         self._selects_positions = "logits_to_keep" in inspect.signature(base.forward).parameters
         self._compute_dtype = compute_dtype
-        self._head = frozen_head(base, compute_dtype) if self._selects_positions else None
+        self._head = frozen_head(model, compute_dtype, self.device) if self._selects_positions else None
 
     def summed_loss(self, batch: Batch) -> torch.Tensor:
         """Sum of the cross-entropy over the batch's targets, float32 scalar with gradient."""
         with self._autocast():
-            if batch.attention_mask is None and self._head is not None:
-                with hidden_states_as_logits(self._head):
-                    hidden, targets = self._packed(batch)
-                return head_loss(hidden, self._head.weight, targets)
             if batch.attention_mask is None and self._selects_positions:
-                logits, targets = self._packed(batch)
+                positions = torch.nonzero(batch.targets[0] != -100).squeeze(1)
+                targets = batch.targets[0, positions].to(self.device)
+                if self._head is not None:
+                    with loss_as_logits(self._head, targets):
+                        return self._packed(batch, positions)
+                logits = self._packed(batch, positions)
             else:
                 logits, targets = self._all_positions(batch)
         return functional.cross_entropy(logits.float(), targets, ignore_index=-100, reduction="sum")
 
-    def _packed(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits [num_supervised, vocabulary] of a packed row's supervised positions, and their targets.
-
-        Hidden states in place of logits where the output layer is left to `head_loss`.
-        """
-        targets = batch.targets[0]
-        positions = torch.nonzero(targets != -100).squeeze(1)
+    def _packed(self, batch: Batch, positions: torch.Tensor) -> torch.Tensor:
+        """Logits [num_positions, vocabulary] of a packed row's positions; under `loss_as_logits` their summed loss."""
         output = self._model(
             input_ids=batch.input_ids.to(self.device),
             position_ids=batch.position_ids.to(self.device),
             use_cache=False,
             logits_to_keep=positions.to(self.device),
         )
-        return output.logits[0], targets[positions].to(self.device)
+        return output.logits[0]
 
     def _all_positions(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits of every position, flattened: padded rows, and architectures that cannot select positions."""

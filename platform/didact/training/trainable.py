@@ -23,7 +23,7 @@ def trainable_model(spec: FinetuneSpec, num_steps: int, device: torch.device) ->
         ModelError: the base or the method does not fit the recipe.
     """
     model_spec = _model_spec(spec)
-    base = load_base(model_spec, device)
+    base = load_base(model_spec, device, shared=not spec.adapter.trains_base)
     packing = resolve_packing(spec, base)
     if packing:
         use_packed_attention(base, spec.tokens.max_length)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from didact.models.packed_attention import use_packed_attention
 
@@ -60,6 +61,8 @@ def measure_activations(
     attached: Callable[[PreTrainedConfig], torch.nn.Module],
     load: Load,
     compute: torch.dtype,
+    *,
+    keeps_inputs: bool = False,
 ) -> Activations:
     """Count what the forward pass of a training step keeps.
 
@@ -69,8 +72,9 @@ def measure_activations(
             each weight in the dtype it is held in.
         load: the forward pass.
         compute: dtype of the matrix products.
+        keeps_inputs: layers hold on to what enters them, as 8-bit ones do.
     """
-    one, two = (_kept(attached(_shortened(config, layers)), load, compute) for layers in (1, 2))
+    one, two = (_kept(attached(_shortened(config, layers)), load, compute, keeps_inputs) for layers in (1, 2))
     per_layer = max(0, two - one)
     return Activations(max(0, one - per_layer), per_layer)
 
@@ -84,7 +88,7 @@ def _shortened(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
     return short
 
 
-def _kept(model: torch.nn.Module, load: Load, compute: torch.dtype) -> int:
+def _kept(model: torch.nn.Module, load: Load, compute: torch.dtype, keeps_inputs: bool) -> int:
     """Bytes that the forward pass up to the hidden states leaves for the backward pass, weights excluded."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     kept: dict[int, torch.UntypedStorage] = {}
@@ -99,6 +103,12 @@ def _kept(model: torch.nn.Module, load: Load, compute: torch.dtype) -> int:
                 kept[storage._cdata] = storage
             return tensor
 
+        def note_input(_layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            keep(inputs[0])
+
+        for layer in model.modules() if keeps_inputs else ():
+            if isinstance(layer, torch.nn.Linear | Conv1D) and not layer.weight.requires_grad:
+                layer.register_forward_pre_hook(note_input)
         _train_without_chance(model)
         autocast = torch.autocast("cpu", dtype=compute, enabled=compute != torch.float32)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:

@@ -32,15 +32,8 @@ class Subject:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=self.model.trust_remote_code)
             model.tie_weights()
-        packed = packed_weights(model) if self.model.quantization else None
-        for parameter in model.parameters():
-            parameter.data = parameter.data.to(self._held(parameter, packed))
+        model.to(torch.float32 if self.adapter.trains_base else self.compute)
         return model.requires_grad_(False)
-
-    def _held(self, parameter: torch.nn.Parameter, packed: set[torch.nn.Parameter] | None) -> torch.dtype:
-        # Weights that are trained are float32, and so is what quantization leaves unpacked.
-        single = self.adapter.trains_base or (packed is not None and parameter not in packed)
-        return torch.float32 if single else self.compute
 
     def attached(self, config: PreTrainedConfig, *, recompute: bool = False) -> torch.nn.Module:
         """The base with its method."""

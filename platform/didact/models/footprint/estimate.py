@@ -1,6 +1,7 @@
 """Memory and arithmetic of one worker: weights, training state, activations, logits."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from transformers import AutoConfig, PreTrainedConfig
 
@@ -190,10 +191,14 @@ def demand_of(
 
 def _activations(subject: Subject, config: PreTrainedConfig, load: Load) -> float:
     """Bytes at the moment when most is held: the last block's gradients beside all that was kept."""
-    kept = measure_activations(
-        config, lambda short: subject.attached(short, recompute=load.recompute), load, subject.compute
+    measured = partial(
+        measure_activations,
+        load=load,
+        compute=subject.compute,
+        keeps_inputs=subject.model.quantization is not None and subject.model.quantization.bits == 8,
     )
-    block = measure_activations(config, subject.attached, load, subject.compute) if load.recompute else kept
+    kept = measured(config, lambda short: subject.attached(short, recompute=load.recompute))
+    block = measured(config, subject.attached) if load.recompute else kept
     total = kept.outside_layers + config.get_text_config().num_hidden_layers * kept.per_layer + block.per_layer
     return total + (block.per_layer if load.recompute else 0)
 
