@@ -10,8 +10,9 @@ from tests.fakes.recipes import tiny_recipe
 
 def test_a_probe_measures_memory_and_speed_and_keeps_nothing(tmp_path: Path) -> None:
     spec = tiny_recipe(tmp_path, placement__cpus_per_worker=1)
+    prepare_data(spec)
     before = set(tmp_path.rglob("*"))
-    probe = probe_recipe(spec, prepare_data(spec))
+    probe = probe_recipe(spec)
     assert 0 < probe.peak_gib < 2
     assert probe.tokens_per_second > 0
     assert set(tmp_path.rglob("*")) == before
