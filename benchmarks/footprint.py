@@ -61,8 +61,8 @@ _SETTINGS: dict[str, dict[str, Any]] = {
         "training": {"micro_batch_size": 2},
         "words": 450,
     },
-    "Qwen3 of 109M, LoRA, bfloat16, 6 samples": {"base": "qwen3", "training": {"micro_batch_size": 6}},
-    "GPT-NeoX of 123M, full, 2 samples": {
+    "Qwen3 of 106M, LoRA, bfloat16, 6 samples": {"base": "qwen3", "training": {"micro_batch_size": 6}},
+    "GPT-NeoX of 122M, full, 2 samples": {
         "base": "gpt_neox",
         "adapter": {"method": "full"},
         "training": {"micro_batch_size": 2},
