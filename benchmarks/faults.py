@@ -34,11 +34,13 @@ ROWS = {
     "T10": ("SIGTERM, then SIGKILL during the save", f"the checkpoint before is used; {EXACT}"),
     "T11": (
         "2 workers, then 1, then 2; nodes that come and go under an elastic run",
-        "sample ids equal; losses within 1e-6 relative a step over resumes of a short run, 1e-4 over 500 steps",
+        "sample ids equal; losses within 1e-6 relative a step of one worker's, also over 500 steps; losses and weights "
+        "bitwise those of a run in one process with the same numbers of workers",
     ),
     "T12": (
         "a batch with loss NaN",
-        "stops before the update, names step and samples; the last checkpoint is finite; NaN is in the record",
+        "stops before the update, names step and samples; the last checkpoint is finite; NaN is in the record and in "
+        "MLflow, with the reason",
     ),
     "T13": (
         "an infinite gradient on one of two workers",
@@ -60,8 +62,12 @@ ROWS = {
         "only whole checkpoints are left; the next start removes leftovers",
     ),
     "C4": ("Ray's own JSON records truncated", "continues from our manifests"),
-    "C5": ("a full disk during a save", f"class storage, exit code 75; the checkpoint before verifies; then {EXACT}"),
-    "C6": ("storage that refuses to be written", "as C5"),
+    "C5": (
+        "a full disk (a mounted one) during a save, under MLflow's database, during a download of an adapter",
+        "class storage, exit code 75; the checkpoint before verifies; nothing half-written is left; with room again "
+        f"{EXACT}, and MLflow and the adapter are whole",
+    ),
+    "C6": ("storage that turns read-only (a mounted one), or forbids writing", "as C5"),
     "C7": ("old checkpoints dropped while another process reads one", "the one in use stays until it is read"),
     "C8": (
         "a pickle in place of weights, optimizer or method state, with a fitting manifest",

@@ -8,16 +8,17 @@ figures stay as the page has them.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from transformers import LlamaConfig
+import torch
+from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, PretrainedConfig, Qwen3Config
 
 from didact.files import write_text
+from didact.models import load_tokenizer
 from didact.models.footprint import CUT, OFFLOADED, Load, demand_of, fewest
 from didact.spec import FinetuneSpec, FullSpec, LoraSpec, MethodSpec, ModelSpec, QuantizationSpec, validate
 from didact.training import Plan, prepare_data, probe_recipe
@@ -54,6 +55,39 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "LoRA, 8-bit base": {"model": {"dtype": "bfloat16", "quantization": {"bits": 8}}},
     "full": {"adapter": {"method": "full"}},
     "LoRA, bfloat16, recomputed, 8 samples": {"training": {"gradient_checkpointing": True, "micro_batch_size": 8}},
+    "LoRA r=64, float32, 2 samples of 512 tokens": {
+        "model": {"dtype": "float32"},
+        "adapter": {"method": "lora", "r": 64},
+        "training": {"micro_batch_size": 2},
+        "words": 450,
+    },
+    "Qwen3 of 106M, LoRA, bfloat16, 6 samples": {"base": "qwen3", "training": {"micro_batch_size": 6}},
+    "GPT-NeoX of 122M, full, 2 samples": {
+        "base": "gpt_neox",
+        "adapter": {"method": "full"},
+        "training": {"micro_batch_size": 2},
+    },
+}
+_VOCABULARY = 49_152  # of the bundled tokenizer
+_BASES: dict[str, PretrainedConfig] = {
+    "qwen3": Qwen3Config(
+        vocab_size=_VOCABULARY,
+        hidden_size=640,
+        intermediate_size=1920,
+        num_hidden_layers=16,
+        num_attention_heads=10,
+        num_key_value_heads=2,
+        head_dim=64,
+        tie_word_embeddings=True,
+    ),
+    "gpt_neox": GPTNeoXConfig(
+        vocab_size=_VOCABULARY,
+        hidden_size=640,
+        intermediate_size=2560,
+        num_hidden_layers=12,
+        num_attention_heads=10,
+        max_position_embeddings=2048,
+    ),
 }
 _HEAD = f"""# What fits where
 
@@ -80,9 +114,24 @@ _MEASURED_HEAD = f"""{_MARK}
 
 The bundled 135M base on one CPU worker with one thread, two steps of 4 samples a forward pass where nothing else is
 said, each setting in its own process (`--measure`). Measured is Linux's `VmHWM` after loading, without what it
-held before it (imports and data). They run with `MALLOC_MMAP_THRESHOLD_=1048576`, so that freed tensors go back to the
-system. Left to itself glibc's heap keeps holes between kept tensors, which the estimate does not count: the
-same settings then peaked at 2.00, 3.09, 2.41, 2.55, 3.45 and 1.66 GiB. The variable costs time in the kernel.
+held before it (imports and data). The last three settings were never looked at while the estimate was made: another
+length and rank, and two bases of other families with random weights.
+
+They run with what workers are started with (`env.for_training`): the jemalloc that Ray brings, preloaded. The
+estimate counts no holes, and glibc's heap leaves many between the tensors of a step. The first setting,
+CPU seconds of a step on a shared core (differences under 10% mean nothing):
+
+| allocator | peak GiB | user s | kernel s |
+|---|---:|---:|---:|
+| glibc | 2.11 | 4.89 | 0.05 |
+| glibc, `MALLOC_MMAP_THRESHOLD_` of 16 MiB | 2.07 | 4.22 | 0.19 |
+| glibc, of 4 MiB | 2.03 | 4.62 | 0.13 |
+| glibc, of 1 MiB | 1.50 | 4.59 | 3.09 |
+| jemalloc | 1.48 | 4.21 | 0.87 |
+| jemalloc, `dirty_decay_ms:60000` | 1.50 | 3.60 | 0.73 |
+| jemalloc, `dirty_decay_ms:60000,thp:always` | 1.57 | 4.25 | 1.56 |
+
+Whoever sets `LD_PRELOAD` keeps it. Where there is no such library, expect glibc's peak.
 
 | setting | tokens a pass | estimate GiB | of it overhead | measured GiB | estimate / measured |
 |---|---:|---:|---:|---:|---:|
@@ -104,15 +153,19 @@ def accelerator_table() -> str:
 
 
 def recipe(setting: str, folder: Path) -> FinetuneSpec:
-    """One of the measured settings, on made-up text that is written into `folder`."""
-    text = [" ".join(_WORDS[(row * 7 + place * place) % len(_WORDS)] for place in range(150)) for row in range(40)]
-    rows = [json.dumps({"instruction": line, "input": "", "output": line[::-1][:300]}) for line in text]
-    write_text(folder / "text.jsonl", "\n".join(rows) + "\n")
+    """One of the measured settings, on made-up text and perhaps a made-up base that are written into `folder`."""
     chosen = _SETTINGS[setting]
+    words = chosen.get("words", 150)
+    text = [" ".join(_WORDS[(row * 7 + place * place) % len(_WORDS)] for place in range(words)) for row in range(40)]
+    rows = [json.dumps({"instruction": line, "input": "", "output": line[::-1][: 2 * words]}) for line in text]
+    write_text(folder / "text.jsonl", "\n".join(rows) + "\n")
+    model = chosen.get("model", {"dtype": "bfloat16"})
+    if "base" in chosen:
+        model = {**model, "base": str(_made_base(chosen["base"], folder / "base"))}
     training = {"steps": 2, "global_batch_size": 8, "micro_batch_size": 4, **chosen.get("training", {})}
     values = {
         "name": "footprint",
-        "model": chosen.get("model", {"dtype": "bfloat16"}),
+        "model": model,
         "adapter": chosen.get("adapter", {"method": "lora", "r": 16}),
         "data": {"sources": [{"name": "text", "path": str(folder / "text.jsonl")}]},
         "training": {**training, "global_batch_size": training["micro_batch_size"]},
@@ -121,13 +174,20 @@ def recipe(setting: str, folder: Path) -> FinetuneSpec:
     return validate(FinetuneSpec, values, setting)
 
 
+def _made_base(name: str, folder: Path) -> Path:
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(_BASES[name]).save_pretrained(folder)
+    load_tokenizer(ModelSpec()).save_pretrained(folder)
+    return folder
+
+
 def measured_row(setting: str) -> str:
-    """Estimate and measurement in this process."""
+    """Estimate and measurement."""
     with tempfile.TemporaryDirectory() as folder:
         spec = recipe(setting, Path(folder))
         prepared = prepare_data(spec)
         planned = Plan.of(spec, prepared)
-        peak = probe_recipe(spec, prepared).peak_gib
+        peak = probe_recipe(spec).peak_gib
     estimate = planned.footprint
     return (
         f"| {setting} | {planned.tokens_per_micro_batch:,} | {estimate.total_gib:.2f} | {estimate.overhead_gib:.2f} | "
@@ -138,10 +198,8 @@ def measured_row(setting: str) -> str:
 def measured_table() -> str:
     """Every setting in a process of its own, one after the other."""
     command = [sys.executable, "-m", "benchmarks.footprint", "--setting"]
-    tight = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
     rows = [
-        subprocess.run([*command, setting], env=tight, capture_output=True, text=True, check=True).stdout
-        for setting in _SETTINGS
+        subprocess.run([*command, setting], capture_output=True, text=True, check=True).stdout for setting in _SETTINGS
     ]
     return _MEASURED_HEAD + "".join(row.splitlines()[-1] + "\n" for row in rows)
 

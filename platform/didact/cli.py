@@ -81,7 +81,7 @@ def plan(
     planned = Plan.of(spec, prepared)
     Console().print(planned.render())
     if probe:
-        Console().print(planned.beside(probe_recipe(spec, prepared)), highlight=False)
+        Console().print(planned.beside(probe_recipe(spec, task_texts=task_texts)), highlight=False)
 
 
 @app.command()

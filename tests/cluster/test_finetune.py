@@ -1,15 +1,18 @@
 """The road on Ray: trained, tracked, evaluated, registered; crashes do not change a single bit."""
 
+import math
 from pathlib import Path
 
 import pytest
 
 from didact.cluster import finetune
+from didact.env import runs_dir
 from didact.errors import PlacementError, TrainingDiverged
 from didact.runs import Run
 from didact.spec import FinetuneSpec
-from didact.tracking import effective_records
-from tests.fakes.lineage import executed, lineage, same_weights
+from didact.tracking import default_uri, effective_records, mlflow_run_id
+from didact.tracking.mlflow_tracker import connect
+from tests.fakes.lineage import executed, interruptions, lineage, same_weights
 from tests.fakes.recipes import tiny_recipe
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
@@ -58,10 +61,19 @@ def test_fewer_workers_see_the_same_samples_and_losses(folder: Path, unbroken: R
 
 
 @pytest.mark.fault("T12")
-def test_divergence_is_not_retried(folder: Path) -> None:
-    spec = recipe(folder, "diverging", training__learning_rate=1e30, training__max_grad_norm=1e30)
-    with pytest.raises(TrainingDiverged, match="training stopped before changing the weights"):
-        finetune(spec, folder / "runs")
+def test_divergence_is_not_retried_and_mlflow_shows_it(folder: Path) -> None:
+    changes = {"training__learning_rate": 1e30, "training__max_grad_norm": 1e30, "tracking": {"mlflow": True}}
+    with pytest.raises(TrainingDiverged, match="training stopped before changing the weights") as failed:
+        finetune(recipe(folder, "diverging", **changes), folder / "runs")
+    run = Run(folder / "runs" / "diverging")
+    assert interruptions(run) == []
+    mlflow, run_id = connect(default_uri(runs_dir())), mlflow_run_id(run.path)
+    assert run_id is not None
+    losses = {each.step: each.value for each in mlflow.get_metric_history(run_id, "train/loss")}
+    assert math.isnan(losses[max(losses)]) and max(losses) == executed(run)[-1]
+    shown = mlflow.get_run(run_id)
+    assert shown.info.status == "FAILED"
+    assert shown.data.tags["didact.last_failure"] == f"TrainingDiverged: {failed.value}"
 
 
 def test_workers_that_cannot_be_placed_are_an_error_not_a_hang(folder: Path) -> None:

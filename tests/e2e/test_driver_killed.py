@@ -18,8 +18,8 @@ from tests.conftest import ROOT
 from tests.fakes.lineage import lineage, same_weights
 from tests.fakes.recipes import tiny_recipe
 
-pytestmark = pytest.mark.ray
-LIMIT_SECONDS = 240
+LIMIT_SECONDS = 240  # of each of three commands, which start Ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(4 * LIMIT_SECONDS)]
 
 
 def command(folder: Path, spec: FinetuneSpec) -> tuple[list[str], dict[str, str]]:

@@ -8,9 +8,17 @@ from pathlib import Path
 
 import torch
 
-from didact.models import attach_adapter, load_base
 from didact.spec import FinetuneSpec
-from didact.training import Callback, CheckpointStore, StepReport, TrainResult, World, prepare_data, train
+from didact.training import (
+    Callback,
+    CheckpointStore,
+    StepReport,
+    TrainResult,
+    World,
+    prepare_data,
+    train,
+    trainable_model,
+)
 from tests.fakes.world import Meeting, ThreadWorld
 
 _LOADING = threading.Lock()  # transformers and the seeds of a model's first weights are not for several threads
@@ -39,6 +47,11 @@ class Loop:
         return [(each.step, each.metrics["train/loss"].hex(), each.sample_ids) for each in self.reports]
 
     @property
+    def done(self) -> int:
+        """Steps of the whole run that are done."""
+        return self.start + len(self.reports)
+
+    @property
     def losses(self) -> list[float]:
         return [each.metrics["train/loss"] for each in self.reports]
 
@@ -62,11 +75,11 @@ def run_loop(
     loop = loop or Loop()
     with _LOADING:
         prepared = prepare_data(spec)
-        loop.model = attach_adapter(load_base(spec.model), spec.adapter, seed=0, base_name="tiny")
+        loop.model, packing = trainable_model(spec, prepared.num_steps, torch.device("cpu"))
     keep = spec.training.keep_checkpoints
     loop.result = train(
         loop.model,
-        prepared.loader(spec),
+        prepared.loader(spec, packing=packing),
         spec.training,
         num_steps=prepared.num_steps,
         compute_dtype=torch.float32,
@@ -83,19 +96,26 @@ def run_loops(
     checkpoints: Path,
     size: int,
     callbacks: Callable[[torch.nn.Module, int], Sequence[Callback]] = lambda model, rank: (),
+    until: int | None = None,
 ) -> list[Loop]:
-    """Train on `size` workers, which are threads. Recipes with dropout draw from a generator that threads share."""
+    """Train on `size` workers, which are threads. Recipes with dropout draw from a generator that threads share.
+
+    `until` is a step that ends the attempt with a checkpoint, as a drained node does.
+    """
     meeting = Meeting(size)
     worlds = [ThreadWorld(rank, size, meeting) for rank in range(size)]
+    loops = [Loop() for _ in worlds]
     with ThreadPoolExecutor(size) as threads:
         pending = [
             threads.submit(
                 run_loop,
                 spec,
                 checkpoints,
+                loop=loop,
                 world=world,
                 callbacks=lambda model, rank=world.rank: callbacks(model, rank),
+                stop=lambda loop=loop: loop.done + 1 == until,
             )
-            for world in worlds
+            for world, loop in zip(worlds, loops, strict=True)
         ]
         return [each.result() for each in pending]

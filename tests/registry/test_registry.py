@@ -17,6 +17,7 @@ from didact.registry import ModelVersion, Registry
 from didact.spec import TrackingSpec
 from didact.tracking import default_uri, open_run
 from didact.tracking.mlflow_tracker import connect
+from tests.fakes.disks import small_disk
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -271,6 +272,18 @@ def test_a_registered_digest_cannot_name_a_path(registry: Registry, tmp_path: Pa
     version = register(registry, "digest", adapter(tmp_path / "a"))
     with pytest.raises(AdapterError, match="64 hex digits"):
         registry.download(replace(version, adapter_sha256="../../up"), tmp_path / "cache")
+
+
+@pytest.mark.fault("C5")
+def test_a_disk_that_fills_up_during_a_download(registry: Registry, tmp_path: Path) -> None:
+    version = register(registry, "large", adapter(tmp_path / "a", weights="w" * 2**20))
+    with small_disk(tmp_path / "disk") as disk:
+        disk.fill(leaving=2**19)
+        with pytest.raises(RegistryError, match=r"is in the registry but could not be fetched; 0 bytes are free in"):
+            registry.download(version, disk.path / "cache")
+        assert all(each.name.endswith(".lock") for each in (disk.path / "cache" / "adapters").iterdir()), "litter"
+        disk.make_room()
+        assert (registry.download(version, disk.path / "cache") / "adapter_model.safetensors").stat().st_size == 2**20
 
 
 def test_a_cached_adapter_is_reused_and_a_damaged_one_fetched_again(registry: Registry, tmp_path: Path) -> None:

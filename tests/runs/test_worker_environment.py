@@ -1,5 +1,8 @@
 """What Ray workers are told of the driver's environment."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,3 +23,13 @@ def test_workers_reach_what_the_driver_reaches(tmp_path: Path, monkeypatch: pyte
         monkeypatch.setenv(name, value)
     assert env.for_workers() == {**before, **given}
     assert {"DIDACT_CACHE", "DIDACT_RUNS"} <= before.keys()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Ray brings its allocator for Linux only")
+def test_what_trains_is_started_with_an_allocator_unless_the_user_chose_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
+    shown = [sys.executable, "-c", "print(open('/proc/self/maps').read())"]
+    maps = subprocess.run(shown, env={**os.environ, **env.for_training()}, capture_output=True, text=True, check=True)
+    assert "libjemalloc.so" in maps.stdout and not maps.stderr
+    monkeypatch.setenv("LD_PRELOAD", "/opt/chosen.so")
+    assert env.for_training() == {}

@@ -1,5 +1,6 @@
 """MLflow ends up with one point per metric and effective step, whatever happens on the way."""
 
+import contextlib
 import json
 import logging
 import math
@@ -26,6 +27,8 @@ from didact.tracking import (
 )
 from didact.tracking.mlflow_tracker import connect
 from didact.tracking.sync_state import SyncState, add_pending, load_pending, load_state, save_state
+from didact.tracking.uris import sqlite_file
+from tests.fakes.disks import small_disk
 
 SOURCES = (
     DatasetInput("alpaca", "data/alpaca.json", "a" * 64, 0.7, 100, 3),
@@ -316,3 +319,25 @@ def test_the_database_is_in_wal_mode(tracking: TrackingSpec) -> None:
     connect(tracking.uri or "")
     with sqlite3.connect((tracking.uri or "").removeprefix("sqlite:///")) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+@pytest.mark.fault("C5")
+def test_a_full_disk_under_the_database_is_caught_up(tracking: TrackingSpec, tmp_path: Path) -> None:
+    filled = sqlite_file(tracking.uri or "")
+    assert filled is not None
+    with small_disk(tmp_path / "disk", mebibytes=12) as disk:
+        with contextlib.closing(sqlite3.connect(filled)) as database:  # making its tables anew takes seconds
+            database.execute("VACUUM INTO ?", (str(disk.path / "mlflow.db"),))
+        there = TrackingSpec(uri=f"sqlite:///{disk.path}/mlflow.db")
+        run_dir = tmp_path / "run"
+        log_steps(run_dir, 1, range(1, 3))
+        assert sync_run(run_dir, there).complete
+        disk.fill()
+        log_steps(run_dir, 1, range(3, 1500))
+        refused = sync_run(run_dir, there)
+        assert not refused.complete and "full" in (refused.problem or "")
+        disk.make_room()
+        assert sync_run(run_dir, there).complete
+        assert stored(there, run_dir, "train/loss") == expected(run_dir, "train/loss")
+        with contextlib.closing(sqlite3.connect(disk.path / "mlflow.db")) as database:
+            assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

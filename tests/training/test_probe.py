@@ -10,15 +10,17 @@ from tests.fakes.recipes import tiny_recipe
 
 def test_a_probe_measures_memory_and_speed_and_keeps_nothing(tmp_path: Path) -> None:
     spec = tiny_recipe(tmp_path, placement__cpus_per_worker=1)
+    prepare_data(spec)
     before = set(tmp_path.rglob("*"))
-    probe = probe_recipe(spec, prepare_data(spec))
+    probe = probe_recipe(spec)
     assert 0 < probe.peak_gib < 2
     assert probe.tokens_per_second > 0
     assert set(tmp_path.rglob("*")) == before
 
 
-def test_a_plan_reckons_with_the_probed_speed(tmp_path: Path) -> None:
-    spec = tiny_recipe(tmp_path, placement__num_workers=2)
+@pytest.mark.parametrize("workers", [2, {"min": 2, "max": 4}], ids=["fixed", "elastic"])
+def test_a_plan_reckons_with_the_probed_speed(tmp_path: Path, workers: object) -> None:
+    spec = tiny_recipe(tmp_path, placement__num_workers=workers)
     plan = Plan.of(spec, prepare_data(spec))
     tokens = sum(each["tokens_seen"] for each in plan.sources)
     said = plan.beside(Probe(peak_gib=1.5, tokens_per_second=tokens / 600)).split()

@@ -63,11 +63,16 @@ def _start_local(num_cpus: int | None, dashboard: bool) -> None:
 
 
 def runtime_env() -> dict[str, Any]:
-    """Environment of workers: the source root on their path, quiet libraries, and the user's didact settings.
+    """Environment of workers: the source root on their path, quiet libraries, an allocator, the user's didact settings.
 
     The source root has the same path on every node: an installed package, a shared folder, or the `working_dir` of a
     Ray job, which Ray unpacks at one place everywhere. Variables that the job itself sets are left to it.
     """
-    variables = {"PYTHONPATH": SOURCE_ROOT, "TOKENIZERS_PARALLELISM": "false", **env.for_workers()}
+    variables = {
+        "PYTHONPATH": SOURCE_ROOT,
+        "TOKENIZERS_PARALLELISM": "false",
+        **env.for_workers(),
+        **env.for_training(),
+    }
     taken = json.loads(env.ray_job_config() or "{}").get("runtime_env", {}).get("env_vars", {})
     return {"env_vars": {name: value for name, value in variables.items() if name not in taken}}

@@ -18,7 +18,7 @@ from didact.cluster.evaluate import Subject, evaluate_on_ray
 from didact.cluster.placement import worker_resources
 from didact.cluster.prepare import run_where_it_pays
 from didact.cluster.progress import show_progress
-from didact.errors import AdapterError
+from didact.errors import AdapterError, DidactError
 from didact.evaluation import EvalReport, GateResult, task_texts
 from didact.logs import get_logger
 from didact.models import verify_adapter
@@ -174,15 +174,18 @@ def _tracked(
     )
     sync = MlflowSync(run.path, run.name, spec.tracking, parent_run_id=parent_run_id)
     sync.start()
-    status = "FAILED"
+    status, tags = "FAILED", {}
     try:
         yield run_id
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         raise
+    except DidactError as error:
+        tags = {"didact.last_failure": f"{type(error).__name__}: {error}"}  # a later attempt may overcome it
+        raise
     finally:
-        if not sync.close(status):
+        if not sync.close(status, tags=tags):
             _LOG.warning("MLflow does not have everything of this run yet; later: didact sync %s", run.path)
 
 

@@ -67,7 +67,7 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any]) -> TrainResult:
     stop = StopRequest(run, world.rank)
     device = ray.train.torch.get_device() if config["use_gpu"] else torch.device("cpu")
     prepared = open_prepared(run.prepared, spec, task_texts)
-    model, packing = trainable_model(spec, prepared.num_steps, load_device(spec, device))
+    model, packing = trainable_model(spec, prepared.num_steps, load_device(spec, device, world.size))
     if spec.training.compile:
         compile_blocks(model)
     identity = fingerprint([prepared.mixture.fingerprint, base_fingerprint(spec.model), spec.adapter.model_dump()])
@@ -105,13 +105,15 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any]) -> TrainResult:
     return result
 
 
-def load_device(spec: FinetuneSpec, device: torch.device) -> torch.device:
+def load_device(spec: FinetuneSpec, device: torch.device, num_workers: int) -> torch.device:
     """Where the base is read to: weights that will be cut go to the GPU block by block, after they are cut.
 
-    Quantized weights are small, and are quantized where they compute.
+    Quantized weights are small, and are quantized where they compute. A worker alone (elastic ones may be, for a time)
+    cuts nothing unless it offloads, and would train where the weights lie.
     """
-    cut = spec.training.sharding.strategy == "fsdp" and spec.model.quantization is None
-    return torch.device("cpu") if cut and spec.placement.max_workers > 1 else device
+    sharding = spec.training.sharding
+    cut = sharding.strategy == "fsdp" and (num_workers > 1 or sharding.cpu_offload)
+    return torch.device("cpu") if cut and spec.model.quantization is None else device
 
 
 def held_out_losses(

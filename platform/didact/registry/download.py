@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from didact import files
-from didact.errors import AdapterError
+from didact.errors import AdapterError, DidactError, RegistryError
 from didact.registry.adapter_folder import MANIFEST, check_folder, read_manifest
 from didact.registry.asking import asking
 from didact.registry.versions import MANIFEST_TAG, ModelVersion
@@ -67,10 +67,18 @@ def _fetch_all(client: "MlflowClient", uri: str, version: ModelVersion, stage: P
     run_id, folder = source.groups()
 
     def fetch(name: str) -> Path:
-        def damaged() -> AdapterError:
-            return AdapterError(f"{version.id} is damaged: its artifact {folder}/{name} is missing")
+        def absent() -> DidactError:
+            # MLflow calls every failed download one of a file that does not exist.
+            with asking(uri, f"list the files of {version.id}"):
+                listed = {each.path: each.file_size for each in client.list_artifacts(run_id, folder)}
+            if f"{folder}/{name}" not in listed:
+                return AdapterError(f"{version.id} is damaged: its artifact {folder}/{name} is missing")
+            return RegistryError(
+                f"{name} of {version.id} ({listed[f'{folder}/{name}']} bytes) is in the registry but could not be "
+                f"fetched; {shutil.disk_usage(stage).free} bytes are free in {stage.parent}. Make room, or ask again"
+            )
 
-        with asking(uri, f"download {name} of {version.id}", if_absent=damaged):
+        with asking(uri, f"download {name} of {version.id}", if_absent=absent):
             local = Path(client.download_artifacts(run_id, f"{folder}/{name}", str(stage)))
         return Path(shutil.move(local, target / name))
 

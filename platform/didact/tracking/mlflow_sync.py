@@ -114,8 +114,13 @@ class MlflowSync:
             add_pending(self._run_dir, self._uri, **self._facts, status="RUNNING", ended_ms=None)
             self._begin()
 
-    def close(self, status: Literal["FINISHED", "FAILED", "KILLED"], timeout_seconds: float = 20.0) -> bool:
-        """Send the rest and the final status, for at most `timeout_seconds`.
+    def close(
+        self,
+        status: Literal["FINISHED", "FAILED", "KILLED"],
+        timeout_seconds: float = 20.0,
+        tags: Mapping[str, str] | None = None,
+    ) -> bool:
+        """Send the rest, the final status and `tags` about it, for at most `timeout_seconds`.
 
         Returns:
             Whether MLflow has everything. If not, nothing is lost: `sync_run` continues from here.
@@ -123,7 +128,8 @@ class MlflowSync:
         if not self._tracking.mlflow:
             return True
         ended_ms = time.time_ns() // 1_000_000
-        add_pending(self._run_dir, self._uri, **self._facts, status=status, ended_ms=ended_ms)
+        facts = {**self._facts, "tags": {**self._facts["tags"], **(tags or {})}}
+        add_pending(self._run_dir, self._uri, **facts, status=status, ended_ms=ended_ms)
         self._closing.set()
         thread = self._thread or self._begin()
         thread.join(timeout_seconds)

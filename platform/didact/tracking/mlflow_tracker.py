@@ -30,6 +30,7 @@ RUN_KEY_TAG = "didact.run_key"
 _METRICS_PER_CALL = 1000
 _PARAMS_PER_CALL = 100
 _LONGEST_PARAM = 6000
+_LONGEST_TAG = 5000
 _NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -172,7 +173,7 @@ def _log_params(client: "MlflowClient", run_id: str, params: Mapping[str, str], 
     present = client.get_run(run_id).data.params
     changed = {f"changed.{key}": value for key, value in wanted.items() if present.get(key, value) != value}
     new_params = [Param(key, value) for key, value in wanted.items() if key not in present]
-    new_tags = [RunTag(key, value) for key, value in {**tags, **changed}.items()]
+    new_tags = [RunTag(key, value[:_LONGEST_TAG]) for key, value in {**tags, **changed}.items()]
     for start in range(0, max(len(new_params), len(new_tags)), _PARAMS_PER_CALL):
         piece = slice(start, start + _PARAMS_PER_CALL)
         client.log_batch(run_id, params=new_params[piece], tags=new_tags[piece], synchronous=True)

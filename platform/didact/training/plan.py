@@ -44,7 +44,7 @@ class Plan:
 
     def beside(self, probe: Probe) -> str:
         """The estimate beside what a probe measured, and what that says of the whole run on such a machine."""
-        steps, workers = self.num_steps, self.spec.placement.num_workers
+        steps, workers = self.num_steps, self.spec.placement.min_workers
         tokens = sum(each["tokens_seen"] for each in self.sources)
         seconds = tokens / probe.tokens_per_second / workers
         return (

@@ -1,18 +1,24 @@
 """A few steps of a recipe on this machine: how much memory and time they really take."""
 
+import contextlib
 import ctypes
+import multiprocessing
 import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from didact import env
+from didact.errors import OutOfMemory
 from didact.models import compute_dtype
 from didact.spec import FinetuneSpec, ShardingSpec
 from didact.training.callbacks import StepReport
 from didact.training.checkpoints import Checkpoint
 from didact.training.loop import train
-from didact.training.prepare import PreparedData
+from didact.training.prepare import PreparedData, TaskTexts, prepare_data
 from didact.training.trainable import trainable_model
 from didact.training.world import World
 
@@ -31,21 +37,35 @@ class Probe:
     """Real tokens of the steps after the first, of one worker."""
 
 
-def probe_recipe(spec: FinetuneSpec, prepared: PreparedData, num_steps: int = 2) -> Probe:
+def probe_recipe(spec: FinetuneSpec, num_steps: int = 2, task_texts: TaskTexts | None = None) -> Probe:
     """Run a few optimizer steps of the recipe as one worker alone would, and keep nothing of them.
+
+    They run in a process of their own, started with the allocator that workers are started with.
 
     Args:
         spec: the recipe.
-        prepared: its data.
         num_steps: steps; the first one is not timed.
+        task_texts: as `prepare_data` takes it.
+
+    Raises:
+        OutOfMemory: the system ended the process.
+        DidactError: what a worker would raise.
     """
+    with contextlib.ExitStack() as stack:
+        for name, value in env.for_training().items():
+            stack.enter_context(env.setting(name, value))
+        pool = stack.enter_context(ProcessPoolExecutor(1, multiprocessing.get_context("spawn")))
+        try:
+            return pool.submit(_probe_here, spec, num_steps, task_texts).result()
+        except BrokenProcessPool as error:
+            raise OutOfMemory("the system ended the probe's process, most likely for want of memory") from error
+
+
+def _probe_here(spec: FinetuneSpec, num_steps: int, task_texts: TaskTexts | None) -> Probe:
+    prepared = prepare_data(spec, task_texts=task_texts)
     device = torch.device("cuda" if torch.cuda.is_available() and spec.placement.device != "cpu" else "cpu")
-    threads = torch.get_num_threads()
     torch.set_num_threads(spec.placement.cpus_per_worker)
-    try:
-        return _probe(spec, prepared, num_steps, device)
-    finally:
-        torch.set_num_threads(threads)
+    return _probe(spec, prepared, num_steps, device)
 
 
 def _probe(spec: FinetuneSpec, prepared: PreparedData, num_steps: int, device: torch.device) -> Probe:
