@@ -78,6 +78,12 @@ def test_the_size_of_parts_changes_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert json.loads(quarantine)["line"] == 61
 
 
+def test_parts_of_another_size_are_not_taken_for_those_of_today(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl")
+    for part_bytes in (200, 500, 1 << 20):
+        assert [row.row for row in load(path, part_bytes).train] == list(range(60)), part_bytes
+
+
 def test_a_second_load_converts_nothing_and_a_copy_is_told_by_its_own_name(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl")
     first, before = load(path), state(entry_of(path))
