@@ -94,7 +94,7 @@ _HEAD = f"""# What fits where
 Written by `PYTHONPATH=platform python -m benchmarks.footprint`; a test compares the first table.
 
 The estimate counts weights and training state on the meta device, and what autograd keeps by running one and two layers
-of the model, with its method, on tensors without data. On top come logits (of 128 positions at a time where
+of the model, with its method, on tensors without data. On top come logits (of some hundred positions at a time where
 [the loop](training.md) computes them so), the gradients of one block, one unpacked layer of a quantized base, the
 gathered blocks of a cut one, and an overhead: on a GPU 1 GiB for context and buffers and 6% for fragmentation.
 `didact plan RECIPE` shows it for the recipe's `training.sharding`; `--probe` runs two steps on this machine and shows

@@ -1,12 +1,14 @@
 """Preparation beside the bare tokenizer and beside plain `datasets.map`, on synthetic rows of JSON lines.
 
-    python benchmarks/prepare.py --rows 10000 100000 --ray
+    python benchmarks/prepare.py --rows 10000 100000
+    python benchmarks/prepare.py --rows --ray
     python benchmarks/prepare.py --rows 1000000 --memory-only
 
 Prints, for each number of rows: rate and peak memory of `didact data prepare`, rate of the bare fast tokenizer on
-the same rendered text, and of `datasets.map` doing the same job; with `--ray` the rates of one and two Ray workers.
-Every figure comes from a process of its own, and one that dies ends the benchmark with its error. Rates of single
-processes are per CPU second; those on Ray are wall time without Ray's start.
+the same rendered text, and of `datasets.map` doing the same job; with `--ray` the rates of one and two Ray workers on
+more rows, beside what two processes that share nothing reach on this machine. Every figure comes from a process of its
+own, and one that dies ends the benchmark with its error. Rates of single processes are per CPU second; those of `--ray`
+are wall time without the start of Ray and its workers, so nothing else should run.
 """
 
 import argparse
@@ -16,8 +18,9 @@ import os
 import random
 import shutil
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +31,16 @@ from didact.datasets import load_dataset
 from didact.datasets.opening import open_source
 from didact.models import load_tokenizer
 from didact.spec import ModelSpec, SourceSpec, TokensSpec
-from didact.tokens import Encoder, Runner, TemplateContract, prepare_source, run_here, tokenize
+from didact.tokens import (
+    Encoder,
+    PartDone,
+    PartJob,
+    Runner,
+    TemplateContract,
+    prepare_source,
+    run_here,
+    tokenize,
+)
 
 _TEXT = "the a of to water light number count answer because river seven green write explain which between"
 WORDS = _TEXT.split()
@@ -60,13 +72,13 @@ def encoder() -> Encoder:
     return Encoder(tokenizer, TemplateContract.build(tokenizer, "auto"), TokensSpec())
 
 
-def prepare(path: Path, using: Encoder, run: Runner = run_here) -> None:
+def prepare(path: Path, using: Encoder, run: Runner = run_here, part_bytes: int | None = None) -> None:
     """JSON lines in, token shards out."""
     cache = path.parent / "cache"
     for kind in ("conversations", "tokens"):  # the bundled base is in the cache as well
         shutil.rmtree(cache / kind, ignore_errors=True)
     source = SourceSpec(name="rows", path=str(path))
-    opened = open_source(source)
+    opened = open_source(source, part_bytes)
     prepare_source(opened, source, 0, using, cache, run)
     dataset = load_dataset(source, seed=0, max_bad_rows_share=0, quarantine_dir=None, opened=opened)
     tokenize(dataset, using, cache)
@@ -112,15 +124,60 @@ def mapped(path: Path, using: Encoder) -> None:
     assert len(done[0]["ids"])
 
 
-def on_ray(path: Path, using: Encoder, workers: int) -> float:
-    """Wall seconds on a local Ray of so many CPUs, without its start."""
+def on_ray(path: Path, workers: int) -> tuple[float, float]:
+    """Wall seconds on a local Ray of so many CPUs, and how many of them were outside the parts."""
     from didact.cluster import ray_cluster, run_on_ray
 
+    using, inside = encoder(), 0.0
+
+    def run(jobs: Sequence[PartJob], encoder: Encoder) -> Iterator[PartDone]:
+        nonlocal inside
+        begun = time.perf_counter()
+        yield from run_on_ray(jobs, encoder)
+        inside += time.perf_counter() - begun
+
     with ray_cluster(num_cpus=workers):
-        prepare(_warm(path), using, run_on_ray)
+        prepare(_warm(path), using, run_on_ray, part_bytes=8_000)  # some parts for each, so that all have started
         start = time.perf_counter()
-        prepare(path, using, run_on_ray)
-        return time.perf_counter() - start
+        prepare(path, using, run)
+        wall = time.perf_counter() - start
+    return wall, wall - inside
+
+
+def apart(path: Path, ready: threading.Barrier) -> float:
+    """Wall seconds of this process, from when all others are ready too."""
+    using = encoder()
+    os.environ["DIDACT_CACHE"] = str(path.parent / "cache")
+    prepare(_warm(path), using)
+    ready.wait()
+    start = time.perf_counter()
+    prepare(path, using)
+    return time.perf_counter() - start
+
+
+def scaling(folder: Path, rows: int) -> None:
+    """Print one and two Ray workers, and one and two processes that share nothing."""
+    path = folder / "rows.jsonl"
+    write_rows(path, rows)
+    (one, serial), (two, _) = (in_a_process(on_ray, path, workers) for workers in (1, 2))
+    print(
+        f"{rows:>9,} rows on Ray: 1 worker {rows / one:,.0f} rows/s, 2 workers {rows / two:,.0f}: {one / two:.2f} x "
+        f"({serial:.2f} of {one:.1f} s are outside the parts)",
+        flush=True,
+    )
+    places = [folder / name / "rows.jsonl" for name in ("a", "b")]
+    for place in places:
+        place.parent.mkdir()
+        write_rows(place, rows // 8)
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Manager() as shared:
+        alone, both = (_at_once(places[:count], shared.Barrier(count)) for count in (1, 2))
+    print(f"{'':>9}  two processes that share nothing: {2 * alone / both:.2f} x", flush=True)
+
+
+def _at_once(places: Sequence[Path], ready: Any) -> float:
+    with ProcessPoolExecutor(len(places), multiprocessing.get_context("spawn")) as pool:
+        return max(pool.map(apart, places, [ready] * len(places)))
 
 
 def measure(work: Callable[[Path, Encoder], Any], path: Path) -> Measured:
@@ -153,8 +210,8 @@ def compare(path: Path, rows: int) -> None:
 def main() -> None:
     """Print one line a measurement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
-    parser.add_argument("--ray", action="store_true", help="also with 1 and 2 Ray workers")
+    parser.add_argument("--rows", type=int, nargs="*", default=[10_000, 100_000])
+    parser.add_argument("--ray", type=int, nargs="?", const=400_000, help="rows for 1 and 2 Ray workers")
     parser.add_argument("--memory-only", action="store_true", help="rate and peak memory of preparation, nothing else")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="didact-prepare-") as folder:
@@ -168,18 +225,12 @@ def main() -> None:
                 print(f"{rows:>9,} rows: {rows / own.cpu:,.0f} rows/s of CPU, peak {own.peak:,.0f} MiB", flush=True)
             else:
                 compare(path, rows)
-            if arguments.ray:
-                one, two = (in_a_process(_with_workers, path, workers) for workers in (1, 2))
-                rates = f"1 worker {rows / one:,.0f} rows/s, 2 workers {rows / two:,.0f} ({one / two:.2f} x)"
-                print(f"{'':>9}  Ray: {rates}", flush=True)
+        if arguments.ray:
+            scaling(Path(folder), arguments.ray)
 
 
 def _first() -> None:
     encoder()  # unpacks the bundled base, which the other processes find
-
-
-def _with_workers(path: Path, workers: int) -> float:
-    return on_ray(path, encoder(), workers)
 
 
 def _warm(path: Path) -> Path:

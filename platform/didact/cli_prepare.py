@@ -6,6 +6,7 @@ didact data prepare recipe.yaml -> cache -> cache --prune --older-than 30d
 import re
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,16 +32,20 @@ def data_prepare(
     overrides: Overrides = None,
     ray: Annotated[bool, typer.Option("--ray", help="Over the cluster, or over this machine's CPUs")] = False,
 ) -> None:
-    """Convert and tokenize a recipe's data, so that training finds it ready."""
+    """Convert and tokenize a recipe's data, so that training finds it ready. Names the files of rejected rows."""
     spec = with_absolute_paths(load_spec(FinetuneSpec, recipe, overrides or []))
     from didact.evaluation import task_texts
     from didact.tokens import run_here
     from didact.training import prepare_data
 
+    runners: AbstractContextManager[Runner] = nullcontext(run_here)
     if ray:
-        from didact.cluster import run_on_ray
-    console = Console(stderr=True)
-    prepared = prepare_data(spec, run=_watched(run_on_ray if ray else run_here, console), task_texts=task_texts)
+        from didact.cluster import ray_runner
+
+        runners = ray_runner()
+    with runners as run:
+        watched = _watched(run, Console(stderr=True))
+        prepared = prepare_data(spec, env.cache_dir() / "quarantine" / spec.name, watched, task_texts)
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("Source")
     for heading in ("Rows", "Rejected", "Dropped", "Samples", "Tokens"):
@@ -49,6 +54,9 @@ def data_prepare(
         numbers = (dataset.rows_read, dataset.rows_rejected, sum(dataset.dropped.values()), len(tokens))
         table.add_row(dataset.name, *(f"{number:,}" for number in (*numbers, tokens.stats.tokens)))
     Console().print(table)
+    for dataset in prepared.datasets:
+        if dataset.quarantine is not None:
+            print(f"rejected rows of {dataset.name}: {dataset.quarantine}")
 
 
 @data.command("cache")

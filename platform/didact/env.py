@@ -11,7 +11,7 @@ from pathlib import Path
 
 _SHARED = (
     *("MLFLOW_TRACKING_URI", "MLFLOW_S3_ENDPOINT_URL", "HF_HUB_OFFLINE", "HF_HOME", "HF_TOKEN", "HF_ENDPOINT"),
-    *("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT"),
+    *("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "STORAGE_EMULATOR_HOST"),
 )
 
 
@@ -49,11 +49,11 @@ def ray_job_config() -> str | None:
 def for_workers() -> dict[str, str]:
     """The variables that Ray workers must share with the driver: caches, run folders, tracker, hub, object storage.
 
-    Secrets are among them (`HF_TOKEN`, `AWS_*`): hand them on and show them nowhere.
+    Secrets are among them (`HF_TOKEN`, `AWS_*`, `FSSPEC_*`): hand them on and show them nowhere.
     """
     shared = {"DIDACT_CACHE": str(cache_dir()), "DIDACT_RUNS": str(runs_dir())}
     for name, value in os.environ.items():
-        if value and (name in _SHARED or name.startswith("AWS_")):
+        if value and (name in _SHARED or name.startswith(("AWS_", "FSSPEC_"))):
             shared[name] = value
     return shared
 

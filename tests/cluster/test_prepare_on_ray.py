@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from didact.cluster import run_on_ray
+from didact.cluster import WORTH_RAY_BYTES, ray_runner, run_on_ray
 from didact.datasets import load_dataset
 from didact.datasets.opening import open_source
 from didact.datasets.types import ConversationView
@@ -23,8 +23,9 @@ def write(path: Path) -> SourceSpec:
     return SourceSpec(name="rows", path=str(path), held_out_rows=5)
 
 
-def prepared(source: SourceSpec, cache: Path, run: Runner) -> tuple[TokenTable, int, int]:
+def prepared(source: SourceSpec, cache: Path, run: Runner, note: object = None) -> tuple[TokenTable, int, int]:
     tokenizer = byte_tokenizer()
+    tokenizer.note = note
     encoder = Encoder(tokenizer, TemplateContract.build(tokenizer, "auto"), TokensSpec())
     opened, counts = open_source(source, 1000), [0, 0]
 
@@ -59,3 +60,13 @@ def test_the_cluster_makes_the_same_table_and_names_what_it_cannot_see(
     with pytest.raises(DataError, match=r"does not see .*a\.jsonl.*all nodes share"):
         monkeypatch.setenv("DIDACT_CACHE", str(tmp_path / "third"))
         prepared(source, tmp_path / "third", on_a_node_without_the_source)
+
+
+def test_few_bytes_are_prepared_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIDACT_CACHE", str(tmp_path / "cache"))
+    source = write(tmp_path / "a.jsonl")
+    with ray_runner() as run, pytest.raises(AttributeError, match="pickle"):
+        prepared(source, tmp_path / "cache", run, note=lambda: "cannot be sent to another process")
+    with ray_runner(WORTH_RAY_BYTES) as run:
+        table, rows, _ = prepared(source, tmp_path / "cache", run, note=lambda: "nor need it be")
+    assert (rows, len(table)) == (201, 195)

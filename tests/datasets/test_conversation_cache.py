@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import signal
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from didact.datasets.shards import StoredConversations, prompt_key
 from didact.datasets.types import ConversationView
 from didact.errors import DataError
 from didact.spec import SourceSpec
+from tests.fakes.damages import DAMAGES
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +78,12 @@ def test_the_size_of_parts_changes_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert json.loads(quarantine)["line"] == 61
 
 
+def test_parts_of_another_size_are_not_taken_for_those_of_today(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl")
+    for part_bytes in (200, 500, 1 << 20):
+        assert [row.row for row in load(path, part_bytes).train] == list(range(60)), part_bytes
+
+
 def test_a_second_load_converts_nothing_and_a_copy_is_told_by_its_own_name(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl")
     first, before = load(path), state(entry_of(path))
@@ -112,20 +118,6 @@ def test_stored_rows_read_as_they_were_written_also_in_another_process(tmp_path:
     assert again[321] == stored[321]
     prompts = np.concatenate([keys.prompts for keys in stored.key_blocks()])
     assert prompts[40] == np.frombuffer(prompt_key(stored[40].prompt), dtype="S16")[0]
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-DAMAGES: dict[str, Callable[[Path], object]] = {
-    "missing": lambda path: path.unlink(),
-    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-1]),
-    "bit flipped": flip,
-    "empty": lambda path: path.write_bytes(b""),
-}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -13,7 +13,7 @@ import pytest
 
 from didact.datasets import Dataset, load_dataset
 from didact.datasets.conversion import convert
-from didact.datasets.digests import digest_file
+from didact.datasets.digests import digest_file, part_bytes_of
 from didact.datasets.drafts import RowSettings
 from didact.datasets.generated import generated_rows
 from didact.datasets.load import store
@@ -74,8 +74,8 @@ def test_a_generator_is_divided_by_its_items(tmp_path: Path) -> None:
         *generated_rows("chain_sum", 7, {"seed": 3}, 0, 4),
         *generated_rows("chain_sum", 7, {"seed": 3}, 4, 7),
     ]
-    parts = counted_parts("reasoning-gym:chain_sum", "reasoning_gym", lambda start, stop: (start, stop), 120_000)
-    assert [part.reads[0]() for part in parts] == [(0, 50_000), (50_000, 100_000), (100_000, 120_000)]
+    parts = counted_parts("reasoning-gym:chain_sum", "reasoning_gym", lambda start, stop: (start, stop), 60_000)
+    assert [part.reads[0]() for part in parts] == [(0, 25_000), (25_000, 50_000), (50_000, 60_000)]
     assert sorted(part.key for part in parts) == [part.key for part in parts]
 
 
@@ -95,6 +95,24 @@ def test_a_part_counts_its_own_rows_and_keeps_batches_small(tmp_path: Path) -> N
     assert [batch.num_rows for batch in batches] == [1024, 277]
     assert [each.row for batch in batches for each in batch.accepted] == list(range(1300))
     assert [len(batch.rejects) for batch in batches] == [0, 1]
+
+
+def test_a_file_has_some_parts_but_not_countless_ones() -> None:
+    mib = 1 << 20
+    found = {size: part_bytes_of(size * mib) // mib for size in (0, 1, 100, 255, 257, 1000, 3000, 100_000)}
+    assert found == {0: 4, 1: 4, 100: 4, 255: 4, 257: 8, 1000: 16, 3000: 32, 100_000: 32}
+
+
+def test_parts_know_about_how_much_work_they_are(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes((GOOD + b"\n") * 100)
+    size = (tmp_path / "a.jsonl").stat().st_size
+    source = SourceSpec(name="s", path=str(tmp_path))
+    assert [part.size for part in open_source(source).parts] == [size]
+    pieces = open_source(source, 500).parts
+    assert len(pieces) > 5 and 0.9 * size < sum(part.size for part in pieces) <= size
+    (tmp_path / "b.jsonl").write_bytes(GOOD + b"\n")
+    (joined,) = open_source(source).parts
+    assert joined.size == size + len(GOOD) + 1
 
 
 def test_a_digest_is_recalled_only_while_the_file_stays_as_it_was(tmp_path: Path) -> None:

@@ -33,7 +33,9 @@ def cluster(num_nodes: int, cpus_per_node: int) -> Iterator[tuple[str, str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    head = {"num_cpus": cpus_per_node, "include_dashboard": True, "dashboard_port": port}
+    # The agent takes the jobs; left alone it wants the same port as that of any other Ray on this machine.
+    ports = {"dashboard_port": port, "dashboard_agent_listen_port": 0}
+    head = {"num_cpus": cpus_per_node, "include_dashboard": True, **ports}
     nodes = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(num_nodes - 1):
         nodes.add_node(num_cpus=cpus_per_node, object_store_memory=80 * 2**20)
@@ -44,13 +46,24 @@ def cluster(num_nodes: int, cpus_per_node: int) -> Iterator[tuple[str, str]]:
         nodes.shutdown()
 
 
-def submit(address: str, folder: Path, *words: str) -> str:
-    """Run `ray job submit` to its end and return what the job printed."""
+def submit(address: str, folder: Path, script: str, *words: str, upload: bool = True, code: int = 0) -> str:
+    """Run `ray job submit` to its end and return what the job printed.
+
+    Args:
+        address: of the dashboard.
+        folder: of runs and cache.
+        script: below the repository.
+        words: its arguments.
+        upload: whether Ray hands the code to the nodes, or they find it where it is. Simulated nodes share the folder
+            in which Ray unpacks, and each one's unpacking would take it away under the others.
+        code: what the script must exit with.
+    """
     variables = {"DIDACT_RUNS": str(folder / "runs"), "DIDACT_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
     command = [
         *(str(Path(sys.executable).with_name("ray")), "job", "submit", "--address", address),
-        *("--working-dir", str(ROOT), "--runtime-env-json", json.dumps({"env_vars": variables})),
-        *("--", sys.executable, *words),
+        *("--runtime-env-json", json.dumps({"env_vars": variables})),
+        *(("--working-dir", str(ROOT)) if upload else ()),
+        *("--", sys.executable, script if upload else str(ROOT / script), *words),
     ]
     until = time.monotonic() + 150
     while time.monotonic() < until:
@@ -59,15 +72,59 @@ def submit(address: str, folder: Path, *words: str) -> str:
         if "No available agent" not in printed:  # a cluster that has just started takes no jobs for a while
             break
     told = [line for line in printed.splitlines() if "packaging.py" not in line]
-    assert done.returncode == 0, "\n".join(told[-60:])
+    assert done.returncode == (1 if code else 0), "\n".join(told[-60:])
+    assert not code or f"failed with exit code {code}" in printed, "\n".join(told[-60:])
     return done.stdout
 
 
-def test_a_run_spreads_over_nodes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with cluster(num_nodes=3, cpus_per_node=1) as (address, _):
+def write_mixed(folder: Path) -> Path:
+    """Files in three forms, which are three parts: 30 rows each, and one that is refused."""
+    folder.mkdir()
+    turns = {"messages": ("role", "content", "user", "assistant"), "conversations": ("from", "value", "human", "gpt")}
+    for number in range(30):
+        records = [{"instruction": f"Name {number}.", "output": f"It is {number}"}]
+        for key, (who, what, asks, says) in turns.items():
+            records.append({key: [{who: asks, what: f"{key} {number}?"}, {who: says, what: f"It is {number}"}]})
+        for name, record in zip("abc", records, strict=True):
+            with (folder / f"{name}.jsonl").open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(record) + "\n" + ("[]\n" if number == 20 else ""))
+    return folder
+
+
+def state(cache: Path) -> dict[str, tuple[int, int]]:
+    """Every prepared file, as it was written."""
+    files = [file for kind in ("conversations", "tokens") for file in (cache / kind).glob("*/*") if file.name != "used"]
+    return {str(file): (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
+
+
+def test_what_a_job_prepared_is_what_a_run_over_nodes_trains_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = [
+        {"name": "sums", "path": str(folder / "sums.jsonl"), "held_out_rows": 8},
+        {"name": "mixed", "path": str(write_mixed(folder / "mixed")), "held_out_rows": 5},
+    ]
+    data = {"sources": sources, "max_bad_rows_share": 0.04}
+    spec = tiny_recipe(folder, name="nodes", evaluation=None, training__steps=6, data=data)
+    write_text(folder / "nodes.json", to_json(spec))
+    recipe, cache = str(folder / "nodes.json"), folder / "cache"
+    with cluster(num_nodes=3, cpus_per_node=1) as (address, dashboard):
+        refused = [recipe, "data.max_bad_rows_share=0.01"]
+        printed = submit(dashboard, folder, "jobs/prepare.py", *refused, upload=False, code=2)
+        assert "DataError" in printed and "source 'mixed': 3 of 93 rows (3.23%)" in printed
+        assert str(cache / "quarantine" / "nodes" / "mixed.jsonl") in printed
+        printed = submit(dashboard, folder, "jobs/prepare.py", recipe, upload=False)
+        rows = [line.split()[:5] for line in printed.splitlines()]
+        assert ["sums", "60", "0", "0", "52"] in rows and ["mixed", "93", "3", "0", "85"] in rows
+        prepared = state(cache)
+        assert len([name for name in prepared if name.endswith(".tokens.arrow")]) == 4
         monkeypatch.setenv("RAY_ADDRESS", address)
-        spec = tiny_recipe(folder, name="nodes", evaluation=None, training__steps=6)
+        monkeypatch.setenv("DIDACT_CACHE", str(cache))
         run = finetune(spec, folder / "runs").run
+    assert state(cache) == prepared, "the run prepared what the job had prepared"
+    rejects = list(read_jsonl(cache / "quarantine" / "nodes" / "mixed.jsonl"))
+    assert {(Path(each["file"]).name, each["line"], each["reason"]) for each in rejects} == {
+        (f"{name}.jsonl", 22, "not_an_object") for name in "abc"
+    }
+    assert rejects == list(read_jsonl(run.quarantine / "mixed.jsonl"))
     assert not ray.is_initialized()
     assert [record["step"] for record in read_jsonl(run.steps)] == list(range(1, 7))
     assert (run.adapter / "adapter.json").is_file()

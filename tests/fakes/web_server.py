@@ -23,6 +23,8 @@ class WebFolder:
     """Bytes after which a response breaks off, although it promised more."""
     num_breaks: int | None = None
     """How many responses break off; None for all."""
+    refuses: bool = False
+    """Whether everything is forbidden."""
     gets: list[str] = field(default_factory=list)
     """Range asked for in each GET, empty for the whole."""
 
@@ -50,6 +52,9 @@ def serve(folder: Path) -> Iterator[WebFolder]:
             pass
 
         def _answer(self, with_body: bool) -> None:
+            if web.refuses:
+                self.send_error(403)
+                return
             file = web.folder / self.path.partition("?")[0].lstrip("/")
             if file.is_dir():
                 names = sorted(each.name for each in file.iterdir())

@@ -4,7 +4,7 @@ import json
 import multiprocessing
 import pickle
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from didact.tokens import (
     view_table,
 )
 from didact.tokens.shards import TokenWriter
+from tests.fakes.damages import DAMAGES
 from tests.fakes.datasets import stored_dataset
 from tests.fakes.tokenizer import byte_tokenizer
 
@@ -171,20 +172,6 @@ def test_nothing_usable_is_an_empty_table(tmp_path: Path) -> None:
         table = table_of(stored_dataset(tmp_path, "chat", rows), tmp_path)
         assert (len(table), table.stats.rejected, table.stats.mean_tokens) == (0, {"answer_cut": len(rows)}, 0)
         assert len(table.lengths) == len(table.supervised) == 0
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-DAMAGES: dict[str, Callable[[Path], object]] = {
-    "missing": lambda path: path.unlink(),
-    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-4]),
-    "bit flipped": flip,
-    "empty": lambda path: path.write_bytes(b""),
-}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -15,7 +15,7 @@ from tests.fakes.models import FAMILIES, UNPACKABLE, tiny_model
 def test_loss_and_gradient_are_those_of_full_logits(
     logits: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("didact.training.head_loss._LOGITS", logits)
+    monkeypatch.setattr("didact.models.footprint.logits.LOGITS_AT_ONCE", logits)
     generator = torch.Generator().manual_seed(0)
     hidden = (10 * torch.randn(300, 32, generator=generator)).to(dtype).requires_grad_()
     weight = torch.randn(5000, 32, generator=generator).to(dtype)

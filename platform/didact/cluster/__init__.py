@@ -14,10 +14,11 @@ from didact.cluster.connect import SOURCE_ROOT, ray_cluster, runtime_env
 from didact.cluster.evaluate import Subject, evaluate_adapter, evaluate_on_ray
 from didact.cluster.finetune import FinetuneResult, finetune, is_trained
 from didact.cluster.placement import WorkerResources, room_for_workers, worker_resources
-from didact.cluster.prepare import run_on_ray, run_where_it_pays
+from didact.cluster.prepare import WORTH_RAY_BYTES, ray_runner, run_on_ray
 
 __all__ = [
     "SOURCE_ROOT",
+    "WORTH_RAY_BYTES",
     "FinetuneResult",
     "Subject",
     "WorkerResources",
@@ -26,9 +27,9 @@ __all__ = [
     "finetune",
     "is_trained",
     "ray_cluster",
+    "ray_runner",
     "room_for_workers",
     "run_on_ray",
-    "run_where_it_pays",
     "runtime_env",
     "train_to_the_end",
     "worker_resources",

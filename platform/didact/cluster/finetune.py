@@ -16,7 +16,7 @@ from didact.cluster.attempts import train_to_the_end
 from didact.cluster.connect import ray_cluster
 from didact.cluster.evaluate import Subject, evaluate_on_ray
 from didact.cluster.placement import worker_resources
-from didact.cluster.prepare import run_where_it_pays
+from didact.cluster.prepare import WORTH_RAY_BYTES, ray_runner
 from didact.cluster.progress import show_progress
 from didact.errors import AdapterError, DidactError
 from didact.evaluation import EvalReport, GateResult, task_texts
@@ -82,8 +82,8 @@ def finetune(
     """
     spec = with_absolute_paths(spec)
     run = start_run(spec, runs_dir or env.runs_dir())
-    with run.lock():
-        prepared = prepare_data(spec, run.quarantine, run_where_it_pays, task_texts=task_texts)
+    with run.lock(), ray_runner(WORTH_RAY_BYTES) as runner:
+        prepared = prepare_data(spec, run.quarantine, runner, task_texts=task_texts)
         PreparedRecord.of(prepared).write(run.prepared)
         sources = write_data_record(run, spec, prepared)
         with ray_cluster(), _tracked(run, spec, sources, parent_run_id) as mlflow_run_id:

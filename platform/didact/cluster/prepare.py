@@ -1,5 +1,6 @@
 """Preparation over a cluster: Ray Data hands the parts of a source to tasks that write into the shared cache."""
 
+import contextlib
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -10,15 +11,17 @@ import ray.data
 
 from didact.cluster.connect import ray_cluster
 from didact.errors import DataError, DidactError
-from didact.logs import get_logger
-from didact.tokens import Encoder, PartDone, PartJob, run_here, run_job
+from didact.tokens import Encoder, PartDone, PartJob, Runner, run_here, run_job
+from didact.tokens.cache import received
 
-_LOG = get_logger(__name__)
-_FEWEST_JOBS = 4
+WORTH_RAY_BYTES = 1 << 27
+"""Starting a cluster and its workers takes as long as one process needs for some ten megabytes."""
 
 
 def run_on_ray(jobs: Sequence[PartJob], encoder: Encoder) -> Iterator[PartDone]:
     """Do jobs as Ray Data tasks of one CPU each, all over the cluster; a task that its node loses is done again.
+
+    The largest are begun first, so that no worker is left with one when the others have ended.
 
     The cache (`DIDACT_CACHE`) and the sources must be at paths that every node sees.
 
@@ -31,16 +34,34 @@ def run_on_ray(jobs: Sequence[PartJob], encoder: Encoder) -> Iterator[PartDone]:
         settings.enable_progress_bars = False
         # Which part is done first does not matter: the driver puts them in order.
         settings.execution_options.preserve_order = False
-        parts = ray.data.from_items([{"job": pickle.dumps(job)} for job in jobs], override_num_blocks=len(jobs))
+        largest_first = sorted(jobs, key=lambda job: -job.size)
+        parts = ray.data.from_items(
+            [{"job": pickle.dumps(job)} for job in largest_first], override_num_blocks=len(jobs)
+        )
         for done in parts.map(_task(encoder), num_cpus=1).iter_rows():
             if done["error"]:
                 raise pickle.loads(done["error"])
             yield PartDone(done["rows"], done["rejected"], done["tokens"])
 
 
-def run_where_it_pays(jobs: Sequence[PartJob], encoder: Encoder) -> Iterator[PartDone]:
-    """Do a few jobs here, many on Ray: a part is tens of megabytes, and starting a cluster takes seconds."""
-    return run_here(jobs, encoder) if len(jobs) < _FEWEST_JOBS else run_on_ray(jobs, encoder)
+@contextlib.contextmanager
+def ray_runner(worth_bytes: int = 0) -> Iterator[Runner]:
+    """A runner that joins Ray, or starts it, with the first jobs that are worth it, and keeps it until the block ends.
+
+    So a recipe of many sources waits once for workers to start.
+
+    Args:
+        worth_bytes: jobs that read less than this together are done in this process.
+    """
+    with contextlib.ExitStack() as connected:
+
+        def run(jobs: Sequence[PartJob], encoder: Encoder) -> Iterator[PartDone]:
+            if sum(job.size for job in jobs) < worth_bytes or (worth_bytes and len(jobs) < 2):
+                return run_here(jobs, encoder)
+            connected.enter_context(ray_cluster())
+            return run_on_ray(jobs, encoder)
+
+        yield run
 
 
 def _task(encoder: Encoder) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -52,7 +73,7 @@ def _task(encoder: Encoder) -> Callable[[dict[str, Any]], dict[str, Any]]:
         pa.set_cpu_count(1)  # a task has one CPU, and the tokenizer's own threads are off in every worker
         # Errors that a second try cannot mend are returned: Ray Data would wrap what is raised and lose its type.
         try:
-            return {**asdict(run_job(pickle.loads(item["job"]), pickle.loads(held))), "error": b""}
+            return {**asdict(run_job(pickle.loads(item["job"]), received(held))), "error": b""}
         except FileNotFoundError as error:
             found: DidactError = DataError(
                 f"a node of the cluster does not see {error.filename}: sources and the cache (DIDACT_CACHE) must be at "

@@ -15,8 +15,10 @@ from pathlib import Path
 from didact.env import cache_dir
 from didact.files import write_json
 
-PART_BYTES = 1 << 25
-"""Bytes of a file of lines that make one part."""
+PART_BYTES = 1 << 22
+"""Bytes of a file that make one part, at the fewest."""
+MOST_PART_BYTES = 1 << 25
+_PARTS = 64
 _CHUNK_BYTES = 1 << 20
 _REMEMBERED_BYTES = 1 << 20
 _SETTLED_NS = 2_000_000_000
@@ -33,9 +35,24 @@ class FileDigest:
     """Line feeds before each block of `block_bytes`: which line a row in the middle of the file stands on."""
 
 
-def digest_file(path: Path, block_bytes: int = PART_BYTES) -> FileDigest:
-    """Digest a file, or recall its digest where the file has not been touched since."""
+def part_bytes_of(size: int) -> int:
+    """How many bytes of a file of `size` make one part.
+
+    Few enough for workers that share a file to end at about the same time, many enough for a large one not to become
+    countless small files of the cache.
+    """
+    return min(MOST_PART_BYTES, max(PART_BYTES, 1 << (size // _PARTS).bit_length()))
+
+
+def digest_file(path: Path, block_bytes: int | None = None) -> FileDigest:
+    """Digest a file, or recall its digest where the file has not been touched since.
+
+    Args:
+        path: the file.
+        block_bytes: after how many bytes line feeds are counted each time; None for the size of its parts.
+    """
     state = _state(path)
+    block_bytes = block_bytes or part_bytes_of(state[0])
     if state[0] < _REMEMBERED_BYTES:
         return _read(path, block_bytes)
     memo = cache_dir() / "digests" / f"{_name(path, block_bytes)}.json"

@@ -44,12 +44,12 @@ class OpenedSource:
         return ((part.form, raw) for part in self.parts for raw in part.rows())
 
 
-def open_source(source: SourceSpec, part_bytes: int = PART_BYTES) -> OpenedSource:
+def open_source(source: SourceSpec, part_bytes: int | None = None) -> OpenedSource:
     """Find a source, the form of its rows and the parts it is read in.
 
     Args:
         source: the source.
-        part_bytes: size of the parts of a file that can be divided.
+        part_bytes: size of the parts of a file that can be divided; None for what suits the file.
 
     Raises:
         DataError: nothing is there, or it cannot have the format asked for. Files are recognised as they are read, so
@@ -74,7 +74,7 @@ def open_source(source: SourceSpec, part_bytes: int = PART_BYTES) -> OpenedSourc
 
 
 def _open_files(
-    source: SourceSpec, files: Sequence[LocatedFile], mapping: FieldMapping, part_bytes: int
+    source: SourceSpec, files: Sequence[LocatedFile], mapping: FieldMapping, part_bytes: int | None
 ) -> OpenedSource:
     options = row_options(source)
     found = []
@@ -93,7 +93,7 @@ def _open_files(
         file_parts(number, form, file, digest, options, mapping) for number, (_, form, file, digest) in enumerate(found)
     ]
     sizes = [digest.size if digest is not None else None for *_, digest in found]
-    parts = join_small(by_file, sizes, part_bytes)
+    parts = join_small(by_file, sizes, part_bytes or PART_BYTES)
     return OpenedSource(tuple(parts), [entry[0] for entry in found], options, digests)
 
 
@@ -124,7 +124,7 @@ def _open_generated(source: SourceSpec) -> OpenedSource:
     return OpenedSource(tuple(parts), [task, size, generated.generator_version()])
 
 
-def open_card(source: SourceSpec, card: catalog.Card, part_bytes: int = PART_BYTES) -> OpenedSource:
+def open_card(source: SourceSpec, card: catalog.Card, part_bytes: int | None = None) -> OpenedSource:
     """Find the rows of a card, which need not be in the catalog yet.
 
     Raises:

@@ -9,15 +9,16 @@ from pathlib import Path
 from didact.datasets import containers, containers_columnar, reading
 from didact.datasets.archives import COMPRESSIONS
 from didact.datasets.containers import Lines
-from didact.datasets.digests import FileDigest
+from didact.datasets.digests import PART_BYTES, FileDigest
 from didact.datasets.locate import LocatedFile
 from didact.datasets.mapping import FieldMapping, map_rows
 from didact.datasets.options import RowOptions
 from didact.datasets.records import COLUMN_FORMS, Form
+from didact.datasets.remote_stream import RemoteFile
 from didact.datasets.rows import RawRow, placed
 from didact.datasets.table_files import TABLE_FILES
 
-PART_ROWS = 50_000
+PART_ROWS = 25_000
 """Rows of a generator or a hub data set that make one part."""
 PART_FILES = 2_000
 """Most files that make one part."""
@@ -29,7 +30,8 @@ class Part:
     """Some rows of a source that follow each other."""
 
     key: str
-    """Name within the source; parts in the order of their keys are in the order of the source."""
+    """Name within the source; parts in the order of their keys are in the order of the source. Pieces of one file, or
+    of one numbered source, name their size, so that pieces of another size are not taken for them."""
     places: tuple[str, ...]
     """The files that its rows stand in, or the path of a source that is not a file, as the quarantine names them."""
     form: Form
@@ -37,6 +39,8 @@ class Part:
     reads: "tuple[partial[Iterator[RawRow]], ...]"
     """Read those of each place."""
     mapping: FieldMapping = field(default_factory=FieldMapping)
+    size: int = 0
+    """Bytes that are read, as far as that is known: how much work it is beside others."""
 
     def rows(self) -> Iterator[RawRow]:
         """The raw rows, brought into the shape of their form."""
@@ -63,7 +67,8 @@ def file_parts(
     whole = partial(reading.file_rows, form, path, options, named=bool(mapping))
     reads: list[tuple[int, partial[Iterator[RawRow]]]] = [(0, whole)]
     if digest is None or not isinstance(path, Path):
-        return [Part(f"{number:05d}-{0:015d}", places, form, (whole,), mapping)]
+        size = (path.size or 0) if isinstance(path, RemoteFile) else 0
+        return [Part(f"{number:05d}-{0:015d}", places, form, (whole,), mapping, size)]
     plain = form not in TABLE_FILES and options.encoding is None and path.suffix.lower() not in COMPRESSIONS
     if plain and (container == "lines" or (container == "delimited" and form in COLUMN_FORMS)):
         blank = containers.BLANK if container == "lines" else b" \r\n"
@@ -72,7 +77,9 @@ def file_parts(
     elif plain and container == "parquet":
         groups = containers_columnar.parquet_groups(path, digest.block_bytes)
         reads = [(group.first_row, partial(containers_columnar.read_parquet, path, group)) for group in groups] or reads
-    return [Part(f"{number:05d}-{start:015d}", places, form, (read,), mapping) for start, read in reads]
+    piece = f"-{digest.block_bytes}" if len(reads) > 1 else ""
+    size = digest.size // len(reads)
+    return [Part(f"{number:05d}-{start:015d}{piece}", places, form, (read,), mapping, size) for start, read in reads]
 
 
 def join_small(files: Sequence[Sequence[Part]], sizes: Sequence[int | None], part_bytes: int) -> list[Part]:
@@ -109,7 +116,8 @@ def _joined(group: Sequence[Part]) -> Part:
         tuple(chain.from_iterable(each)) for each in zip(*((p.places, p.reads) for p in group), strict=True)
     )
     # A name that none of them has alone: what the cache holds of the first file is not what it holds of all.
-    return replace(group[0], key=f"{group[0].key}-{len(group)}", places=places, reads=reads)
+    size = sum(part.size for part in group)
+    return replace(group[0], key=f"{group[0].key}-{len(group)}", places=places, reads=reads, size=size)
 
 
 def counted_parts(place: str, form: Form, read: "partial[Iterator[RawRow]]", num_rows: int) -> list[Part]:
@@ -122,9 +130,11 @@ def counted_parts(place: str, form: Form, read: "partial[Iterator[RawRow]]", num
         num_rows: rows of the source.
     """
     starts = range(0, max(1, num_rows), PART_ROWS)
+    piece = f"-{PART_ROWS}" if len(starts) > 1 else ""
+    reads = [partial(read, start, min(start + PART_ROWS, num_rows)) for start in starts]
     return [
-        Part(f"{0:05d}-{start:015d}", (place,), form, (partial(read, start, min(start + PART_ROWS, num_rows)),))
-        for start in starts
+        Part(f"{0:05d}-{start:015d}{piece}", (place,), form, (each,), size=PART_BYTES)
+        for start, each in zip(starts, reads, strict=True)
     ]
 
 

@@ -34,6 +34,11 @@ _MARKS = (
     *("Last-Modified", "LastModified", "last_modified", "updated", "mtime", "modified", "created"),
 )
 _PASSING = frozenset({408, 425, 429})
+_CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "gcs": "GOOGLE_APPLICATION_CREDENTIALS",
+}
 _Result = TypeVar("_Result")
 _log = get_logger(__name__)
 
@@ -130,7 +135,8 @@ def patiently(url: str, ask: Callable[[], _Result]) -> _Result:
         except failures() as error:
             cause = error.__cause__ or error
             if wait is None or _will_not_pass(error):
-                raise DataError(f"{url} cannot be read: {type(cause).__name__}: {cause}") from error
+                advice = _advice(url, error)
+                raise DataError(f"{url} cannot be read: {type(cause).__name__}: {cause}{advice}") from error
             _log.warning("%s: %s: %s; trying again in %s seconds", url, type(cause).__name__, cause, wait)
             time.sleep(wait)
     raise AssertionError("unreachable: the last try returns or raises")
@@ -144,12 +150,34 @@ def failures() -> tuple[type[Exception], ...]:
 
 def _will_not_pass(error: Exception) -> bool:
     cause = error.__cause__ or error
-    status = getattr(cause, "status", None)
-    if isinstance(status, int):
+    status = _status(cause)
+    if status is not None:
         return 400 <= status < 500 and status not in _PASSING
+    if _is_refused(error):
+        return True
     # The web's library calls a server that does not answer "not found" as well.
     unanswered = type(cause).__module__.startswith("aiohttp")
     return isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError) and not unanswered
+
+
+def _is_refused(error: Exception) -> bool:
+    cause = error.__cause__ or error
+    if _status(cause) in (401, 403):
+        return True
+    # Google's library tells a refusal only in words, and Amazon's has several errors for keys that are not there.
+    told = isinstance(error, PermissionError) or str(error).startswith("Forbidden: ")
+    return told or "Credential" in type(cause).__name__ or type(cause).__module__.startswith("google.auth")
+
+
+def _status(cause: BaseException) -> int | None:
+    # The web's library has a `code` too: 400 for an answer that broke off.
+    status = getattr(cause, "code" if type(cause).__module__.startswith("gcsfs") else "status", None)
+    return status if isinstance(status, int) else None
+
+
+def _advice(url: str, error: Exception) -> str:
+    names = _CREDENTIALS.get(urlsplit(url).scheme)
+    return f"; for credentials that may read it set {names}" if names and _is_refused(error) else ""
 
 
 class _Stream(io.RawIOBase):

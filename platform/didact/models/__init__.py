@@ -13,7 +13,7 @@ from didact.models.attach import attach_adapter
 from didact.models.base import base_fingerprint, base_folder, compute_dtype, load_base, load_tokenizer
 from didact.models.compiled import compile_blocks
 from didact.models.export import Manners, MergeProof, merge_adapter
-from didact.models.footprint import Footprint, estimate_footprint
+from didact.models.footprint import Footprint, estimate_footprint, positions_at_once
 from didact.models.host import AdapterHost
 from didact.models.methods import StepHook, step_hook
 from didact.models.packed_attention import use_packed_attention
@@ -36,6 +36,7 @@ __all__ = [
     "load_base",
     "load_tokenizer",
     "merge_adapter",
+    "positions_at_once",
     "repeated_blocks",
     "save_adapter",
     "step_hook",

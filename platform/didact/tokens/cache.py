@@ -5,9 +5,11 @@ another folder and nothing stale is ever read.
 """
 
 import gc
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -62,6 +64,12 @@ class Encoder:
         )
 
 
+@lru_cache(maxsize=1)
+def received(encoder: bytes) -> Encoder:
+    """A pickled encoder that was sent to this process with each of its parts, unpacked once."""
+    return pickle.loads(encoder)
+
+
 @dataclass(frozen=True, slots=True)
 class PartJob:
     """What is to be made of one part, as a value that can be sent to another node."""
@@ -75,6 +83,8 @@ class PartJob:
     settings: RowSettings | None = None
     chosen: np.ndarray | None = None
     """int64: places, among the part's accepted rows, of those that are tokenized; None for all."""
+    size: int = 0
+    """Bytes that are read, as far as that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +155,8 @@ def prepare_source(
                 stack.enter_context(tokens.lock())
                 also.update(tokens.missing(list(parts)))
             jobs = [
-                PartJob(key, tokens if key in also else None, conversations, parts[key], settings) for key in missing
+                PartJob(key, tokens if key in also else None, conversations, part, settings, size=part.size)
+                for key, part in ((key, parts[key]) for key in missing)
             ]
             for _ in run(jobs, encoder):
                 pass
@@ -175,7 +186,8 @@ def tokenize(dataset: Dataset, encoder: Encoder, cache_dir: Path, run: Runner = 
         if dataset.chosen is not None:
             within = np.searchsorted(dataset.chosen, [starts[number], starts[number + 1]])
             chosen = dataset.chosen[within[0] : within[1]] - starts[number]
-        return PartJob(key, entry, stored.entry, chosen=chosen)
+        size = sum(shard.size for shard in stored.records[number].shards)
+        return PartJob(key, entry, stored.entry, chosen=chosen, size=size)
 
     def make(missing: list[str]) -> None:
         wanted = set(missing)

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-# Logits held at once, in the dtype of the products: few enough to bound memory, enough rows to keep the products fast.
-_LOGITS = 1 << 24
+from didact.models import positions_at_once
+
 # Columns taken to float32 at once, so that the chain of small operations stays in a processor's cache.
 _COLUMNS = 2048
 
@@ -22,7 +22,7 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         losses, gradients = [hidden.new_zeros((), dtype=torch.float32)], [hidden.new_empty(0, hidden.shape[1])]
-        num_rows = max(64, _LOGITS // weight.shape[0])
+        num_rows = positions_at_once(weight.shape[0])
         for rows, wanted in zip(hidden.split(num_rows), targets.split(num_rows), strict=True):
             logits = functional.linear(rows, weight)
             loss, total = _exponentials(logits, wanted)

@@ -10,6 +10,7 @@ Example:
 
 from didact.models.footprint.activations import Load
 from didact.models.footprint.estimate import Demand, Footprint, demand_of, estimate_footprint
+from didact.models.footprint.logits import positions_at_once
 from didact.models.footprint.machines import CUT, OFFLOADED, Fit, fewest
 from didact.models.footprint.sharding import Sharding
 
@@ -24,4 +25,5 @@ __all__ = [
     "demand_of",
     "estimate_footprint",
     "fewest",
+    "positions_at_once",
 ]

@@ -6,15 +6,21 @@ from transformers import PreTrainedModel
 from didact.models.footprint.activations import Load
 from didact.models.footprint.counting import Subject
 
-_CHUNK = 128
+LOGITS_AT_ONCE = 1 << 24
+"""Logits of a packed row under a frozen output layer: few enough to bound memory, enough to keep products large."""
 _FLOAT = 4
+
+
+def positions_at_once(vocabulary: int) -> int:
+    """How many positions of a packed row get their logits together."""
+    return max(64, LOGITS_AT_ONCE // vocabulary)
 
 
 def logit_bytes(bare: PreTrainedModel, subject: Subject, load: Load) -> float:
     """Bytes of logits, their shares and their gradient.
 
-    A packed row under a frozen plain output layer computes them for 128 positions at a time; else all of them are there
-    in float32, with their logarithms and their gradient.
+    A packed row under a frozen plain output layer computes them for `positions_at_once`, which become their shares in
+    place; else all of them are there in float32, with their logarithms and their gradient.
 
     Args:
         bare: the base, each weight in the dtype it is held in.
@@ -24,10 +30,9 @@ def logit_bytes(bare: PreTrainedModel, subject: Subject, load: Load) -> float:
     head = bare.get_output_embeddings()
     values, hidden = head.weight.shape
     width = torch.finfo(subject.compute).bits // 8
-    cast = width if width < _FLOAT else 0
     frozen = not subject.adapter.trains_base and head.weight.dtype == subject.compute
     if load.packed and frozen and type(head) is torch.nn.Linear and head.bias is None:
         gradient = load.projected_tokens * hidden * width
-        return min(_CHUNK, load.projected_tokens) * values * (2 * _FLOAT + cast) + gradient
+        return min(positions_at_once(values), load.projected_tokens) * values * width + gradient
     converted = values * hidden * width if head.weight.dtype != subject.compute else 0
     return load.projected_tokens * values * 3 * _FLOAT + converted
