@@ -137,7 +137,8 @@ def on_ray(path: Path, workers: int) -> tuple[float, float]:
         inside += time.perf_counter() - begun
 
     with ray_cluster(num_cpus=workers):
-        prepare(_warm(path), using, run_on_ray, part_bytes=8_000)  # some parts for each, so that all have started
+        # Work for some seconds: a worker that was asked for last is then ready too.
+        prepare(_warm(path, 80_000), using, run_on_ray, part_bytes=1 << 20)
         start = time.perf_counter()
         prepare(path, using, run)
         wall = time.perf_counter() - start
@@ -233,9 +234,9 @@ def _first() -> None:
     encoder()  # unpacks the bundled base, which the other processes find
 
 
-def _warm(path: Path) -> Path:
+def _warm(path: Path, rows: int = 200) -> Path:
     warm = path.with_name("warm.jsonl")
-    write_rows(warm, 200)
+    write_rows(warm, rows)
     return warm
 
 

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from transformers.utils import logging as transformers_logging
 
+from didact.env import for_training
 from didact.files import write_json
 from didact.models import attach_adapter, base_folder, compute_dtype, load_base
 from didact.spec import FinetuneSpec, validate
@@ -157,7 +158,10 @@ def run(name: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any
     with tempfile.TemporaryFile("w+") as errors:
         ranks = [
             subprocess.Popen(
-                command, env=_variables(environment, job["threads"], rank, workers), stdout=errors, stderr=errors
+                command,
+                env=_variables(script, environment, job["threads"], rank, workers),
+                stdout=errors,
+                stderr=errors,
             )
             for rank in range(workers)
         ]
@@ -177,10 +181,12 @@ def run(name: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any
     return report
 
 
-def _variables(environment: str | None, threads: int, rank: int, workers: int) -> dict[str, str]:
+def _variables(script: str, environment: str | None, threads: int, rank: int, workers: int) -> dict[str, str]:
     variables = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     # The peers' environments must not see this one's packages.
     variables["PYTHONPATH"] = "" if environment else os.pathsep.join(filter(None, sys.path))
+    if script == CONTESTANTS["didact"][0]:
+        variables |= for_training()
     if workers > 1:
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": workers, "LOCAL_WORLD_SIZE": workers}
         variables |= {key: str(value) for key, value in place.items()}

@@ -9,6 +9,7 @@ import importlib.machinery
 import importlib.util
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
@@ -55,7 +56,7 @@ def main() -> None:
         "cutoff_len": job["max_length"],
         "disable_shuffling": True,
         "overwrite_cache": True,
-        "output_dir": str(folder / f"{name}-out"),
+        "output_dir": tempfile.mkdtemp(dir=folder),
         "per_device_train_batch_size": job["batch"],
         "gradient_accumulation_steps": 1,
         "max_steps": len(job["tokens"]),

@@ -23,7 +23,7 @@ from didact.models import (
 from didact.models.families import family_of
 from didact.models.families.alibi import alibi_slopes
 from didact.spec import LoraSpec, ModelSpec, QuantizationSpec
-from tests.fakes.models import FAMILIES, tiny_model
+from tests.fakes.models import FAMILIES, save_tiny_base, tiny_model
 from tests.fakes.originals import CONFIGS, INPUTS, VOCAB, golden_logits, original_tensors, save_original
 
 TOLERANCE = 1e-5
@@ -250,3 +250,10 @@ def test_classes_of_our_own_are_saved_and_loaded_again(tmp_path: Path, family: s
     again = load_base(ModelSpec(base=str(tmp_path / "saved"), dtype="float32"))
     found = logits(again, input_ids=torch.tensor([INPUTS[0]]))[0]
     assert (found - golden_logits(family)[0]).abs().max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_family_whose_layers_cannot_be_quantized_is_refused(tmp_path: Path, bits: int) -> None:
+    spec = ModelSpec(base=str(save_tiny_base(tmp_path, "falcon")), quantization=QuantizationSpec(bits=bits))
+    with pytest.raises(ModelError, match=r"the falcon family has its own \(FalconLinear"):
+        load_base(spec)

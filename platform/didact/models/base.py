@@ -17,7 +17,7 @@ from didact.models.bundled import bundled_base_folder
 from didact.models.families import native_folder
 from didact.models.fingerprint import folder_fingerprint
 from didact.models.held_base import held_folder
-from didact.models.quantize import keep_unpacked, quantization_config
+from didact.models.quantize import check_quantized, keep_unpacked, quantization_config
 from didact.spec import BUNDLED_BASE, ModelSpec
 
 _LOG = get_logger(__name__)
@@ -85,7 +85,7 @@ def load_base(spec: ModelSpec, device: str | torch.device = "cpu", *, shared: bo
             machine share memory; it is written to the cache when the base is stored otherwise.
 
     Raises:
-        ModelError: not a causal language model, or not found.
+        ModelError: not a causal language model, or not found, or to be quantized and without layers that can be.
     """
     if spec.trust_remote_code:
         _LOG.warning("model.trust_remote_code is on: Python code from %s will run on this machine", spec.base)
@@ -107,6 +107,8 @@ def load_base(spec: ModelSpec, device: str | torch.device = "cpu", *, shared: bo
     else:
         model = _read(spec, folder, device, options)
     model.config._name_or_path = str(folder)
+    if spec.quantization:
+        check_quantized(model)
     if spec.quantization or packed:
         keep_unpacked(model)
     else:

@@ -1,8 +1,10 @@
 """Bases held in 4 or 8 bits by bitsandbytes, on GPU and CPU alike."""
 
 import torch
+from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
+from didact.errors import ModelError
 from didact.spec import QuantizationSpec
 
 
@@ -27,6 +29,22 @@ def quantization_of(model: PreTrainedModel) -> QuantizationSpec | None:
     if config.load_in_8bit:
         return QuantizationSpec(bits=8)
     return QuantizationSpec(bits=4, type=config.bnb_4bit_quant_type, double=config.bnb_4bit_use_double_quant)
+
+
+def check_quantized(model: PreTrainedModel) -> None:
+    """Nothing, where the base's layers were quantized.
+
+    Raises:
+        ModelError: none was, for transformers replaces plain linear layers only and leaves families with layers of
+            their own (Falcon) as they are, without a word.
+    """
+    if any(isinstance(module, Linear4bit | Linear8bitLt) for module in model.modules()):
+        return
+    kinds = sorted({type(module).__name__ for module in model.modules() if isinstance(module, torch.nn.Linear)})
+    raise ModelError(
+        f"model.quantization: bitsandbytes quantizes plain linear layers, and the {model.config.model_type} family has "
+        f"its own ({', '.join(kinds)}); remove model.quantization, or choose a base of another family"
+    )
 
 
 def keep_unpacked(model: torch.nn.Module) -> None:
