@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from safetensors.torch import load_file
@@ -154,7 +155,7 @@ def watch_logits(folder: Path, strategy: str, name: str) -> None:
     batch = pack([Sample(each, each >= 0) for each in torch.arange(600, dtype=torch.int32).view(3, 200).numpy() % 250])
     objective, found = Objective(sharding.model, torch.float32, sharding.device), []
     for _ in range(2):
-        with _Widest() as widest:
+        with _Widest() as widest, patch("didact.models.footprint.logits.LOGITS_AT_ONCE", 100 * VOCAB):
             loss = objective.summed_loss(batch) / 600
         sharding.backward(loss)
         sharding.sum_gradients(loss.detach().view(1))
