@@ -77,12 +77,18 @@ def serve(folder: Path) -> Iterator[WebFolder]:
                 whole = content[first:]
                 self.wfile.write(whole[: web.stops_after] if web.breaks() else whole)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    web.url = f"http://127.0.0.1:{server.server_address[1]}"
+    with from_a_thread(Handler) as web.url:
+        yield web
+
+
+@contextmanager
+def from_a_thread(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve with `handler` on a free port until the block ends; yields the address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield web
+        yield f"http://127.0.0.1:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()

@@ -28,8 +28,8 @@ def store(folder: Path) -> CheckpointStore:
     return CheckpointStore(folder, keep=2, identity="one")
 
 
-def in_child(work: Callable[[], None]) -> int:
-    """Run in a forked process; its wait status."""
+def child(work: Callable[[], None]) -> int:
+    """Run in a forked process; its number."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -37,7 +37,12 @@ def in_child(work: Callable[[], None]) -> int:
             os._exit(0)
         finally:
             os._exit(1)
-    return os.waitpid(pid, 0)[1]
+    return pid
+
+
+def in_child(work: Callable[[], None]) -> int:
+    """Run in a forked process; its wait status."""
+    return os.waitpid(child(work), 0)[1]
 
 
 def dying_at(event: int, folder: Path, work: Callable[[], object]) -> Callable[[], None]:
@@ -127,13 +132,7 @@ def test_a_checkpoint_in_use_is_not_dropped(tmp_path: Path) -> None:
             os.read(done[0], 1)
             assert whole(tmp_path / "step-00000004")
 
-    pid = os.fork()
-    if pid == 0:
-        try:
-            read_slowly()
-            os._exit(0)
-        finally:
-            os._exit(1)
+    pid = child(read_slowly)
     os.read(reading[0], 1)
     try:
         for step in (12, 16):

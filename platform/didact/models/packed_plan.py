@@ -73,16 +73,17 @@ def plan_attention(spans: tuple[tuple[int, int], ...], num_heads: int, num_key_h
             last = min(first + _BLOCK, end)
             queries = -(-(last - first) // _ROUND) * _ROUND
             shapes[queries, first - start + queries].append((start, first, last))
-    groups = []
+    groups: list[Group] = []
     for (queries, keys), blocks in sorted(shapes.items()):
         at_once = max(1, _SCORES // (num_heads * queries * keys))
         for begin in range(0, len(blocks), at_once):
             groups.append(_group(blocks[begin : begin + at_once], queries, keys, num_heads, num_key_heads))
-    rows = torch.cat([group.query_rows for group in groups])
-    own = torch.ones(len(rows), dtype=torch.bool)
-    own[_in_all(groups)] = False
-    order = torch.empty(spans[-1][1] * num_heads, dtype=torch.int64)
-    order[rows[own]] = own.nonzero()[:, 0]
+    order, before = torch.empty(spans[-1][1] * num_heads, dtype=torch.int64), 0
+    for group in groups:
+        places = torch.arange(before, before + len(group.query_rows))
+        own = torch.ones(len(places), dtype=torch.bool).index_fill_(0, group.filler, False)
+        order[group.query_rows[own]] = places[own]
+        before += len(places)
     return Plan(tuple(groups), order)
 
 
@@ -102,10 +103,3 @@ def _group(blocks: list[tuple[int, int, int]], queries: int, keys: int, num_head
         filler=filler.flatten().nonzero()[:, 0],
         own=own.flatten().nonzero()[:, 0],
     )
-
-
-def _in_all(groups: list[Group]) -> torch.Tensor:
-    """Places of filler in the query rows of all groups one after the other."""
-    before = torch.tensor([len(group.query_rows) for group in groups]).cumsum(0).roll(1)
-    before[0] = 0
-    return torch.cat([group.filler + start for group, start in zip(groups, before, strict=True)])
