@@ -212,7 +212,7 @@ def main() -> None:
     """Print one line a measurement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="*", default=[10_000, 100_000])
-    parser.add_argument("--ray", type=int, nargs="?", const=400_000, help="rows for 1 and 2 Ray workers")
+    parser.add_argument("--ray", type=int, nargs="?", const=1_000_000, help="rows for 1 and 2 Ray workers")
     parser.add_argument("--memory-only", action="store_true", help="rate and peak memory of preparation, nothing else")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="didact-prepare-") as folder:

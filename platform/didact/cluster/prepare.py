@@ -21,7 +21,8 @@ WORTH_RAY_BYTES = 1 << 27
 def run_on_ray(jobs: Sequence[PartJob], encoder: Encoder) -> Iterator[PartDone]:
     """Do jobs as Ray Data tasks of one CPU each, all over the cluster; a task that its node loses is done again.
 
-    The largest are begun first, so that no worker is left with one when the others have ended.
+    Tasks get many jobs at first and one at the end, the largest jobs first, so that no worker is left with work when
+    the others have ended (Polychronopoulos and Kuck 1987, "Guided self-scheduling").
 
     The cache (`DIDACT_CACHE`) and the sources must be at paths that every node sees.
 
@@ -34,14 +35,29 @@ def run_on_ray(jobs: Sequence[PartJob], encoder: Encoder) -> Iterator[PartDone]:
         settings.enable_progress_bars = False
         # Which part is done first does not matter: the driver puts them in order.
         settings.execution_options.preserve_order = False
-        largest_first = sorted(jobs, key=lambda job: -job.size)
-        parts = ray.data.from_items(
-            [{"job": pickle.dumps(job)} for job in largest_first], override_num_blocks=len(jobs)
-        )
-        for done in parts.map(_task(encoder), num_cpus=1).iter_rows():
+        batches = guided(sorted(jobs, key=lambda job: -job.size), int(ray.cluster_resources().get("CPU", 1)))
+        rows = [{"jobs": pickle.dumps(batch)} for batch in batches]
+        tasks = ray.data.from_items(rows, override_num_blocks=len(rows))
+        for done in tasks.flat_map(_task(encoder), num_cpus=1).iter_rows():
             if done["error"]:
                 raise pickle.loads(done["error"])
             yield PartDone(done["rows"], done["rejected"], done["tokens"])
+
+
+def guided(jobs: Sequence[PartJob], workers: int) -> list[list[PartJob]]:
+    """Jobs in the batches that idle workers take: each half of a worker's share of what is left.
+
+    Ray Data looks every tenth of a second for tasks that ended, and a worker waits for one or two looks between two
+    tasks. Batches that shrink cost few waits, and leave little at the end.
+    """
+    left, batches, batch, size = sum(job.size for job in jobs), list[list[PartJob]](), list[PartJob](), 0
+    for job in jobs:
+        batch.append(job)
+        size += job.size
+        if size >= left / (2 * workers):
+            batches.append(batch)
+            left, batch, size = left - size, [], 0
+    return [*batches, batch] if batch else batches
 
 
 @contextlib.contextmanager
@@ -64,23 +80,29 @@ def ray_runner(worth_bytes: int = 0) -> Iterator[Runner]:
         yield run
 
 
-def _task(encoder: Encoder) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def _task(encoder: Encoder) -> Callable[[dict[str, Any]], Iterator[dict[str, Any]]]:
     held = pickle.dumps(encoder)
 
-    def prepare_part(item: dict[str, Any]) -> dict[str, Any]:
+    def prepare_parts(item: dict[str, Any]) -> Iterator[dict[str, Any]]:
         import pyarrow as pa
 
         pa.set_cpu_count(1)  # a task has one CPU, and the tokenizer's own threads are off in every worker
-        # Errors that a second try cannot mend are returned: Ray Data would wrap what is raised and lose its type.
-        try:
-            return {**asdict(run_job(pickle.loads(item["job"]), received(held))), "error": b""}
-        except FileNotFoundError as error:
-            found: DidactError = DataError(
-                f"a node of the cluster does not see {error.filename}: sources and the cache (DIDACT_CACHE) must be at "
-                "paths that all nodes share"
-            )
-        except DidactError as error:
-            found = error
-        return {"rows": 0, "rejected": 0, "tokens": 0, "error": pickle.dumps(found)}
+        using = received(held)
+        for job in pickle.loads(item["jobs"]):
+            yield _done(job, using)
 
-    return prepare_part
+    return prepare_parts
+
+
+def _done(job: PartJob, encoder: Encoder) -> dict[str, Any]:
+    """What a job did; with the error that a second try cannot mend, which Ray Data would wrap if it were raised."""
+    try:
+        return {**asdict(run_job(job, encoder)), "error": b""}
+    except FileNotFoundError as error:
+        found: DidactError = DataError(
+            f"a node of the cluster does not see {error.filename}: sources and the cache (DIDACT_CACHE) must be at "
+            "paths that all nodes share"
+        )
+    except DidactError as error:
+        found = error
+    return {"rows": 0, "rejected": 0, "tokens": 0, "error": pickle.dumps(found)}

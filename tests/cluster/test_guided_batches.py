@@ -1,0 +1,38 @@
+"""Batches of jobs shrink, keep the order, and leave nothing out."""
+
+from pathlib import Path
+
+import pytest
+
+from didact.cluster.prepare import guided
+from didact.datasets.cache import CacheEntry
+from didact.tokens import PartJob
+
+
+def jobs(*sizes: int) -> list[PartJob]:
+    entry = CacheEntry(Path("cache") / "conversations" / "key")
+    return [PartJob(str(place), None, entry, size=size) for place, size in enumerate(sizes)]
+
+
+def lengths(made: list[list[PartJob]]) -> list[int]:
+    return [len(batch) for batch in made]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "workers", "expected"),
+    [
+        ([4] * 20, 2, [5, 4, 3, 2, 2, 1, 1, 1, 1]),
+        ([4] * 8, 1, [4, 2, 1, 1]),
+        ([4] * 3, 4, [1, 1, 1]),
+        ([40, 4, 4, 4], 2, [1, 1, 1, 1]),
+        ([0, 0], 2, [1, 1]),  # sizes are not always known
+        ([], 2, []),
+    ],
+)
+def test_each_batch_is_half_a_workers_share_of_what_is_left(
+    sizes: list[int], workers: int, expected: list[int]
+) -> None:
+    given = jobs(*sizes)
+    made = guided(given, workers)
+    assert lengths(made) == expected
+    assert [job for batch in made for job in batch] == given
