@@ -3,6 +3,7 @@
     make bench-peers                                    # TRL and LLaMA-Factory, each in an environment of its own
     python benchmarks/train_throughput.py [--data FOLDER] [--steps 12] [--rounds 2] [--threads 2]
     python benchmarks/train_throughput.py --ablation    # what each technique gives, as a table
+    python benchmarks/train_throughput.py --quantized   # LoRA on all linear layers of a base in 4 and 8 bits
 
 LoRA r=8 on the query and value projections of the bundled base, batch 8, equal starting adapter, constant learning
 rate. Contestants share the same threads, as one process or as workers of a data-parallel group; rounds alternate and
@@ -50,9 +51,10 @@ TECHNIQUES = {
     "chunked": "loss and gradient straight from hidden states",
     "compile": "`training.compile`",
 }
+BITS = {"bfloat16": None, "4-bit": 4, "8-bit": 8}
 
 
-def recipe(data: Path | None, steps: int) -> dict[str, Any]:
+def recipe(data: Path | None, steps: int, targets: str | list[str]) -> dict[str, Any]:
     """The run, as a recipe's mapping."""
     if data is None:
         sources = [{"name": "gsm_symbolic", "path": "reasoning-gym:gsm_symbolic", "max_rows": 8 * steps}]
@@ -63,7 +65,7 @@ def recipe(data: Path | None, steps: int) -> dict[str, Any]:
     return {
         "name": "throughput",
         "data": {"sources": sources},
-        "adapter": {"method": "lora", "r": 8, "alpha": 16, "dropout": 0.0, "target_modules": ["q_proj", "v_proj"]},
+        "adapter": {"method": "lora", "r": 8, "alpha": 16, "dropout": 0.0, "target_modules": targets},
         "training": {
             "steps": steps,
             "global_batch_size": 8,
@@ -77,7 +79,8 @@ def recipe(data: Path | None, steps: int) -> dict[str, Any]:
 
 def write_job(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything contestants read: token ids, records, starting adapter, settings."""
-    mapping = recipe(arguments.data, arguments.steps)
+    targets = "all-linear" if arguments.quantized else ["q_proj", "v_proj"]
+    mapping = recipe(arguments.data, arguments.steps, targets)
     spec = validate(FinetuneSpec, mapping, "benchmark")
     prepared = prepare_data(spec)
     size = spec.training.global_batch_size
@@ -99,6 +102,7 @@ def write_job(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "max_length": spec.tokens.max_length,
         "template": "smollm2",
         "llamafactory": {},
+        "bits": {},
         "warm": arguments.warm,
         "tokens": [sum(lengths[start : start + size]) for start in range(0, len(lengths), size)],
         "supervised": int(sum(sample.mask[1:].sum() for sample in samples)),
@@ -221,14 +225,13 @@ def print_contest(best: dict[str, dict[str, Any]], job: dict[str, Any], rate: fl
     print(f"needed products done in the step: {reached / 1e9:.0f} GFLOP/s, {reached / rate:.0%}")
 
 
-def print_ablation(best: dict[str, dict[str, Any]]) -> None:
-    """The cumulative table."""
+def print_beside_first(kind: str, labels: dict[str, str], best: dict[str, dict[str, Any]]) -> None:
+    """A table of ours, each beside the first."""
     first = next(iter(best.values()))["tokens_per_second"]
-    print("| cumulative | real tokens/s | per CPU second | ratio | peak GiB |\n|---|---:|---:|---:|---:|")
+    print(f"| {kind} | real tokens/s | per CPU second | ratio | peak GiB |\n|---|---:|---:|---:|---:|")
     for name, report in best.items():
-        label = TECHNIQUES.get(name, "padded rows, dense mask, all logits")
         rates = f"{report['tokens_per_second']:.0f} | {report['tokens_per_cpu_second']:.0f}"
-        print(f"| {label} | {rates} | {report['tokens_per_second'] / first:.2f} | {report['peak_gib']:.2f} |")
+        print(f"| {labels[name]} | {rates} | {report['tokens_per_second'] / first:.2f} | {report['peak_gib']:.2f} |")
 
 
 def main() -> None:
@@ -238,6 +241,7 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, default=HERE.parent / ".venv-peers", help="folder of environments")
     parser.add_argument("--only", nargs="*", default=list(CONTESTANTS), help="contestants to run")
     parser.add_argument("--ablation", action="store_true")
+    parser.add_argument("--quantized", action="store_true")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--warm", type=int, default=2, help="first steps that are not counted")
     parser.add_argument("--rounds", type=int, default=2)
@@ -253,7 +257,14 @@ def main() -> None:
             names = ["plain", *TECHNIQUES]
             job["techniques"] = {name: list(TECHNIQUES)[:position] for position, name in enumerate(names)}
             write_json(folder / "job.json", job)
-            print_ablation(best_of_rounds(names, folder, arguments))
+            labels = {"plain": "padded rows, dense mask, all logits", **TECHNIQUES}
+            print_beside_first("cumulative", labels, best_of_rounds(names, folder, arguments))
+            return
+        if arguments.quantized:
+            job["techniques"] = {name: job["techniques"]["didact"] for name in BITS}
+            job["bits"] = BITS
+            write_json(folder / "job.json", job)
+            print_beside_first("base", {name: name for name in BITS}, best_of_rounds(list(BITS), folder, arguments))
             return
         present = [name for name in arguments.only if _is_there(CONTESTANTS[name][1], arguments.peers)]
         best = best_of_rounds(present, folder, arguments)

@@ -2,7 +2,8 @@
 
     python didact_loop.py NAME WORK_FOLDER
 
-`job.json` holds the recipe and, by NAME, the techniques; the report goes to `NAME-RANK.json`.
+`job.json` holds the recipe and, by NAME, the techniques and the bits of a quantized base; the report goes to
+`NAME-RANK.json`.
 """
 
 import json
@@ -16,7 +17,7 @@ from measure import Clock
 from peft import PeftModel
 
 from didact.models import compile_blocks, compute_dtype, load_base, use_packed_attention
-from didact.spec import FinetuneSpec, validate
+from didact.spec import FinetuneSpec, QuantizationSpec, validate
 from didact.training import CheckpointStore, Objective, StepReport, loop, prepare_data, train
 
 
@@ -61,7 +62,9 @@ def main() -> None:
     if "RANK" in os.environ:
         torch.distributed.init_process_group("gloo")
     spec = validate(FinetuneSpec, job["recipe"], "benchmark")
-    base = load_base(spec.model)
+    bits = job["bits"].get(name)
+    model_spec = spec.model.model_copy(update={"quantization": QuantizationSpec(bits=bits) if bits else None})
+    base = load_base(model_spec, shared=True)
     if "attention" in techniques:
         use_packed_attention(base, spec.tokens.max_length)
     model = PeftModel.from_pretrained(base, folder / "start", is_trainable=True)

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from didact.errors import DataError, ModelError
 from didact.spec import FinetuneSpec, ModelSpec, load_spec
+from didact.spec.load import parse_value
 from didact.spec.model import BUNDLED_BASE
 
 if TYPE_CHECKING:
@@ -112,6 +113,9 @@ def data_add(
     field: Annotated[
         list[str] | None, typer.Option(help="ROLE=FIELD where names differ, such as output=reply; may be given again")
     ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE of the reader, such as encoding=gb18030; may be given again")
+    ] = None,
 ) -> None:
     """Make a card for data of your own, after recognising its form and checking its first 1,000 rows."""
     from didact.datasets import add_card
@@ -125,7 +129,11 @@ def data_add(
         tasks=tuple(task or ["general"]),
         licence=licence,
         commercial=commercial,
-        fields=dict(_pair(each) for each in field or []),
+        fields=dict(_pair("--field", each, "ROLE=FIELD, such as output=reply") for each in field or []),
+        options={
+            key: parse_value(value)
+            for key, value in (_pair("--option", each, "KEY=VALUE, such as encoding=gb18030") for each in option or [])
+        },
     )
     checked = added.checked
     Console().print(
@@ -164,11 +172,11 @@ def _check_word(option: str, word: str | None, known: Sequence[str]) -> None:
         raise DataError(f"{option} {word} is no card's; known: {', '.join(sorted(set(known)))}")
 
 
-def _pair(text: str) -> tuple[str, str]:
-    role, found, rule = text.partition("=")
-    if not found or not role or not rule:
-        raise DataError(f"--field {text} is not of the form ROLE=FIELD, such as output=reply")
-    return role, rule
+def _pair(option: str, text: str, form: str) -> tuple[str, str]:
+    key, found, value = text.partition("=")
+    if not found or not key or not value:
+        raise DataError(f"{option} {text} is not of the form {form}")
+    return key, value
 
 
 def _table(cards: Sequence["Card"]) -> Table:

@@ -25,6 +25,7 @@ def lengths(made: list[list[PartJob]]) -> list[int]:
         ([4] * 8, 1, [4, 2, 1, 1]),
         ([4] * 3, 4, [1, 1, 1]),
         ([40, 4, 4, 4], 2, [1, 1, 1, 1]),
+        ([1 << 24] * 6, 1, [2, 2, 1, 1]),  # at most 32 MiB
         ([0, 0], 2, [1, 1]),  # sizes are not always known
         ([], 2, []),
     ],

@@ -50,6 +50,21 @@ def test_names_of_fields_may_differ(tmp_path: Path) -> None:
     assert [message.content for message in conversation.messages] == ["a", "b"]
 
 
+def test_files_in_another_encoding_are_told_of_and_read_when_it_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "old.csv"
+    file.write_text("问题,答案\n何为一,一是数。\n", encoding="gb18030")
+    fields = {"instruction": "问题", "output": "答案"}
+    with pytest.raises(DataError, match=r"not_utf8 .*files in another encoding need options\.encoding"):
+        add_card(str(file), "old", fields=fields)
+    with pytest.raises(DataError, match=r"options\.encoding 'klingon'"):
+        add_card(str(file), "old", fields=fields, options={"encoding": "klingon"})
+    with pytest.raises(DataError, match=r"found the keys '问题', '答案'.*--field instruction=FIELD"):
+        add_card(str(file), "old", options={"encoding": "gb18030"})
+    add_card(str(file), "old", fields=fields, options={"encoding": "gb18030"})
+    (conversation,) = card_samples(find_card("old")).conversations
+    assert [message.content for message in conversation.messages] == ["何为一", "一是数。"]
+
+
 def test_a_long_file_is_checked_at_its_beginning_and_its_size_left_open(tmp_path: Path) -> None:
     added = add_card(str(lines(tmp_path / "mine.jsonl", good(1200))), "mine")
     assert len(added.checked.accepted) == 1000

@@ -17,6 +17,8 @@ from didact.tokens.cache import received
 WORTH_RAY_BYTES = 1 << 27
 """Starting a cluster and its workers takes as long as one process needs for some ten megabytes."""
 
+_BATCH_BYTES = 1 << 25  # some ten seconds of one worker
+
 
 def run_on_ray(jobs: Sequence[PartJob], encoder: Encoder) -> Iterator[PartDone]:
     """Do jobs as Ray Data tasks of one CPU each, all over the cluster; a task that its node loses is done again.
@@ -45,16 +47,16 @@ def run_on_ray(jobs: Sequence[PartJob], encoder: Encoder) -> Iterator[PartDone]:
 
 
 def guided(jobs: Sequence[PartJob], workers: int) -> list[list[PartJob]]:
-    """Jobs in the batches that idle workers take: each half of a worker's share of what is left.
+    """Jobs in the batches that idle workers take: each half of a worker's share of what is left, or `_BATCH_BYTES`.
 
     Ray Data looks every tenth of a second for tasks that ended, and a worker waits for one or two looks between two
-    tasks. Batches that shrink cost few waits, and leave little at the end.
+    tasks. Batches that shrink cost few waits, and leave little at the end; none is long, since a cluster may grow.
     """
     left, batches, batch, size = sum(job.size for job in jobs), list[list[PartJob]](), list[PartJob](), 0
     for job in jobs:
         batch.append(job)
         size += job.size
-        if size >= left / (2 * workers):
+        if size >= min(left / (2 * workers), _BATCH_BYTES):
             batches.append(batch)
             left, batch, size = left - size, [], 0
     return [*batches, batch] if batch else batches

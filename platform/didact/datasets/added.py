@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from didact.datasets import hub
 from didact.datasets.catalog import GROUPS, PREFIX, Card, card_yaml, load_cards, user_card_dir
@@ -42,6 +43,7 @@ def add_card(
     licence: str = "unknown",
     commercial: bool | None = None,
     fields: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> AddedCard:
     """Check the first 1,000 rows of a file, folder, glob, URL or hub data set, and write a card for it.
 
@@ -56,6 +58,7 @@ def add_card(
         licence: SPDX id, text, or `unknown`.
         commercial: whether it may be used commercially; None where that is unknown.
         fields: role -> rule of `didact.datasets.mapping`, where no form fits the data's own field names.
+        options: what the reader must be told of the files (`didact.datasets.options`).
 
     Raises:
         DataError: the name is taken, nothing is there, its form is unknown, or more than 1% of the rows are bad.
@@ -78,7 +81,7 @@ def add_card(
         "licence": licence,
         "commercial": commercial,
         "source": {"home": home, "hub": hub_id, "path": home if local else None},
-        "rows": {"container": "As found", "mapping": {"fields": dict(fields or {})}},
+        "rows": {"container": "As found", "options": dict(options or {}), "mapping": {"fields": dict(fields or {})}},
     }
     card = validate(Card, values, f"card {name}")
     checked = _check(card)

@@ -77,7 +77,8 @@ def decode_text(raw: bytes) -> str:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadRow("not_utf8", f"byte {raw[error.start]:#04x} at position {error.start} of the row") from None
+        where = f"byte {raw[error.start]:#04x} at position {error.start} of the row"
+        raise BadRow("not_utf8", f"{where}; files in another encoding need options.encoding") from None
     if "\0" in text:
         raise BadRow("nul", f"NUL character at position {text.index(chr(0))} of the row")
     return text

@@ -190,7 +190,8 @@ def _form_of(source: SourceSpec, file: LocatedFile, options: RowOptions, mapping
 def _unknown_form(source: SourceSpec, where: str, found: str) -> DataError:
     return DataError(
         f"source {source.name!r}: {where} is in no known form: {found[:500]}. Known forms: {KNOWN_FORMS}, "
-        "and cot_tsv for .tsv files. Change the source's path, or say its format in data.sources"
+        "and cot_tsv for .tsv files. Change the source's path, say its format in data.sources, or say which fields "
+        "hold what: didact data add PLACE --name NAME --field instruction=FIELD --field output=FIELD"
     )
 
 
