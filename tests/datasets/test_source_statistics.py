@@ -7,7 +7,7 @@ import pytest
 
 from didact.datasets import Conversation, Dataset, Message
 from didact.datasets.quality import AllRows, source_statistics
-from didact.datasets.quality.statistics import HALF_OCTAVES, LANGUAGE_SAMPLE
+from didact.datasets.quality.statistics import HALF_OCTAVES, LANGUAGE_SAMPLE, language_shares
 
 ENGLISH = "The history of the city begins with a small settlement on the river, founded by traders from the north."
 GERMAN = "Die Geschichte der Stadt beginnt mit einer kleinen Siedlung am Fluss, die von Händlern gegründet wurde."
@@ -54,6 +54,10 @@ def test_languages_are_told_by_shares() -> None:
     assert statistics.languages == {"en": 0.5, "de": 0.2, "zh": 0.2, "und": 0.1}
     assert next(iter(statistics.languages)) == "en"
     assert statistics.languages_sampled == 10
+
+
+def test_short_chinese_is_chinese() -> None:
+    assert language_shares(["哪个城市最大? 上海。"]) == {"zh": 1.0}
 
 
 def test_sample_of_languages_is_a_choice_by_row_and_not_by_order() -> None:

@@ -129,6 +129,14 @@ def test_page_shows_every_part(report: DataReport) -> None:
     assert "gsm8k" in texts
 
 
+def test_shares_that_sizes_decide_are_not_shown_as_asked_for(report: DataReport) -> None:
+    data = report.spec.data.model_copy(update={"strategy": "proportional"})
+    page = render_report(replace(report, spec=report.spec.model_copy(update={"data": data})))
+    assert "asked for" not in Reader(page).texts
+    assert 'class="asked"' not in page
+    assert page.count('class="seen"') == 2
+
+
 def test_the_same_report_is_the_same_page_and_another_is_not(report: DataReport) -> None:
     assert render_report(report) == render_report(report)
     assert render_report(replace(report, num_steps=11)) != render_report(report)

@@ -73,14 +73,15 @@ def _sources(report: DataReport) -> Iterator[dict[str, Any]]:
 
 
 def _mixture(report: DataReport) -> Iterator[dict[str, Any]]:
-    """What each source was asked to be of the mixture, and is."""
+    """What each source is of the mixture; and was asked to be, where weights are stated and not worked out."""
     unit = report.spec.data.weight_unit
     weights = sum(source.spec.weight for source in report.sources)
     samples = sum(source.record["samples_seen"] for source in report.sources)
     for source in report.sources:
         record = source.record
         seen = record["share_of_tokens"] if unit == "tokens" else record["samples_seen"] / max(1, samples)
-        yield {"name": source.spec.name, "asked": source.spec.weight / weights, "seen": seen, "record": record}
+        asked = source.spec.weight / weights if report.spec.data.states_weights else None
+        yield {"name": source.spec.name, "asked": asked, "seen": seen, "record": record}
 
 
 def _languages(sources: Sequence[SourceReport]) -> dict[str, Any]:

@@ -21,6 +21,8 @@ HALF_OCTAVES = (0, *dict.fromkeys(round(2 ** (step / 2)) for step in range(37)))
 TURNS = tuple(range(1, 22))
 """Edges of the bins for turns."""
 UNKNOWN = "und"
+_WRITTEN_AS = {"wuu": "zh", "yue": "zh"}
+"""Languages that short texts in common Chinese characters are taken for."""
 _CLASSIFIED_CHARACTERS = 1000
 
 
@@ -109,7 +111,8 @@ def language_shares(texts: Iterable[str]) -> dict[str, float]:
 
     counts: Counter[str] = Counter()
     for text in texts:
-        counts[classify(text)[0] if any(character.isalpha() for character in text) else UNKNOWN] += 1
+        found = classify(text)[0] if any(character.isalpha() for character in text) else UNKNOWN
+        counts[_WRITTEN_AS.get(found, found)] += 1
     total = max(1, counts.total())
     return {language: count / total for language, count in sorted(counts.items(), key=lambda each: (-each[1], each[0]))}
 
