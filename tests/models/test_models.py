@@ -93,8 +93,9 @@ def test_full_finetuning_trains_everything(base: ModelSpec) -> None:
 
 
 def test_unknown_target_modules_are_refused(base: ModelSpec) -> None:
-    with pytest.raises(ModelError, match="does not fit"):
-        attach_adapter(load_base(base), LoraSpec(target_modules=("nowhere",)), seed=0, base_name="tiny")
+    with pytest.raises(ModelError, match=r"no module named nowhere, proj; its linear layers: .*q_proj"):
+        spec = LoraSpec(target_modules=("q_proj", "nowhere", "proj", "self_attn.v_proj"))
+        attach_adapter(load_base(base), spec, seed=0, base_name="tiny")
 
 
 @pytest.mark.parametrize("bits", [4, 8])

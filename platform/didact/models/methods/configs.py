@@ -12,7 +12,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from transformers import PreTrainedModel
 
 from didact.errors import ModelError
-from didact.models.methods.blocks import Block, decoder_blocks
+from didact.models.methods.blocks import Block, decoder_blocks, is_linear
 from didact.models.methods.bottleneck import BottleneckConfig, register_bottleneck
 from didact.models.vocabulary.facts import new_token_ids
 from didact.spec import (
@@ -65,11 +65,12 @@ def peft_config(spec: MethodSpec, model: PreTrainedModel, *, num_steps: int | No
         num_steps: optimizer steps of the run, for methods with a schedule.
 
     Raises:
-        ModelError: the method does not exist, has no such option, or has no place in this model.
+        ModelError: the method does not exist, has no such option, or has no place in this model; or this model
+            has no module of a name that was given.
     """
-    if isinstance(spec, AdaLoraSpec):
-        return _adalora(spec, num_steps)
-    return _BUILDERS[type(spec)](spec, model)
+    config = _adalora(spec, num_steps) if isinstance(spec, AdaLoraSpec) else _BUILDERS[type(spec)](spec, model)
+    _check_targets(config, model)
+    return config
 
 
 def _lora(spec: LoraSpec, model: PreTrainedModel) -> PeftConfig:
@@ -262,6 +263,21 @@ def _check_options(spec: PeftSpec, fields: set[str]) -> None:
 def _common_fields() -> tuple[dataclasses.Field[Any], ...]:
     """Fields that PEFT fills for every method and that a recipe has no say in."""
     return dataclasses.fields(PeftConfig)
+
+
+def _check_targets(config: PeftConfig, model: PreTrainedModel) -> None:
+    """PEFT passes over a name without a module as long as another has one."""
+    targets = getattr(config, "target_modules", None) or ()
+    if isinstance(targets, str):
+        return
+    modules = dict(model.named_modules())
+    unknown = [name for name in sorted(targets) if not any(f".{each}".endswith(f".{name}") for each in modules)]
+    if unknown:
+        layers = {each.rpartition(".")[2] for each, module in modules.items() if is_linear(module)}
+        raise ModelError(
+            f"adapter.target_modules: {type(model).__name__} has no module named {', '.join(unknown)}; "
+            f"its linear layers: {', '.join(sorted(layers))}"
+        )
 
 
 def _targets(names: str | tuple[str, ...]) -> str | list[str]:
