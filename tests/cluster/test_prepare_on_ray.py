@@ -62,6 +62,36 @@ def test_the_cluster_makes_the_same_table_and_names_what_it_cannot_see(
         prepared(source, tmp_path / "third", on_a_node_without_the_source)
 
 
+class KillsOnce:
+    """Kills the first process that unpickles it."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        code = f"""
+import os, signal
+try:
+    open({str(self.trace)!r}, "x").close()
+except FileExistsError:
+    pass
+else:
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+        return exec, (code,)
+
+
+def test_a_killed_worker_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, trace = write(tmp_path / "a.jsonl"), tmp_path / "killed"
+    tables = []
+    for name, run, note in (("here", run_here, None), ("ray", run_on_ray, KillsOnce(trace))):
+        monkeypatch.setenv("DIDACT_CACHE", str(tmp_path / name))
+        table, *counts = prepared(source, tmp_path / name, run, note)
+        tables.append((table.fingerprint, counts, [sample.ids.tolist() for sample in table]))
+    assert tables[0] == tables[1]
+    assert trace.exists()
+
+
 def test_few_bytes_are_prepared_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIDACT_CACHE", str(tmp_path / "cache"))
     source = write(tmp_path / "a.jsonl")
