@@ -5,7 +5,7 @@ from typing import Any, get_args
 import pytest
 
 from didact.errors import SpecError
-from didact.spec import ADAPTER_METHODS, FinetuneSpec, validate
+from didact.spec import ADAPTER_METHODS, FinetuneSpec, FullSpec, LoraSpec, MethodSpec, PromptSpec, validate
 
 
 def recipe(adapter: dict[str, Any], **parts: Any) -> dict[str, Any]:
@@ -31,6 +31,21 @@ REQUIRED = {"peft": {"name": "hra"}, "partial": {"last_n_layers": 1}}
 def test_every_method_loads_with_its_defaults(method: str) -> None:
     spec = validate(FinetuneSpec, recipe({"method": method, **REQUIRED.get(method, {})}), "my.yaml")
     assert get_args(type(spec.adapter).model_fields["method"].annotation) == (method,)
+
+
+def test_a_recipe_that_states_no_rate_gets_what_suits_its_method() -> None:
+    def rate(adapter: dict[str, Any] | MethodSpec | None, **training: Any) -> float:
+        values = recipe({}) | {"adapter": adapter}
+        if adapter is None:
+            del values["adapter"]
+        return validate(FinetuneSpec, values | {"training": {"steps": 1, **training}}, "my.yaml").training.learning_rate
+
+    assert rate(None) == rate({"r": 4}) == LoraSpec.suitable_rate
+    assert rate({"method": "full"}) == FullSpec.suitable_rate < LoraSpec.suitable_rate < PromptSpec.suitable_rate
+    assert rate({"method": "prompt"}) == rate(PromptSpec(method="prompt")) == PromptSpec.suitable_rate
+    assert rate({"method": "prompt"}, learning_rate=1e-5) == 1e-5
+    assert rate({"method": "prompt"}, learning_rate=None) == PromptSpec.suitable_rate
+    assert "training: missing" in refused({key: value for key, value in recipe({}).items() if key != "training"})
 
 
 def test_a_wrong_option_names_those_of_its_own_method_only() -> None:

@@ -24,6 +24,8 @@ class MethodSpec(Spec):
     """Why activations cannot be recomputed; None where they can."""
     no_sharding: ClassVar[dict[str, str]] = {}
     """Values of `training.sharding.strategy` this method cannot train under, with the reason."""
+    suitable_rate: ClassVar[float] = 2e-4
+    """`training.learning_rate` where a recipe states none."""
 
 
 class LoraSpec(MethodSpec):
@@ -64,6 +66,7 @@ class LoraSpec(MethodSpec):
 class AdaLoraSpec(MethodSpec):
     """LoRA that moves rank to where it matters, while training (Zhang et al., 2023)."""
 
+    suitable_rate: ClassVar[float] = 1e-2
     no_sharding: ClassVar[dict[str, str]] = {f"zero{stage}": _CUT_GRADIENTS for stage in (1, 2, 3)}
 
     method: Literal["adalora"]
@@ -99,6 +102,7 @@ class PrefixSpec(MethodSpec):
     """Prefix tuning: trained keys and values before every layer's own (Li and Liang, 2021). P-tuning v2 is the same
     without `projection`."""
 
+    suitable_rate: ClassVar[float] = 2e-2
     prepends_positions: ClassVar[bool] = True
     no_gradient_checkpointing: ClassVar[str | None] = "its keys and values come in a cache, which recomputing drops"
 
@@ -114,6 +118,7 @@ class PrefixSpec(MethodSpec):
 class PTuningSpec(MethodSpec):
     """P-tuning v1: trained input embeddings out of a small encoder (Liu et al., 2021)."""
 
+    suitable_rate: ClassVar[float] = 5e-3
     prepends_positions: ClassVar[bool] = True
 
     method: Literal["p_tuning"]
@@ -132,6 +137,7 @@ class PTuningSpec(MethodSpec):
 class PromptSpec(MethodSpec):
     """Prompt tuning: trained input embeddings before the text (Lester et al., 2021)."""
 
+    suitable_rate: ClassVar[float] = 3e-2
     prepends_positions: ClassVar[bool] = True
 
     method: Literal["prompt"]
@@ -152,6 +158,8 @@ class PromptSpec(MethodSpec):
 class Ia3Spec(MethodSpec):
     """Trained scales on keys, values and the feed-forward's hidden units (IA3, Liu et al., 2022)."""
 
+    suitable_rate: ClassVar[float] = 1e-2
+
     method: Literal["ia3"]
     target_modules: Literal["auto"] | tuple[str, ...] = "auto"
     """Linear layers whose results are scaled; `auto` finds keys, values and the feed-forward's last layer."""
@@ -170,6 +178,8 @@ class Ia3Spec(MethodSpec):
 class VeraSpec(MethodSpec):
     """Trained scales on frozen random low-rank matrices shared by all layers (Kopiczko et al., 2023)."""
 
+    suitable_rate: ClassVar[float] = 1e-2
+
     method: Literal["vera"]
     r: int = Field(default=256, ge=1, le=4096)
     """Rank of the shared matrices."""
@@ -182,6 +192,8 @@ class VeraSpec(MethodSpec):
 class OftSpec(MethodSpec):
     """Orthogonal finetuning: block-diagonal rotations of the layers' inputs (Qiu et al., 2023)."""
 
+    suitable_rate: ClassVar[float] = 5e-4
+
     method: Literal["oft"]
     block_size: int = Field(default=32, ge=2)
     """Size of a rotated block; lowered to a divisor of a layer's width where it is none."""
@@ -191,6 +203,8 @@ class OftSpec(MethodSpec):
 
 class BoftSpec(MethodSpec):
     """Orthogonal finetuning with butterfly factors (Liu et al., 2023)."""
+
+    suitable_rate: ClassVar[float] = 5e-4
 
     method: Literal["boft"]
     block_size: int = Field(default=4, ge=2)
@@ -204,6 +218,7 @@ class BoftSpec(MethodSpec):
 class LohaSpec(MethodSpec):
     """Updates as Hadamard products of low-rank matrices (LoHa, Hyeon-Woo et al., 2021)."""
 
+    suitable_rate: ClassVar[float] = 5e-3
     no_quantization: ClassVar[dict[int, str]] = {4: _PACKED}
 
     method: Literal["loha"]
@@ -218,6 +233,7 @@ class LohaSpec(MethodSpec):
 class LokrSpec(MethodSpec):
     """Updates as Kronecker products (LoKr, Yeh et al., 2023)."""
 
+    suitable_rate: ClassVar[float] = 5e-3
     no_quantization: ClassVar[dict[int, str]] = {4: _PACKED}
 
     method: Literal["lokr"]
@@ -233,6 +249,8 @@ class LokrSpec(MethodSpec):
 
 class BottleneckSpec(MethodSpec):
     """Small two-layer networks inside every block (Houlsby et al., 2019; Pfeiffer et al., 2021; He et al., 2022)."""
+
+    suitable_rate: ClassVar[float] = 1e-3
 
     method: Literal["bottleneck"]
     placement: Literal["houlsby", "pfeiffer", "parallel"] = "pfeiffer"
@@ -269,6 +287,7 @@ class PeftSpec(MethodSpec):
 class PartialSpec(MethodSpec):
     """No adapter: some weights of the base are trained, the rest is frozen."""
 
+    suitable_rate: ClassVar[float] = 1e-4
     trains_base: ClassVar[bool] = True
 
     method: Literal["partial"]
@@ -287,6 +306,7 @@ class PartialSpec(MethodSpec):
 class FullSpec(MethodSpec):
     """No adapter: every weight of the base is trained."""
 
+    suitable_rate: ClassVar[float] = 2e-5
     trains_base: ClassVar[bool] = True
 
     method: Literal["full"]
@@ -313,6 +333,12 @@ AdapterSpec = Annotated[_METHODS, Field(discriminator="method")]
 ADAPTER_METHODS: tuple[str, ...] = tuple(
     get_args(spec.model_fields["method"].annotation)[0] for spec in get_args(_METHODS)
 )
+
+
+def suitable_rate(method: str) -> float:
+    """The learning rate that suits a method; LoRA's for a name that is none."""
+    specs: dict[str, type[MethodSpec]] = dict(zip(ADAPTER_METHODS, get_args(_METHODS), strict=True))
+    return specs.get(method, LoraSpec).suitable_rate
 
 
 class WithAdapterDefault(Spec):

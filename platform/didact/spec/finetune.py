@@ -1,8 +1,10 @@
 """`FinetuneSpec`: one recipe, one run."""
 
+from typing import Any
+
 from pydantic import Field, model_validator
 
-from didact.spec.adapter import AdapterSpec, FullSpec, LoraSpec, PartialSpec, WithAdapterDefault
+from didact.spec.adapter import AdapterSpec, FullSpec, LoraSpec, PartialSpec, WithAdapterDefault, suitable_rate
 from didact.spec.base import Spec
 from didact.spec.data import DataSpec, TokensSpec
 from didact.spec.evaluation import EvaluationSpec, Gsm8kTask, ReasoningGymTask, RegisterSpec
@@ -40,6 +42,16 @@ class FinetuneSpec(WithAdapterDefault, Spec):
         if self.tokens.packing == "auto":
             return not self.adapter.prepends_positions
         return self.tokens.packing
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_that_suits(cls, values: Any) -> Any:
+        training = values.get("training") if isinstance(values, dict) else None
+        if not isinstance(training, dict) or training.get("learning_rate") is not None:
+            return values
+        adapter = values.get("adapter")
+        method = adapter.get("method", "lora") if isinstance(adapter, dict) else getattr(adapter, "method", "lora")
+        return {**values, "training": {**training, "learning_rate": suitable_rate(method)}}
 
     @model_validator(mode="after")
     def _possible(self) -> "FinetuneSpec":

@@ -16,7 +16,7 @@ class TrainingSpec(Spec):
     epochs: float | None = Field(default=None, gt=0)
     """Passes over the mixture; give this or `steps`. One epoch is as many samples as the sources hold together."""
     learning_rate: float = Field(default=2e-4, gt=0)
-    """Peak learning rate."""
+    """Peak learning rate; a recipe that states none gets what suits its method (docs/models.md), here LoRA's."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Shape after the warm-up; `cosine` and `linear` end at zero."""
     warmup_share: float = Field(default=0.03, ge=0, lt=1)
