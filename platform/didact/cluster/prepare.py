@@ -37,7 +37,8 @@ def run_on_ray(jobs: Sequence[PartJob], encoder: Encoder) -> Iterator[PartDone]:
         settings.enable_progress_bars = False
         # Which part is done first does not matter: the driver puts them in order.
         settings.execution_options.preserve_order = False
-        batches = guided(sorted(jobs, key=lambda job: -job.size), int(ray.cluster_resources().get("CPU", 1)))
+        workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        batches = guided(sorted(jobs, key=lambda job: -job.size), workers)
         rows = [{"jobs": pickle.dumps(batch)} for batch in batches]
         tasks = ray.data.from_items(rows, override_num_blocks=len(rows))
         for done in tasks.flat_map(_task(encoder), num_cpus=1).iter_rows():
