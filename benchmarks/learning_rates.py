@@ -20,17 +20,11 @@ import torch
 from didact.cluster.worker import held_out_losses
 from didact.errors import TrainingDiverged
 from didact.models import compute_dtype
-from didact.spec import FinetuneSpec, validate
+from didact.spec import ADAPTER_METHODS, FinetuneSpec, validate
 from didact.training import CheckpointStore, World, prepare_data, train, trainable_model
 
-METHODS: dict[str, dict[str, Any]] = {
-    name: {"method": name}
-    for name in ("lora", "adalora", "prefix", "p_tuning", "prompt", "ia3", "vera", "oft", "boft", "loha", "lokr")
-} | {
-    "bottleneck": {"method": "bottleneck"},
-    "partial": {"method": "partial", "last_n_layers": 2},
-    "full": {"method": "full"},
-}
+METHODS: dict[str, dict[str, Any]] = {name: {"method": name} for name in ADAPTER_METHODS if name != "peft"}
+METHODS["partial"]["last_n_layers"] = 2
 RATES = [1e-5, 5e-5, 2e-4, 1e-3, 5e-3, 2e-2, 1e-1]
 
 

@@ -14,10 +14,6 @@ def jobs(*sizes: int) -> list[PartJob]:
     return [PartJob(str(place), None, entry, size=size) for place, size in enumerate(sizes)]
 
 
-def lengths(made: list[list[PartJob]]) -> list[int]:
-    return [len(batch) for batch in made]
-
-
 @pytest.mark.parametrize(
     ("sizes", "workers", "expected"),
     [
@@ -35,5 +31,5 @@ def test_each_batch_is_half_a_workers_share_of_what_is_left(
 ) -> None:
     given = jobs(*sizes)
     made = guided(given, workers)
-    assert lengths(made) == expected
+    assert [len(batch) for batch in made] == expected
     assert [job for batch in made for job in batch] == given

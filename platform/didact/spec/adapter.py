@@ -330,15 +330,15 @@ _METHODS = (
     | FullSpec
 )
 AdapterSpec = Annotated[_METHODS, Field(discriminator="method")]
-ADAPTER_METHODS: tuple[str, ...] = tuple(
-    get_args(spec.model_fields["method"].annotation)[0] for spec in get_args(_METHODS)
-)
+_BY_METHOD: dict[str, type[MethodSpec]] = {
+    get_args(spec.model_fields["method"].annotation)[0]: spec for spec in get_args(_METHODS)
+}
+ADAPTER_METHODS = tuple(_BY_METHOD)
 
 
 def suitable_rate(method: str) -> float:
     """The learning rate that suits a method; LoRA's for a name that is none."""
-    specs: dict[str, type[MethodSpec]] = dict(zip(ADAPTER_METHODS, get_args(_METHODS), strict=True))
-    return specs.get(method, LoraSpec).suitable_rate
+    return _BY_METHOD.get(method, LoraSpec).suitable_rate
 
 
 class WithAdapterDefault(Spec):

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from didact.spec.adapter import LoraSpec
 from didact.spec.base import Spec
 from didact.spec.sharding import ShardingSpec
 
@@ -15,7 +16,7 @@ class TrainingSpec(Spec):
     """Optimizer steps; give this or `epochs`."""
     epochs: float | None = Field(default=None, gt=0)
     """Passes over the mixture; give this or `steps`. One epoch is as many samples as the sources hold together."""
-    learning_rate: float = Field(default=2e-4, gt=0)
+    learning_rate: float = Field(default=LoraSpec.suitable_rate, gt=0)
     """Peak learning rate; a recipe that states none gets what suits its method (docs/models.md), here LoRA's."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Shape after the warm-up; `cosine` and `linear` end at zero."""
