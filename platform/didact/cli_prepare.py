@@ -20,7 +20,7 @@ from didact.errors import SpecError
 from didact.spec import FinetuneSpec, load_spec, with_absolute_paths
 
 if TYPE_CHECKING:
-    from didact.datasets.pruning import CachedEntry
+    from didact.cache.pruning import CachedEntry
     from didact.tokens import Encoder, PartDone, PartJob, Runner
 
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
@@ -69,8 +69,8 @@ def data_cache(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go")] = False,
 ) -> None:
     """List prepared data, or remove what has not been used for long. What is in use stays."""
-    from didact.datasets.pruning import is_older, list_cache
-    from didact.datasets.pruning import prune as remove
+    from didact.cache.pruning import is_older, list_cache
+    from didact.cache.pruning import prune as remove
 
     age, found = _age(older_than), list_cache(env.cache_dir())
     if not prune:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from didact.cache.pruning import list_cache, prune
 from didact.cli import main
-from didact.datasets.pruning import list_cache, prune
 from didact.env import cache_dir
 from didact.spec import to_json
 from didact.training import prepare_data

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from didact.cache.entry import CacheEntry
 from didact.cluster.prepare import guided
-from didact.datasets.cache import CacheEntry
 from didact.tokens import PartJob
 
 

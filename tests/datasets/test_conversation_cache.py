@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from didact.cache.entry import CacheEntry
 from didact.datasets import Dataset, load_dataset
-from didact.datasets.cache import CacheEntry
 from didact.datasets.load import conversations_entry, store
 from didact.datasets.opening import OpenedSource, open_source
 from didact.datasets.quality import drop_leaks, filtered

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from didact.cache.entry import CacheEntry
 from didact.datasets import Conversation, Dataset
-from didact.datasets.cache import CacheEntry
 from didact.datasets.conversion import Batch
 from didact.datasets.shards import ConversationWriter, StoredConversations
 from didact.datasets.types import ConversationView

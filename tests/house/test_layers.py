@@ -23,7 +23,8 @@ ROWS = (
     ("mixtures",),
     ("datasets",),
     ("runs", "tracking"),
-    ("spec",),
+    ("spec", "cache"),
+    ("failpoints",),
     ("errors", "logs", "env", "files"),
 )
 DEPTH = {room: depth for depth, row in enumerate(ROWS) for room in row}
@@ -111,6 +112,12 @@ def test_every_module_lies_in_a_room_of_the_table() -> None:
     files = (SOURCE / "didact").rglob("*.py")
     rooms = {room for file in files if (room := room_of(module_of(file, SOURCE)))}
     assert rooms <= set(DEPTH)
+
+
+def test_contributing_shows_the_table() -> None:
+    page = (SOURCE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = page.split("holds the table):\n\n```\n")[1].split("\n```")[0]
+    assert [tuple(line.split()) for line in table.splitlines()] == list(ROWS)
 
 
 def test_imports_go_down_only() -> None:

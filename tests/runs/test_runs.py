@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from didact.errors import RunError
-from didact.runs import open_run, read_failpoints, start_run
+from didact.failpoints import read_failpoints
+from didact.runs import open_run, start_run
 from tests.fakes.recipes import tiny_recipe
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from didact.cache.entry import CacheEntry
 from didact.datasets import Conversation, Dataset, Message, load_dataset
-from didact.datasets.cache import CacheEntry
 from didact.datasets.load import conversations_entry
 from didact.datasets.opening import open_source
 from didact.datasets.types import ConversationView

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from didact.errors import CheckpointError, StorageError, TrainingDiverged
+from didact.failpoints import read_failpoints
 from didact.files import write_text
-from didact.runs import read_failpoints
 from didact.spec import FinetuneSpec
 from didact.tracking import JsonLinesTracker, effective_records
 from didact.training import Callback, CheckpointStore, FaultInjection, StepReport

@@ -11,9 +11,10 @@ from didact.cluster.callbacks import Heartbeat, RayReport, RunRecord
 from didact.cluster.stopping import StopRequest
 from didact.errors import OutOfMemory, WorkersLost
 from didact.evaluation import held_out_loss, task_texts
+from didact.failpoints import read_failpoints
 from didact.files import fingerprint, new_folder, write_text
 from didact.models import base_fingerprint, compile_blocks, compute_dtype, save_adapter
-from didact.runs import Run, open_run, read_failpoints
+from didact.runs import Run, open_run
 from didact.spec import FinetuneSpec, FullSpec, to_json
 from didact.training import (
     Callback,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from didact.cache.entry import CacheEntry
 from didact.datasets import catalog, hub
-from didact.datasets.cache import CacheEntry
 from didact.datasets.conversion import convert, convert_rows
 from didact.datasets.drafts import RowSettings
 from didact.datasets.opening import OpenedSource, open_source

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from didact import files
-from didact.datasets.arrays import GrowingArray
+from didact.cache.arrays import GrowingArray
 from didact.datasets.shards import KEY, Keys, StoredConversations
 
 _VERSION = 1

@@ -22,13 +22,13 @@ from typing import Any, Self, TextIO, overload
 import numpy as np
 import pyarrow as pa
 
-from didact.datasets.cache import CacheEntry, PartRecord, Shard, new_file, shard_of
+from didact.cache.arrow import SHARD_ROWS, read_one_batch, write_one_batch
+from didact.cache.entry import CacheEntry, PartRecord, Shard, new_file, shard_of
 from didact.datasets.conversion import Batch
 from didact.datasets.quarantine import Reject
 from didact.datasets.types import Conversation, Message
 from didact.errors import DataError
 
-SHARD_ROWS = 16_384
 KEY = np.dtype("S16")
 """A digest of 16 bytes; equal values are equal digests."""
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -162,18 +162,6 @@ class ConversationWriter:
         self._shards.append(shard_of(self._path("keys"), len(rows)))
         self._keys, self._batches = [], []
         self._num_shards += 1
-
-
-def write_one_batch(path: Path, batch: pa.RecordBatch) -> None:
-    """Write an Arrow file that can be memory-mapped without a copy."""
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-
-
-def read_one_batch(path: Path) -> pa.RecordBatch:
-    """The batch of such a file, memory-mapped."""
-    with pa.memory_map(str(path)) as source:
-        return pa.ipc.open_file(source).get_batch(0)
 
 
 class StoredConversations(Sequence[Conversation]):

@@ -9,8 +9,7 @@ Example:
     >>> run = start_run(load_spec(FinetuneSpec, "jobs/recipes/demo.yaml"), Path("runs"))
 """
 
-from didact.runs.failpoints import Failpoints, Fault, read_failpoints
 from didact.runs.provenance import git_state, provenance
 from didact.runs.run import Run, open_run, start_run
 
-__all__ = ["Failpoints", "Fault", "Run", "git_state", "open_run", "provenance", "read_failpoints", "start_run"]
+__all__ = ["Run", "git_state", "open_run", "provenance", "start_run"]

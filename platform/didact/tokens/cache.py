@@ -17,7 +17,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from didact import files
-from didact.datasets.cache import CacheEntry
+from didact.cache.entry import CacheEntry
 from didact.datasets.conversion import Batch, convert
 from didact.datasets.drafts import RowSettings
 from didact.datasets.generated import PREFIX as GENERATED

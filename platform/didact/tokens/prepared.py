@@ -7,7 +7,7 @@ from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from didact.datasets.cache import CacheEntry
+from didact.cache.entry import CacheEntry
 from didact.datasets.types import Dataset
 from didact.errors import DataError
 from didact.logs import get_logger

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from didact import files
-from didact.datasets.arrays import GrowingArray
-from didact.datasets.cache import CacheEntry, Shard, shard_of
+from didact.cache.arrays import GrowingArray
+from didact.cache.entry import CacheEntry, Shard, shard_of
 from didact.datasets.shards import StoredConversations
 from didact.datasets.types import ConversationView
 from didact.errors import DataError

@@ -8,7 +8,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
-from didact.runs import Failpoints
+from didact.failpoints import Failpoints
 from didact.training.callbacks import StepReport
 
 _SCRATCH = re.compile(r"/checkpoints/\.step-(\d+)\.\d+\.tmp$")

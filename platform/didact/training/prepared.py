@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from didact.datasets.cache import CacheEntry
+from didact.cache.entry import CacheEntry
 from didact.datasets.digests import digest_file
 from didact.env import cache_dir
 from didact.errors import DataError

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from didact import files
-from didact.datasets.cache import CacheEntry, PartRecord, new_file, shard_of
+from didact.cache.entry import CacheEntry, PartRecord, new_file, shard_of
 from didact.datasets.quality.types import Finding, Kept, Match, Twin
 from didact.datasets.types import Dataset
 from didact.env import cache_dir

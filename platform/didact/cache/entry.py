@@ -27,8 +27,8 @@ from filelock import FileLock
 
 from didact import files
 from didact.errors import DataError
+from didact.failpoints import read_failpoints
 from didact.logs import get_logger
-from didact.runs import read_failpoints
 
 _log = get_logger(__name__)
 _MANIFEST = "manifest.json"

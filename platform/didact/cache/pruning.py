@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from didact.datasets.cache import CacheEntry
+from didact.cache.entry import CacheEntry
 
 KINDS = ("conversations", "keys", "tokens", "filters")
 
