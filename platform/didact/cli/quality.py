@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from didact.cli_data import Overrides, Recipe
+from didact.cli.data import Overrides, Recipe
 from didact.errors import DataError
 from didact.spec import FinetuneSpec, SourceSpec, load_spec
 

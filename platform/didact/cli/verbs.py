@@ -14,9 +14,9 @@ import typer
 from rich.console import Console
 
 from didact import env, logs
-from didact.cli_data import Overrides, Recipe
-from didact.cli_prepare import data
-from didact.cli_quality import quality
+from didact.cli.data import Overrides, Recipe
+from didact.cli.prepare import data
+from didact.cli.quality import quality
 from didact.errors import DidactError
 from didact.spec import (
     EvaluateSpec,
@@ -279,7 +279,3 @@ def schema(kind: Annotated[str, typer.Argument(help="finetune, sweep, evaluate o
     if kind not in kinds:
         raise typer.BadParameter(f"expected one of {', '.join(kinds)}; found {kind!r}")
     print(json_schema(kinds[kind]), end="")
-
-
-if __name__ == "__main__":
-    main()

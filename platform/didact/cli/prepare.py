@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from didact import env
-from didact.cli_data import Overrides, Recipe, data
+from didact.cli.data import Overrides, Recipe, data
 from didact.errors import SpecError
 from didact.spec import FinetuneSpec, load_spec, with_absolute_paths
 
