@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +49,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path, check: Callable[[Path], object] | None = None) -> Iterator[Path]:
     """Yield a scratch folder that becomes `path` when the block ends well, and vanishes when it raises.
 
     An existing `path` is replaced. Scratch folders of killed processes are left as `.NAME.PID.tmp`; `clear_scratch`
     removes them.
+
+    Args:
+        path: the folder.
+        check: opens what the block wrote, and raises where it is not what readers of `path` expect.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -61,6 +65,8 @@ def new_folder(path: Path) -> Iterator[Path]:
     scratch.mkdir()
     try:
         yield scratch
+        if check is not None:
+            check(scratch)
         for file in scratch.rglob("*"):
             if file.is_file():
                 sync_file(file)

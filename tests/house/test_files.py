@@ -92,6 +92,16 @@ def test_failed_new_folder_leaves_the_old_folder(tmp_path: Path) -> None:
     assert entries(tmp_path) == ["adapter"]
 
 
+def test_new_folder_that_fails_its_check_leaves_the_old_folder(tmp_path: Path) -> None:
+    target = tmp_path / "adapter"
+    with new_folder(target, lambda folder: (folder / "a.bin").stat()) as scratch:
+        (scratch / "a.bin").write_bytes(b"old")
+    with pytest.raises(FileNotFoundError), new_folder(target, lambda folder: (folder / "a.bin").stat()):
+        pass
+    assert entries(target) == ["a.bin"]
+    assert entries(tmp_path) == ["adapter"]
+
+
 def test_scratch_of_a_killed_writer_is_no_obstacle_and_is_cleared(tmp_path: Path) -> None:
     own = tmp_path / f".adapter.{os.getpid()}.tmp"
     foreign = tmp_path / ".adapter.1.tmp"

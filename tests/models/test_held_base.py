@@ -8,13 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
 
 from didact.env import cache_dir
+from didact.errors import ModelError
 from didact.models import attach_adapter, load_base
+from didact.models.model_folder import check_model
 from didact.models.quantize import quantization_of
+from didact.models.weight_files import ShardWriter
 from didact.spec import LoraSpec, ModelSpec
+from tests.fakes.damages import DAMAGES
 from tests.fakes.mapped import file_memory, mapped_files, mapped_share
 from tests.fakes.models import save_tiny_base
+from tests.fakes.workers import run_workers
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 IDS = torch.arange(20)[None]
@@ -61,6 +68,79 @@ def test_a_held_base_is_written_once_and_again_when_the_base_changes(tmp_path: P
     changed = load_base(spec, shared=True)
     assert len(held()) == len(once) + 1
     assert torch.equal(changed.get_input_embeddings().weight, load_base(spec).get_input_embeddings().weight)
+
+
+def test_whichever_worker_comes_first_writes_the_held_base_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIDACT_CACHE", str(tmp_path / "cache"))
+    stored = save_tiny_base(tmp_path / "base")
+    half = load_base(ModelSpec(base=str(stored), dtype="bfloat16"))
+    half.save_pretrained(stored)
+    forms = ({"dtype": "float32"}, {"quantization": {"bits": 4}}, {"quantization": {"bits": 8}})
+    specs = [ModelSpec.model_validate({"base": str(stored), **form}) for form in forms]
+    run_workers(load_after_worker_1, tmp_path, specs, tmp_path)
+    assert sorted(path.name.split("-")[1] for path in held_folders()) == ["4bit", "8bit", "float32"]
+    first, second = (load_file(tmp_path / f"logits-{rank}.safetensors") for rank in (0, 1))
+    for number, spec in enumerate(specs):
+        with torch.no_grad():
+            alone = load_base(spec)(IDS).logits
+        assert torch.equal(first[str(number)], alone)
+        assert torch.equal(second[str(number)], alone)
+
+
+def load_after_worker_1(specs: list[ModelSpec], folder: Path) -> None:
+    """In each of two workers: worker 1 has loaded a base before worker 0 asks for it."""
+    logits, rank = {}, dist.get_rank()
+    for number, spec in enumerate(specs):
+        if rank == 0:
+            dist.barrier()
+        model = load_base(spec, shared=True)
+        if rank == 1:
+            dist.barrier()
+        with torch.no_grad():
+            logits[str(number)] = model(IDS).logits
+    save_file(logits, folder / f"logits-{rank}.safetensors")
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "empty"])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "*"])
+def test_a_held_base_that_is_not_whole_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, damage: str
+) -> None:
+    monkeypatch.setenv("DIDACT_CACHE", str(tmp_path / "cache"))
+    spec = ModelSpec(base=str(save_tiny_base(tmp_path / "base")), dtype="bfloat16")
+    load_base(spec, shared=True)
+    (folder,) = held_folders()
+    for file in folder.glob(name):
+        DAMAGES[damage](file)
+    with torch.no_grad():
+        assert torch.equal(load_base(spec, shared=True)(IDS).logits, load_base(spec)(IDS).logits)
+    assert held_folders() == [folder]
+
+
+def test_a_model_of_several_files_is_whole_only_with_each_of_them(tmp_path: Path) -> None:
+    folder = save_tiny_base(tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    writer = ShardWriter(folder, 100_000)
+    for weight in weights.items():
+        writer.add(*weight)
+    writer.close()
+    check_model(folder)
+    files = sorted(folder.glob("*.safetensors"))
+    assert len(files) > 1
+    held = load_file(files[0])
+    save_file({name: tensor for name, tensor in held.items() if name != min(held)}, files[0])
+    with pytest.raises(ModelError, match=f"lacks 1 tensors of its index, such as {min(held)}"):
+        check_model(folder)
+    files[0].unlink()
+    with pytest.raises(ModelError, match="cannot be read"):
+        check_model(folder)
+
+
+def held_folders() -> list[Path]:
+    return [path for path in cache_dir().glob("models/held-*") if path.is_dir()]
 
 
 @linux

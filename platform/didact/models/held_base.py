@@ -4,22 +4,20 @@ Weights that are quantized or cast while they are loaded belong to the process t
 holds them so are mapped: the machine reads them once, and its workers, trials and replicas share the pages.
 """
 
-import contextlib
 import importlib.metadata
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from safetensors import safe_open
 from transformers import GenerationConfig, PreTrainedModel
 
 from didact.env import cache_dir
-from didact.files import fingerprint, new_folder
+from didact.files import fingerprint
 from didact.logs import get_logger
 from didact.models.fingerprint import folder_fingerprint
+from didact.models.model_folder import cached_model, save_model
 from didact.spec import QuantizationSpec
 
 _LOG = get_logger(__name__)
@@ -49,12 +47,12 @@ def held_folder(
     key = fingerprint([_FORMAT, folder_fingerprint(folder), str(dtype), options])[:16]
     form = f"{quantization.bits}bit" if quantization else str(dtype).removeprefix("torch.")
     target = cache_dir() / "models" / f"held-{form}-{key}"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target}.lock"):
-        if not (target / "config.json").exists():
-            _LOG.info("writing %s in %s to %s (once)", folder, form, target)
-            _write(load(), folder, target)
-    return target
+
+    def write(scratch: Path) -> None:
+        _LOG.info("writing %s in %s to %s (once)", folder, form, target)
+        _write(load(), folder, scratch)
+
+    return cached_model(target, write)
 
 
 def _is_held(folder: Path, dtype: torch.dtype) -> bool:
@@ -69,9 +67,7 @@ def _is_held(folder: Path, dtype: torch.dtype) -> bool:
 
 def _write(model: PreTrainedModel, folder: Path, target: Path) -> None:
     model.generation_config = GenerationConfig()  # published ones are often refused when they are saved again
-    # Saving imports DeepSpeed where it is installed, which writes to what then is stdout.
-    with new_folder(target) as scratch, contextlib.redirect_stdout(sys.stderr):
-        model.save_pretrained(scratch)
-        (scratch / _GENERATION).unlink(missing_ok=True)
-        if (folder / _GENERATION).is_file():
-            shutil.copyfile(folder / _GENERATION, scratch / _GENERATION)
+    save_model(model, target)
+    (target / _GENERATION).unlink(missing_ok=True)
+    if (folder / _GENERATION).is_file():
+        shutil.copyfile(folder / _GENERATION, target / _GENERATION)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from didact.errors import ModelError
@@ -28,6 +28,30 @@ def read_shards(folder: Path) -> Iterator[Iterator[tuple[str, torch.Tensor]]]:
     yield from (_safe_tensors(file) for file in safe)
     for file in pickled:
         yield _pickled_tensors(file)
+
+
+def check_weights(folder: Path) -> None:
+    """Nothing, where a folder's safetensors files are whole and hold every tensor of its index.
+
+    Headers are read and file sizes compared with them, so it takes milliseconds.
+
+    Raises:
+        ModelError: no weights, a file that is missing or cut off, or a tensor that is in no file.
+    """
+    held: set[str] = set()
+    try:
+        files = _files(folder, "model.safetensors")
+        for file in files:
+            with safe_open(file, framework="pt") as tensors:
+                held |= set(tensors.keys())
+        index = folder / _INDEX
+        expected = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"]) if index.is_file() else held
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ModelError(f"the weights in {folder} cannot be read: {error}") from error
+    if not held:
+        raise ModelError(f"{folder} holds no weights")
+    if lost := sorted(expected - held):
+        raise ModelError(f"{folder} lacks {len(lost)} tensors of its index, such as {lost[0]}")
 
 
 class ShardWriter:

@@ -5,17 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from didact.env import cache_dir
 from didact.errors import ModelError
-from didact.files import fingerprint, new_folder
+from didact.files import fingerprint
 from didact.logs import get_logger
 from didact.models.families.detect import family_of
 from didact.models.families.family import Family, Tensors
 from didact.models.families.own import register_own_models
 from didact.models.fingerprint import folder_fingerprint
+from didact.models.model_folder import cached_model
 from didact.models.weight_files import ShardWriter, read_shards
 
 _LOG = get_logger(__name__)
@@ -38,34 +38,33 @@ def native_folder(folder: Path) -> Path:
         return folder
     key = fingerprint([_FORMAT, folder_fingerprint(folder), _tokenizer_facts(folder)])[:16]
     target = cache_dir() / "models" / f"{family.name}-{key}"
-    target.parent.mkdir(parents=True, exist_ok=True)
     native = family.config(config)
     register_own_models(native.model_type)
-    with FileLock(f"{target}.lock"):
-        if not (target / "config.json").exists():
-            _LOG.info("converting %s (%s) into %s (once)", folder, family.name, target)
-            _convert(folder, family, config, native, target)
-    return target
+
+    def write(scratch: Path) -> None:
+        _LOG.info("converting %s (%s) into %s (once)", folder, family.name, target)
+        _convert(folder, family, config, native, scratch)
+
+    return cached_model(target, write)
 
 
 def _convert(folder: Path, family: Family, config: dict[str, Any], native: PreTrainedConfig, target: Path) -> None:
     expected = _expected_shapes(native)
-    with new_folder(target) as scratch:
-        writer = ShardWriter(scratch, _SHARD_BYTES)
-        written: set[str] = set()
-        for shard in read_shards(folder):
-            for name, tensor in shard:
-                converted = family.tensors(config, name, tensor)
-                _check_shapes(family.name, converted, expected)
-                written |= converted.keys()
-                for new_name, each in converted.items():
-                    writer.add(new_name, each)
-        if missing := sorted(expected.keys() - written):
-            raise ModelError(f"{folder} lacks {len(missing)} tensors of a {family.name} model, such as {missing[0]}")
-        writer.close()
-        if any((folder / name).is_file() for name in _TOKENIZER_FILES):
-            family.tokenizer(folder, config).save_pretrained(scratch)
-        native.save_pretrained(scratch)
+    writer = ShardWriter(target, _SHARD_BYTES)
+    written: set[str] = set()
+    for shard in read_shards(folder):
+        for name, tensor in shard:
+            converted = family.tensors(config, name, tensor)
+            _check_shapes(family.name, converted, expected)
+            written |= converted.keys()
+            for new_name, each in converted.items():
+                writer.add(new_name, each)
+    if missing := sorted(expected.keys() - written):
+        raise ModelError(f"{folder} lacks {len(missing)} tensors of a {family.name} model, such as {missing[0]}")
+    writer.close()
+    if any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        family.tokenizer(folder, config).save_pretrained(target)
+    native.save_pretrained(target)
 
 
 def _expected_shapes(native: PreTrainedConfig) -> dict[str, torch.Size]:

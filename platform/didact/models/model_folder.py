@@ -1,0 +1,76 @@
+"""A model as a folder in Hugging Face form: whole whichever process writes it, and looked at before it is used."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from didact.errors import ModelError
+from didact.files import new_folder
+from didact.logs import get_logger
+from didact.models.weight_files import check_weights
+
+_LOG = get_logger(__name__)
+
+
+def save_model(model: Any, folder: Path) -> None:
+    """Write a transformers model, whose weights this process holds whole, into an existing folder."""
+    # In a process group, transformers writes nothing on a rank other than 0; who writes here is the caller's choice.
+    model.should_save_on_this_rank = lambda is_main_process: is_main_process
+    try:
+        # Saving imports DeepSpeed where it is installed, which writes to what then is stdout.
+        with contextlib.redirect_stdout(sys.stderr):
+            model.save_pretrained(folder)
+    finally:
+        del model.should_save_on_this_rank
+
+
+def check_model(folder: Path) -> None:
+    """Nothing, where a folder holds a model's configuration and all its weights. Headers are read, not weights.
+
+    Raises:
+        ModelError: what is missing, cut off or not readable.
+    """
+    file = folder / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{file} holds {type(config).__name__}; expected a model's settings")
+    check_weights(folder)
+
+
+def cached_model(folder: Path, write: Callable[[Path], None]) -> Path:
+    """The folder itself, made on first use: of all processes that ask, one writes and the others wait.
+
+    What is there and is not whole is made again.
+
+    Args:
+        folder: its place in the cache.
+        write: writes the model into an empty folder.
+
+    Raises:
+        ModelError: what was written is not a whole model.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not _is_whole(folder):
+            with new_folder(folder, check_model) as scratch:
+                write(scratch)
+    return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    if not folder.exists():
+        return False
+    try:
+        check_model(folder)
+    except ModelError as error:
+        _LOG.warning("%s; %s is made again", error, folder)
+        return False
+    return True
