@@ -41,6 +41,16 @@ def threads() -> int | None:
     return int(value) if value.isdigit() else None
 
 
+def visible_gpus() -> str | None:
+    """The GPUs that this process may use (`CUDA_VISIBLE_DEVICES`); None for all. Ray sets it in its workers."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def cpp_compiler() -> str:
+    """The C++ compiler that `torch.compile` calls on processors (`CXX`)."""
+    return os.environ.get("CXX") or "g++"
+
+
 def ray_job_config() -> str | None:
     """What Ray tells a driver about the job it runs in, as JSON; None outside a Ray job."""
     return os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or None

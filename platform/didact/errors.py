@@ -33,6 +33,10 @@ class ModelError(DidactError, ValueError):
     """A base model that cannot be loaded, or a method that does not fit it."""
 
 
+class DeviceError(DidactError, RuntimeError):
+    """A GPU, driver, kernel or compiler that a setting needs and this machine lacks."""
+
+
 class AdapterError(DidactError, ValueError):
     """An adapter that is damaged, unsafe, or made for another base model."""
 

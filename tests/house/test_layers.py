@@ -18,6 +18,7 @@ ROWS = (
     ("registry",),
     ("training", "evaluation", "serving.engine"),
     ("models", "tokens"),
+    ("devices",),
     ("mixtures",),
     ("datasets",),
     ("runs", "tracking"),
@@ -28,6 +29,7 @@ ROWS = (
 DEPTH = {room: depth for depth, row in enumerate(ROWS) for room in row}
 TENSOR_ROOMS = {
     *("tuning", "cluster", "serving.app", "registry", "training", "evaluation", "serving.engine", "models", "tokens"),
+    "devices",
 }
 # What serving's engine consists of; the rest of serving turns requests and registry into calls of it.
 ENGINE = {"engine", "protocol", "sampling", "row", "batch", "adapter_pool", "text_stream"}

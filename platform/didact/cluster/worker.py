@@ -9,6 +9,7 @@ import torch
 
 from didact.cluster.callbacks import Heartbeat, RayReport, RunRecord
 from didact.cluster.stopping import StopRequest
+from didact.devices import is_out_of_memory
 from didact.errors import OutOfMemory, WorkersLost
 from didact.evaluation import held_out_loss, task_texts
 from didact.failpoints import read_failpoints
@@ -23,6 +24,7 @@ from didact.training import (
     PreparedData,
     TrainResult,
     World,
+    check_devices,
     open_prepared,
     train,
     trainable_model,
@@ -30,7 +32,6 @@ from didact.training import (
 )
 
 # What the libraries say where they have no type for it.
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "CUDA out of memory")
 _PEER_GONE = ("gloo", "NCCL", "ProcessGroup", "Connection closed by peer", "Connection reset by peer")
 
 _EVALUATION_BATCH = 8
@@ -53,10 +54,8 @@ def run_worker(config: dict[str, Any]) -> TrainResult:
         torch.set_num_threads(spec.placement.cpus_per_worker)
     try:
         return _train(run, spec, config)
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise OutOfMemory(f"out of memory: {error}") from error
-    except RuntimeError as error:
-        if any(sign in str(error) for sign in _NO_MEMORY):
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
             raise OutOfMemory(f"out of memory: {error}") from error
         if isinstance(error, torch.distributed.DistError) or any(sign in str(error) for sign in _PEER_GONE):
             raise WorkersLost(f"a sum over workers failed: {error}") from error
@@ -67,6 +66,7 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any]) -> TrainResult:
     world = World.current()
     stop = StopRequest(run, world.rank)
     device = ray.train.torch.get_device() if config["use_gpu"] else torch.device("cpu")
+    check_devices(spec, device)
     prepared = open_prepared(run.prepared, spec, task_texts)
     model, packing = trainable_model(spec, prepared.num_steps, load_device(spec, device, world.size))
     if spec.training.compile:

@@ -1,6 +1,5 @@
 """Find and load a base model and its tokenizer: bundled, a local folder, or a hub id."""
 
-import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from didact.devices import check_base, this_machine, why_no_flash_attention
 from didact.errors import ModelError
 from didact.logs import get_logger
 from didact.models.bundled import bundled_base_folder
@@ -85,8 +85,10 @@ def load_base(spec: ModelSpec, device: str | torch.device = "cpu", *, shared: bo
             machine share memory; it is written to the cache when the base is stored otherwise.
 
     Raises:
+        DeviceError: the device cannot hold or compute it so; known before anything is read.
         ModelError: not a causal language model, or not found, or to be quantized and without layers that can be.
     """
+    _check_device(spec, torch.device(device))
     if spec.trust_remote_code:
         _LOG.warning("model.trust_remote_code is on: Python code from %s will run on this machine", spec.base)
     folder, packed = base_folder(spec), checkpoint_quantization(spec)
@@ -143,10 +145,13 @@ def checkpoint_quantization(spec: ModelSpec) -> str | None:
 
 
 def compute_dtype(spec: ModelSpec, device: str | torch.device = "cpu") -> torch.dtype:
-    """The dtype the base computes in; `auto` is bfloat16 where the processor has instructions for it."""
+    """The dtype the base computes in; `auto` is bfloat16 where the device computes in it, else float32.
+
+    Not float16 on older GPUs: what was trained in bfloat16 may leave its range, and small gradients vanish in it.
+    """
     if spec.dtype != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[spec.dtype]
-    return torch.bfloat16 if _has_bfloat16(torch.device(device)) else torch.float32
+    return torch.bfloat16 if this_machine().bfloat16(torch.device(device)) else torch.float32
 
 
 def base_fingerprint(spec: ModelSpec) -> str:
@@ -157,16 +162,23 @@ def base_fingerprint(spec: ModelSpec) -> str:
     return folder_fingerprint(base_folder(spec))
 
 
-def _has_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    features = torch.cpu.get_capabilities()
-    return bool(features.get("avx512_bf16") or features.get("amx_bf16") or features.get("bf16"))
+def _check_device(spec: ModelSpec, device: torch.device) -> None:
+    machine = this_machine()
+    check_base(spec, machine, on_gpu=device.type == "cuda", index=device.index or 0)
+    gpu = machine.gpu(device)
+    if gpu and spec.dtype == "auto" and not gpu.bfloat16:
+        _LOG.warning(
+            "model.dtype auto is float32, since %s does not compute in bfloat16; float16 is faster and takes half the "
+            "memory, where the base keeps within its range",
+            gpu,
+        )
 
 
 def _attention(spec: ModelSpec, device: str | torch.device) -> str | None:
     if spec.attention != "auto":
         return spec.attention
-    if torch.device(device).type == "cuda" and importlib.util.find_spec("flash_attn"):
+    machine, where = this_machine(), torch.device(device)
+    half = compute_dtype(spec, where) != torch.float32
+    if machine.flash_attention and half and not why_no_flash_attention(spec, machine, machine.gpu(where)):
         return "flash_attention_2"
     return None  # transformers' own choice: SDPA where the architecture has it

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import torch
-
 from didact.datasets.types import Message
+from didact.devices import this_machine
 from didact.errors import AdapterError
 from didact.models import Manners, MergeProof, load_tokenizer, merge_adapter
 from didact.spec import MergeSpec, ModelSpec
@@ -48,5 +47,4 @@ def export_merged(base: ModelSpec, adapter: Path, output: Path, settings: MergeS
         prompts=[contract.prompt_ids(tokenizer, messages) for messages in _CONVERSATIONS],
         files=[adapter / CONTRACT_FILE],
     )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return merge_adapter(base, adapter, output, settings, manners=manners, device=device)
+    return merge_adapter(base, adapter, output, settings, manners=manners, device=this_machine().device.type)

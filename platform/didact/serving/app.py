@@ -34,8 +34,8 @@ class ModelReplica:
 
     def __init__(self, spec: ServeSpec) -> None:
         logs.configure()
-        num_cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
-        self._worker = build_worker(spec, num_threads=max(int(num_cpus), 1))
+        given = ray.get_runtime_context().get_assigned_resources()
+        self._worker = build_worker(spec, num_threads=max(int(given.get("CPU", 1)), 1), on_gpu="GPU" in given)
 
     async def ask(self, ask: Ask) -> AsyncGenerator[Event, None]:
         """See `Backend.ask`."""

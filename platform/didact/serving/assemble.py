@@ -3,6 +3,7 @@
 import torch
 
 from didact import env
+from didact.devices import this_machine
 from didact.logs import get_logger
 from didact.models import AdapterHost, base_fingerprint, load_base, load_tokenizer
 from didact.registry import Registry
@@ -30,20 +31,22 @@ def tracking_uri(spec: ServeSpec) -> str:
     return resolve_uri(TrackingSpec(uri=spec.tracking_uri), env.runs_dir())
 
 
-def build_worker(spec: ServeSpec, num_threads: int | None = None) -> Worker:
+def build_worker(spec: ServeSpec, num_threads: int | None = None, *, on_gpu: bool = False) -> Worker:
     """Load the base on the GPU if this process has one, else on the CPU, and start an engine on it.
 
     Args:
         spec: the application's arguments.
         num_threads: threads for matrix products where the spec does not say.
+        on_gpu: a GPU was reserved, so the CPU will not do.
 
     Raises:
+        DeviceError: there is no GPU, or the device cannot hold or compute the base as the spec says.
         ModelError: the base cannot be found or loaded.
     """
     threads = spec.num_threads or num_threads
     if threads:
         torch.set_num_threads(threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if on_gpu else this_machine().device.type
     fingerprint, tokenizer = base_fingerprint(spec.model), load_tokenizer(spec.model)
     engine = EmbeddedEngine(
         AdapterHost(load_base(spec.model, device, shared=True), fingerprint),

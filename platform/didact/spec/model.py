@@ -26,7 +26,7 @@ class ModelSpec(Spec):
     revision: str | None = None
     """Commit, tag or branch of a hub id; pin it for runs that must be repeatable."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """`auto` is bfloat16 where the processor computes in it, else float32."""
+    """`auto` is bfloat16 where the device computes in it (GPUs of compute capability 8.0 and later), else float32."""
     quantization: QuantizationSpec | None = None
     """Leave out for an unquantized base."""
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"

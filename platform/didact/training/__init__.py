@@ -27,7 +27,7 @@ from didact.training.probe import Probe, probe_recipe
 from didact.training.schedule import learning_rate
 from didact.training.sharding import whole_weights
 from didact.training.state import TrainedState
-from didact.training.trainable import resolve_packing, trainable_model
+from didact.training.trainable import check_devices, resolve_packing, trainable_model
 from didact.training.world import World
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "TrainResult",
     "TrainedState",
     "World",
+    "check_devices",
     "describe_data",
     "learning_rate",
     "open_prepared",

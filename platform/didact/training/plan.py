@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from didact.devices import this_machine
 from didact.models import Footprint, estimate_footprint
 from didact.spec import DataSpec, FinetuneSpec
 from didact.training.prepare import PreparedData, describe_data, describe_stages
@@ -36,7 +36,7 @@ class Plan:
         )
         micro_batch = round(mean_tokens * min(spec.training.micro_batch_size, spec.training.global_batch_size))
         supervised = sum(each["supervised_share"] * each["share_of_tokens"] for each in sources)
-        on_cpu = spec.placement.device == "cpu" or (spec.placement.device == "auto" and not torch.cuda.is_available())
+        on_cpu = spec.placement.device == "cpu" or (spec.placement.device == "auto" and not this_machine().gpus)
         footprint = estimate_footprint(
             spec, micro_batch, supervised, sample_tokens=max(1, round(mean_tokens)), on_cpu=on_cpu
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from didact import env
+from didact.devices import is_out_of_memory, this_machine
 from didact.errors import OutOfMemory
 from didact.models import compute_dtype
 from didact.spec import FinetuneSpec, ShardingSpec
@@ -19,7 +20,7 @@ from didact.training.callbacks import StepReport
 from didact.training.checkpoints import Checkpoint
 from didact.training.loop import train
 from didact.training.prepare import PreparedData, TaskTexts, prepare_data
-from didact.training.trainable import trainable_model
+from didact.training.trainable import check_devices, trainable_model
 from didact.training.world import World
 
 _GIB = 2**30
@@ -48,7 +49,8 @@ def probe_recipe(spec: FinetuneSpec, num_steps: int = 2, task_texts: TaskTexts |
         task_texts: as `prepare_data` takes it.
 
     Raises:
-        OutOfMemory: the system ended the process.
+        OutOfMemory: the GPU had no more, or the system ended the process.
+        DeviceError: this machine lacks what the recipe needs, such as the GPU of `placement.device: gpu`.
         DidactError: what a worker would raise.
     """
     with contextlib.ExitStack() as stack:
@@ -62,10 +64,17 @@ def probe_recipe(spec: FinetuneSpec, num_steps: int = 2, task_texts: TaskTexts |
 
 
 def _probe_here(spec: FinetuneSpec, num_steps: int, task_texts: TaskTexts | None) -> Probe:
+    asked = {"cpu": torch.device("cpu"), "gpu": torch.device("cuda"), "auto": this_machine().device}
+    device = asked[spec.placement.device]
+    check_devices(spec, device)
     prepared = prepare_data(spec, task_texts=task_texts)
-    device = torch.device("cuda" if torch.cuda.is_available() and spec.placement.device != "cpu" else "cpu")
     torch.set_num_threads(spec.placement.cpus_per_worker)
-    return _probe(spec, prepared, num_steps, device)
+    try:
+        return _probe(spec, prepared, num_steps, device)
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise OutOfMemory(f"the probe ran out of memory: {error}") from error
+        raise
 
 
 def _probe(spec: FinetuneSpec, prepared: PreparedData, num_steps: int, device: torch.device) -> Probe:

@@ -3,12 +3,25 @@
 import torch
 from transformers import PreTrainedModel
 
+from didact.devices import check_base, check_compile, this_machine
 from didact.errors import ModelError
 from didact.logs import get_logger
 from didact.models import attach_adapter, load_base, supports_packing, use_packed_attention
 from didact.spec import FinetuneSpec, ModelSpec
 
 _LOG = get_logger(__name__)
+
+
+def check_devices(spec: FinetuneSpec, device: torch.device) -> None:
+    """Nothing, where a worker on `device` can compute what the recipe asks; known before a model is loaded.
+
+    Raises:
+        DeviceError: what cannot be, and the field to change.
+    """
+    machine, on_gpu, index = this_machine(), device.type == "cuda", device.index or 0
+    check_base(spec.model, machine, on_gpu=on_gpu, index=index)
+    if spec.training.compile:
+        check_compile(machine, on_gpu=on_gpu, index=index)
 
 
 def trainable_model(spec: FinetuneSpec, num_steps: int, device: torch.device) -> tuple[torch.nn.Module, bool]:
