@@ -9,7 +9,7 @@ from transformers import GenerationConfig
 from didact.datasets.types import Message
 from didact.errors import DataError
 from didact.evaluation import generate_answers
-from didact.models.attach import attach_adapter
+from didact.models.adapter.attach import attach_adapter
 from didact.spec import LoraSpec, PrefixSpec
 from didact.tokens.template import TemplateContract
 from tests.fakes.models import tiny_model

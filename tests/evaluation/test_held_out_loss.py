@@ -5,7 +5,7 @@ from torch.nn import functional
 
 from didact.errors import DataError, ModelError
 from didact.evaluation import held_out_loss
-from didact.models.attach import attach_adapter
+from didact.models.adapter.attach import attach_adapter
 from didact.spec import LoraSpec, PrefixSpec
 from didact.tokens.types import Sample
 from tests.fakes.models import tiny_model

@@ -20,9 +20,9 @@ from didact.models import (
     save_adapter,
     verify_adapter,
 )
+from didact.models.adapter.put_weights import put_weights, read_config
 from didact.models.export.hollow import hollow_model
 from didact.models.export.stream import MergedWeights
-from didact.models.put_weights import put_weights, read_config
 from didact.models.weight_files import ShardWriter, read_shards
 from didact.spec import LimitsSpec, LoraSpec, MergeSpec, ModelSpec, PartialSpec, PeftSpec, PrefixSpec
 from didact.spec import QuantizationSpec as Bits

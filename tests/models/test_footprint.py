@@ -5,12 +5,12 @@ import torch
 from transformers import AutoConfig
 
 from benchmarks import footprint as page
-from didact.models.attach import attach_adapter
-from didact.models.base import load_base
+from didact.models.adapter.attach import attach_adapter
+from didact.models.base.load import load_base
 from didact.models.footprint import CUT, OFFLOADED, Demand, Load, Sharding, demand_of, fewest
 from didact.models.footprint.activations import measure_activations
 from didact.models.footprint.counting import Subject
-from didact.models.packed_attention import use_packed_attention
+from didact.models.packing.packed_attention import use_packed_attention
 from didact.spec import FullSpec, LohaSpec, LoraSpec, MethodSpec, ModelSpec, QuantizationSpec, ShardingSpec
 from tests.fakes.models import save_tiny_base
 

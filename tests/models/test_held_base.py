@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from didact.env import cache_dir
 from didact.errors import ModelError
 from didact.models import attach_adapter, load_base
+from didact.models.base.quantize import quantization_of
 from didact.models.model_folder import check_model
-from didact.models.quantize import quantization_of
 from didact.models.weight_files import ShardWriter
 from didact.spec import LoraSpec, ModelSpec
 from tests.fakes.damages import DAMAGES

@@ -9,8 +9,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from didact.errors import ModelError
-from didact.models.base import base_fingerprint, load_base
-from didact.models.host import AdapterHost
+from didact.models.adapter.host import AdapterHost
+from didact.models.base.load import base_fingerprint, load_base
 from didact.spec import LimitsSpec, MergeSpec, ModelSpec
 
 _TEXTS = (

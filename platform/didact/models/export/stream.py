@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from didact.errors import AdapterError, ModelError
-from didact.models.adapter_files import WEIGHTS
+from didact.models.adapter.adapter_files import WEIGHTS
+from didact.models.adapter.put_weights import put_weights, read_config
 from didact.models.export.held import as_held, quantized_weights
 from didact.models.export.hollow import filled
-from didact.models.put_weights import put_weights, read_config
 from didact.models.weight_files import read_shards
 from didact.spec import QuantizationSpec
 

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from didact.models.packed_attention import use_packed_attention
+from didact.models.packing.packed_attention import use_packed_attention
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from didact.errors import ModelError
-from didact.models.attach import attach_adapter
-from didact.models.base import compute_dtype
+from didact.models.adapter.attach import attach_adapter
+from didact.models.base.load import compute_dtype
 from didact.spec import MethodSpec, ModelSpec
 
 _ANY_LENGTH = 1000  # a schedule over the steps changes no count

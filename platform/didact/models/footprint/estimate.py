@@ -5,7 +5,7 @@ from functools import partial
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from didact.models.base import base_folder
+from didact.models.base.load import base_folder
 from didact.models.footprint.activations import Load, measure_activations
 from didact.models.footprint.counting import Subject, packed_weights
 from didact.models.footprint.logits import logit_bytes

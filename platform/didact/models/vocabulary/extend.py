@@ -11,7 +11,7 @@ from didact.datasets import load_dataset
 from didact.errors import ModelError
 from didact.files import new_folder, write_json
 from didact.logs import get_logger
-from didact.models.base import base_fingerprint, base_folder, load_tokenizer
+from didact.models.base.load import base_fingerprint, base_folder, load_tokenizer
 from didact.models.vocabulary.facts import VOCABULARY_FILE
 from didact.models.vocabulary.pieces import NewPiece, extend_tokenizer
 from didact.spec import ModelSpec, SourceSpec

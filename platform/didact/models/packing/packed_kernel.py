@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from didact.models.packed_plan import Group, Plan, plan_attention, sample_spans
+from didact.models.packing.packed_plan import Group, Plan, plan_attention, sample_spans
 
 
 @cache

@@ -12,8 +12,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from didact.models.packed_kernel import packed_kernel
-from didact.models.packed_plan import sample_spans
+from didact.models.packing.packed_kernel import packed_kernel
+from didact.models.packing.packed_plan import sample_spans
 
 _NAME = "didact_packed"
 

@@ -13,11 +13,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from didact.devices import check_base, this_machine, why_no_flash_attention
 from didact.errors import ModelError
 from didact.logs import get_logger
-from didact.models.bundled import bundled_base_folder
+from didact.models.base.bundled import bundled_base_folder
+from didact.models.base.held_base import held_folder
+from didact.models.base.quantize import check_quantized, keep_unpacked, quantization_config
 from didact.models.families import native_folder
 from didact.models.fingerprint import folder_fingerprint
-from didact.models.held_base import held_folder
-from didact.models.quantize import check_quantized, keep_unpacked, quantization_config
 from didact.spec import BUNDLED_BASE, ModelSpec
 
 _LOG = get_logger(__name__)

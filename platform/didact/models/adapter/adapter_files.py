@@ -18,8 +18,8 @@ from transformers import PreTrainedModel
 
 from didact.errors import AdapterError
 from didact.files import fingerprint, manifest, manifest_problems, write_json
+from didact.models.base.quantize import quantization_of
 from didact.models.methods import bound_to_quantization, partial_weights, plain_lora
-from didact.models.quantize import quantization_of
 from didact.spec import QuantizationSpec, validate
 
 WEIGHTS = "adapter_model.safetensors"

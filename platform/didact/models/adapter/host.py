@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from didact.errors import AdapterError
-from didact.models.adapter_files import WEIGHTS, AdapterFacts, check_held_alike, verify_adapter
+from didact.models.adapter.adapter_files import WEIGHTS, AdapterFacts, check_held_alike, verify_adapter
+from didact.models.adapter.put_weights import put_weights, read_config
 from didact.models.methods import align_positions, fit_to_base, swapped_in
-from didact.models.put_weights import put_weights, read_config
 
 
 @dataclass(frozen=True, slots=True)
