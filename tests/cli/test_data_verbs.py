@@ -140,7 +140,7 @@ def test_show_estimates_large_files_by_rows_taken_at_random(base: str, tmp_path:
 
 def test_show_works_without_the_bundled_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIDACT_CACHE", str(tmp_path))
-    monkeypatch.setattr("didact.models.base.load.bundled._WHEEL", "no_such_wheel")
+    monkeypatch.setattr("didact.models.base.bundled._WHEEL", "no_such_wheel")
     text = run("show", "gsm8k-cot")
     assert "Tokens are not counted" in text and "--base" in text
     assert "made-up example 1" in text and "4 + 3 = 7" in text

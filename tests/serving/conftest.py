@@ -9,10 +9,10 @@ from fastapi.testclient import TestClient
 
 from didact.models import AdapterHost
 from didact.serving import EmbeddedEngine
-from didact.serving.adapter_store import AdapterStore
-from didact.serving.catalog import Catalog
-from didact.serving.gateway import GatewaySettings, build_gateway
-from didact.serving.worker import Worker
+from didact.serving.api.gateway import GatewaySettings, build_gateway
+from didact.serving.replica.adapter_store import AdapterStore
+from didact.serving.replica.catalog import Catalog
+from didact.serving.replica.worker import Worker
 from tests.fakes.adapters import TINY_BASE, save_tiny_adapter
 from tests.fakes.models import tiny_model
 from tests.fakes.registry import ShelfRegistry

@@ -7,7 +7,7 @@ import pytest
 
 from didact.errors import AdapterError, NotRegistered, RegistryError
 from didact.registry import ModelVersion
-from didact.serving.catalog import Catalog
+from didact.serving.replica.catalog import Catalog
 from tests.fakes.registry import ShelfRegistry
 
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from didact.datasets.types import Message
-from didact.serving.catalog import Catalog
 from didact.serving.chat import LocalTalk, Talk, chat_loop
-from didact.serving.worker import Worker
+from didact.serving.replica.catalog import Catalog
+from didact.serving.replica.worker import Worker
 from tests.fakes.registry import ShelfRegistry
 
 

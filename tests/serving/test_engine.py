@@ -22,8 +22,8 @@ from didact.serving import (
     PromptTooLong,
     Sampling,
 )
-from didact.serving.batch import Batch
-from didact.serving.row import Row
+from didact.serving.engine.batch import Batch
+from didact.serving.engine.row import Row
 from didact.spec import MethodSpec, PrefixSpec, PromptSpec, PTuningSpec
 from tests.fakes.adapters import TINY_BASE, save_tiny_adapter
 from tests.fakes.models import FAMILIES, tiny_model

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from didact.serving.worker import Worker
+from didact.serving.replica.worker import Worker
 from tests.fakes.adapters import save_tiny_adapter
 from tests.fakes.registry import ShelfRegistry
 from tests.serving.conftest import open_worker

@@ -7,9 +7,9 @@ import pytest
 
 from didact.errors import DataError
 from didact.registry import ModelVersion
-from didact.serving.adapter_store import AdapterStore
 from didact.serving.predict import PredictReport, PredictSettings, predict_file
-from didact.serving.worker import Worker
+from didact.serving.replica.adapter_store import AdapterStore
+from didact.serving.replica.worker import Worker
 from tests.fakes.registry import ShelfRegistry
 
 ROWS = [

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from didact.serving.protocol import Sampling
-from didact.serving.sampling import Sampler
+from didact.serving.engine.protocol import Sampling
+from didact.serving.engine.sampling import Sampler
 
 LOGITS = torch.tensor([0.1, 0.4, 0.2, 0.3]).log()
 

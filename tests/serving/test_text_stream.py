@@ -2,7 +2,7 @@
 
 import pytest
 
-from didact.serving.text_stream import TextStream
+from didact.serving.engine.text_stream import TextStream
 from tests.fakes.tokenizer import byte_tokenizer
 
 

@@ -14,11 +14,11 @@ Example:
     >>> engine.close()
 """
 
-from didact.serving.engine import EmbeddedEngine
-from didact.serving.protocol import (
+from didact.serving.engine import (
     AdapterRef,
     DeadlineExceeded,
     Delta,
+    EmbeddedEngine,
     Engine,
     EngineBusy,
     EngineStats,

@@ -18,10 +18,10 @@ from ray.serve.handle import DeploymentHandle
 from didact import env, logs
 from didact.errors import AdapterError, RegistryError
 from didact.registry import ModelVersion
-from didact.serving.assemble import base_name, build_catalog, build_worker, tracking_uri
-from didact.serving.gateway import GatewaySettings, build_gateway
-from didact.serving.protocol import EngineStats, ReplicaLost
-from didact.serving.worker import Ask, BaseFacts, Event, Refusal
+from didact.serving.api.gateway import GatewaySettings, build_gateway
+from didact.serving.engine.protocol import EngineStats, ReplicaLost
+from didact.serving.replica.assemble import base_name, build_catalog, build_worker, tracking_uri
+from didact.serving.replica.worker import Ask, BaseFacts, Event, Refusal
 from didact.spec import ServeSpec, validate
 
 _LOST = (RayActorError, ReplicaUnavailableError, DeploymentUnavailableError)

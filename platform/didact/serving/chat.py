@@ -13,9 +13,9 @@ import httpx
 
 from didact.datasets.types import Message
 from didact.errors import DidactError, RegistryError
-from didact.serving.catalog import Catalog
-from didact.serving.protocol import AdapterRef, Delta, Sampling
-from didact.serving.worker import Ask, Event, Refusal, Worker
+from didact.serving.engine.protocol import AdapterRef, Delta, Sampling
+from didact.serving.replica.catalog import Catalog
+from didact.serving.replica.worker import Ask, Event, Refusal, Worker
 
 _HELP = "/model NAME changes the model, /models lists them, /reset forgets the conversation, /quit ends."
 

@@ -25,7 +25,7 @@ from didact import env
 from didact.errors import PlacementError, SpecError
 from didact.logs import get_logger
 from didact.serving.app import application
-from didact.serving.assemble import base_name
+from didact.serving.replica.assemble import base_name
 from didact.spec import ServeSpec, read_mapping, set_dotted, validate
 from didact.spec.load import parse_value
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from didact import env
 from didact.models import verify_adapter
 from didact.registry import locate_adapter, open_registry
-from didact.serving.assemble import base_name, build_catalog, build_worker
 from didact.serving.chat import HttpTalk, LocalTalk, chat_loop
+from didact.serving.engine.protocol import AdapterRef
 from didact.serving.predict import PredictReport, PredictSettings, predict_file
-from didact.serving.protocol import AdapterRef
-from didact.serving.worker import Worker
+from didact.serving.replica.assemble import base_name, build_catalog, build_worker
+from didact.serving.replica.worker import Worker
 from didact.spec import ModelSpec, ServeSpec
 
 

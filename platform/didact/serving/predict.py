@@ -18,9 +18,9 @@ from didact.errors import DataError
 from didact.files import append_jsonl
 from didact.logs import get_logger
 from didact.registry import ModelVersion
-from didact.serving.answers import whole_text
-from didact.serving.protocol import AdapterRef, Sampling
-from didact.serving.worker import Ask, Prompt, Worker
+from didact.serving.api.answers import whole_text
+from didact.serving.engine.protocol import AdapterRef, Sampling
+from didact.serving.replica.worker import Ask, Prompt, Worker
 
 _log = get_logger(__name__)
 _ROLES = ("system", "user", "assistant")

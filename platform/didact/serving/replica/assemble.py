@@ -7,10 +7,10 @@ from didact.devices import this_machine
 from didact.logs import get_logger
 from didact.models import AdapterHost, base_fingerprint, load_base, load_tokenizer
 from didact.registry import Registry
-from didact.serving.adapter_store import AdapterStore
-from didact.serving.catalog import Catalog
-from didact.serving.engine import EmbeddedEngine
-from didact.serving.worker import Backend, Worker
+from didact.serving.engine.embedded import EmbeddedEngine
+from didact.serving.replica.adapter_store import AdapterStore
+from didact.serving.replica.catalog import Catalog
+from didact.serving.replica.worker import Backend, Worker
 from didact.spec import ServeSpec, TrackingSpec
 from didact.tracking import resolve_uri
 

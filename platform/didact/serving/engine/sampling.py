@@ -2,7 +2,7 @@
 
 import torch
 
-from didact.serving.protocol import Sampling
+from didact.serving.engine.protocol import Sampling
 
 
 class Sampler:

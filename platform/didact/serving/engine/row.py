@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, Callable
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from didact.serving.protocol import DeadlineExceeded, Delta, FinishReason, GenerationRequest, PromptTooLong
-from didact.serving.sampling import Sampler
-from didact.serving.text_stream import TextStream
+from didact.serving.engine.protocol import DeadlineExceeded, Delta, FinishReason, GenerationRequest, PromptTooLong
+from didact.serving.engine.sampling import Sampler
+from didact.serving.engine.text_stream import TextStream
 
 
 class Row:

@@ -7,10 +7,10 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Any
 
-from didact.serving.api_errors import ApiError
-from didact.serving.openai_types import Answer, Choice, Usage
-from didact.serving.protocol import Delta, FinishReason
-from didact.serving.worker import Ask, Backend, Event, Refusal, RefusalKind, Started
+from didact.serving.api.api_errors import ApiError
+from didact.serving.api.openai_types import Answer, Choice, Usage
+from didact.serving.engine.protocol import Delta, FinishReason
+from didact.serving.replica.worker import Ask, Backend, Event, Refusal, RefusalKind, Started
 
 Progress = Started | Delta
 Opened = AsyncGenerator[tuple[int, Progress], None]

@@ -8,7 +8,7 @@ from typing import Any
 from didact.files import sha256_text
 from didact.logs import get_logger
 from didact.models import AdapterHost
-from didact.serving.protocol import AdapterRef
+from didact.serving.engine.protocol import AdapterRef
 
 _log = get_logger(__name__)
 

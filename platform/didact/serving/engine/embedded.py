@@ -18,9 +18,9 @@ from transformers import Cache, PreTrainedTokenizerBase
 from didact.errors import AdapterError
 from didact.logs import get_logger
 from didact.models import AdapterHost
-from didact.serving.adapter_pool import AdapterPool
-from didact.serving.batch import Batch
-from didact.serving.protocol import (
+from didact.serving.engine.adapter_pool import AdapterPool
+from didact.serving.engine.batch import Batch
+from didact.serving.engine.protocol import (
     AdapterRef,
     Delta,
     EngineBusy,
@@ -29,7 +29,7 @@ from didact.serving.protocol import (
     GenerationRequest,
     PromptTooLong,
 )
-from didact.serving.row import Row
+from didact.serving.engine.row import Row
 
 _log = get_logger(__name__)
 _STEPS_PER_TURN = 4

@@ -20,9 +20,8 @@ from transformers import PreTrainedTokenizerBase
 from didact.datasets.types import Message
 from didact.errors import AdapterError, RegistryError, TemplateError
 from didact.registry import ModelVersion
-from didact.serving.adapter_store import AdapterStore
-from didact.serving.engine import EmbeddedEngine
-from didact.serving.protocol import (
+from didact.serving.engine.embedded import EmbeddedEngine
+from didact.serving.engine.protocol import (
     AdapterRef,
     DeadlineExceeded,
     Delta,
@@ -33,6 +32,7 @@ from didact.serving.protocol import (
     PromptTooLong,
     Sampling,
 )
+from didact.serving.replica.adapter_store import AdapterStore
 from didact.tokens import TemplateContract
 
 RefusalKind = Literal["busy", "too_long", "bad_prompt", "bad_adapter", "registry", "timeout", "failed"]

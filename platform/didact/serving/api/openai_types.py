@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from didact.datasets.types import Message, Role
-from didact.serving.api_errors import unsupported
-from didact.serving.protocol import FinishReason, Sampling
+from didact.serving.api.api_errors import unsupported
+from didact.serving.engine.protocol import FinishReason, Sampling
 
 _MAX_STOPS = 8
 _MAX_PROMPTS = 16

@@ -11,7 +11,7 @@ import inspect
 import torch
 from transformers import Cache, DynamicCache, PreTrainedModel
 
-from didact.serving.row import Row
+from didact.serving.engine.row import Row
 
 
 class Batch:

@@ -18,13 +18,13 @@ from starlette.exceptions import HTTPException
 from didact.errors import NotRegistered, RegistryError
 from didact.logs import get_logger
 from didact.registry import ModelVersion
-from didact.serving.adapter_store import version_id
-from didact.serving.answers import Form, Opened, Progress, Tally, collect, first_events, merged, sse
-from didact.serving.api_errors import ApiError, invalid_body, unknown_model
-from didact.serving.catalog import Catalog, Meaning
-from didact.serving.openai_types import ChatRequest, CompletionRequest, GenerationBody, ModelCard
-from didact.serving.protocol import ReplicaLost
-from didact.serving.worker import Ask, Backend, BaseFacts, Prompt
+from didact.serving.api.answers import Form, Opened, Progress, Tally, collect, first_events, merged, sse
+from didact.serving.api.api_errors import ApiError, invalid_body, unknown_model
+from didact.serving.api.openai_types import ChatRequest, CompletionRequest, GenerationBody, ModelCard
+from didact.serving.engine.protocol import ReplicaLost
+from didact.serving.replica.adapter_store import version_id
+from didact.serving.replica.catalog import Catalog, Meaning
+from didact.serving.replica.worker import Ask, Backend, BaseFacts, Prompt
 
 _log = get_logger(__name__)
 _MAX_BODY_BYTES = 1_000_000
@@ -214,7 +214,7 @@ def _add_api(app: FastAPI, gateway: Gateway) -> None:
 
 
 def _add_pages(app: FastAPI, gateway: Gateway) -> None:
-    page = resources.files("didact.serving").joinpath("chat.html").read_text(encoding="utf-8")
+    page = resources.files("didact.serving.api").joinpath("chat.html").read_text(encoding="utf-8")
 
     @app.get("/", include_in_schema=False)
     async def chat_page() -> HTMLResponse:

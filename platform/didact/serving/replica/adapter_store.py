@@ -5,7 +5,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 from didact.registry import ModelVersion, Registry
-from didact.serving.protocol import AdapterRef
+from didact.serving.engine.protocol import AdapterRef
 
 _REMEMBERED = 1024
 

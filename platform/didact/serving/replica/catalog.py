@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from didact.errors import AdapterError, DidactError, NotRegistered, RegistryError
 from didact.logs import get_logger
 from didact.registry import ModelVersion, Registry, parse_reference
-from didact.serving.adapter_store import version_id
+from didact.serving.replica.adapter_store import version_id
 
 _log = get_logger(__name__)
 _REMEMBERED = 1024
