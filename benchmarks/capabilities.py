@@ -31,8 +31,9 @@ from didact.models import (
     merge_adapter,
     save_adapter,
 )
+from didact.preparation import prepare_data
 from didact.spec import FinetuneSpec, FullSpec, LoraSpec, MethodSpec
-from didact.training import CheckpointStore, Objective, StepReport, prepare_data, train
+from didact.training import CheckpointStore, Objective, StepReport, train
 from tests.fakes.methods import METHODS
 from tests.fakes.recipes import tiny_recipe
 

@@ -20,8 +20,8 @@ from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, Pretr
 from didact.files import write_text
 from didact.models import load_tokenizer
 from didact.models.footprint import CUT, OFFLOADED, Load, demand_of, fewest
+from didact.preparation import Plan, prepare_data, probe_recipe
 from didact.spec import FinetuneSpec, FullSpec, LoraSpec, MethodSpec, ModelSpec, QuantizationSpec, validate
-from didact.training import Plan, prepare_data, probe_recipe
 
 PAGE = Path(__file__).parents[1] / "docs" / "footprint.md"
 _MARK = "## Estimated and measured"

@@ -20,8 +20,9 @@ import torch
 from didact.cluster.worker import held_out_losses
 from didact.errors import TrainingDiverged
 from didact.models import compute_dtype
+from didact.preparation import prepare_data
 from didact.spec import ADAPTER_METHODS, FinetuneSpec, validate
-from didact.training import CheckpointStore, World, prepare_data, train, trainable_model
+from didact.training import CheckpointStore, World, train, trainable_model
 
 METHODS: dict[str, dict[str, Any]] = {name: {"method": name} for name in ADAPTER_METHODS if name != "peft"}
 METHODS["partial"]["last_n_layers"] = 2

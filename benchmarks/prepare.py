@@ -30,17 +30,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 from didact.datasets import load_dataset
 from didact.datasets.opening import open_source
 from didact.models import load_tokenizer
+from didact.preparation import Encoder, PartDone, PartJob, Runner, prepare_source, run_here, tokenize
 from didact.spec import ModelSpec, SourceSpec, TokensSpec
-from didact.tokens import (
-    Encoder,
-    PartDone,
-    PartJob,
-    Runner,
-    TemplateContract,
-    prepare_source,
-    run_here,
-    tokenize,
-)
+from didact.tokens import TemplateContract
 
 _TEXT = "the a of to water light number count answer because river seven green write explain which between"
 WORDS = _TEXT.split()

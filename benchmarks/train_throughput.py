@@ -28,8 +28,8 @@ from transformers.utils import logging as transformers_logging
 from didact.env import for_training
 from didact.files import write_json
 from didact.models import attach_adapter, base_folder, compute_dtype, load_base
+from didact.preparation import PreparedData, prepare_data
 from didact.spec import FinetuneSpec, validate
-from didact.training import PreparedData, prepare_data
 
 HERE = Path(__file__).resolve().parent
 # Name -> script, environment and workers; those of which the environment is missing are left out.

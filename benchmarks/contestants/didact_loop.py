@@ -17,8 +17,9 @@ from measure import Clock
 from peft import PeftModel
 
 from didact.models import compile_blocks, compute_dtype, load_base, use_packed_attention
+from didact.preparation import prepare_data
 from didact.spec import FinetuneSpec, QuantizationSpec, validate
-from didact.training import CheckpointStore, Objective, StepReport, loop, prepare_data, train
+from didact.training import CheckpointStore, Objective, StepReport, loop, train
 
 
 class Ticks:

@@ -9,8 +9,8 @@ import pytest
 from didact.cache.pruning import list_cache, prune
 from didact.cli import main
 from didact.env import cache_dir
+from didact.preparation import prepare_data
 from didact.spec import to_json
-from didact.training import prepare_data
 from tests.fakes.recipes import tiny_recipe
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from didact.cache.entry import CacheEntry
 from didact.cluster.prepare import guided
-from didact.tokens import PartJob
+from didact.preparation import PartJob
 
 
 def jobs(*sizes: int) -> list[PartJob]:

@@ -10,8 +10,9 @@ from didact.datasets import load_dataset
 from didact.datasets.opening import open_source
 from didact.datasets.types import ConversationView
 from didact.errors import DataError
+from didact.preparation import Encoder, Runner, prepare_source, run_here, tokenize
 from didact.spec import SourceSpec, TokensSpec
-from didact.tokens import Encoder, Runner, TemplateContract, TokenTable, prepare_source, run_here, tokenize, view_table
+from didact.tokens import TemplateContract, TokenTable, view_table
 from tests.fakes.tokenizer import byte_tokenizer
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]

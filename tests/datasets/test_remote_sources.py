@@ -22,8 +22,8 @@ from didact.datasets.opening import open_source
 from didact.datasets.quality import against_texts
 from didact.datasets.selection import select
 from didact.errors import DataError, SpecError
+from didact.preparation.parts import stored_rows
 from didact.spec import ContaminationSpec, EvaluationSetSpec, SourceSpec, validate
-from didact.tokens.cache import stored_rows
 from tests.fakes.web_server import WebFolder, serve
 
 ROWS = [{"instruction": f"question {number}", "output": f"answer {number} é"} for number in range(500)]

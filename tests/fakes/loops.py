@@ -8,17 +8,9 @@ from pathlib import Path
 
 import torch
 
+from didact.preparation import prepare_data
 from didact.spec import FinetuneSpec
-from didact.training import (
-    Callback,
-    CheckpointStore,
-    StepReport,
-    TrainResult,
-    World,
-    prepare_data,
-    train,
-    trainable_model,
-)
+from didact.training import Callback, CheckpointStore, StepReport, TrainResult, World, train, trainable_model
 from tests.fakes.world import Meeting, ThreadWorld
 
 _LOADING = threading.Lock()  # transformers and the seeds of a model's first weights are not for several threads

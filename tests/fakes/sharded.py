@@ -16,9 +16,10 @@ from didact.cluster.worker import held_out_losses
 from didact.files import write_json
 from didact.models import attach_adapter, base_fingerprint, load_base, save_adapter
 from didact.models.vocabulary.facts import VOCABULARY_FILE
+from didact.preparation import prepare_data
 from didact.spec import FullSpec
 from didact.tokens import Sample, pack
-from didact.training import CheckpointStore, Objective, StepReport, World, prepare_data, train, whole_weights
+from didact.training import CheckpointStore, Objective, StepReport, World, train, whole_weights
 from didact.training.sharding import shard
 from tests.fakes.models import VOCAB, save_tiny_base
 from tests.fakes.recipes import tiny_recipe

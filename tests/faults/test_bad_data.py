@@ -12,9 +12,10 @@ import torch
 from didact.datasets import Dataset, load_dataset
 from didact.errors import DataError
 from didact.models import attach_adapter, load_base
+from didact.preparation import prepare_data, write_data_record
 from didact.runs import start_run
 from didact.spec import SourceSpec
-from didact.training import CheckpointStore, StepReport, prepare_data, train, write_data_record
+from didact.training import CheckpointStore, StepReport, train
 from tests.fakes.recipes import tiny_recipe
 
 GOOD = '{"instruction": "Say café", "output": "café 中"}'.encode()

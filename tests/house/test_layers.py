@@ -16,6 +16,7 @@ ROWS = (
     ("tuning",),
     ("cluster", "serving.app"),
     ("registry",),
+    ("preparation",),
     ("training", "evaluation", "serving.engine"),
     ("models", "tokens"),
     ("devices",),
@@ -28,8 +29,8 @@ ROWS = (
 )
 DEPTH = {room: depth for depth, row in enumerate(ROWS) for room in row}
 TENSOR_ROOMS = {
-    *("tuning", "cluster", "serving.app", "registry", "training", "evaluation", "serving.engine", "models", "tokens"),
-    "devices",
+    *("tuning", "cluster", "serving.app", "registry", "preparation", "training", "evaluation", "serving.engine"),
+    *("models", "tokens", "devices"),
 }
 # Library -> rooms that may import it. mlflow and ray have their own rules below.
 LIBRARY_ROOMS = {

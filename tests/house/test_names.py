@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 DIDACT = ROOT / "platform" / "didact"
 ROOMS = (
-    *("cache", "spec", "runs", "datasets", "mixtures", "tokens", "models", "training", "evaluation"),
+    *("cache", "spec", "runs", "datasets", "mixtures", "tokens", "models", "preparation", "training", "evaluation"),
     *("tracking", "registry", "serving", "cluster", "tuning", "reports", "cli"),
 )
 FOLDERS = ("platform", "jobs", "serve", "benchmarks", "tests")

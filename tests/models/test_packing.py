@@ -8,8 +8,9 @@ import torch
 
 from didact.errors import ModelError
 from didact.models import attach_adapter, load_base, supports_packing
+from didact.preparation import prepare_data
 from didact.spec import LoraSpec
-from didact.training import prepare_data, resolve_packing
+from didact.training import resolve_packing
 from tests.fakes.models import FAMILIES, UNPACKABLE, save_tiny_base, tiny_model
 from tests.fakes.recipes import tiny_recipe
 

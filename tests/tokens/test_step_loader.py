@@ -10,8 +10,9 @@ from didact.datasets.types import Conversation, Dataset, Message
 from didact.env import cache_dir
 from didact.errors import DataError
 from didact.mixtures import Mixture
+from didact.preparation import PreparedMixture, prepare_mixture
 from didact.spec import DataSpec, SourceSpec, TokensSpec, TrainingSpec
-from didact.tokens import Batch, PreparedMixture, StepLoader, TemplateContract, deal, prepare_mixture
+from didact.tokens import Batch, StepLoader, TemplateContract, deal
 from tests.fakes.datasets import stored_dataset
 from tests.fakes.tokenizer import byte_tokenizer
 

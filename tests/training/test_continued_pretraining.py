@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from didact.cli import app
 from didact.evaluation import held_out_loss
 from didact.models import attach_adapter, load_base
-from didact.training import CheckpointStore, Plan, PreparedData, prepare_data, train
+from didact.preparation import Plan, PreparedData, prepare_data
+from didact.training import CheckpointStore, train
 from tests.fakes.recipes import tiny_recipe
 
 WORDS = ["你好", "世界", "中文", "分词", "标点", "机器学习", "自然语言", "处理", "模型", "训练"]

@@ -8,8 +8,8 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from didact.models import attach_adapter, load_base
+from didact.preparation import prepare_data
 from didact.spec import FinetuneSpec
-from didact.training import prepare_data
 from tests.fakes.loops import Loop, run_loops
 from tests.fakes.recipes import tiny_recipe
 

@@ -7,17 +7,9 @@ import torch
 
 from didact.errors import TrainingDiverged
 from didact.models import attach_adapter, load_base
+from didact.preparation import prepare_data
 from didact.spec import FinetuneSpec
-from didact.training import (
-    CheckpointStore,
-    Objective,
-    StepReport,
-    TrainResult,
-    World,
-    learning_rate,
-    prepare_data,
-    train,
-)
+from didact.training import CheckpointStore, Objective, StepReport, TrainResult, World, learning_rate, train
 from tests.fakes.recipes import tiny_recipe
 
 

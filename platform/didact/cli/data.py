@@ -155,8 +155,8 @@ def data_preview(
     """Show samples of a recipe as the model sees them, trained tokens in colour."""
     spec = load_spec(FinetuneSpec, recipe, overrides or [])
     from didact.evaluation import task_texts
+    from didact.preparation import prepare_data
     from didact.tokens import preview
-    from didact.training import prepare_data
 
     prepared = prepare_data(spec, task_texts=task_texts)
     for table in prepared.mixture.tables:

@@ -21,7 +21,7 @@ from didact.spec import FinetuneSpec, load_spec, with_absolute_paths
 
 if TYPE_CHECKING:
     from didact.cache.pruning import CachedEntry
-    from didact.tokens import Encoder, PartDone, PartJob, Runner
+    from didact.preparation import Encoder, PartDone, PartJob, Runner
 
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
@@ -35,8 +35,7 @@ def data_prepare(
     """Convert and tokenize a recipe's data, so that training finds it ready. Names the files of rejected rows."""
     spec = with_absolute_paths(load_spec(FinetuneSpec, recipe, overrides or []))
     from didact.evaluation import task_texts
-    from didact.tokens import run_here
-    from didact.training import prepare_data
+    from didact.preparation import prepare_data, run_here
 
     runners: AbstractContextManager[Runner] = nullcontext(run_here)
     if ray:

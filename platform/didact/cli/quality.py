@@ -76,8 +76,8 @@ def data_stats(what: What, root: Roots = None, as_json: AsJson = False) -> None:
     if spec is None:
         datasets = _load(sources, spec)
     else:
+        from didact.preparation import describe_data, read_sources
         from didact.reports import prepare_unrefused
-        from didact.training import describe_data, read_sources
 
         datasets, tokens = list(read_sources(spec)), describe_data(spec, prepare_unrefused(spec))
     statistics = [source_statistics(dataset.name, AllRows(dataset)) for dataset in datasets]

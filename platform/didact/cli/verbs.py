@@ -75,7 +75,7 @@ def plan(
     """Show what a recipe will do: data, steps, memory, placement. Starts nothing, unless to probe it."""
     spec = load_spec(FinetuneSpec, recipe, overrides or [])
     from didact.evaluation import task_texts
-    from didact.training import Plan, prepare_data, probe_recipe
+    from didact.preparation import Plan, prepare_data, probe_recipe
 
     prepared = prepare_data(spec, task_texts=task_texts)
     planned = Plan.of(spec, prepared)

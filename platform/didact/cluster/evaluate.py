@@ -11,6 +11,7 @@ from didact.cluster.placement import WorkerResources, worker_resources
 from didact.errors import SpecError
 from didact.evaluation import EvalReport, TaskResult, combine, run_task, task_texts
 from didact.models import AdapterHost, base_fingerprint, load_base, load_tokenizer, supports_packing
+from didact.preparation import open_prepared, prepare_data
 from didact.registry import locate_adapter, open_registry
 from didact.spec import (
     EvaluateSpec,
@@ -24,7 +25,6 @@ from didact.spec import (
     load_spec,
 )
 from didact.tokens import TemplateContract
-from didact.training import open_prepared, prepare_data
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,12 +22,13 @@ from didact.errors import AdapterError, DidactError
 from didact.evaluation import EvalReport, GateResult, task_texts
 from didact.logs import get_logger
 from didact.models import verify_adapter
+from didact.preparation import PreparedData, PreparedRecord, prepare_data, write_data_record
 from didact.registry import ModelVersion
 from didact.registry.publish import publish_run
 from didact.runs import Run, start_run
 from didact.spec import FinetuneSpec, FullSpec, with_absolute_paths
 from didact.tracking import DatasetInput, MlflowSync, log_artifacts, open_run
-from didact.training import PreparedData, PreparedRecord, TrainResult, prepare_data, write_data_record
+from didact.training import TrainResult
 
 _LOG = get_logger(__name__)
 

@@ -11,8 +11,8 @@ import ray.data
 
 from didact.cluster.connect import ray_cluster
 from didact.errors import DataError, DidactError
-from didact.tokens import Encoder, PartDone, PartJob, Runner, run_here, run_job
-from didact.tokens.cache import received
+from didact.preparation import Encoder, PartDone, PartJob, Runner, run_here, run_job
+from didact.preparation.parts import received
 
 WORTH_RAY_BYTES = 1 << 27
 """Starting a cluster and its workers takes as long as one process needs for some ten megabytes."""

@@ -15,17 +15,16 @@ from didact.evaluation import held_out_loss, task_texts
 from didact.failpoints import read_failpoints
 from didact.files import fingerprint, new_folder, write_text
 from didact.models import base_fingerprint, compile_blocks, compute_dtype, save_adapter
+from didact.preparation import PreparedData, open_prepared
 from didact.runs import Run, open_run
 from didact.spec import FinetuneSpec, FullSpec, to_json
 from didact.training import (
     Callback,
     CheckpointStore,
     FaultInjection,
-    PreparedData,
     TrainResult,
     World,
     check_devices,
-    open_prepared,
     train,
     trainable_model,
     whole_weights,

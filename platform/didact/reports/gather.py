@@ -24,8 +24,8 @@ from didact.datasets.quality import (
 )
 from didact.evaluation import task_texts
 from didact.files import read_jsonl
+from didact.preparation import PreparedData, describe_data, prepare_data, read_sources
 from didact.spec import DataSpec, DuplicatesSpec, FinetuneSpec, SourceSpec
-from didact.training import PreparedData, describe_data, prepare_data, read_sources
 
 _SHOWN_REJECTS = 3
 

@@ -11,11 +11,9 @@ Example:
 """
 
 from didact.tokens.batches import NO_TARGET, pack, pad, supervised_positions
-from didact.tokens.cache import Encoder, PartDone, PartJob, Runner, prepare_source, run_here, run_job, tokenize
 from didact.tokens.counts import TokenCount, TokenEstimate, count_tokens, estimate_tokens
 from didact.tokens.encode import Encoded, Rejection, encode, encode_all
 from didact.tokens.loader import StepLoader, deal
-from didact.tokens.prepared import PreparedMixture, mix, prepare_mixture
 from didact.tokens.preview import preview
 from didact.tokens.table import TokenStats, TokenTable, ViewPlace, open_table, view_table
 from didact.tokens.template import CONTRACT_FILE, TemplateContract, tokenizer_digest
@@ -26,12 +24,7 @@ __all__ = [
     "NO_TARGET",
     "Batch",
     "Encoded",
-    "Encoder",
-    "PartDone",
-    "PartJob",
-    "PreparedMixture",
     "Rejection",
-    "Runner",
     "Sample",
     "StepBatches",
     "StepLoader",
@@ -46,17 +39,11 @@ __all__ = [
     "encode",
     "encode_all",
     "estimate_tokens",
-    "mix",
     "open_table",
     "pack",
     "pad",
-    "prepare_mixture",
-    "prepare_source",
     "preview",
-    "run_here",
-    "run_job",
     "supervised_positions",
-    "tokenize",
     "tokenizer_digest",
     "view_table",
 ]

@@ -13,17 +13,6 @@ from didact.training.checkpoints import Checkpoint, CheckpointStore
 from didact.training.faults import FaultInjection
 from didact.training.loop import TrainResult, train
 from didact.training.objective import Objective
-from didact.training.plan import Plan
-from didact.training.prepare import (
-    PreparedData,
-    TaskTexts,
-    describe_data,
-    prepare_data,
-    read_sources,
-    write_data_record,
-)
-from didact.training.prepared import PreparedRecord, open_prepared
-from didact.training.probe import Probe, probe_recipe
 from didact.training.schedule import learning_rate
 from didact.training.sharding import whole_weights
 from didact.training.state import TrainedState
@@ -36,25 +25,14 @@ __all__ = [
     "CheckpointStore",
     "FaultInjection",
     "Objective",
-    "Plan",
-    "PreparedData",
-    "PreparedRecord",
-    "Probe",
     "StepReport",
-    "TaskTexts",
     "TrainResult",
     "TrainedState",
     "World",
     "check_devices",
-    "describe_data",
     "learning_rate",
-    "open_prepared",
-    "prepare_data",
-    "probe_recipe",
-    "read_sources",
     "resolve_packing",
     "train",
     "trainable_model",
     "whole_weights",
-    "write_data_record",
 ]

@@ -23,11 +23,11 @@ from didact.errors import RunError
 from didact.evaluation import task_texts
 from didact.files import write_json
 from didact.logs import get_logger
+from didact.preparation import prepare_data
 from didact.runs import Run, open_run
 from didact.spec import SweepSpec
 from didact.tracking import MlflowSync, effective_records, resolve_uri
 from didact.tracking import open_run as open_mlflow_run
-from didact.training import prepare_data
 from didact.tuning.journal import Entry, Journal
 from didact.tuning.results import Status, SweepResult, TrialResult, rank
 from didact.tuning.search import Search, best_spec, load_search, trial_name

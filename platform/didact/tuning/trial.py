@@ -11,10 +11,10 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from didact.cluster import finetune
 from didact.evaluation import task_texts
+from didact.preparation import prepare_data
 from didact.runs import Run
 from didact.spec import FinetuneSpec
 from didact.tracking import effective_records
-from didact.training import prepare_data
 from didact.tuning.journal import Entry, Journal
 from didact.tuning.search import Search, trial_name, trial_spec
 from didact.tuning.space import trial_values

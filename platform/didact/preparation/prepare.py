@@ -16,18 +16,11 @@ from didact.env import cache_dir
 from didact.files import write_json
 from didact.mixtures import MixtureRow
 from didact.models import load_tokenizer
+from didact.preparation.mixture import PreparedMixture, prepare_mixture
+from didact.preparation.parts import Encoder, Runner, prepare_source, run_here
 from didact.runs import Run
 from didact.spec import FinetuneSpec, HeldOutTask, TaskSpec
-from didact.tokens import (
-    Encoder,
-    PreparedMixture,
-    Runner,
-    StepLoader,
-    TemplateContract,
-    prepare_mixture,
-    prepare_source,
-    run_here,
-)
+from didact.tokens import StepLoader, TemplateContract
 
 TaskTexts = Callable[[Sequence[TaskSpec]], Iterable[EvalText]]
 """Gives the questions of evaluation tasks: `didact.evaluation.task_texts`."""

@@ -15,11 +15,11 @@ from didact import env
 from didact.devices import is_out_of_memory, this_machine
 from didact.errors import OutOfMemory
 from didact.models import compute_dtype
+from didact.preparation.prepare import PreparedData, TaskTexts, prepare_data
 from didact.spec import FinetuneSpec, ShardingSpec
 from didact.training.callbacks import StepReport
 from didact.training.checkpoints import Checkpoint
 from didact.training.loop import train
-from didact.training.prepare import PreparedData, TaskTexts, prepare_data
 from didact.training.trainable import check_devices, trainable_model
 from didact.training.world import World
 

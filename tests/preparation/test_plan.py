@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from didact.preparation import Plan, prepare_data, write_data_record
 from didact.runs import Run
-from didact.training import Plan, prepare_data, write_data_record
 from tests.fakes.recipes import tiny_recipe, write_sums
 
 CURRICULUM = [{"until": 0.25, "weights": {"sums": 1.0}}, {"until": 1.0, "weights": {"sums": 1.0, "more": 3.0}}]

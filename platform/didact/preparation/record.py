@@ -12,9 +12,10 @@ from didact.errors import DataError
 from didact.files import write_json
 from didact.logs import get_logger
 from didact.models import load_tokenizer
+from didact.preparation.mixture import mix
+from didact.preparation.prepare import PreparedData, TaskTexts, prepare_data
 from didact.spec import FinetuneSpec
-from didact.tokens import TemplateContract, TokenTable, ViewPlace, mix, open_table
-from didact.training.prepare import PreparedData, TaskTexts, prepare_data
+from didact.tokens import TemplateContract, TokenTable, ViewPlace, open_table
 
 _LOG = get_logger(__name__)
 

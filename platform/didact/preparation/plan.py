@@ -10,9 +10,9 @@ from rich.text import Text
 
 from didact.devices import this_machine
 from didact.models import Footprint, estimate_footprint
+from didact.preparation.prepare import PreparedData, describe_data, describe_stages
+from didact.preparation.probe import Probe
 from didact.spec import DataSpec, FinetuneSpec
-from didact.training.prepare import PreparedData, describe_data, describe_stages
-from didact.training.probe import Probe
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from didact.training import Plan, Probe, prepare_data, probe_recipe
+from didact.preparation import Plan, Probe, prepare_data, probe_recipe
 from tests.fakes.recipes import tiny_recipe
 
 

@@ -9,9 +9,9 @@ from rich.console import Console
 
 from didact.errors import DataError
 from didact.evaluation import task_texts
+from didact.preparation import Plan, PreparedRecord, open_prepared, prepare_data, write_data_record
 from didact.runs import Run
 from didact.spec import FinetuneSpec
-from didact.training import Plan, PreparedRecord, open_prepared, prepare_data, write_data_record
 from tests.conftest import shared_data
 from tests.fakes.recipes import tiny_recipe
 

@@ -18,22 +18,9 @@ from didact.datasets.load import conversations_entry
 from didact.datasets.opening import open_source
 from didact.datasets.types import ConversationView
 from didact.errors import DataError
+from didact.preparation import Encoder, PartDone, PartJob, prepare_source, run_here, tokenize
 from didact.spec import SourceSpec, TokensSpec
-from didact.tokens import (
-    Encoder,
-    PartDone,
-    PartJob,
-    Rejection,
-    TemplateContract,
-    TokenTable,
-    encode,
-    encode_all,
-    open_table,
-    prepare_source,
-    run_here,
-    tokenize,
-    view_table,
-)
+from didact.tokens import Rejection, TemplateContract, TokenTable, encode, encode_all, open_table, view_table
 from didact.tokens.shards import TokenWriter
 from tests.fakes.damages import DAMAGES
 from tests.fakes.datasets import stored_dataset

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from didact.errors import DataError
+from didact.preparation import PartJob, PreparedRecord, open_prepared, prepare_data
 from didact.spec import FinetuneSpec
-from didact.tokens import PartJob
-from didact.training import PreparedRecord, open_prepared, prepare_data
 from tests.fakes.recipes import tiny_recipe
 
 

@@ -1,8 +1,8 @@
 import pytest
 
 from didact.errors import DataError
+from didact.preparation import prepare_data
 from didact.spec import FinetuneSpec, validate
-from didact.training import prepare_data
 
 
 def test_a_commercial_recipe_is_refused_before_any_data_is_read() -> None:

@@ -12,8 +12,8 @@ from didact.datasets.types import Dataset
 from didact.errors import DataError
 from didact.logs import get_logger
 from didact.mixtures import Mixture, build_mixture
+from didact.preparation.parts import Encoder, Runner, run_here, tokenize
 from didact.spec import DataSpec, TokensSpec, TrainingSpec
-from didact.tokens.cache import Encoder, Runner, run_here, tokenize
 from didact.tokens.table import TokenTable, view_table
 from didact.tokens.template import TemplateContract
 

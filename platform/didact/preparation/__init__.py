@@ -1,0 +1,50 @@
+"""A recipe's data, made ready for training before any worker starts: converted, checked, tokenized, mixed, cached.
+
+    FinetuneSpec -> open_source -> PartJobs (here or on Ray) -> Datasets -> PreparedMixture -> PreparedData -> Plan
+    PreparedData -> PreparedRecord (prepared.json) -> open_prepared on every worker
+
+Example:
+    >>> from didact.preparation import Plan, prepare_data
+    >>> from didact.spec import FinetuneSpec, load_spec
+    >>> spec = load_spec(FinetuneSpec, "jobs/recipes/demo.yaml")
+    >>> print(Plan.of(spec, prepare_data(spec)).render())  # doctest: +SKIP
+"""
+
+from didact.preparation.mixture import PreparedMixture, mix, prepare_mixture
+from didact.preparation.parts import Encoder, PartDone, PartJob, Runner, prepare_source, run_here, run_job, tokenize
+from didact.preparation.plan import Plan
+from didact.preparation.prepare import (
+    PreparedData,
+    TaskTexts,
+    describe_data,
+    prepare_data,
+    read_sources,
+    write_data_record,
+)
+from didact.preparation.probe import Probe, probe_recipe
+from didact.preparation.record import PreparedRecord, open_prepared
+
+__all__ = [
+    "Encoder",
+    "PartDone",
+    "PartJob",
+    "Plan",
+    "PreparedData",
+    "PreparedMixture",
+    "PreparedRecord",
+    "Probe",
+    "Runner",
+    "TaskTexts",
+    "describe_data",
+    "mix",
+    "open_prepared",
+    "prepare_data",
+    "prepare_mixture",
+    "prepare_source",
+    "probe_recipe",
+    "read_sources",
+    "run_here",
+    "run_job",
+    "tokenize",
+    "write_data_record",
+]
