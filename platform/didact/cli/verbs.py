@@ -17,6 +17,7 @@ from didact import env, logs
 from didact.cli.data import Overrides, Recipe
 from didact.cli.prepare import data
 from didact.cli.quality import quality
+from didact.cli.recipes import init, recipes
 from didact.errors import DidactError
 from didact.spec import (
     EvaluateSpec,
@@ -37,6 +38,8 @@ from didact.spec import (
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 data.add_typer(quality)
 app.add_typer(data, name="data")
+app.command()(recipes)
+app.command()(init)
 
 AdapterName = Annotated[str, typer.Argument(help="A run folder, an adapter folder, or name, name@alias, name:version")]
 

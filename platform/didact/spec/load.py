@@ -34,15 +34,24 @@ def _overridden(
     spec_type: type[AnySpec], values: dict[str, Any], overrides: list[str] | tuple[str, ...], origin: str
 ) -> AnySpec:
     for override in overrides:
-        key, found, text = override.partition("=")
-        if not found:
-            raise SpecError(f"override {override!r} is not of the form key=value, such as training.steps=100")
-        try:
-            value = parse_value(text)
-        except yaml.YAMLError as error:
-            raise SpecError(f"override {override!r} is not valid YAML: {error}") from None
-        set_dotted(values, key.strip(), value, origin)
+        key, value = read_override(override)
+        set_dotted(values, key, value, origin)
     return validate(spec_type, values, origin)
+
+
+def read_override(override: str) -> tuple[str, Any]:
+    """The dotted key and the value of `key=value`.
+
+    Raises:
+        SpecError: no `=`, or a value that is no YAML.
+    """
+    key, found, text = override.partition("=")
+    if not found:
+        raise SpecError(f"override {override!r} is not of the form key=value, such as training.steps=100")
+    try:
+        return key.strip(), parse_value(text)
+    except yaml.YAMLError as error:
+        raise SpecError(f"override {override!r} is not valid YAML: {error}") from None
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
@@ -59,12 +68,21 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
         raise SpecError(f"{path} is a folder; expected a YAML or JSON file") from None
     except UnicodeDecodeError as error:
         raise SpecError(f"{path} is not UTF-8: {error}") from None
+    return parse_mapping(text, str(path))
+
+
+def parse_mapping(text: str, origin: str) -> dict[str, Any]:
+    """The mapping that a YAML or JSON text holds; `origin` is named in errors.
+
+    Raises:
+        SpecError: with the line of the first problem.
+    """
     try:
         values = yaml.load(text, Loader=_UniqueKeyLoader)
     except yaml.YAMLError as error:
-        raise SpecError(f"{path} is not valid YAML: {error}") from None
+        raise SpecError(f"{origin} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
-        raise SpecError(f"{path} must hold a mapping of settings; found {type(values).__name__}")
+        raise SpecError(f"{origin} must hold a mapping of settings; found {type(values).__name__}")
     return values
 
 
