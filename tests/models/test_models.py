@@ -19,7 +19,7 @@ from didact.models import (
     save_adapter,
     verify_adapter,
 )
-from didact.spec import FullSpec, LoraSpec, ModelSpec, PrefixSpec, QuantizationSpec
+from didact.spec import FullSpec, Ia3Spec, LoraSpec, MethodSpec, ModelSpec, PrefixSpec, QuantizationSpec
 from tests.fakes.models import FAMILIES, save_tiny_base
 from tests.fakes.recipes import tiny_recipe
 
@@ -96,6 +96,34 @@ def test_unknown_target_modules_are_refused(base: ModelSpec) -> None:
     with pytest.raises(ModelError, match=r"no module named nowhere, proj; its linear layers: .*q_proj"):
         spec = LoraSpec(target_modules=("q_proj", "nowhere", "proj", "self_attn.v_proj"))
         attach_adapter(load_base(base), spec, seed=0, base_name="tiny")
+
+
+def targeted(base: ModelSpec, spec: MethodSpec) -> set[str]:
+    model = attach_adapter(load_base(base), spec, seed=0, base_name="tiny")
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    return {name.removeprefix("base_model.model.").partition(".lora_")[0].partition(".ia3_")[0] for name in trained}
+
+
+def test_target_modules_may_be_a_regular_expression_over_whole_names(base: ModelSpec) -> None:
+    first = {"model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.v_proj"}
+    assert targeted(base, LoraSpec(r=2, target_modules=r".*\.0\.self_attn\.[qv]_proj")) == first
+    ia3 = {"method": "ia3", "target_modules": r".*layers\.1\..*(k|down)_proj", "feedforward_modules": ".*down_proj"}
+    assert targeted(base, Ia3Spec(**ia3)) == {"model.layers.1.self_attn.k_proj", "model.layers.1.mlp.down_proj"}
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        (
+            "(q|v)_proj",
+            r"matches no module .* such as model\.layers\.0\.self_attn\.q_proj, .*begin it with",
+        ),
+        (".*layers.0.*", r"also matches model\.layers\.0, which holds other modules"),
+    ],
+)
+def test_an_expression_that_cannot_be_meant_is_refused(base: ModelSpec, expression: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        targeted(base, LoraSpec(r=2, target_modules=expression))
 
 
 @pytest.mark.parametrize("bits", [4, 8])

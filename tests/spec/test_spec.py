@@ -22,6 +22,7 @@ from didact.spec import (
     Spec,
     SweepSpec,
     json_schema,
+    to_json,
     validate,
     with_absolute_paths,
 )
@@ -147,6 +148,9 @@ def test_wrong_value_says_what_was_found_and_expected(changes: dict[str, Any], m
     [
         ({"training__epochs": 1}, "training: give either steps or epochs; found steps=10, epochs=1"),
         ({"training": {}}, "training: give either steps or epochs; found steps=None, epochs=None"),
+        ({"training": {"steps": 9, "warmup_steps": 3, "warmup_share": 0.1}}, "either warmup_steps or warmup_share"),
+        ({"training": {"steps": 9, "warmup_share": None}}, "either warmup_steps or warmup_share"),
+        ({"training": {"steps": 9, "warmup_steps": 9}}, "training: warmup_steps (9) must be below steps (9)"),
         ({"placement__num_workers": 17}, "placement.num_workers is 17 but training.global_batch_size is 16"),
         ({"adapter__method": "full", "model__quantization__bits": 4}, "remove model.quantization or choose an adapter"),
         ({"adapter__method": "full", "register_as__name": "x"}, "with adapter.method 'full' remove register_as"),
@@ -157,6 +161,19 @@ def test_wrong_value_says_what_was_found_and_expected(changes: dict[str, Any], m
 )
 def test_impossible_combination_names_the_field_to_change(changes: dict[str, Any], message: str) -> None:
     assert message in refused(FinetuneSpec, recipe(**changes))
+
+
+def test_the_warm_up_is_a_share_or_a_number_of_steps(tmp_path: Path) -> None:
+    share = validate(FinetuneSpec, recipe(training={"steps": 100}), "my.yaml").training
+    counted = validate(FinetuneSpec, recipe(training={"epochs": 2, "warmup_steps": 5}), "my.yaml")
+    assert (share.num_warmup_steps(100), share.num_warmup_steps(10)) == (3, 1)
+    assert counted.training.num_warmup_steps(100) == 5
+    assert FinetuneSpec.model_validate_json(to_json(counted)) == counted
+    with pytest.raises(SpecError, match="warmup_steps is 5, but 2 epochs are 4 steps"):
+        counted.training.num_steps(32)
+    old = json.loads(to_json(validate(FinetuneSpec, recipe(training={"steps": 100}), "my.yaml")))
+    del old["training"]["warmup_steps"]  # as recipes of runs were written before there was such a field
+    assert validate(FinetuneSpec, old, "recipe.json").training == share
 
 
 def test_every_problem_is_told_at_once() -> None:

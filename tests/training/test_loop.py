@@ -131,6 +131,8 @@ def test_schedules_warm_up_and_end_low(tmp_path: Path) -> None:
     spec = tiny_recipe(tmp_path, training__warmup_share=0.2, training__learning_rate=1.0).training
     rates = [learning_rate(step, 10, spec) for step in range(10)]
     assert rates[0] < rates[1] < rates[2] == 1.0 and rates[-1] < 0.1
+    counted = tiny_recipe(tmp_path, training__warmup_steps=2, training__learning_rate=1.0).training
+    assert [learning_rate(step, 10, counted) for step in range(10)] == rates
     constant = spec.model_copy(update={"schedule": "constant", "warmup_share": 0.0})
     assert {learning_rate(step, 10, constant) for step in range(10)} == {1.0}
 

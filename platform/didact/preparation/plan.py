@@ -108,7 +108,8 @@ class Plan:
             f"base       {spec.model.base}{quantization}, {footprint.num_parameters:,} parameters",
             f"adapter    {spec.adapter.method}, {footprint.num_trainable:,} trained ({footprint.trainable_share:.2%})",
             f"steps      {self.num_steps:,} of {spec.training.global_batch_size} samples, about {tokens:,.0f} tokens",
-            f"rate       {spec.training.learning_rate:g}, {spec.training.schedule}",
+            f"rate       {spec.training.learning_rate:g}, {spec.training.schedule} "
+            f"after {spec.training.num_warmup_steps(self.num_steps):,} steps of warm-up",
             f"packing    {'on' if spec.packing else 'off'}, {self.tokens_per_micro_batch:,} tokens a forward pass",
             f"memory     {footprint.total_gib:.2f} GiB a worker: weights {footprint.weights_gib:.2f}, "
             f"trained state {footprint.training_state_gib:.2f}, activations {footprint.activations_gib:.2f}, "

@@ -1,12 +1,30 @@
 """What is trained on the base model: one spec per method, chosen by `adapter.method`."""
 
+import re
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from didact.spec.base import Spec
 
-_Targets = Literal["all-linear"] | tuple[str, ...]
+
+def _usable_targets(targets: str | tuple[str, ...], word: str) -> str | tuple[str, ...]:
+    """Refuse text that no whole module name can match, and expressions that are none."""
+    if not targets:
+        raise ValueError(f"names no module; write {word}, or a list of names such as [q_proj, v_proj]")
+    if isinstance(targets, str) and targets != word:
+        names = [name.strip() for name in targets.split(",")]
+        if all(name.replace("_", "").replace("-", "").isalnum() for name in names):
+            raise ValueError(f"found text {targets!r}; write [{', '.join(names)}], or {word}")
+        try:
+            re.compile(targets)
+        except re.error as error:
+            raise ValueError(f"found {targets!r}, which is no regular expression: {error}") from None
+    return targets
+
+
+_Targets = Annotated[str | tuple[str, ...], AfterValidator(lambda found: _usable_targets(found, "all-linear"))]
+_FoundTargets = Annotated[str | tuple[str, ...], AfterValidator(lambda found: _usable_targets(found, "auto"))]
 _CUT_GRADIENTS = "it moves ranks by whole gradients, of which DeepSpeed leaves every worker a share"
 _PACKED = "its update takes the shape of the base's weight matrices, which are packed in 4 bits"
 
@@ -39,7 +57,8 @@ class LoraSpec(MethodSpec):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout on the adapter's input."""
     target_modules: _Targets = "all-linear"
-    """Names (or name endings) of the linear layers that get an adapter, or `all-linear`."""
+    """Linear layers that get an adapter: a list of names or name endings, `all-linear`, or a regular expression that
+    whole module names match, such as `.*[02468]\\.self_attn\\.[qv]_proj`."""
     rslora: bool = False
     """Rank-stabilised scale, alpha / sqrt(r) (Kalajdzievski, 2023)."""
     dora: bool = False
@@ -79,7 +98,8 @@ class AdaLoraSpec(MethodSpec):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout on the adapter's input."""
     target_modules: _Targets = "all-linear"
-    """Names (or name endings) of the linear layers that get an adapter, or `all-linear`."""
+    """Linear layers that get an adapter: a list of names or name endings, `all-linear`, or a regular expression that
+    whole module names match, such as `.*[02468]\\.self_attn\\.[qv]_proj`."""
     warmup_share: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps before the first rank is taken away."""
     final_share: float = Field(default=0.3, ge=0, lt=1)
@@ -161,16 +181,18 @@ class Ia3Spec(MethodSpec):
     suitable_rate: ClassVar[float] = 1e-2
 
     method: Literal["ia3"]
-    target_modules: Literal["auto"] | tuple[str, ...] = "auto"
-    """Linear layers whose results are scaled; `auto` finds keys, values and the feed-forward's last layer."""
-    feedforward_modules: Literal["auto"] | tuple[str, ...] = "auto"
+    target_modules: _FoundTargets = "auto"
+    """Linear layers whose results are scaled: a list of names or name endings, or a regular expression that whole
+    module names match; `auto` finds keys, values and the feed-forward's last layer."""
+    feedforward_modules: _FoundTargets = "auto"
     """Those of them whose inputs are scaled instead."""
 
     @model_validator(mode="after")
     def _both(self) -> "Ia3Spec":
         if (self.target_modules == "auto") != (self.feedforward_modules == "auto"):
             raise ValueError("give both target_modules and feedforward_modules, or leave both to 'auto'")
-        if not set(self.feedforward_modules) <= set(self.target_modules):
+        both = self.feedforward_modules, self.target_modules
+        if not any(isinstance(each, str) for each in both) and not set(both[0]) <= set(both[1]):
             raise ValueError("feedforward_modules must be among target_modules")
         return self
 
@@ -186,7 +208,8 @@ class VeraSpec(MethodSpec):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout on the adapter's input."""
     target_modules: _Targets = "all-linear"
-    """Names (or name endings) of the linear layers that get an adapter, or `all-linear`."""
+    """Linear layers that get an adapter: a list of names or name endings, `all-linear`, or a regular expression that
+    whole module names match, such as `.*[02468]\\.self_attn\\.[qv]_proj`."""
 
 
 class OftSpec(MethodSpec):
@@ -198,7 +221,8 @@ class OftSpec(MethodSpec):
     block_size: int = Field(default=32, ge=2)
     """Size of a rotated block; lowered to a divisor of a layer's width where it is none."""
     target_modules: _Targets = "all-linear"
-    """Names (or name endings) of the linear layers that get an adapter, or `all-linear`."""
+    """Linear layers that get an adapter: a list of names or name endings, `all-linear`, or a regular expression that
+    whole module names match, such as `.*[02468]\\.self_attn\\.[qv]_proj`."""
 
 
 class BoftSpec(MethodSpec):
@@ -212,7 +236,8 @@ class BoftSpec(MethodSpec):
     butterfly_factors: int = Field(default=1, ge=1, le=8)
     """Butterfly factors; 1 is plain block-diagonal orthogonal finetuning."""
     target_modules: _Targets = "all-linear"
-    """Names (or name endings) of the linear layers that get an adapter, or `all-linear`."""
+    """Linear layers that get an adapter: a list of names or name endings, `all-linear`, or a regular expression that
+    whole module names match, such as `.*[02468]\\.self_attn\\.[qv]_proj`."""
 
 
 class LohaSpec(MethodSpec):
@@ -227,7 +252,8 @@ class LohaSpec(MethodSpec):
     alpha: float = Field(default=16, gt=0)
     """Scale: the update is multiplied by alpha / r."""
     target_modules: _Targets = "all-linear"
-    """Names (or name endings) of the linear layers that get an adapter, or `all-linear`."""
+    """Linear layers that get an adapter: a list of names or name endings, `all-linear`, or a regular expression that
+    whole module names match, such as `.*[02468]\\.self_attn\\.[qv]_proj`."""
 
 
 class LokrSpec(MethodSpec):
@@ -244,7 +270,8 @@ class LokrSpec(MethodSpec):
     factor: int = Field(default=-1, ge=-1)
     """Size of the first factor; -1 for the most even split."""
     target_modules: _Targets = "all-linear"
-    """Names (or name endings) of the linear layers that get an adapter, or `all-linear`."""
+    """Linear layers that get an adapter: a list of names or name endings, `all-linear`, or a regular expression that
+    whole module names match, such as `.*[02468]\\.self_attn\\.[qv]_proj`."""
 
 
 class BottleneckSpec(MethodSpec):

@@ -1,9 +1,11 @@
 """The loop, its placement on machines, and where its numbers go."""
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from didact.errors import SpecError
 from didact.spec.adapter import LoraSpec
 from didact.spec.base import Spec
 from didact.spec.sharding import ShardingSpec
@@ -20,8 +22,10 @@ class TrainingSpec(Spec):
     """Peak learning rate; a recipe that states none gets what suits its method (docs/models.md), here LoRA's."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Shape after the warm-up; `cosine` and `linear` end at zero."""
-    warmup_share: float = Field(default=0.03, ge=0, lt=1)
-    """Share of the steps with linear warm-up."""
+    warmup_share: float | None = Field(default=0.03, ge=0, lt=1)
+    """Share of the steps with linear warm-up, rounded up; give this or `warmup_steps`."""
+    warmup_steps: int | None = Field(default=None, ge=0)
+    """Steps with linear warm-up, instead of `warmup_share`."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's decoupled decay."""
     max_grad_norm: float = Field(default=1.0, gt=0)
@@ -50,16 +54,47 @@ class TrainingSpec(Spec):
     """Steps between held-out losses during training; none when left out. A sweep needs them."""
 
     def num_steps(self, num_rows: int) -> int:
-        """Optimizer steps of the run over sources with `num_rows` training rows together."""
+        """Optimizer steps of the run over sources with `num_rows` training rows together.
+
+        Raises:
+            SpecError: no step is left after `warmup_steps`.
+        """
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None  # exactly one of the two is given
-        return max(1, round(self.epochs * num_rows / self.global_batch_size))
+        steps = max(1, round(self.epochs * num_rows / self.global_batch_size))
+        if self.warmup_steps is not None and self.warmup_steps >= steps:
+            raise SpecError(
+                f"training.warmup_steps is {self.warmup_steps}, but {self.epochs:g} epochs are {steps} steps; lower it "
+                "or give training.warmup_share instead"
+            )
+        return steps
+
+    def num_warmup_steps(self, num_steps: int) -> int:
+        """Steps of linear warm-up in a run of `num_steps`."""
+        if self.warmup_steps is not None:
+            return self.warmup_steps
+        assert self.warmup_share is not None  # exactly one of the two is given
+        return math.ceil(self.warmup_share * num_steps)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _steps_replace_the_default_share(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("warmup_steps") is not None:
+            return {"warmup_share": None, **values}
+        return values
 
     @model_validator(mode="after")
     def _one_length(self) -> "TrainingSpec":
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(f"give either steps or epochs; found steps={self.steps}, epochs={self.epochs}")
+        if (self.warmup_share is None) == (self.warmup_steps is None):
+            raise ValueError(
+                f"give either warmup_steps or warmup_share; found warmup_steps={self.warmup_steps}, "
+                f"warmup_share={self.warmup_share}"
+            )
+        if self.steps is not None and self.warmup_steps is not None and self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps ({self.warmup_steps}) must be below steps ({self.steps})")
         return self
 
 

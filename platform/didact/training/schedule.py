@@ -7,7 +7,7 @@ from didact.spec import TrainingSpec
 
 def learning_rate(step: int, num_steps: int, spec: TrainingSpec) -> float:
     """Learning rate of optimizer step `step` (from 0) of `num_steps`: linear warm-up, then the schedule's shape."""
-    warmup = math.ceil(spec.warmup_share * num_steps)
+    warmup = spec.num_warmup_steps(num_steps)
     if step < warmup:
         return spec.learning_rate * (step + 1) / (warmup + 1)
     progress = (step - warmup) / max(1, num_steps - warmup)

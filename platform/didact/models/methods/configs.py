@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,11 @@ def _ia3(spec: Ia3Spec, model: PreTrainedModel) -> PeftConfig:
         feed_forward = [block.feed_forward[-1] for block in blocks]
         targets = [name for block in blocks for name in block.attention_inputs] + feed_forward
     else:
-        targets, feed_forward = list(spec.target_modules), list(spec.feedforward_modules)
+        return peft.IA3Config(
+            task_type=_CAUSAL,
+            target_modules=_targets(spec.target_modules),
+            feedforward_modules=_targets(spec.feedforward_modules),
+        )
     return peft.IA3Config(task_type=_CAUSAL, target_modules=targets, feedforward_modules=feed_forward)
 
 
@@ -267,17 +272,44 @@ def _common_fields() -> tuple[dataclasses.Field[Any], ...]:
 
 def _check_targets(config: PeftConfig, model: PreTrainedModel) -> None:
     """PEFT passes over a name without a module as long as another has one."""
-    targets = getattr(config, "target_modules", None) or ()
-    if isinstance(targets, str):
-        return
+    for field in ("target_modules", "feedforward_modules"):
+        targets = getattr(config, field, None) or ()
+        if not isinstance(targets, str):
+            _check_names(field, sorted(targets), model)
+        elif targets != "all-linear":
+            _check_expression(field, targets, model)
+
+
+def _check_names(field: str, targets: list[str], model: PreTrainedModel) -> None:
     modules = dict(model.named_modules())
-    unknown = [name for name in sorted(targets) if not any(f".{each}".endswith(f".{name}") for each in modules)]
+    unknown = [name for name in targets if not any(f".{each}".endswith(f".{name}") for each in modules)]
     if unknown:
         layers = {each.rpartition(".")[2] for each, module in modules.items() if is_linear(module)}
         raise ModelError(
-            f"adapter.target_modules: {type(model).__name__} has no module named {', '.join(unknown)}; "
+            f"adapter.{field}: {type(model).__name__} has no module named {', '.join(unknown)}; "
             f"its linear layers: {', '.join(sorted(layers))}"
         )
+
+
+def _check_expression(field: str, expression: str, model: PreTrainedModel) -> None:
+    """As PEFT does, hold a regular expression against whole module names."""
+    try:
+        pattern = re.compile(expression)
+    except re.error as error:
+        raise ModelError(f"adapter.{field} {expression!r} is no regular expression: {error}") from error
+    found = {name: module for name, module in model.named_modules() if pattern.fullmatch(name)}
+    if not found:
+        examples = [name for name, module in model.named_modules() if is_linear(module)]
+        raise ModelError(
+            f"adapter.{field} {expression!r} matches no module of {type(model).__name__}; it must match whole names, "
+            f"such as {', '.join(examples[:3])}; begin it with '.*' to leave out what stands before"
+        )
+    for name, module in found.items():
+        if not list(module.parameters(recurse=False)):
+            raise ModelError(
+                f"adapter.{field} {expression!r} also matches {name or 'the whole model'}, which holds other modules "
+                "and no weights of its own; end it with names of layers, such as '_proj'"
+            )
 
 
 def _targets(names: str | tuple[str, ...]) -> str | list[str]:
