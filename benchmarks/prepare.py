@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from didact.datasets import load_dataset
-from didact.datasets.opening import open_source
+from didact.datasets.sources.opening import open_source
 from didact.models import load_tokenizer
 from didact.preparation import Encoder, PartDone, PartJob, Runner, prepare_source, run_here, tokenize
 from didact.spec import ModelSpec, SourceSpec, TokensSpec

@@ -6,7 +6,7 @@ import pytest
 
 from didact.datasets import Dataset, load_dataset
 from didact.datasets.catalog import GROUPS, Card, card_yaml, load_cards
-from didact.datasets.options import row_options
+from didact.datasets.rows.options import row_options
 from didact.datasets.samples import card_samples, write_example
 from didact.spec import SourceSpec, load_spec
 from tests.conftest import shared_data

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from didact.datasets import Dataset, load_dataset
-from didact.datasets.options import RowOptions
-from didact.datasets.reading import container_of, file_rows
+from didact.datasets.readers.reading import container_of, file_rows
+from didact.datasets.rows.options import RowOptions
 from didact.errors import DataError
 from didact.spec import SourceSpec
 

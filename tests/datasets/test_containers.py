@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from didact.datasets import MAX_RECORD_BYTES
-from didact.datasets.containers import read_array, read_lines
+from didact.datasets.readers.json_files import read_array, read_lines
 
 ROWS = [
     {"text": 'brackets ]}[{ , and "quotes" \\'},

@@ -12,11 +12,11 @@ import pytest
 
 from didact.cache.entry import CacheEntry
 from didact.datasets import Dataset, load_dataset
+from didact.datasets.conversation import ConversationView
 from didact.datasets.load import conversations_entry, store
-from didact.datasets.opening import OpenedSource, open_source
 from didact.datasets.quality import drop_leaks, filtered
-from didact.datasets.shards import StoredConversations, prompt_key
-from didact.datasets.types import ConversationView
+from didact.datasets.sources.opening import OpenedSource, open_source
+from didact.datasets.stored.shards import StoredConversations, prompt_key
 from didact.errors import DataError
 from didact.spec import SourceSpec
 from tests.fakes.damages import DAMAGES

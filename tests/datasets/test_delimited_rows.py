@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from didact.datasets import MAX_RECORD_BYTES
-from didact.datasets.containers_columnar import Delimited, read_delimited
-from didact.datasets.containers_text import read_parallel, read_separated
-from didact.datasets.options import RowOptions
-from didact.datasets.reading import column_form, file_rows
-from didact.datasets.rows import RawRow
+from didact.datasets.readers.columnar import Delimited, read_delimited
+from didact.datasets.readers.reading import column_form, file_rows
+from didact.datasets.readers.text_files import read_parallel, read_separated
+from didact.datasets.rows.options import RowOptions
+from didact.datasets.rows.raw_row import RawRow
 from didact.errors import DataError
 
 

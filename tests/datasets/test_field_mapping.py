@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from didact.datasets.mapping import FieldMapping, map_rows
-from didact.datasets.rows import BadRow, RawRow
+from didact.datasets.forms.field_mapping import FieldMapping, map_rows
+from didact.datasets.rows.raw_row import BadRow, RawRow
 from didact.errors import SpecError
 from didact.spec import validate
 

@@ -6,7 +6,7 @@ import datasets
 import pytest
 
 from didact.datasets import Dataset, load_dataset
-from didact.datasets.opening import open_source
+from didact.datasets.sources.opening import open_source
 from didact.errors import DataError
 from didact.spec import SourceSpec
 

@@ -8,11 +8,11 @@ import pytest
 from datasketch import MinHash, MinHashLSH
 
 from didact.datasets import Conversation, Message
+from didact.datasets.conversation import Role
 from didact.datasets.quality import measure_overlap
 from didact.datasets.quality.duplicates import index_texts, jaccard
 from didact.datasets.quality.near import NUM_PERMUTATIONS, NearIndex, bands, signatures
 from didact.datasets.quality.texts import shingles
-from didact.datasets.types import Role
 
 THRESHOLD = 0.8
 CHINESE = [chr(0x4E00 + number) for number in range(2000)]

@@ -10,8 +10,9 @@ from typing import Any
 import fsspec
 import pytest
 
-from didact.datasets import Dataset, load_dataset, remote_stream
-from didact.datasets.opening import open_source
+from didact.datasets import Dataset, load_dataset
+from didact.datasets.places import remote_stream
+from didact.datasets.sources.opening import open_source
 from didact.errors import DataError
 from didact.spec import SourceSpec
 from tests.fakes.object_stores import GcsStore, ObjectStore, S3Store, serve_gcs, serve_s3

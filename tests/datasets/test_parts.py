@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from didact.datasets import Dataset, load_dataset
-from didact.datasets.conversion import convert
-from didact.datasets.digests import digest_file, part_bytes_of
-from didact.datasets.drafts import RowSettings
-from didact.datasets.generated import generated_rows
+from didact.datasets.forms.drafts import RowSettings
 from didact.datasets.load import store
-from didact.datasets.opening import open_source
-from didact.datasets.parts import PART_FILES, Part, counted_parts, join_small
-from didact.datasets.rows import RawRow
+from didact.datasets.places.digests import digest_file, part_bytes_of
+from didact.datasets.places.generated import generated_rows
+from didact.datasets.rows.raw_row import RawRow
+from didact.datasets.sources.conversion import convert
+from didact.datasets.sources.opening import open_source
+from didact.datasets.sources.parts import PART_FILES, Part, counted_parts, join_small
 from didact.files import sha256_file
 from didact.spec import SourceSpec
 

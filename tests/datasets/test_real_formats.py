@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from didact.datasets.drafts import RowSettings
-from didact.datasets.opening import open_source
-from didact.datasets.quarantine import Reject, reject
-from didact.datasets.records import to_conversation
-from didact.datasets.rows import BadRow
-from didact.datasets.types import Conversation
+from didact.datasets.conversation import Conversation
+from didact.datasets.forms.drafts import RowSettings
+from didact.datasets.forms.table_of_forms import to_conversation
+from didact.datasets.rows.quarantine import Reject, reject
+from didact.datasets.rows.raw_row import BadRow
+from didact.datasets.sources.opening import open_source
 from didact.spec import SourceSpec
 from tests.conftest import shared_data
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from didact.datasets import Dataset, load_dataset
-from didact.datasets.reasoning import Reasoned, language_of, reasoned_turns
+from didact.datasets.forms.rationales import Reasoned, language_of, reasoned_turns
 from didact.spec import SourceSpec
 
 ROWS = [Reasoned(f"What is {n} + {n}?", f"{n} twice is {2 * n}.", str(2 * n)) for n in range(300)]

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from didact.datasets.drafts import RowSettings
-from didact.datasets.options import RowOptions
-from didact.datasets.records import COLUMN_FORMS, FORMS, Form, recognise, to_conversation
-from didact.datasets.rows import BadRow, RawRow
-from didact.datasets.types import Conversation
+from didact.datasets.conversation import Conversation
+from didact.datasets.forms.drafts import RowSettings
+from didact.datasets.forms.table_of_forms import COLUMN_FORMS, FORMS, Form, recognise, to_conversation
+from didact.datasets.rows.options import RowOptions
+from didact.datasets.rows.raw_row import BadRow, RawRow
 from didact.spec.data import FORMATS
 
 MOSS_TURN = {

@@ -15,12 +15,13 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry, known_implementations
 
-from didact.datasets import Dataset, add_card, load_dataset, remote_stream
+from didact.datasets import Dataset, add_card, load_dataset
 from didact.datasets.load import LEAK
-from didact.datasets.locate import locate
-from didact.datasets.opening import open_source
+from didact.datasets.places import remote_stream
+from didact.datasets.places.locate import locate
 from didact.datasets.quality import against_texts
-from didact.datasets.selection import select
+from didact.datasets.sources.opening import open_source
+from didact.datasets.stored.choice import select
 from didact.errors import DataError, SpecError
 from didact.preparation.parts import stored_rows
 from didact.spec import ContaminationSpec, EvaluationSetSpec, SourceSpec, validate

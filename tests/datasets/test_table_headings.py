@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from didact.datasets import Conversation, load_dataset
-from didact.datasets.rows import BadRow
-from didact.datasets.table_headings import heading_path, tree_table, web_table
+from didact.datasets.forms.table_headings import heading_path, tree_table, web_table
+from didact.datasets.rows.raw_row import BadRow
 from didact.spec import SourceSpec
 
 

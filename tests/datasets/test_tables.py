@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from didact.datasets import Dataset, load_dataset
-from didact.datasets.records import recognise
-from didact.datasets.rows import BadRow
-from didact.datasets.sql import write_sql
-from didact.datasets.tables import Table, TableForm, TableLayout, make_table, write_table
+from didact.datasets.forms.sql import write_sql
+from didact.datasets.forms.table_of_forms import recognise
+from didact.datasets.forms.table_text import Table, TableForm, TableLayout, make_table, write_table
+from didact.datasets.rows.raw_row import BadRow
 from didact.errors import DataError
 from didact.spec import SourceSpec
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from didact.datasets.types import Message
+from didact.datasets.conversation import Message
 from didact.errors import DataError
 from didact.evaluation import TaskResult, generate_answers, held_out_loss, reasoning_gym_items, run_task, score_answers
 from didact.spec import Gsm8kTask, HeldOutTask, ReasoningGymTask, TaskSpec

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from didact.datasets.types import Message
+from didact.datasets.conversation import Message
 from didact.errors import DataError
 from didact.evaluation import generate_answers
 from didact.models.adapter.attach import attach_adapter

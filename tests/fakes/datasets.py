@@ -8,9 +8,9 @@ import numpy as np
 
 from didact.cache.entry import CacheEntry
 from didact.datasets import Conversation, Dataset
-from didact.datasets.conversion import Batch
-from didact.datasets.shards import ConversationWriter, StoredConversations
-from didact.datasets.types import ConversationView
+from didact.datasets.conversation import ConversationView
+from didact.datasets.sources.conversion import Batch
+from didact.datasets.stored.shards import ConversationWriter, StoredConversations
 from didact.files import fingerprint
 
 

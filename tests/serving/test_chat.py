@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from didact.datasets.types import Message
+from didact.datasets.conversation import Message
 from didact.serving.chat import LocalTalk, Talk, chat_loop
 from didact.serving.replica.catalog import Catalog
 from didact.serving.replica.worker import Worker

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import ray
 
-from didact.datasets.types import Message
+from didact.datasets.conversation import Message
 from didact.models import base_fingerprint
 from didact.registry import Registry
 from didact.serving.chat import ChatError, HttpTalk

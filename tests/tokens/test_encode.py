@@ -4,7 +4,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 from transformers import ByT5Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from didact.datasets.types import Conversation, Message, Role
+from didact.datasets.conversation import Conversation, Message, Role
 from didact.errors import TemplateError
 from didact.spec import TokensSpec
 from didact.tokens import Rejection, Sample, TemplateContract, encode, encode_all

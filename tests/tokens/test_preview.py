@@ -3,7 +3,7 @@
 import numpy as np
 from rich.text import Text
 
-from didact.datasets.types import Conversation, Message
+from didact.datasets.conversation import Conversation, Message
 from didact.spec import TokensSpec
 from didact.tokens import Sample, TemplateContract, encode, preview
 from tests.fakes.tokenizer import byte_tokenizer

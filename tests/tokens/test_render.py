@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
 
 from didact.datasets import Conversation, Message
-from didact.datasets.decoding import parse_json
-from didact.datasets.rows import BadRow
+from didact.datasets.rows.decoding import parse_json
+from didact.datasets.rows.raw_row import BadRow
 from didact.spec import TokensSpec
 from didact.tokens import Sample, TemplateContract, encode_all
 from didact.tokens.byte_level import samples_by_bytes

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from didact.datasets.types import Conversation, Dataset, Message
+from didact.datasets.conversation import Conversation, Dataset, Message
 from didact.env import cache_dir
 from didact.errors import DataError
 from didact.mixtures import Mixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 
-from didact.datasets.types import Message
+from didact.datasets.conversation import Message
 from didact.errors import TemplateError
 from didact.tokens import TemplateContract, tokenizer_digest
 from tests.fakes.tokenizer import CHATML, byte_tokenizer

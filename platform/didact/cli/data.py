@@ -240,7 +240,7 @@ def _facts(card: "Card") -> Table:
 
 
 def _rule(rule: object) -> str:
-    from didact.datasets.mapping import ValueRule
+    from didact.datasets.forms.field_mapping import ValueRule
 
     if isinstance(rule, ValueRule):
         return f"{rule.source}, replaced"

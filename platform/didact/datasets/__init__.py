@@ -14,12 +14,12 @@ Example:
 """
 
 from didact.datasets.added import AddedCard, add_card
-from didact.datasets.generated import open_generator
-from didact.datasets.hub import open_hub
+from didact.datasets.conversation import Conversation, Dataset, Message, Role
 from didact.datasets.load import load_dataset
-from didact.datasets.rows import MAX_RECORD_BYTES, Reason
+from didact.datasets.places.generated import open_generator
+from didact.datasets.places.hub import open_hub
+from didact.datasets.rows.raw_row import MAX_RECORD_BYTES, Reason
 from didact.datasets.samples import RowSample, Samples, card_samples, random_rows
-from didact.datasets.types import Conversation, Dataset, Message, Role
 
 __all__ = [
     "MAX_RECORD_BYTES",

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from didact.datasets import hub
 from didact.datasets.catalog import GROUPS, PREFIX, Card, card_yaml, load_cards, user_card_dir
 from didact.datasets.load import FirstRows, first_rows
-from didact.datasets.locate import locate
-from didact.datasets.opening import open_card
-from didact.datasets.quarantine import check_share
-from didact.datasets.remote import is_remote
+from didact.datasets.places import hub
+from didact.datasets.places.locate import locate
+from didact.datasets.places.remote import is_remote
+from didact.datasets.rows.quarantine import check_share
+from didact.datasets.sources.opening import open_card
 from didact.errors import DataError
 from didact.files import write_text
 from didact.spec import SourceSpec, validate

@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from didact.cache.entry import CacheEntry
-from didact.datasets import catalog, hub
-from didact.datasets.conversion import convert, convert_rows
-from didact.datasets.drafts import RowSettings
-from didact.datasets.opening import OpenedSource, open_source
-from didact.datasets.quarantine import Reject, check_share, write_quarantine
-from didact.datasets.records import REASONED_FORMS
-from didact.datasets.selection import Selection, select
-from didact.datasets.shards import ConversationWriter, StoredConversations
-from didact.datasets.types import Conversation, ConversationView, Dataset
+from didact.datasets import catalog
+from didact.datasets.conversation import Conversation, ConversationView, Dataset
+from didact.datasets.forms.drafts import RowSettings
+from didact.datasets.forms.table_of_forms import REASONED_FORMS
+from didact.datasets.places import hub
+from didact.datasets.rows.quarantine import Reject, check_share, write_quarantine
+from didact.datasets.sources.conversion import convert, convert_rows
+from didact.datasets.sources.opening import OpenedSource, open_source
+from didact.datasets.stored.choice import Selection, select
+from didact.datasets.stored.shards import ConversationWriter, StoredConversations
 from didact.env import cache_dir
 from didact.errors import DataError
 from didact.files import fingerprint

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from didact.datasets.catalog import PREFIX, ROOT_OPTION, Card
-from didact.datasets.drafts import RowSettings
+from didact.datasets.conversation import Conversation
+from didact.datasets.forms.drafts import RowSettings
+from didact.datasets.forms.table_of_forms import to_conversation
 from didact.datasets.load import FirstRows, first_rows
-from didact.datasets.opening import open_card
-from didact.datasets.records import to_conversation
-from didact.datasets.remote import is_remote
-from didact.datasets.rows import BadRow, RawRow
-from didact.datasets.types import Conversation
+from didact.datasets.places.remote import is_remote
+from didact.datasets.rows.raw_row import BadRow, RawRow
+from didact.datasets.sources.opening import open_card
 from didact.errors import DataError
 from didact.spec import SourceSpec
 from didact.spec.data import Form

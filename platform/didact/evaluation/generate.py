@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from didact.datasets.types import Message
+from didact.datasets.conversation import Message
 from didact.errors import DataError
 from didact.logs import get_logger
 from didact.tokens.template import TemplateContract

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from didact.datasets.types import Message
+from didact.datasets.conversation import Message
 from didact.errors import DataError
 from didact.evaluation.generate import PAD_ID, generate_answers
 from didact.evaluation.items import Example, Item, gsm8k_items, reasoning_gym_items, score_answers

@@ -18,14 +18,14 @@ from transformers import PreTrainedTokenizerBase
 
 from didact import files
 from didact.cache.entry import CacheEntry
-from didact.datasets.conversion import Batch, convert
-from didact.datasets.drafts import RowSettings
-from didact.datasets.generated import PREFIX as GENERATED
+from didact.datasets.conversation import Conversation, ConversationView, Dataset
+from didact.datasets.forms.drafts import RowSettings
 from didact.datasets.load import conversations_entry, is_sampled, source_facts
-from didact.datasets.opening import OpenedSource
-from didact.datasets.parts import Part
-from didact.datasets.shards import ConversationWriter, StoredConversations, stored_batches
-from didact.datasets.types import Conversation, ConversationView, Dataset
+from didact.datasets.places.generated import PREFIX as GENERATED
+from didact.datasets.sources.conversion import Batch, convert
+from didact.datasets.sources.opening import OpenedSource
+from didact.datasets.sources.parts import Part
+from didact.datasets.stored.shards import ConversationWriter, StoredConversations, stored_batches
 from didact.errors import DataError
 from didact.spec import SourceSpec, TokensSpec
 from didact.tokens.encode import encode_all

@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerBase
 
 from didact.datasets import Dataset, load_dataset
 from didact.datasets.catalog import check_commercial, licence_of
-from didact.datasets.opening import open_source
 from didact.datasets.quality import EvalText, filtered, row_filters
+from didact.datasets.sources.opening import open_source
 from didact.env import cache_dir
 from didact.files import write_json
 from didact.mixtures import MixtureRow

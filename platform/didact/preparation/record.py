@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from didact.cache.entry import CacheEntry
-from didact.datasets.digests import digest_file
+from didact.datasets.places.digests import digest_file
 from didact.env import cache_dir
 from didact.errors import DataError
 from didact.files import write_json

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from didact.datasets.types import Message
+from didact.datasets.conversation import Message
 from didact.devices import this_machine
 from didact.errors import AdapterError
 from didact.models import Manners, MergeProof, load_tokenizer, merge_adapter

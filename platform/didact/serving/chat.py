@@ -11,7 +11,7 @@ from typing import Protocol
 
 import httpx
 
-from didact.datasets.types import Message
+from didact.datasets.conversation import Message
 from didact.errors import DidactError, RegistryError
 from didact.serving.engine.protocol import AdapterRef, Delta, Sampling
 from didact.serving.replica.catalog import Catalog

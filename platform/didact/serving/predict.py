@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from didact.datasets.types import Message
+from didact.datasets.conversation import Message
 from didact.errors import DataError
 from didact.files import append_jsonl
 from didact.logs import get_logger

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from didact.datasets.types import Conversation
+from didact.datasets.conversation import Conversation
 from didact.spec import TokensSpec
 from didact.tokens.encode import encode_all
 from didact.tokens.template import TemplateContract

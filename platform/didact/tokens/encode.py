@@ -8,7 +8,7 @@ import numpy as np
 from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
-from didact.datasets.types import Conversation
+from didact.datasets.conversation import Conversation
 from didact.errors import TemplateError
 from didact.spec import TokensSpec
 from didact.tokens.byte_level import samples_by_bytes

@@ -12,7 +12,7 @@ import jinja2.nodes
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
-from didact.datasets.types import Message
+from didact.datasets.conversation import Message
 from didact.errors import TemplateError
 from didact.tokens.template import TemplateContract
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from didact.cache.arrow import SHARD_ROWS, read_one_batch, write_one_batch
 from didact.cache.entry import CacheEntry, PartRecord, Shard, new_file, shard_of
-from didact.datasets.types import Conversation
+from didact.datasets.conversation import Conversation
 from didact.tokens.encode import Encoded, Rejection
 from didact.tokens.types import Sample
 

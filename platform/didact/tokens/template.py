@@ -15,7 +15,7 @@ import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from didact import files
-from didact.datasets.types import Message
+from didact.datasets.conversation import Message
 from didact.errors import TemplateError
 from didact.logs import get_logger
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from didact.datasets.catalog.card import PREFIX, Card, find_card, load_cards
 from didact.datasets.catalog.groups import GROUPS
-from didact.datasets.hub import PREFIX as PREFIX_OF_HUB
-from didact.datasets.hub import commit_of
-from didact.datasets.locate import LocatedFile, locate
-from didact.datasets.mapping import FieldMapping
-from didact.datasets.options import row_options
-from didact.datasets.remote import is_remote
+from didact.datasets.forms.field_mapping import FieldMapping
+from didact.datasets.places.hub import PREFIX as PREFIX_OF_HUB
+from didact.datasets.places.hub import commit_of
+from didact.datasets.places.locate import LocatedFile, locate
+from didact.datasets.places.remote import is_remote
+from didact.datasets.rows.options import row_options
 from didact.errors import DataError
 from didact.spec import SourceSpec
 

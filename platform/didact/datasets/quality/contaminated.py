@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from didact.datasets.conversation import Dataset
 from didact.datasets.quality.contamination import ContaminationIndex
 from didact.datasets.quality.marks import SHOWN, Marks
 from didact.datasets.quality.types import Kept, Match
-from didact.datasets.types import Dataset
 from didact.errors import DataError
 
 _REASON = "contaminated:"

@@ -13,9 +13,9 @@ from itertools import islice
 
 import numpy as np
 
+from didact.datasets.conversation import Conversation, Message
 from didact.datasets.quality.texts import is_unspaced, sentences, words
 from didact.datasets.quality.types import EvalText, Match
-from didact.datasets.types import Conversation, Message
 
 DEFAULT_NGRAM = 13
 SHORTEST_ANYWHERE = 8

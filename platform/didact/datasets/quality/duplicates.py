@@ -6,9 +6,9 @@ from functools import lru_cache
 
 import numpy as np
 
+from didact.datasets.conversation import Conversation
 from didact.datasets.quality.near import NearIndex, signatures
 from didact.datasets.quality.texts import Compare, compared, digest, shingles
-from didact.datasets.types import Conversation
 
 _KEPT_SHINGLES = 4096
 

@@ -3,16 +3,17 @@
 from collections.abc import Iterator
 from typing import Any
 
-from didact.datasets import catalog, generated, hub
-from didact.datasets.decoding import decode_json
-from didact.datasets.drafts import RowSettings
-from didact.datasets.locate import locate
-from didact.datasets.opening import open_source
-from didact.datasets.options import row_options
+from didact.datasets import catalog
+from didact.datasets.forms.drafts import RowSettings
+from didact.datasets.forms.table_of_forms import to_conversation
+from didact.datasets.places import generated, hub
+from didact.datasets.places.locate import locate
 from didact.datasets.quality.types import EvalText
-from didact.datasets.reading import file_rows
-from didact.datasets.records import to_conversation
-from didact.datasets.rows import BadRow, RawRow, placed
+from didact.datasets.readers.reading import file_rows
+from didact.datasets.rows.decoding import decode_json
+from didact.datasets.rows.options import row_options
+from didact.datasets.rows.raw_row import BadRow, RawRow, placed
+from didact.datasets.sources.opening import open_source
 from didact.errors import DataError
 from didact.logs import get_logger
 from didact.spec import ContaminationSpec, EvaluationSetSpec, SourceSpec

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from didact import files
+from didact.datasets.conversation import Dataset
 from didact.datasets.quality.contaminated import find_contaminated, refuse_contaminated
 from didact.datasets.quality.contamination import ContaminationIndex
 from didact.datasets.quality.evaluation_sets import against_texts
@@ -20,7 +21,6 @@ from didact.datasets.quality.leaks import drop_leaks
 from didact.datasets.quality.remembered import remembered
 from didact.datasets.quality.twins import find_twins
 from didact.datasets.quality.types import EvalText, Kept, RowFilter
-from didact.datasets.types import Dataset
 from didact.errors import DataError
 from didact.logs import get_logger
 from didact.spec import ContaminationSpec, DataSpec, DuplicatesSpec

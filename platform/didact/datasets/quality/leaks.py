@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from didact.datasets.conversation import ConversationView, Dataset
 from didact.datasets.load import LEAK
 from didact.datasets.quality.types import Kept
-from didact.datasets.shards import KEY, Keys, StoredConversations
-from didact.datasets.types import ConversationView, Dataset
+from didact.datasets.stored.shards import KEY, Keys, StoredConversations
 from didact.errors import DataError
 
 

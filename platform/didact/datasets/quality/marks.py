@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from didact.datasets.conversation import Dataset
 from didact.datasets.quality.types import Finding, Kept, Match, Twin
-from didact.datasets.types import Dataset
 
 SHOWN = 5
 """Rows of each reason that are remembered as examples."""

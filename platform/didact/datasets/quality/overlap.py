@@ -8,9 +8,9 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
+from didact.datasets.conversation import Conversation
 from didact.datasets.quality.duplicates import Texts, index_texts
 from didact.datasets.quality.texts import Compare
-from didact.datasets.types import Conversation
 
 
 @dataclass(frozen=True, slots=True)

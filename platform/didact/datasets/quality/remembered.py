@@ -8,8 +8,8 @@ import numpy as np
 
 from didact import files
 from didact.cache.entry import CacheEntry, PartRecord, new_file, shard_of
+from didact.datasets.conversation import Dataset
 from didact.datasets.quality.types import Finding, Kept, Match, Twin
-from didact.datasets.types import Dataset
 from didact.env import cache_dir
 
 _VERSION = 1

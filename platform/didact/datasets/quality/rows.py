@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import overload
 
-from didact.datasets.types import Conversation, Dataset
+from didact.datasets.conversation import Conversation, Dataset
 
 
 class AllRows(Sequence[Conversation]):

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from didact.datasets.conversation import Conversation
 from didact.datasets.quality.texts import words
-from didact.datasets.types import Conversation
 
 LANGUAGE_SAMPLE = 2000
 """Rows of a source whose language is told; more would not move a share by more than about two percent."""

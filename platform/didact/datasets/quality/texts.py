@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from didact.datasets.types import Conversation, Message
+from didact.datasets.conversation import Conversation, Message
 
 Compare = Literal["conversation", "prompt"]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from didact.datasets.types import Dataset
+from didact.datasets.conversation import Dataset
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from didact.datasets.types import Message, Role
+from didact.datasets.conversation import Message, Role
 from didact.serving.api.api_errors import unsupported
 from didact.serving.engine.protocol import FinishReason, Sampling
 

@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 
 from transformers import PreTrainedTokenizerBase
 
-from didact.datasets.types import Message
+from didact.datasets.conversation import Message
 from didact.errors import AdapterError, RegistryError, TemplateError
 from didact.registry import ModelVersion
 from didact.serving.engine.embedded import EmbeddedEngine

@@ -1,0 +1,74 @@
+"""`options` of a source that is files or a hub data set: how they are written, and how rows become text."""
+
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from didact.errors import DataError
+from didact.spec import SourceSpec, Spec
+
+END_MARK = "<|endoftext|>"
+"""What ends a text, where a source does not say."""
+Container = Literal["lines", "array", "keyed", "object", "delimited", "parquet", "arrow", "text"]
+ReasoningMode = Literal["before", "only", "suffix", "mixed"]
+TableForm = Literal["markdown", "csv", "html", "key_value"]
+Language = Literal["en", "zh"]
+
+
+class RowOptions(Spec):
+    """Settings of one source, all of them optional."""
+
+    container: Container | None = None
+    """How rows stand in a file: JSON `lines`, a JSON `array`, an object `keyed` by row ids, one `object` a file,
+    `delimited` columns, `parquet`, `arrow`, or `text` with an end mark after each. None: told by name and beginning."""
+    encoding: str | None = None
+    """Text encoding of the files, such as `gb18030`; None for UTF-8. Never guessed."""
+    header: bool | None = None
+    """Whether the first row of delimited text names its columns. None: yes, except for a `.tsv` whose first row names
+    no known form."""
+    columns: tuple[str, ...] = ()
+    """Names of the columns of delimited text without header."""
+    delimiter: Literal[",", "\t", ";", "|"] | None = None
+    """Between two columns; None for a tab in `.tsv` files and a comma elsewhere."""
+    quotes: bool | None = None
+    """Whether columns may stand in double quotes; None for yes, except in `.tsv` files."""
+    end_mark: str = Field(default=END_MARK, min_length=1)
+    """What ends a text in files that hold one text after the other."""
+    parallel: dict[str, str] = Field(default_factory=dict)
+    """Field -> file in the folder `path`, where line i of every file belongs to row i."""
+    tables: str | None = None
+    """Folder or file that holds the tables asked about, absolute or as seen from the question file's folder; None
+    where the data set's own layout is kept."""
+    reasoning: ReasoningMode = "before"
+    """For rows with a rationale: it comes `before` the answer, is left out (`only` the answer), the question asks for
+    it (`suffix`), or a seeded mixture of the three (`mixed`)."""
+    language: Language | None = None
+    """Language of the preambles that are put around questions; None: that of the row."""
+    table_form: TableForm = "markdown"
+    """How tables are written."""
+    max_table_rows: int | None = Field(default=None, ge=1)
+    """Longer tables are cut to their first rows, and say so; the header stays. None: never."""
+    max_table_columns: int | None = Field(default=None, ge=1)
+    """Wider tables are cut to their first columns, and say so. None: never."""
+
+
+def row_options(source: SourceSpec, passed_on: tuple[str, ...] = ()) -> RowOptions:
+    """Check a source's options.
+
+    Args:
+        source: the source.
+        passed_on: names of options that mean something to somebody else.
+
+    Raises:
+        DataError: an option that is unknown or has a value that cannot be.
+    """
+    given: dict[str, Any] = {name: value for name, value in source.options.items() if name not in passed_on}
+    try:
+        return RowOptions.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        known = ", ".join(sorted({*RowOptions.model_fields, *passed_on}))
+        raise DataError(
+            f"source {source.name!r}: options.{name} = {first['input']!r}: {first['msg']}; known options: {known}"
+        ) from None

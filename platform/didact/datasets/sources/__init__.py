@@ -1,0 +1,16 @@
+"""A source opened and cut into parts that are read and converted apart, on any machine.
+
+    SourceSpec -> open_source -> OpenedSource: Parts -> convert -> batches of Conversations and Rejects
+
+Example:
+    >>> from didact.datasets.sources import open_source
+    >>> from didact.spec import SourceSpec
+    >>> len(open_source(SourceSpec(name="sums", path="reasoning-gym:chain_sum", max_rows=10)).parts)
+    1
+"""
+
+from didact.datasets.sources.conversion import Batch, convert
+from didact.datasets.sources.opening import OpenedSource, open_source
+from didact.datasets.sources.parts import Part
+
+__all__ = ["Batch", "OpenedSource", "Part", "convert", "open_source"]

@@ -1,0 +1,145 @@
+"""A source in parts: small values that can be sent to any node that sees the source, and read there on their own."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+from didact.datasets.forms.field_mapping import FieldMapping, map_rows
+from didact.datasets.forms.table_of_forms import COLUMN_FORMS, Form
+from didact.datasets.places.archives import COMPRESSIONS
+from didact.datasets.places.digests import PART_BYTES, FileDigest
+from didact.datasets.places.locate import LocatedFile
+from didact.datasets.places.remote_stream import RemoteFile
+from didact.datasets.readers import columnar, json_files, reading
+from didact.datasets.readers.json_files import Lines
+from didact.datasets.readers.table_files import TABLE_FILES
+from didact.datasets.rows.options import RowOptions
+from didact.datasets.rows.raw_row import RawRow, placed
+
+PART_ROWS = 25_000
+"""Rows of a generator or a hub data set that make one part."""
+PART_FILES = 2_000
+"""Most files that make one part."""
+AS_IT_IS = FieldMapping()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some rows of a source that follow each other."""
+
+    key: str
+    """Name within the source; parts in the order of their keys are in the order of the source. Pieces of one file, or
+    of one numbered source, name their size, so that pieces of another size are not taken for them."""
+    places: tuple[str, ...]
+    """The files that its rows stand in, or the path of a source that is not a file, as the quarantine names them."""
+    form: Form
+    """How its rows are written."""
+    reads: "tuple[partial[Iterator[RawRow]], ...]"
+    """Read those of each place."""
+    mapping: FieldMapping = field(default_factory=FieldMapping)
+    size: int = 0
+    """Bytes that are read, as far as that is known: how much work it is beside others."""
+
+    def rows(self) -> Iterator[RawRow]:
+        """The raw rows, brought into the shape of their form."""
+        pairs = zip(self.reads, self.places, strict=True)
+        rows = chain.from_iterable(placed(read(), place) for read, place in pairs)
+        return map_rows(self.mapping, rows) if self.mapping else rows
+
+
+def file_parts(
+    number: int, form: Form, file: LocatedFile, digest: FileDigest | None, options: RowOptions, mapping: FieldMapping
+) -> list[Part]:
+    """The parts of a file: ranges of bytes where rows are lines, row groups of Parquet, else the whole.
+
+    Args:
+        number: the file's place in the source's order.
+        form: how its rows are written.
+        file: the file.
+        digest: of its content, whose blocks become the parts of a file of lines; None for a file read where it is.
+        options: of the source.
+        mapping: of its fields.
+    """
+    path, places = file.path, (file.place,)
+    container = reading.container_of(path, options, form)
+    whole = partial(reading.file_rows, form, path, options, named=bool(mapping))
+    reads: list[tuple[int, partial[Iterator[RawRow]]]] = [(0, whole)]
+    if digest is None or not isinstance(path, Path):
+        size = (path.size or 0) if isinstance(path, RemoteFile) else 0
+        return [Part(f"{number:05d}-{0:015d}", places, form, (whole,), mapping, size)]
+    plain = form not in TABLE_FILES and options.encoding is None and path.suffix.lower() not in COMPRESSIONS
+    if plain and (container == "lines" or (container == "delimited" and form in COLUMN_FORMS)):
+        blank = json_files.BLANK if container == "lines" else b" \r\n"
+        ranges = _line_ranges(digest)
+        reads = [(lines.start, partial(json_files.read_lines, path, blank=blank, lines=lines)) for lines in ranges]
+    elif plain and container == "parquet":
+        groups = columnar.parquet_groups(path, digest.block_bytes)
+        reads = [(group.first_row, partial(columnar.read_parquet, path, group)) for group in groups] or reads
+    piece = f"-{digest.block_bytes}" if len(reads) > 1 else ""
+    size = digest.size // len(reads)
+    return [Part(f"{number:05d}-{start:015d}{piece}", places, form, (read,), mapping, size) for start, read in reads]
+
+
+def join_small(files: Sequence[Sequence[Part]], sizes: Sequence[int | None], part_bytes: int) -> list[Part]:
+    """The parts of all files; small ones that follow each other, and are written alike, become one part.
+
+    Every part costs some files of the cache and a task, which a file of one row is not worth.
+
+    Args:
+        files: the parts of each file, in order.
+        sizes: bytes of each; None for a file read where it is.
+        part_bytes: most bytes of files that become one part.
+    """
+    groups: list[list[Part]] = []
+    room = 0
+    for parts, size in zip(files, sizes, strict=True):
+        alone = size is None or len(parts) > 1
+        if not alone and groups and size <= room and _may_join(groups[-1], parts[0]):
+            groups[-1].append(parts[0])
+            room -= size
+        else:
+            groups += [[part] for part in parts]
+            room = 0 if alone else part_bytes - size
+    return [_joined(group) for group in groups]
+
+
+def _may_join(group: Sequence[Part], part: Part) -> bool:
+    return len(group) < PART_FILES and (group[0].form, group[0].mapping) == (part.form, part.mapping)
+
+
+def _joined(group: Sequence[Part]) -> Part:
+    if len(group) == 1:
+        return group[0]
+    places, reads = (
+        tuple(chain.from_iterable(each)) for each in zip(*((p.places, p.reads) for p in group), strict=True)
+    )
+    # A name that none of them has alone: what the cache holds of the first file is not what it holds of all.
+    size = sum(part.size for part in group)
+    return replace(group[0], key=f"{group[0].key}-{len(group)}", places=places, reads=reads, size=size)
+
+
+def counted_parts(place: str, form: Form, read: "partial[Iterator[RawRow]]", num_rows: int) -> list[Part]:
+    """The parts of a source whose rows are numbered.
+
+    Args:
+        place: the source's path.
+        form: how its rows are written.
+        read: takes the first row and the row to stop before.
+        num_rows: rows of the source.
+    """
+    starts = range(0, max(1, num_rows), PART_ROWS)
+    piece = f"-{PART_ROWS}" if len(starts) > 1 else ""
+    reads = [partial(read, start, min(start + PART_ROWS, num_rows)) for start in starts]
+    return [
+        Part(f"{0:05d}-{start:015d}{piece}", (place,), form, (each,), size=PART_BYTES)
+        for start, each in zip(starts, reads, strict=True)
+    ]
+
+
+def _line_ranges(digest: FileDigest) -> list[Lines]:
+    starts = range(0, max(1, digest.size), digest.block_bytes)
+    return [
+        Lines(start, start + digest.block_bytes, lines) for start, lines in zip(starts, digest.newlines, strict=False)
+    ]

@@ -1,0 +1,13 @@
+"""Conversations on disk: written once a part, read by position, chosen from by their keys alone.
+
+    batches of Conversations -> ConversationWriter -> CacheEntry -> StoredConversations -> select -> positions
+
+Example:
+    >>> from didact.datasets.stored import StoredConversations
+    >>> StoredConversations(entry)[0].messages  # doctest: +SKIP
+"""
+
+from didact.datasets.stored.choice import Selection, select
+from didact.datasets.stored.shards import KEY, ConversationWriter, Keys, StoredConversations
+
+__all__ = ["KEY", "ConversationWriter", "Keys", "Selection", "StoredConversations", "select"]

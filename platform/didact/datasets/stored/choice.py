@@ -1,0 +1,121 @@
+"""Which rows are trained on and which are held out: a function of the seed and each row's place, nothing else.
+
+Works on the keys of stored conversations, a shard at a time; the places of the chosen rows are kept beside them, so
+that a choice is made once.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from didact import files
+from didact.cache.arrays import GrowingArray
+from didact.datasets.stored.shards import KEY, Keys, StoredConversations
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The chosen rows as places among the accepted ones, each part in the source's order."""
+
+    train: np.ndarray | range
+    """int64 [rows]."""
+    held_out: np.ndarray | range
+    """int64 [rows]."""
+    num_leaks: int
+    """Rows passed over because a held-out row has the same prompt."""
+    digest: str
+    """Says which choice this is."""
+
+
+def select(stored: StoredConversations, *, max_rows: int | None, held_out_rows: int, seed: int) -> Selection:
+    """Hold rows out, drop what would leak them, and keep at most `max_rows` in all.
+
+    A row's rank is a hash of (seed, purpose, row), so the choice survives repairs of other rows, the held-out rows are
+    the same for every `max_rows`, and a smaller `max_rows` takes a subset of a larger one.
+
+    Args:
+        stored: accepted rows.
+        max_rows: rows in both parts together; None for all.
+        held_out_rows: rows set aside.
+        seed: `data.seed`.
+    """
+    if max_rows is None and not held_out_rows:
+        return Selection(range(len(stored)), range(0), 0, "all")
+    digest = files.fingerprint([_VERSION, max_rows, held_out_rows, seed])
+    folder = stored.entry.folder / "choices" / digest
+    if not folder.is_dir():
+        with stored.entry.lock():
+            if not folder.is_dir():
+                with files.new_folder(folder) as scratch:
+                    _choose(stored, scratch, max_rows, held_out_rows, seed)
+    num_leaks = json.loads((folder / "leaks.json").read_text(encoding="utf-8"))
+    train, held_out = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("train", "held_out"))
+    return Selection(train, held_out, num_leaks, digest)
+
+
+def _choose(stored: StoredConversations, folder: Path, max_rows: int | None, held_out_rows: int, seed: int) -> None:
+    held_out = _draw(stored, held_out_rows, seed, "held_out", lambda keys: np.ones(len(keys.rows), dtype=bool))
+    asked = _prompts(stored, held_out)
+
+    def is_rest(keys: Keys) -> np.ndarray:
+        rest = np.ones(len(keys.rows), dtype=bool)
+        here = held_out[(held_out >= keys.start) & (held_out < keys.start + len(rest))]
+        rest[here - keys.start] = False
+        return rest
+
+    def is_clean(keys: Keys) -> np.ndarray:
+        return is_rest(keys) & ~np.isin(keys.prompts, asked)
+
+    np.save(folder / "held_out.npy", held_out)
+    num_leaks = len(stored) - len(held_out) - sum(int(is_clean(keys).sum()) for keys in stored.key_blocks())
+    if max_rows is None:
+        with GrowingArray(folder / "train.npy", np.int64) as train:
+            for keys in stored.key_blocks():
+                train.append(keys.start + np.flatnonzero(is_clean(keys)))
+    else:
+        wanted = max(0, max_rows - len(held_out))
+        np.save(folder / "train.npy", _draw(stored, wanted, seed, "train", is_clean))
+    files.write_json(folder / "leaks.json", num_leaks)
+
+
+def _draw(
+    stored: StoredConversations, count: int, seed: int, purpose: str, allowed: Callable[[Keys], np.ndarray]
+) -> np.ndarray:
+    """The places of the `count` allowed rows of lowest rank, ascending."""
+    places, ranks = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint64)
+    if not count:
+        return places
+    for keys in stored.key_blocks():
+        mask = allowed(keys)
+        places = np.concatenate([places, keys.start + np.flatnonzero(mask)])
+        ranks = np.concatenate([ranks, _ranks(seed, purpose, keys.rows[mask])])
+        if len(places) > count:
+            lowest = np.lexsort((places, ranks))[:count]
+            places, ranks = places[lowest], ranks[lowest]
+    return np.sort(places)
+
+
+def _ranks(seed: int, purpose: str, rows: np.ndarray) -> np.ndarray:
+    """uint64 [rows]."""
+    prefix = hashlib.blake2b(f"{seed}/{purpose}/".encode(), digest_size=8)
+    digests = bytearray()
+    for row in rows.tolist():
+        one = prefix.copy()
+        one.update(str(row).encode())
+        digests += one.digest()
+    return np.frombuffer(bytes(digests), dtype=">u8").astype(np.uint64)
+
+
+def _prompts(stored: StoredConversations, places: np.ndarray) -> np.ndarray:
+    """S16 [found]: the digests of the prompts at `places`."""
+    found = [
+        keys.prompts[places[(places >= keys.start) & (places < keys.start + len(keys.rows))] - keys.start]
+        for keys in stored.key_blocks()
+    ]
+    return np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=KEY)
