@@ -6,7 +6,7 @@ from didact.datasets.catalog import load_cards
 from didact.datasets.catalog.table import BEGIN, END, main, updated_page
 from didact.errors import DataError
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "catalog.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "catalog.md"
 
 
 def test_the_page_is_up_to_date() -> None:
