@@ -51,6 +51,11 @@ def cpp_compiler() -> str:
     return os.environ.get("CXX") or "g++"
 
 
+def launcher_file() -> Path:
+    """The configuration that `ray up` leaves on a cluster's head node, where jobs' drivers run as well."""
+    return Path("~/ray_bootstrap_config.yaml").expanduser()
+
+
 def ray_job_config() -> str | None:
     """What Ray tells a driver about the job it runs in, as JSON; None outside a Ray job."""
     return os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or None

@@ -77,8 +77,8 @@ def test_divergence_is_not_retried_and_mlflow_shows_it(folder: Path) -> None:
 
 
 def test_workers_that_cannot_be_placed_are_an_error_not_a_hang(folder: Path) -> None:
-    spec = recipe(folder, "huge", placement={"cpus_per_worker": 64, "start_timeout_seconds": 1})
-    with pytest.raises(PlacementError, match=r"no room for 2 workers with \{'CPU': 64.*the cluster has \{'CPU': 2"):
+    spec = recipe(folder, "huge", placement={"cpus_per_worker": 64})
+    with pytest.raises(PlacementError, match=r"no room for 2 workers with 64 CPU each: the largest node has 2 CPU"):
         finetune(spec, folder / "runs")
 
 

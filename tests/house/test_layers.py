@@ -19,7 +19,7 @@ ROWS = (
     ("preparation",),
     ("training", "evaluation", "serving.engine"),
     ("models", "tokens"),
-    ("devices",),
+    ("devices", "capacity"),
     ("mixtures",),
     ("datasets",),
     ("runs", "tracking"),

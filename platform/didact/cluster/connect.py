@@ -11,6 +11,7 @@ import ray
 
 import didact
 from didact import env
+from didact.capacity import OWN_RAY
 from didact.logs import get_logger
 
 _LOG = get_logger(__name__)
@@ -18,7 +19,7 @@ SOURCE_ROOT = str(Path(didact.__file__).resolve().parent.parent)
 
 
 @contextlib.contextmanager
-def ray_cluster(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterator[None]:
+def ray_cluster(*, num_cpus: int | None = None, num_gpus: int | None = None, dashboard: bool = False) -> Iterator[None]:
     """Be connected to Ray inside the block.
 
     A connection that exists is used and left alone; otherwise the cluster at `RAY_ADDRESS` is joined (as inside a Ray
@@ -26,6 +27,7 @@ def ray_cluster(*, num_cpus: int | None = None, dashboard: bool = False) -> Iter
 
     Args:
         num_cpus: CPUs of a local cluster; default: the machine's.
+        num_gpus: its GPUs; default: the machine's.
         dashboard: whether a local cluster runs Ray's dashboard, which stopped Tune trials need to free their workers.
     """
     if ray.is_initialized():
@@ -34,7 +36,7 @@ def ray_cluster(*, num_cpus: int | None = None, dashboard: bool = False) -> Iter
     address = env.ray_address()
     if address is None:
         _LOG.info("starting a local Ray")
-        _start_local(num_cpus, dashboard)
+        _start_local(num_cpus, num_gpus, dashboard)
     else:
         ray.init(address=address, runtime_env=runtime_env(), log_to_driver=False, logging_level="warning")
     try:
@@ -43,7 +45,7 @@ def ray_cluster(*, num_cpus: int | None = None, dashboard: bool = False) -> Iter
         ray.shutdown()
 
 
-def _start_local(num_cpus: int | None, dashboard: bool) -> None:
+def _start_local(num_cpus: int | None, num_gpus: int | None, dashboard: bool) -> None:
     environment, port = runtime_env(), None
     if dashboard:
         # Named for the processes that free workers: beside another Ray here they could not tell which one to ask.
@@ -54,6 +56,8 @@ def _start_local(num_cpus: int | None, dashboard: bool) -> None:
     ray.init(
         address="local",  # never some other Ray that happens to run on this machine
         num_cpus=num_cpus,
+        num_gpus=num_gpus,
+        labels=OWN_RAY,
         include_dashboard=dashboard,
         dashboard_port=port,
         runtime_env=environment,

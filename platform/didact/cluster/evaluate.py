@@ -51,7 +51,11 @@ def evaluate_on_ray(
     Raises:
         DidactError: as raised by a task, with its own message.
     """
-    task = ray.remote(_measure).options(num_cpus=resources.num_cpus, num_gpus=1 if resources.use_gpu else 0)
+    task = ray.remote(_measure).options(
+        num_cpus=resources.num_cpus,
+        num_gpus=1 if resources.use_gpu else 0,
+        accelerator_type=resources.accelerator_type,
+    )
     pending = [task.remote(subject, evaluation, resources) for subject in (base, tuned) if subject is not None]
     try:
         results = ray.get(pending)

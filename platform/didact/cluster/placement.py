@@ -5,10 +5,20 @@ from dataclasses import dataclass
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 
+from didact import env
+from didact.capacity import Cluster
 from didact.errors import PlacementError
+from didact.logs import get_logger
 from didact.spec import PlacementSpec
 
+_LOG = get_logger(__name__)
 _PROBE_SECONDS = 2.0
+_FIELDS = {
+    "CPU": "placement.cpus_per_worker",
+    "GPU": "placement.device",
+    "accelerator_type": "placement.accelerator_type",
+    "number": "placement.num_workers",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,26 +39,53 @@ class WorkerResources:
         return bundle
 
 
+def connected_cluster() -> Cluster:
+    """The nodes of the Ray that this process is connected to, and what is known of those to come."""
+    return Cluster.of(ray.nodes(), env.launcher_file())
+
+
 def worker_resources(spec: PlacementSpec) -> WorkerResources:
-    """Resolve `device: auto`: a GPU per worker when the cluster has any."""
-    has_gpu = ray.cluster_resources().get("GPU", 0) > 0
-    use_gpu = spec.device == "gpu" or (spec.device == "auto" and has_gpu)
+    """Resolve `device: auto`: a GPU per worker when the cluster has any, or may start a node that has."""
+    asked = spec.device == "gpu" or spec.accelerator_type is not None
+    use_gpu = asked or (spec.device == "auto" and connected_cluster().has_gpus())
     return WorkerResources(spec.cpus_per_worker, use_gpu, spec.accelerator_type)
+
+
+def check_room(spec: PlacementSpec, resources: WorkerResources) -> None:
+    """Nothing, where the least number of workers fits on the cluster, or may once it has grown.
+
+    Raises:
+        PlacementError: it never will; says what was asked, what there is and which field to change.
+    """
+    shortage = connected_cluster().lasting_shortage(resources.bundle(), spec.min_workers)
+    if shortage is not None:
+        raise PlacementError(_no_room(spec, resources, shortage.resource, shortage.words))
 
 
 def room_for_workers(spec: PlacementSpec, resources: WorkerResources) -> int:
     """How many workers to start: all of `num_workers`, or of a range as many as fit now.
 
-    An autoscaling cluster is asked to grow and given time. Ray Train itself waits for ever for workers that cannot be
-    placed; this makes it a clear error.
+    What can never be placed is refused at once. A cluster that may grow is asked to and given time. Ray Train itself
+    waits for ever for workers that cannot be placed; this makes it a clear error.
 
     Raises:
-        PlacementError: the least number does not fit within `placement.start_timeout_seconds`; says what was asked and
-            what there is.
+        PlacementError: the least number does not fit within `placement.start_timeout_seconds`, or never will.
     """
+    check_room(spec, resources)
     fewest, most = spec.min_workers, spec.max_workers
+    missing = connected_cluster().shortage(resources.bundle(), fewest)
+    if missing is not None:
+        _LOG.warning(
+            "waiting up to %g s for nodes: %s. The cluster has %s",
+            spec.start_timeout_seconds,
+            missing.words,
+            connected_cluster(),
+        )
     if not fits(fewest, resources, spec.start_timeout_seconds):
-        raise PlacementError(_no_room(spec, resources))
+        missing = connected_cluster().shortage(resources.bundle(), fewest)
+        words = missing.words if missing else "other work holds what it has"
+        waited = f"{words}, after {spec.start_timeout_seconds:g} s (placement.start_timeout_seconds)"
+        raise PlacementError(_no_room(spec, resources, missing.resource if missing else "number", waited))
     while fewest < most:  # the largest number that fits, by bisection
         middle = (fewest + most + 1) // 2
         if fits(middle, resources, _PROBE_SECONDS):
@@ -67,12 +104,13 @@ def fits(num_workers: int, resources: WorkerResources, timeout_seconds: float) -
         remove_placement_group(group)
 
 
-def _no_room(spec: PlacementSpec, resources: WorkerResources) -> str:
-    asked = {"CPU", *resources.bundle()}
-    there = {name: value for name, value in ray.cluster_resources().items() if name in asked}
-    free = {name: ray.available_resources().get(name, 0) for name in there}
+def _no_room(spec: PlacementSpec, resources: WorkerResources, resource: str, words: str) -> str:
+    asked = ", ".join(
+        name.removeprefix("accelerator_type:") if amount < 1 else f"{amount:g} {name}"
+        for name, amount in resources.bundle().items()
+    )
+    workers = "1 worker" if spec.min_workers == 1 else f"{spec.min_workers} workers"
     return (
-        f"no room for {spec.min_workers} workers with {resources.bundle()} each within "
-        f"{spec.start_timeout_seconds:g} s (placement.start_timeout_seconds); the cluster has {there}, free {free}. "
-        "Lower placement.num_workers or placement.cpus_per_worker, or add nodes"
+        f"no room for {workers} with {asked} each: {words}. The cluster has {connected_cluster()}. Change "
+        f"{_FIELDS[resource]} or add nodes"
     )

@@ -4,7 +4,8 @@ import math
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -26,6 +27,17 @@ class Attempt:
     micro_batch_size: int
     allow_fresh: bool
     """Start from the base when no checkpoint verifies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """A group of Ray Train workers."""
+
+    number: int
+    resources: WorkerResources
+    """Of each."""
+    backend: Literal["nccl", "gloo"]
+    """How they communicate."""
 
 
 def train_on_ray(
@@ -51,32 +63,69 @@ def train_on_ray(
     Raises:
         ray.train.TrainingFailedError: a worker failed; `failures.classify` says how.
     """
-    patience = spec.placement.hang_timeout_seconds
-    trainer = TorchTrainer(
+    config = {
+        "run": str(run.path),
+        "attempt": attempt.number,
+        "micro_batch_size": attempt.micro_batch_size,
+        "allow_fresh": attempt.allow_fresh,
+        "use_gpu": resources.use_gpu,
+    }
+    result: TrainResult = run_on_workers(
         _entry_point(),
-        train_loop_config={
-            "run": str(run.path),
-            "attempt": attempt.number,
-            "micro_batch_size": attempt.micro_batch_size,
-            "allow_fresh": attempt.allow_fresh,
-            "use_gpu": resources.use_gpu,
-        },
-        torch_config=TorchConfig(backend="nccl" if resources.use_gpu else "gloo", timeout_s=math.ceil(patience)),
+        config,
+        Workers(attempt.num_workers, resources, "nccl" if resources.use_gpu else "gloo"),
+        folder=run.path / "ray",
+        name=f"attempt-{attempt.number}",
+        patience_seconds=spec.placement.hang_timeout_seconds,
+        callbacks=callbacks,
+    )
+    return result
+
+
+def run_on_workers(
+    work: Callable[[dict[str, Any]], Any],
+    config: dict[str, Any],
+    workers: Workers,
+    *,
+    folder: Path,
+    name: str,
+    patience_seconds: float,
+    callbacks: list[UserCallback] | None = None,
+) -> Any:
+    """Call `work(config)` on every worker of a new group, once, and return what worker 0 returns.
+
+    Args:
+        work: any function; travels by value where it is a nested one.
+        config: of plain values.
+        workers: how many, with what.
+        folder: for Ray's own state; every node sees it.
+        name: of the group; a suffix makes it unique.
+        patience_seconds: how long a collective operation, or an answer to Ray, may take.
+        callbacks: of Ray Train.
+
+    Raises:
+        ray.train.TrainingFailedError: a worker failed; `failures.classify` says how.
+    """
+    resources = workers.resources
+    trainer = TorchTrainer(
+        work,
+        train_loop_config=config,
+        torch_config=TorchConfig(backend=workers.backend, timeout_s=math.ceil(patience_seconds)),
         scaling_config=ScalingConfig(
-            num_workers=attempt.num_workers,
+            num_workers=workers.number,
             use_gpu=resources.use_gpu,
             resources_per_worker={key: value for key, value in resources.bundle().items() if ":" not in key},
             accelerator_type=resources.accelerator_type,
             placement_strategy="PACK",
         ),
         run_config=RunConfig(
-            name=f"attempt-{attempt.number}-{uuid.uuid4().hex[:8]}",
-            storage_path=str(run.path / "ray"),
+            name=f"{name}-{uuid.uuid4().hex[:8]}",
+            storage_path=str(folder),
             failure_config=FailureConfig(max_failures=0, max_preemption_failures=0, controller_failure_limit=0),
             callbacks=callbacks or [],
         ),
     )
-    with env.setting("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", str(patience)):
+    with env.setting("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", str(patience_seconds)):
         return trainer.fit().return_value
 
 

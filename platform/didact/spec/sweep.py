@@ -118,7 +118,7 @@ class SweepSpec(Spec):
     num_trials: int = Field(default=4, ge=1)
     """Samples from the space (with a grid: repetitions of the whole grid)."""
     max_concurrent: int | None = Field(default=None, ge=1)
-    """Trials at once; default: as many as the cluster's CPUs or GPUs hold."""
+    """Trials at once; default, and never more: as many as the cluster's CPUs or GPUs hold."""
     scheduler: SchedulerSpec | None = SchedulerSpec()
     """Early stopping; null lets every trial run to its end."""
     searcher: Literal["random", "optuna"] = "random"

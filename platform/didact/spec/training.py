@@ -122,7 +122,7 @@ class PlacementSpec(Spec):
     cpus_per_worker: int = Field(default=1, ge=1)
     """CPU cores reserved for a worker, and its threads for matrix products on a CPU machine."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    """`auto`: a GPU per worker when the cluster has one, else CPU."""
+    """`auto`: a GPU per worker when the cluster has one or may start a node that has, else CPU."""
     accelerator_type: str | None = None
     """Ray's name of the GPU a worker must get, such as `A100`."""
     max_failures: int = Field(default=3, ge=0)
@@ -136,6 +136,12 @@ class PlacementSpec(Spec):
     """How often a run with fewer workers than `num_workers.max` looks for room; growing costs a restart, no step."""
     start_timeout_seconds: float = Field(default=300, gt=0)
     """How long to wait for the workers' resources before failing with what was asked and what there is."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> "PlacementSpec":
+        if self.accelerator_type is not None and self.device == "cpu":
+            raise ValueError(f"accelerator_type {self.accelerator_type!r} is a GPU, and device is 'cpu'; remove one")
+        return self
 
     @property
     def min_workers(self) -> int:

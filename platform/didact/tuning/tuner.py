@@ -4,13 +4,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchAlgorithm, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from didact import env
-from didact.cluster import worker_resources
+from didact.cluster import check_room, connected_cluster, worker_resources
 from didact.logs import get_logger
 from didact.spec import FinetuneSpec, SweepSpec
 from didact.spec.sweep import Grid
@@ -41,9 +40,11 @@ def run_trials(plan: TrialPlan, state: Path, max_steps: int) -> None:
         max_steps: of the longest trial.
 
     Raises:
+        PlacementError: the cluster will never have room for a trial.
         KeyboardInterrupt: Ctrl-C, which Tune itself takes for an order to stop trials and save its state.
     """
     spec, journal = plan.search.sweep, plan.journal
+    room = room_for_trials(plan.search.base())
     env.set_default("RAY_AIR_NEW_OUTPUT", "0")  # the newer display prints a frame even when asked to be silent
     env.set_default("TUNE_GLOBAL_CHECKPOINT_S", "1")  # a kill loses what Tune has not saved
     # Nearly nothing is reserved for a trial itself: its workers have their own reservation, and would else not fit.
@@ -52,7 +53,7 @@ def run_trials(plan: TrialPlan, state: Path, max_steps: int) -> None:
         _LOG.info("continuing sweep %s", spec.name)
         tuner = tune.Tuner.restore(str(state), trial, resume_unfinished=True, resume_errored=True)
     else:
-        tuner = _new_tuner(plan, trial, state, max_steps)
+        tuner = _new_tuner(plan, trial, state, max_steps, at_once=min(spec.max_concurrent or room, room))
     outcomes = {Path(outcome.path).name: outcome.error for outcome in tuner.fit()}
     for entry in journal.entries():
         error = outcomes.get(entry.trial_id)
@@ -66,10 +67,9 @@ def run_trials(plan: TrialPlan, state: Path, max_steps: int) -> None:
         raise KeyboardInterrupt
 
 
-def _new_tuner(plan: TrialPlan, trial: Any, state: Path, max_steps: int) -> tune.Tuner:
+def _new_tuner(plan: TrialPlan, trial: Any, state: Path, max_steps: int, *, at_once: int) -> tune.Tuner:
     spec = plan.search.sweep
     random = spec.searcher == "random"
-    at_once = spec.max_concurrent or _room_for(plan.search.base())
     return tune.Tuner(
         trial,
         param_space=param_space(spec.space) if random else None,
@@ -116,12 +116,15 @@ def _trial_folder(trial: Any) -> str:
     return str(trial.trial_id)
 
 
-def _room_for(spec: FinetuneSpec) -> int:
-    """How many trials' workers the cluster holds at once; at least one, which then says what it lacks."""
-    need = worker_resources(spec.placement).bundle()
-    there = ray.cluster_resources()
-    fits = (there.get(name, 0) // (amount * spec.placement.max_workers) for name, amount in need.items())
-    return max(1, int(min(fits)))
+def room_for_trials(spec: FinetuneSpec) -> int:
+    """How many trials' workers the cluster holds at once, when it has grown; at least one, which then waits for nodes.
+
+    Raises:
+        PlacementError: not even one trial's workers will ever fit.
+    """
+    resources = worker_resources(spec.placement)
+    check_room(spec.placement, resources)
+    return max(1, connected_cluster().most(resources.bundle()) // spec.placement.max_workers)
 
 
 def _reason(error: Exception) -> str:
