@@ -1,4 +1,4 @@
-"""The Hugging Face hub, as far as data sets are read from it, served from a thread: what `HF_ENDPOINT` may name."""
+"""The Hugging Face hub, for data sets and bases alike, served from a thread: what `HF_ENDPOINT` may name."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 from urllib.parse import unquote, urlsplit
 
 from tests.fakes.web_server import from_a_thread
@@ -14,7 +14,7 @@ from tests.fakes.web_server import from_a_thread
 
 @dataclass
 class Hub:
-    """One data set of the hub."""
+    """One repository of the hub."""
 
     name: str
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -22,6 +22,7 @@ class Hub:
     refs: dict[str, str] = field(default_factory=dict)
     """Branch or tag -> commit."""
     url: str = ""
+    kind: Literal["datasets", "models"] = "datasets"
     asked: list[str] = field(default_factory=list)
     """Method and path of every request."""
 
@@ -50,7 +51,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.hub.asked.append(f"{self.command} {path}")
-        api, files = f"/api/datasets/{self.hub.name}", f"/datasets/{self.hub.name}/resolve/"
+        api = f"/api/{self.hub.kind}/{self.hub.name}"
+        files = f"{'/datasets' if self.hub.kind == 'datasets' else ''}/{self.hub.name}/resolve/"
         if path == api or path.startswith(f"{api}/revision/"):
             self._info(self.hub.commit(path.removeprefix(api).removeprefix("/revision/") or "main"))
         elif path.startswith(f"{api}/tree/"):

@@ -1,13 +1,12 @@
 """Tokenizers of published bases: the same ids as the original files give, from models trained here in a moment."""
 
-import io
 import json
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from sentencepiece import SentencePieceProcessor, SentencePieceTrainer, sentencepiece_model_pb2
+from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -16,6 +15,7 @@ from didact.models import load_base, load_tokenizer
 from didact.models.families.sentencepieces import fast_tokenizer
 from didact.spec import ModelSpec
 from tests.fakes.originals import CONFIGS, save_original
+from tests.fakes.sentencepieces import train
 
 TEXTS = [
     "The cat sat on the mat, 12 times in 2024.",
@@ -26,29 +26,6 @@ TEXTS = [
     " leading and trailing ",
     "",
 ]
-CORPUS = [
-    "The cat sat on the mat and the dog ran after the cat.",
-    "Numbers like 12 and 2024 are split, sometimes.",
-    "猫坐在垫子上。狗在追猫。",
-    "def f(x): return x + 1",
-] * 30
-
-
-def train(file: Path, **changes: object) -> SentencePieceProcessor:
-    model = io.BytesIO()
-    settings = {
-        "model_type": "bpe",
-        "vocab_size": 420,
-        "byte_fallback": True,
-        "character_coverage": 0.999,
-        "normalization_rule_name": "identity",
-        "remove_extra_whitespaces": False,
-        "minloglevel": 2,
-        "num_threads": 1,
-    }
-    SentencePieceTrainer.train(sentence_iterator=iter(CORPUS), model_writer=model, **{**settings, **changes})
-    file.write_bytes(model.getvalue())
-    return SentencePieceProcessor(model_proto=model.getvalue())
 
 
 def ids(tokenizer: PreTrainedTokenizerBase, text: str, special: bool = False) -> list[int]:

@@ -35,6 +35,16 @@ def check_model(folder: Path) -> None:
     Raises:
         ModelError: what is missing, cut off or not readable.
     """
+    check_config(folder)
+    check_weights(folder)
+
+
+def check_config(folder: Path) -> None:
+    """Nothing, where a folder holds a model's configuration.
+
+    Raises:
+        ModelError: it is missing, cut off or not readable.
+    """
     file = folder / "config.json"
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -42,10 +52,9 @@ def check_model(folder: Path) -> None:
         raise ModelError(f"{file} cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise ModelError(f"{file} holds {type(config).__name__}; expected a model's settings")
-    check_weights(folder)
 
 
-def cached_model(folder: Path, write: Callable[[Path], None]) -> Path:
+def cached_model(folder: Path, write: Callable[[Path], None], check: Callable[[Path], None] = check_model) -> Path:
     """The folder itself, made on first use: of all processes that ask, one writes and the others wait.
 
     What is there and is not whole is made again.
@@ -53,23 +62,24 @@ def cached_model(folder: Path, write: Callable[[Path], None]) -> Path:
     Args:
         folder: its place in the cache.
         write: writes the model into an empty folder.
+        check: whether all is there that there should be.
 
     Raises:
         ModelError: what was written is not a whole model.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
-        if not _is_whole(folder):
-            with new_folder(folder, check_model) as scratch:
+        if not _is_whole(folder, check):
+            with new_folder(folder, check) as scratch:
                 write(scratch)
     return folder
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_whole(folder: Path, check: Callable[[Path], None]) -> bool:
     if not folder.exists():
         return False
     try:
-        check_model(folder)
+        check(folder)
     except ModelError as error:
         _LOG.warning("%s; %s is made again", error, folder)
         return False

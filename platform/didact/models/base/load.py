@@ -16,12 +16,13 @@ from didact.logs import get_logger
 from didact.models.base.bundled import bundled_base_folder
 from didact.models.base.held_base import held_folder
 from didact.models.base.quantize import check_quantized, keep_unpacked, quantization_config
-from didact.models.families import native_folder
+from didact.models.families import native_description, native_folder
 from didact.models.fingerprint import folder_fingerprint
 from didact.spec import BUNDLED_BASE, ModelSpec
 
 _LOG = get_logger(__name__)
-_NOT_WEIGHTS = ["*.pth", "*.pt", "*.h5", "*.msgpack", "*.onnx", "*.gguf", "original/*", "onnx/*"]
+_WEIGHTS = ["*.safetensors", "*.bin"]
+_UNREAD = ["*.pth", "*.pt", "*.h5", "*.msgpack", "*.onnx", "*.gguf", "original/*", "onnx/*"]
 
 
 def base_folder(spec: ModelSpec) -> Path:
@@ -34,18 +35,31 @@ def base_folder(spec: ModelSpec) -> Path:
     """
     if spec.base == BUNDLED_BASE:
         return bundled_base_folder()
-    folder = _published_folder(spec)
+    folder = _published_folder(spec, _UNREAD)
     return folder if spec.trust_remote_code else native_folder(folder)
 
 
-def _published_folder(spec: ModelSpec) -> Path:
+def base_description(spec: ModelSpec) -> Path:
+    """A folder with the configuration and tokenizer that `base_folder` has. Weights are neither downloaded for it nor
+    converted, so that data can be prepared and a run planned on any machine.
+
+    Raises:
+        ModelError: as `base_folder`.
+    """
+    if spec.base == BUNDLED_BASE:
+        return bundled_base_folder()
+    folder = _published_folder(spec, [*_UNREAD, *_WEIGHTS])
+    return folder if spec.trust_remote_code else native_description(folder)
+
+
+def _published_folder(spec: ModelSpec, left_out: list[str]) -> Path:
     folder = Path(spec.base).expanduser()
     if (folder / "config.json").is_file():
         return folder
     if folder.exists():
         raise ModelError(f"model.base {spec.base!r} is a folder without config.json; expected a Hugging Face model")
     try:
-        return Path(snapshot_download(spec.base, revision=spec.revision, ignore_patterns=_NOT_WEIGHTS))
+        return Path(snapshot_download(spec.base, revision=spec.revision, ignore_patterns=left_out))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise ModelError(
             f"model.base {spec.base!r} is neither {BUNDLED_BASE!r}, nor a local folder, nor a hub id that can be "
@@ -59,7 +73,7 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: the base has no tokenizer, or one without an EOS token.
     """
-    folder = base_folder(spec)
+    folder = base_description(spec)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
     except (ValueError, OSError) as error:
@@ -139,7 +153,7 @@ def _read(spec: ModelSpec, folder: Path, device: str | torch.device, options: Ma
 
 def checkpoint_quantization(spec: ModelSpec) -> str | None:
     """The method that a checkpoint's own weights are packed by, such as `gptq` or `awq`; None for plain weights."""
-    config = json.loads((base_folder(spec) / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((base_description(spec) / "config.json").read_text(encoding="utf-8"))
     packing = config.get("quantization_config")
     return str(packing.get("quant_method", "an unnamed method")) if packing else None
 

@@ -15,7 +15,7 @@ from didact.models.families.detect import family_of
 from didact.models.families.family import Family, Tensors
 from didact.models.families.own import register_own_models
 from didact.models.fingerprint import folder_fingerprint
-from didact.models.model_folder import cached_model
+from didact.models.model_folder import cached_model, check_config, check_model
 from didact.models.weight_files import ShardWriter, read_shards
 
 _LOG = get_logger(__name__)
@@ -31,24 +31,43 @@ def native_folder(folder: Path) -> Path:
     Raises:
         ModelError: settings, tensors or a tokenizer that the conversion is not proven for.
     """
+    return _native(folder, weights=True)
+
+
+def native_description(folder: Path) -> Path:
+    """Configuration and tokenizer as `native_folder` has them, for which no weights need to be there.
+
+    Raises:
+        ModelError: settings or a tokenizer that the conversion is not proven for.
+    """
+    return _native(folder, weights=False)
+
+
+def _native(folder: Path, *, weights: bool) -> Path:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     register_own_models(config.get("model_type"))
     family = family_of(config)
     if family is None:
         return folder
     key = fingerprint([_FORMAT, folder_fingerprint(folder), _tokenizer_facts(folder)])[:16]
-    target = cache_dir() / "models" / f"{family.name}-{key}"
+    target = cache_dir() / "models" / f"{family.name}-{key}{'' if weights else '-described'}"
     native = family.config(config)
     register_own_models(native.model_type)
 
     def write(scratch: Path) -> None:
-        _LOG.info("converting %s (%s) into %s (once)", folder, family.name, target)
-        _convert(folder, family, config, native, scratch)
+        if weights:
+            _LOG.info("converting %s (%s) into %s (once)", folder, family.name, target)
+            _convert_weights(folder, family, config, native, scratch)
+        if any((folder / name).is_file() for name in _TOKENIZER_FILES):
+            family.tokenizer(folder, config).save_pretrained(scratch)
+        native.save_pretrained(scratch)
 
-    return cached_model(target, write)
+    return cached_model(target, write, check_model if weights else check_config)
 
 
-def _convert(folder: Path, family: Family, config: dict[str, Any], native: PreTrainedConfig, target: Path) -> None:
+def _convert_weights(
+    folder: Path, family: Family, config: dict[str, Any], native: PreTrainedConfig, target: Path
+) -> None:
     expected = _expected_shapes(native)
     writer = ShardWriter(target, _SHARD_BYTES)
     written: set[str] = set()
@@ -62,9 +81,6 @@ def _convert(folder: Path, family: Family, config: dict[str, Any], native: PreTr
     if missing := sorted(expected.keys() - written):
         raise ModelError(f"{folder} lacks {len(missing)} tensors of a {family.name} model, such as {missing[0]}")
     writer.close()
-    if any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        family.tokenizer(folder, config).save_pretrained(target)
-    native.save_pretrained(target)
 
 
 def _expected_shapes(native: PreTrainedConfig) -> dict[str, torch.Size]:

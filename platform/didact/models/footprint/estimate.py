@@ -5,7 +5,7 @@ from functools import partial
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from didact.models.base.load import base_folder
+from didact.models.base.load import base_description
 from didact.models.footprint.activations import Load, measure_activations
 from didact.models.footprint.counting import Subject, packed_weights
 from didact.models.footprint.logits import logit_bytes
@@ -129,7 +129,7 @@ def estimate_footprint(
         sample_tokens: mean length of a sample; None: the pass is one sample.
         on_cpu: where the workers compute.
     """
-    folder = base_folder(spec.model)
+    folder = base_description(spec.model)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=spec.model.trust_remote_code)
     training = spec.training
     load = Load(
