@@ -18,6 +18,6 @@ def test_a_bad_recipe_ends_before_anything_starts(tmp_path: Path) -> None:
     program = "import sys; from didact.cli import main\ntry:\n    main()\nfinally:\n    print('ray' in sys.modules)"
     words = [sys.executable, "-c", program, "train", str(tmp_path / "bad.yaml")]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 2 and "learning_rat: unknown key; did you mean 'learning_rate'?" in done.stderr
+    assert done.returncode == 2 and "learning_rat: unknown key; did you mean training.learning_rate?" in done.stderr
     assert done.stdout.strip() == "False", "Ray was loaded for a recipe that cannot run"
     assert not (tmp_path / "runs").exists()

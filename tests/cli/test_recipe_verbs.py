@@ -69,7 +69,7 @@ def test_init_overwrites_nothing_and_writes_nothing_wrong(tmp_path: Path) -> Non
     (tmp_path / "lora.yaml").write_text("mine", encoding="utf-8")
     with pytest.raises(SpecError, match=r"lora\.yaml exists; name another file with -o"):
         run("init", "lora")
-    with pytest.raises(SpecError, match=r"recipe lora with these changes.*\n.*adapter\.lora\.rr: unknown key"):
+    with pytest.raises(SpecError, match=r"recipe lora with these changes.*\n.*adapter\.rr: unknown key"):
         run("init", "lora", "-o", "other.yaml", "adapter.rr=3")
     with pytest.raises(SpecError, match="no recipe is named 'loro'; did you mean 'lora'"):
         run("init", "loro")

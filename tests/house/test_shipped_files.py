@@ -113,9 +113,9 @@ def test_serve_file_loads(file: Path) -> None:
 def test_a_misspelt_path_of_a_search_would_be_found(tmp_path: Path) -> None:
     search = tmp_path / "space.yaml"
     recipe = ROOT / "jobs" / "recipes" / "demo.yaml"
-    search.write_text(f"name: x\nrecipe: {recipe}\nspace:\n  adapter.rank: {{choice: [4, 8]}}\n")
+    search.write_text(f"name: x\nrecipe: {recipe}\nspace:\n  adapter.rnk: {{choice: [4, 8]}}\n")
     trial = read_mapping(recipe)
     (path,) = load_spec(SweepSpec, search).space
     set_dotted(trial, path, 4, "space.yaml")
-    with pytest.raises(ValueError, match=r"adapter\.lora\.rank: unknown key"):
+    with pytest.raises(ValueError, match=r"adapter\.rnk: unknown key"):
         validate(FinetuneSpec, trial, "space.yaml")

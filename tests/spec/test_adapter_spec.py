@@ -50,8 +50,8 @@ def test_a_recipe_that_states_no_rate_gets_what_suits_its_method() -> None:
 
 def test_a_wrong_option_names_those_of_its_own_method_only() -> None:
     message = refused(recipe({"method": "ia3", "qqqqq": 8}))
-    assert "adapter.ia3.qqqqq: unknown key; known here: feedforward_modules, method, target_modules" in message
-    assert "did you mean 'block_size'?" in refused(recipe({"method": "oft", "blok_size": 8}))
+    assert "adapter.qqqqq: unknown key; method 'ia3' takes feedforward_modules, method, target_modules" in message
+    assert "did you mean adapter.block_size?" in refused(recipe({"method": "oft", "blok_size": 8}))
 
 
 def test_an_unknown_method_names_the_known_ones() -> None:

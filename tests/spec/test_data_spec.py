@@ -44,12 +44,15 @@ def test_only_a_line_may_start_at_zero() -> None:
         ({"curriculum": [{"until": 1, "weights": {"a": 1, "c": 1}}]}, "curriculum.0 names 'c'; sources are a, b"),
         ({"curriculum": [{"until": 1, "weights": {"a": 1, "b": 0}}]}, "source 'b' has a weight in no stage"),
         ({"curriculum": [{"until": 1, "weights": {"a": 0}}]}, "all weights are 0"),
-        ({"curriculum": [{"until": 1, "weights": {"a": -1}}]}, "greater than or equal to 0"),
+        (
+            {"curriculum": [{"until": 1, "weights": {"a": -1}}]},
+            "0.weights.a: found -1; expected a number of at least 0",
+        ),
         ({"curriculum": TWO, "strategy": "uniform"}, "curriculum states weights and strategy 'uniform' computes them"),
         ({"curriculum": TWO, "max_epochs": 2}, "max_epochs would change the weights"),
-        ({"max_epochs": 0}, "greater than 0"),
+        ({"max_epochs": 0}, "found 0; expected a number above 0"),
         ({"strategy": "temperatur"}, "'explicit', 'proportional', 'temperature' or 'uniform'"),
-        ({"temperature": 0}, "greater than or equal to 0.01"),
+        ({"temperature": 0}, "found 0; expected a number of at least 0.01"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(changes: dict[str, Any], message: str) -> None:

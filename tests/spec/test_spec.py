@@ -103,12 +103,18 @@ def test_packing_auto_depends_on_the_method(packing: Any, method: str, packed: b
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"training__learning_rat": 1}, "training.learning_rat: unknown key; did you mean 'learning_rate'?"),
-        ({"trainin": {}}, "trainin: unknown key; did you mean 'training'?"),
-        ({"adapter__rnk": 1}, "adapter.lora.rnk: unknown key"),
+        ({"training__learning_rat": 1}, "training.learning_rat: unknown key; did you mean training.learning_rate?"),
+        ({"trainin": {}}, "trainin: unknown key; did you mean training?"),
+        ({"adapter__rnk": 1}, "adapter.rnk: unknown key; method 'lora' takes alpha, dora"),
         ({"model__quantization": {"bits": 4, "kind": "nf4"}}, "model.quantization.kind: unknown key; known here: bits"),
-        ({"data__sources": [{"name": "a", "path": "b", "wieght": 1}]}, "data.sources.0.wieght: unknown key; did you"),
-        ({"evaluation__tasks": [{"task": "held_out", "items": 3}]}, "evaluation.tasks.0.held_out.items: unknown key"),
+        (
+            {"data__sources": [{"name": "a", "path": "b", "wieght": 1}]},
+            "0.wieght: unknown key; did you mean data.sources.0.weight?",
+        ),
+        (
+            {"evaluation__tasks": [{"task": "held_out", "items": 3}]},
+            "tasks.0.items: unknown key; known here: task",
+        ),
     ],
 )
 def test_unknown_key_gets_a_hint(changes: dict[str, Any], message: str) -> None:
@@ -118,25 +124,25 @@ def test_unknown_key_gets_a_hint(changes: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"training__learning_rate": "fast"}, "training.learning_rate: found 'fast'; input should be a valid number"),
-        ({"training__learning_rate": float("inf")}, "training.learning_rate: found inf; input should be a finite"),
-        ({"training__learning_rate": 0}, "training.learning_rate: found 0; input should be greater than 0"),
+        ({"training__learning_rate": "fast"}, "training.learning_rate: found 'fast'; expected a number above 0"),
+        ({"training__learning_rate": float("inf")}, "training.learning_rate: found inf; expected a finite number"),
+        ({"training__learning_rate": 0}, "training.learning_rate: found 0; expected a number above 0"),
         (
             {"training__global_batch_size": 1.5},
-            "training.global_batch_size: found 1.5; input should be a valid integer",
+            "training.global_batch_size: found 1.5; expected a whole number of at least 1",
         ),
-        ({"training__schedule": "step"}, "training.schedule: found 'step'; input should be 'cosine', 'linear' or"),
+        ({"training__schedule": "step"}, "training.schedule: found 'step'; expected 'cosine', 'linear' or 'constant'"),
         (
             {"training__keep_checkpoints": 1},
-            "training.keep_checkpoints: found 1; input should be greater than or equal",
+            "training.keep_checkpoints: found 1; expected a whole number of at least 2",
         ),
-        ({"model__quantization__bits": 3}, "model.quantization.bits: found 3; input should be 4 or 8"),
-        ({"adapter__method": "lorra"}, "adapter: found"),
+        ({"model__quantization__bits": 3}, "model.quantization.bits: found 3; expected 4 or 8"),
+        ({"adapter__method": "lorra"}, "adapter.method: found 'lorra'; did you mean 'lora'?"),
         ({"data__sources": []}, "data.sources: found []"),
-        ({"data__max_bad_rows_share": 2}, "data.max_bad_rows_share: found 2; input should be less than or equal to 1"),
-        ({"name": "../escape"}, "name: found '../escape'; string should match pattern"),
+        ({"data__max_bad_rows_share": 2}, "data.max_bad_rows_share: found 2; expected a number from 0 to 1"),
+        ({"name": "../escape"}, "name: found '../escape'; expected text of letters, digits, '_', '.' and '-'"),
         ({"register_as": {"alias": "champion"}}, "register_as.name: missing; this key is required"),
-        ({"evaluation__tasks": [{"task": "quiz"}]}, "evaluation.tasks.0: found"),
+        ({"evaluation__tasks": [{"task": "quiz"}]}, "evaluation.tasks.0.task: found 'quiz'; expected 'held_out'"),
     ],
 )
 def test_wrong_value_says_what_was_found_and_expected(changes: dict[str, Any], message: str) -> None:
@@ -211,8 +217,8 @@ def test_sweep_reads_each_distribution() -> None:
         ({"space": {"data.weights": {"choice": [1, 2]}}}, "data.weights takes a simplex"),
         ({"space": {"adapter.r": {"simplex": ["a", "b"]}}}, "simplex is for data.weights"),
         ({"space": {"adapter.r": {"grid": [1]}}, "searcher": "optuna"}, "grid needs searcher 'random'"),
-        ({"mode": "least"}, "mode: found 'least'; input should be 'min' or 'max'"),
-        ({"scheduler": {"grace": 3}}, "scheduler.grace: unknown key; did you mean 'grace_steps'?"),
+        ({"mode": "least"}, "mode: found 'least'; expected 'min' or 'max'"),
+        ({"scheduler": {"grace": 3}}, "scheduler.grace: unknown key; did you mean scheduler.grace_steps?"),
     ],
 )
 def test_impossible_sweep_is_refused(changes: dict[str, Any], message: str) -> None:

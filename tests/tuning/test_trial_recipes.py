@@ -66,21 +66,21 @@ def test_trials_do_not_touch_each_other(tmp_path: Path) -> None:
 
 def test_trial_that_the_schema_refuses_names_the_path(tmp_path: Path) -> None:
     found = search(tmp_path)
-    with pytest.raises(SpecError, match=r"trial with adapter\.dropout=2[\s\S]*adapter\.lora\.dropout: found 2"):
+    with pytest.raises(SpecError, match=r"trial with adapter\.dropout=2[\s\S]*adapter\.dropout: found 2"):
         trial_spec(found.recipe, {"adapter.dropout": 2}, "s-1", found.origin)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"space": {"adapter.rank": {"choice": [4]}}}, "adapter.lora.rank: unknown key"),
-        ({"space": {"trainin.steps": {"choice": [4]}}}, "trainin: unknown key; did you mean 'training'?"),
+        ({"space": {"adapter.rank": {"choice": [4]}}}, "adapter.rank: `rank=4` is written adapter.r=4"),
+        ({"space": {"trainin.steps": {"choice": [4]}}}, "trainin: unknown key; did you mean training?"),
         ({"space": {"adapter.r": {"choice": [4, 0]}}}, "space: trial with adapter.r=0"),
-        ({"space": {"adapter.dropout": {"uniform": [0, 1.5]}}}, "adapter.lora.dropout: found 1.5"),
+        ({"space": {"adapter.dropout": {"uniform": [0, 1.5]}}}, "adapter.dropout: found 1.5"),
         ({"space": {"data.sources.words.weight": {"uniform": [1, 2]}}}, "no item 'words'"),
         ({"space": {"data.weights": {"simplex": ["sums", "words"]}}}, "no source 'words'; expected some of ['sums'"),
         ({"space": {"tracking.mlflow": {"choice": [True]}}}, "space.tracking.mlflow: trials all share"),
-        ({"overrides": {"adapter.rank": 4}}, "adapter.lora.rank: unknown key"),
+        ({"overrides": {"adapter.rank": 4}}, "adapter.rank: `rank=4` is written adapter.r=4"),
         ({"recipe": "other.yaml"}, "recipe: found 'other.yaml', but there is no"),
         ({"metric": "eval/sums/accuracy"}, "metric: found 'eval/sums/accuracy'; expected what trials report"),
         ({"metric": "eval/letters/loss"}, "metric: found 'eval/letters/loss'; expected what trials report"),

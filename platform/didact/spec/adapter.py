@@ -363,9 +363,9 @@ _BY_METHOD: dict[str, type[MethodSpec]] = {
 ADAPTER_METHODS = tuple(_BY_METHOD)
 
 
-def suitable_rate(method: str) -> float:
-    """The learning rate that suits a method; LoRA's for a name that is none."""
-    return _BY_METHOD.get(method, LoraSpec).suitable_rate
+def suitable_rate(method: Any) -> float:
+    """The learning rate that suits a method; LoRA's for what is no method's name."""
+    return _BY_METHOD.get(str(method), LoraSpec).suitable_rate
 
 
 class WithAdapterDefault(Spec):

@@ -1,6 +1,7 @@
 """Read a spec: defaults < file < `key=value` overrides."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -8,6 +9,7 @@ import yaml
 
 from didact.errors import SpecError
 from didact.spec.base import Spec, validate
+from didact.spec.explain import Lined
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
 
@@ -110,6 +112,8 @@ def set_dotted(values: dict[str, Any], key: str, value: Any, origin: str) -> Non
         target[int(last)] = value
     else:
         target[last] = value
+        if isinstance(target, Lined):
+            target.lines.pop(last, None)
 
 
 def parse_value(text: str) -> Any:
@@ -159,6 +163,12 @@ class _UniqueKeyLoader(yaml.SafeLoader):
             seen.add(key)
         return super().construct_mapping(node, deep)
 
+    def construct_yaml_map(self, node: yaml.MappingNode) -> Iterator[Lined]:
+        lined = Lined()
+        yield lined
+        lined.update(self.construct_mapping(node))
+        lined.lines = {self.construct_object(key): key.start_mark.line + 1 for key, _ in node.value}
+
     def construct_yaml_str(self, node: yaml.ScalarNode) -> Any:
         text = super().construct_yaml_str(node)
         if node.style is None and text[:1] in "+-.0123456789" and "e" in text.lower():
@@ -169,4 +179,5 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return text
 
 
+_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:map", _UniqueKeyLoader.construct_yaml_map)
 _UniqueKeyLoader.add_constructor("tag:yaml.org,2002:str", _UniqueKeyLoader.construct_yaml_str)

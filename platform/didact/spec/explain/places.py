@@ -1,0 +1,140 @@
+"""Where in the data an error of pydantic is, and which of its errors about one value is meant."""
+
+import itertools
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from pydantic import BaseModel, Tag, ValidationError
+
+from didact.spec.explain.schema import (
+    Expected,
+    Path,
+    at,
+    expected_in,
+    is_list,
+    is_mapping,
+    is_model,
+    narrowed,
+    value_at,
+)
+from didact.spec.explain.where import plain
+
+
+@dataclass(frozen=True)
+class Found:
+    """An error at a place of the data."""
+
+    kind: str
+    """pydantic's name of the error."""
+    path: Path
+    alternatives: list[Expected]
+    """What may stand there."""
+    message: str
+    """The text of an error that our own validators raised."""
+
+
+def place_all(model: type[BaseModel], values: Any, errors: list[Any]) -> list[Found]:
+    """The errors with places of the data in place of pydantic's own, which name the types it tried.
+
+    Args:
+        model: what the data should be.
+        values: the data.
+        errors: of `ValidationError.errors()`.
+    """
+    kept: list[Found] = []
+    meant: set[Path] = set()
+    for error in errors:
+        found, union, label = _place(model, values, error)
+        if union is not None:
+            alternatives, value = at(model, union, values), value_at(values, union)
+            if _is_meant(alternatives, value, label):
+                meant.add(union)
+            else:
+                found = Found("no_type_fits", union, alternatives, "")
+        if found not in kept:
+            kept.append(found)
+    return [found for found in kept if found.kind != "no_type_fits" or found.path not in meant]
+
+
+def _place(model: type[BaseModel], values: Any, error: Any) -> tuple[Found, Path | None, str]:
+    """The error; and, where pydantic tried several types for one value, that value's place and the type of this try."""
+    path: Path = ()
+    current, union, label = [Expected(model)], None, ""
+    for number, part in enumerate(error["loc"]):
+        if len(current) > 1 and (tagged := [each for each in current if _has_tag(each, part)]):
+            current = tagged
+            continue
+        here, last = value_at(values, path), number + 1 == len(error["loc"])
+        inner = at(model, (*path, part), values)
+        if inner or (isinstance(here, dict) and part in here) or (last and error["type"] == "missing"):
+            path, current = (*path, part), inner
+        elif union is None:
+            union, label = path, str(part)
+    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        key = error["ctx"]["discriminator"].strip("'")
+        kind = "missing" if value_at(values, (*path, key)) is None else error["type"]
+        return Found(kind, (*path, key), _tags(current, key), ""), union, label
+    message = str(error.get("ctx", {}).get("error", ""))
+    return Found(error["type"], path, current, message), union, label
+
+
+def _has_tag(expected: Expected, part: Any) -> bool:
+    """Whether pydantic calls this model of a union `part`: by its own tag, or by a field with one possible value."""
+    if any(isinstance(limit, Tag) and limit.tag == part for limit in expected.limits):
+        return True
+    return is_model(expected) and any(
+        (part,) == get_args(field.annotation) for field in expected.type.model_fields.values()
+    )
+
+
+def _tags(alternatives: list[Expected], key: str) -> list[Expected]:
+    return [each for model in alternatives if is_model(model) for each in expected_in(model.type.model_fields[key])]
+
+
+def _is_meant(alternatives: list[Expected], value: Any, label: str) -> bool:
+    """Whether a value looks like the type that pydantic tried, so that what is wrong inside it is worth telling."""
+    if isinstance(value, dict):
+        names = [each.type.__name__ for each in narrowed(alternatives, value) if is_model(each)]
+        return any(name in label for name in names) or (
+            label.startswith("dict[") and any(is_mapping(each) for each in alternatives)
+        )
+    return isinstance(value, list) and label.startswith(("tuple[", "list[")) and any(map(is_list, alternatives))
+
+
+def placed(values: Any, wanted: dict[str, Any]) -> Any:
+    """The data with settings written into it, whatever stands in their way."""
+    values = plain(values) if isinstance(values, dict) else {}
+    for path, value in wanted.items():
+        keys = path.split(".")
+        target, last = values, keys[-1]
+        for part, following in itertools.pairwise(keys):
+            target = _opened(target, part, [] if following.isdigit() else {})
+        if isinstance(target, list):
+            target[int(last) :] = [value]
+        else:
+            target[last] = value
+    return values
+
+
+def _opened(target: Any, part: str, empty: Any) -> Any:
+    """The mapping or list at a key or index, made where there is none."""
+    if isinstance(target, list):
+        target += [{} for _ in range(int(part) + 1 - len(target))]
+        if not isinstance(target[int(part)], dict):
+            target[int(part)] = {}
+        return target[int(part)]
+    if not isinstance(target.get(part), dict | list) or isinstance(target[part], list) != isinstance(empty, list):
+        target[part] = empty
+    return target[part]
+
+
+def refused(model: type[BaseModel], values: Any, wanted: dict[str, Any]) -> list[Found]:
+    """What is wrong at or below the settings `wanted`, once they are written into the data."""
+    trial = placed(values, wanted)
+    try:
+        model.model_validate(trial)
+    except ValidationError as error:
+        paths = [tuple(target.split(".")) for target in wanted]
+        found = place_all(model, trial, error.errors())
+        return [each for each in found if any(tuple(map(str, each.path))[: len(path)] == path for path in paths)]
+    return []
