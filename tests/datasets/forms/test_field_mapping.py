@@ -92,5 +92,5 @@ def test_rows_that_are_bad_already_stay_so() -> None:
 
 
 def test_an_unknown_key_of_a_mapping_is_refused() -> None:
-    with pytest.raises(SpecError, match="field: unknown key; did you mean .*fields"):
+    with pytest.raises(SpecError, match=r"field: unknown key; did you mean .*fields"):
         mapping(field={"output": "a"})
