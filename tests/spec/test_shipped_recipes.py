@@ -1,5 +1,6 @@
 """Recipes that come with the package: what each says about itself, and how one is found."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,13 @@ def test_a_recipe_is_named_like_its_file_and_says_what_it_is_for(recipe: Shipped
     assert on_gpu == ("A100" in recipe.machine)
     if recipe.machine == "8 A100s":
         assert spec.placement.num_workers == 8
+
+
+def test_the_readme_links_each_beside_what_it_runs_on() -> None:
+    rows = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if "(jobs/recipes/" in line]
+    linked = {row.split("|")[1].strip(): re.findall(r"\[(\w+)\]\(jobs/recipes/(\w+)\.yaml\)", row) for row in rows}
+    for machine in MACHINES:
+        assert linked[machine] == [(each.name, each.name) for each in RECIPES if each.machine == machine]
 
 
 def test_purposes_tell_recipes_apart() -> None:
