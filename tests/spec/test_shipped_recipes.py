@@ -1,12 +1,14 @@
 """Recipes that come with the package: what each says about itself, and how one is found."""
 
 import re
+import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
 from didact.errors import SpecError
-from didact.spec import ADAPTER_METHODS, FinetuneSpec, validate
+from didact.spec import ADAPTER_METHODS, FinetuneSpec, load_spec, validate
 from didact.spec.load import parse_mapping
 from didact.spec.shipped import MACHINES, ShippedRecipe, find_recipe, shipped_recipes
 from tests.conftest import ROOT
@@ -21,6 +23,14 @@ def spec_of(recipe: ShippedRecipe) -> FinetuneSpec:
 
 def test_every_file_of_the_repository_is_shipped() -> None:
     assert sorted(f"{each.name}.yaml" for each in RECIPES) == FILES
+
+
+def test_a_built_package_holds_them() -> None:
+    setuptools = pytest.importorskip("setuptools")
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    (where,) = settings["packages"]["find"]["where"]
+    assert "didact.recipes" in setuptools.find_namespace_packages(str(ROOT / where))
+    assert all(any(fnmatch(file, each) for each in settings["package-data"]["*"]) for file in FILES)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
@@ -71,6 +81,11 @@ def test_an_unknown_name_gets_the_nearest(name: str, nearest: str) -> None:
     with pytest.raises(SpecError, match="no recipe is named") as refused:
         find_recipe(name)
     assert nearest in str(refused.value)
+
+
+def test_a_name_in_place_of_a_file_is_understood() -> None:
+    with pytest.raises(SpecError, match="lora does not exist; `didact init lora` writes the recipe of that name"):
+        load_spec(FinetuneSpec, "lora")
 
 
 def test_hyphens_are_as_good_as_underscores() -> None:

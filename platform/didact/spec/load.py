@@ -10,6 +10,7 @@ import yaml
 from didact.errors import SpecError
 from didact.spec.base import Spec, validate
 from didact.spec.explain import Lined
+from didact.spec.shipped import shipped_recipes
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
 
@@ -65,7 +66,9 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise SpecError(f"{path} does not exist") from None
+        shipped = next((each for each in shipped_recipes() if each.name == str(path)), None)
+        hint = f"; `didact init {shipped.name}` writes the recipe of that name" if shipped else ""
+        raise SpecError(f"{path} does not exist{hint}") from None
     except IsADirectoryError:
         raise SpecError(f"{path} is a folder; expected a YAML or JSON file") from None
     except UnicodeDecodeError as error:
