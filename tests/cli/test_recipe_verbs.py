@@ -54,6 +54,11 @@ def test_init_writes_a_recipe_with_changes_and_comments_and_says_what_is_next(tm
     assert spec == load_spec(FinetuneSpec, ROOT / "jobs" / "recipes" / "lora.yaml", ["name=mine", *changes])
 
 
+def test_what_comes_before_the_plan_is_said_too() -> None:
+    lines = run("init", "continued_pretraining").splitlines()
+    assert lines[lines.index("next:") + 1].startswith("  didact vocabulary corpus.txt bases/wide")
+
+
 def test_init_without_a_file_takes_the_recipes_own_name(tmp_path: Path) -> None:
     run("init", "temperature-mixture", "name=other")
     assert load_spec(FinetuneSpec, tmp_path / "temperature_mixture.yaml").name == "other"

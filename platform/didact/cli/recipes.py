@@ -51,8 +51,10 @@ def init(
     if file.exists():
         raise SpecError(f"{file} exists; name another file with -o, or remove it first")
     write_text(file, text)
+    before = re.findall(r"^# First: (.*)$", recipe.text, re.MULTILINE)
+    commands = [*before, f"didact plan {file}", f"didact train {file}"]
     Console().print(
-        f"wrote {file}: {recipe.purpose}\nruns on {recipe.machine}\nnext:\n  didact plan {file}\n  didact train {file}",
+        "\n  ".join([f"wrote {file}: {recipe.purpose}\nruns on {recipe.machine}\nnext:", *commands]),
         highlight=False,
         markup=False,
         soft_wrap=True,
