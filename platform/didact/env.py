@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+_SHARED_PREFIXES = ("AWS_", "FSSPEC_", "NCCL_", "TORCH_NCCL_", "TORCH_FR_", "GLOO_")
 _SHARED = (
     *("MLFLOW_TRACKING_URI", "MLFLOW_S3_ENDPOINT_URL", "HF_HUB_OFFLINE", "HF_HOME", "HF_TOKEN", "HF_ENDPOINT"),
     *("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "STORAGE_EMULATOR_HOST"),
@@ -62,28 +63,33 @@ def ray_job_config() -> str | None:
 
 
 def for_workers() -> dict[str, str]:
-    """The variables that Ray workers must share with the driver: caches, run folders, tracker, hub, object storage.
+    """The variables that Ray workers must share with the driver: caches, run folders, tracker, hub, object storage,
+    and how workers reach each other (`NCCL_SOCKET_IFNAME`, `NCCL_DEBUG`, ...).
 
     Secrets are among them (`HF_TOKEN`, `AWS_*`, `FSSPEC_*`): hand them on and show them nowhere.
     """
     shared = {"DIDACT_CACHE": str(cache_dir()), "DIDACT_RUNS": str(runs_dir())}
     for name, value in os.environ.items():
-        if value and (name in _SHARED or name.startswith(("AWS_", "FSSPEC_"))):
+        if value and (name in _SHARED or name.startswith(_SHARED_PREFIXES)):
             shared[name] = value
     return shared
 
 
 def for_training() -> dict[str, str]:
-    """The variables that a process which trains must be started with: an allocator that keeps few holes.
+    """The variables that a process which trains must be started with, unless the user has set them.
 
-    glibc's heap keeps holes between the tensors of a step, a third of the peak and more; the jemalloc that Ray brings
-    does not. Empty where there is none (not Linux), or the user has chosen what is preloaded.
+    An allocator that keeps few holes: glibc's heap keeps some between the tensors of a step, a third of the peak and
+    more; the jemalloc that Ray brings does not. Left out where there is none (not Linux).
+
+    A process whose NCCL operation timed out ends at once, as is torch's default; Ray would have it abort the
+    communicator first, which may hang as well.
     """
+    nccl = {} if "TORCH_NCCL_ASYNC_ERROR_HANDLING" in os.environ else {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "3"}
     ray = importlib.util.find_spec("ray")  # finds it without importing it
     library = Path(ray.origin).parent / "core" / "libjemalloc.so" if ray and ray.origin else None
     if "LD_PRELOAD" in os.environ or library is None or not library.is_file():
-        return {}
-    return {"LD_PRELOAD": str(library)}
+        return nccl
+    return {**nccl, "LD_PRELOAD": str(library)}
 
 
 def api_keys() -> tuple[str, ...]:

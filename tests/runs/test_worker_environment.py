@@ -19,6 +19,7 @@ def test_workers_reach_what_the_driver_reaches(tmp_path: Path, monkeypatch: pyte
         "GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "account.json"),
         "FSSPEC_S3_ANON": "true",
         "HF_TOKEN": "token",
+        "NCCL_SOCKET_IFNAME": "ens5",
         "STORAGE_EMULATOR_HOST": "http://storage:4443",
     }
     for name, value in {**given, "AWS_PROFILE": "", "OTHER_SECRET": "no"}.items():
@@ -34,4 +35,12 @@ def test_what_trains_is_started_with_an_allocator_unless_the_user_chose_one(monk
     maps = subprocess.run(shown, env={**os.environ, **env.for_training()}, capture_output=True, text=True, check=True)
     assert "libjemalloc.so" in maps.stdout and not maps.stderr
     monkeypatch.setenv("LD_PRELOAD", "/opt/chosen.so")
-    assert env.for_training() == {}
+    assert "LD_PRELOAD" not in env.for_training()
+
+
+def test_a_process_whose_sum_timed_out_ends_unless_the_user_chose_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", raising=False)
+    assert env.for_training()["TORCH_NCCL_ASYNC_ERROR_HANDLING"] == "3"
+    monkeypatch.setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
+    assert "TORCH_NCCL_ASYNC_ERROR_HANDLING" not in env.for_training()
+    assert env.for_workers()["TORCH_NCCL_ASYNC_ERROR_HANDLING"] == "1"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from ray.train import UserCallback
 from ray.train.v2.api.exceptions import TrainingFailedError
 
-from didact.cluster.failures import Failure, Kind, classify, final_error
+from didact.cluster.failures import Failure, Kind, classify, final_error, stack_file, with_stacks
 from didact.cluster.placement import WorkerResources, fits, room_for_workers, worker_resources
 from didact.cluster.train import Attempt, train_on_ray
 from didact.errors import OutOfMemory, WorkersLost
@@ -55,6 +55,8 @@ def train_to_the_end(
         resources = worker_resources(spec.placement)
         size = room_for_workers(spec.placement, resources)
         attempt = Attempt(last_attempt(run.steps) + 1, size, micro_batch, allow_fresh)
+        for rank in range(size):
+            stack_file(run, attempt.number, rank).unlink(missing_ok=True)  # of an attempt that ended without a step
         try:
             with _growing(run, spec, resources, size) as grows:
                 result = train_on_ray(run, spec, resources, attempt, callbacks)
@@ -65,7 +67,8 @@ def train_to_the_end(
                 continue
             failure = Failure("preemption", WorkersLost("workers were told to stop"), "workers were told to stop")
         except TrainingFailedError as error:
-            failure = classify(error)
+            patience = spec.placement.hang_timeout_seconds
+            failure = with_stacks(classify(error), run, attempt.number, size, patience)
             if failure.kind == "final":
                 raise final_error(failure) from error
         _record(run, failure.kind, failure.cause, None)

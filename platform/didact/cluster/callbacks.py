@@ -1,6 +1,7 @@
 """Listeners of the loop that write the run's own record and tell Ray."""
 
 import faulthandler
+from pathlib import Path
 
 import ray.train
 
@@ -49,14 +50,18 @@ class RayReport:
 
 
 class Heartbeat:
-    """Ends this process, with the stacks of its threads in its log, when no step is finished for too long.
+    """Ends this process, the stacks of its threads written down, when no step is finished for too long.
 
     A worker that is stopped, or waits for ever on a disk or a peer, keeps all others waiting in the next sum; those
-    still running end themselves, and a restart follows.
+    still running end themselves, and a restart follows. It acts before the timeout of a collective operation, which was
+    begun later, so the same happens whichever library they communicate by.
     """
 
-    def __init__(self, timeout_seconds: float) -> None:
+    def __init__(self, timeout_seconds: float, stacks: Path) -> None:
+        """`stacks` is the file to write, which is empty until then."""
         self._timeout = timeout_seconds
+        stacks.parent.mkdir(parents=True, exist_ok=True)
+        self._path, self._file = stacks, stacks.open("w", encoding="utf-8")
 
     def on_start(self, start: int, num_steps: int) -> None:
         """The first step may take its time."""
@@ -69,6 +74,8 @@ class Heartbeat:
     def close(self) -> None:
         """Nothing is awaited any more."""
         faulthandler.cancel_dump_traceback_later()
+        self._file.close()
+        self._path.unlink(missing_ok=True)
 
     def _beat(self) -> None:
-        faulthandler.dump_traceback_later(self._timeout, exit=True)
+        faulthandler.dump_traceback_later(self._timeout, exit=True, file=self._file)

@@ -1,8 +1,14 @@
-"""What kind of failure ended an attempt, and so what a restart would cost or bring."""
+"""What kind of failure ended an attempt, and so what a restart would cost or bring.
 
-from dataclasses import dataclass
+On a worker, libraries' errors become our own (`explained`); on the driver, those of all workers become one `Failure`.
+"""
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
+import torch
 from ray.exceptions import RayActorError
 from ray.train.v2._internal.exceptions import (
     WorkerGroupStartupFailedError,
@@ -12,9 +18,17 @@ from ray.train.v2._internal.exceptions import (
 )
 from ray.train.v2.api.exceptions import ControllerError, PreemptionError, TrainingFailedError, WorkerGroupError
 
-from didact.errors import DidactError, OutOfMemory, RunError, WorkersLost
+from didact.devices import is_out_of_memory
+from didact.errors import DeviceError, DidactError, OutOfMemory, RunError, WorkersLost
+from didact.runs import Run
 
 Kind = Literal["final", "infrastructure", "preemption", "memory"]
+# What the libraries say where they have no type for it.
+_PEER_GONE = ("gloo", "nccl", "processgroup", "connection closed by peer", "connection reset by peer")
+_TIMED_OUT = re.compile(r"timed? ?out", re.IGNORECASE)
+# Of a GPU that needs a reset or a repair; the same work succeeds on another.
+_GPU_FAILED = ("ecc error", "fallen off the bus", "unspecified launch failure", "nvlink", "hardware stack error")
+_FRAME = re.compile(r'  File "(?P<file>.+)", line (?P<line>\d+) in (?P<function>.+)')
 _STARTUP = (WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError)
 
 
@@ -49,6 +63,68 @@ def classify(error: TrainingFailedError) -> Failure:
     return Failure(kind, failures[rank], f"worker {rank}: {_line(failures[rank])}")
 
 
+def explained(error: MemoryError | RuntimeError, patience_seconds: float) -> DidactError | None:
+    """Our own error for what a library says on a worker, in one line; None for a mistake in the program.
+
+    Args:
+        error: as caught around training.
+        patience_seconds: the timeout of collective operations.
+    """
+    words = " ".join(str(error).split())
+    lower = words.lower()
+    if is_out_of_memory(error):
+        return OutOfMemory(f"out of memory: {words}")
+    if any(sign in lower for sign in _GPU_FAILED):
+        return WorkersLost(f"a GPU has failed: {words}")
+    if "duplicate gpu" in lower:
+        return DeviceError(f"two workers were given one GPU, so NCCL cannot connect them: {words}")
+    if not isinstance(error, torch.distributed.DistError) and not any(sign in lower for sign in _PEER_GONE):
+        return None
+    if _TIMED_OUT.search(words):
+        return WorkersLost(
+            f"a sum over workers was not complete after {patience_seconds:g} s (placement.hang_timeout_seconds), since "
+            f"one of them hangs or is gone: {words}"
+        )
+    return WorkersLost(f"a sum over workers failed: {words}")
+
+
+def stack_file(run: Run, attempt: int, rank: int) -> Path:
+    """Where a worker that hangs writes what its threads are doing."""
+    return run.stacks / f"attempt-{attempt}-worker-{rank}.txt"
+
+
+def with_stacks(failure: Failure, run: Run, attempt: int, num_workers: int, patience_seconds: float) -> Failure:
+    """The failure with the places where workers hung as its cause, if they ended themselves for that."""
+    written, silent = {}, []
+    for rank in range(num_workers):
+        file = stack_file(run, attempt, rank)
+        text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+        if text:
+            written[rank] = text
+        else:
+            file.unlink(missing_ok=True)
+            silent.append(str(rank))
+    if not written or failure.kind != "infrastructure":
+        return failure
+    places = [f"worker {rank} was {_place(text)}" for rank, text in written.items()]
+    if silent:
+        places.append(f"worker {', '.join(silent)} left no trace (stopped, or ended first)")
+    cause = f"no step within {patience_seconds:g} s (placement.hang_timeout_seconds): {'; '.join(places)}"
+    return replace(failure, cause=f"{cause}. Stacks are in {run.stacks}")
+
+
+def _place(stacks: str) -> str:
+    """Where the thread that trains stood: its innermost function, and the line of ours that called it."""
+    threads = [list(_FRAME.finditer(each)) for each in stacks.split("\n\n")]
+    training = [frames for frames in threads if any("didact" in frame["file"] for frame in frames)]
+    frames = next(iter(training), None) or next((each for each in threads if each), None)
+    if not frames:
+        return "somewhere unknown"
+    ours = next((frame for frame in frames if "didact" in frame["file"]), frames[0])
+    place = "/".join(Path(ours["file"]).parts[-2:])
+    return f"in {frames[0]['function']}, called at {place}:{ours['line']}"
+
+
 def final_error(failure: Failure) -> DidactError:
     """What to raise for a failure that is not tried again."""
     if isinstance(failure.error, DidactError):
@@ -60,7 +136,7 @@ def _kind(error: Exception) -> tuple[Kind, int]:
     """The kind of one worker's error, and its place in the order of precedence."""
     if isinstance(error, RayActorError) and error.preempted:
         return "preemption", 0
-    if isinstance(error, OutOfMemory):
+    if isinstance(error, OutOfMemory) or (isinstance(error, RayActorError) and "low on memory" in str(error)):
         return "memory", 1
     if isinstance(error, DidactError) and not isinstance(error, WorkersLost):
         return "final", 2

@@ -8,9 +8,8 @@ import ray.train
 import torch
 
 from didact.cluster.callbacks import Heartbeat, RayReport, RunRecord
+from didact.cluster.failures import explained, stack_file
 from didact.cluster.stopping import StopRequest
-from didact.devices import is_out_of_memory
-from didact.errors import OutOfMemory, WorkersLost
 from didact.evaluation import held_out_loss, task_texts
 from didact.failpoints import read_failpoints
 from didact.files import fingerprint, new_folder, write_text
@@ -30,9 +29,6 @@ from didact.training import (
     whole_weights,
 )
 
-# What the libraries say where they have no type for it.
-_PEER_GONE = ("gloo", "NCCL", "ProcessGroup", "Connection closed by peer", "Connection reset by peer")
-
 _EVALUATION_BATCH = 8
 
 
@@ -44,7 +40,7 @@ def run_worker(config: dict[str, Any]) -> TrainResult:
 
     Raises:
         OutOfMemory: of this machine or its GPU.
-        WorkersLost: another worker is gone.
+        WorkersLost: another worker is gone or hangs, or this one's GPU has failed.
         DidactError: anything that every worker meets alike.
     """
     run = open_run(config["run"])
@@ -54,10 +50,8 @@ def run_worker(config: dict[str, Any]) -> TrainResult:
     try:
         return _train(run, spec, config)
     except (MemoryError, RuntimeError) as error:
-        if is_out_of_memory(error):
-            raise OutOfMemory(f"out of memory: {error}") from error
-        if isinstance(error, torch.distributed.DistError) or any(sign in str(error) for sign in _PEER_GONE):
-            raise WorkersLost(f"a sum over workers failed: {error}") from error
+        if own := explained(error, spec.placement.hang_timeout_seconds):
+            raise own from error
         raise
 
 
@@ -73,7 +67,8 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any]) -> TrainResult:
     identity = fingerprint([prepared.mixture.fingerprint, base_fingerprint(spec.model), spec.adapter.model_dump()])
     training = spec.training.model_copy(update={"micro_batch_size": config["micro_batch_size"]})
     spec = spec.model_copy(update={"training": training})
-    callbacks: list[Callback] = [RayReport(), Heartbeat(spec.placement.hang_timeout_seconds)]
+    heartbeat = Heartbeat(spec.placement.hang_timeout_seconds, stack_file(run, config["attempt"], world.rank))
+    callbacks: list[Callback] = [RayReport(), heartbeat]
     if world.rank == 0:
         callbacks.insert(0, RunRecord(run, config["attempt"]))
     if failpoints := read_failpoints(run.path):

@@ -63,6 +63,11 @@ class Run:
         return self.path / "stop"
 
     @property
+    def stacks(self) -> Path:
+        """Where a worker that hangs writes what its threads were doing: a file for each attempt and worker."""
+        return self.path / "stacks"
+
+    @property
     def data(self) -> Path:
         """What went in."""
         return self.path / "data.json"
