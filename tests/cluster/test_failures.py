@@ -95,10 +95,10 @@ def test_workers_are_a_number_or_a_range(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("workers", "found"),
     [
-        (0, "greater than or equal to 1"),
+        (0, "found 0; expected a whole number of at least 1"),
         ({"min": 3, "max": 2}, "min is 3, which is above max 2"),
         ({"min": 1, "most": 2}, "unknown key"),
-        (True, "expected a number or a word"),
+        (True, "found true.*expected a whole number of at least 1"),
     ],
 )
 def test_other_numbers_of_workers_are_refused(workers: object, found: str) -> None:
