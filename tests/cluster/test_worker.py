@@ -1,12 +1,17 @@
 """What a worker decides by the recipe alone, without Ray."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from didact.cluster.worker import load_device
+from didact.cluster.worker import export, load_device
+from didact.errors import AdapterError, ModelError
+from didact.models import attach_adapter, check_model, load_base, verify_adapter
+from didact.preparation import prepare_data
+from didact.runs import start_run
 from tests.fakes.recipes import tiny_recipe
 
 GPU = torch.device("cuda", 1)
@@ -33,3 +38,25 @@ def test_weights_that_elastic_workers_cut_are_read_to_main_memory(
 def test_quantized_weights_are_read_to_where_they_compute(tmp_path: Path) -> None:
     spec = tiny_recipe(tmp_path, model__quantization={"bits": 4}, training__sharding={"strategy": "fsdp"})
     assert load_device(spec, GPU, 2) == GPU
+
+
+def test_a_result_that_nobody_could_load_is_not_put_in_place(tmp_path: Path) -> None:
+    spec = tiny_recipe(tmp_path)
+    run, prepared = start_run(spec, tmp_path / "runs"), prepare_data(spec)
+    model = attach_adapter(load_base(spec.model), spec.adapter, seed=0, base_name="tiny")
+    verify_adapter(export(model, run, spec, prepared))
+    before = (run.adapter / "adapter.json").read_bytes()
+    next(each for each in model.parameters() if each.requires_grad).data.fill_(math.nan)
+    with pytest.raises(AdapterError, match="NaN"):
+        export(model, run, spec, prepared)
+    assert (run.adapter / "adapter.json").read_bytes() == before
+
+
+def test_a_whole_model_is_checked_before_it_is_put_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = tiny_recipe(tmp_path, adapter={"method": "full"})
+    run, prepared, model = start_run(spec, tmp_path / "runs"), prepare_data(spec), load_base(spec.model)
+    check_model(export(model, run, spec, prepared))
+    monkeypatch.setattr(type(model), "save_pretrained", lambda model, folder: model.config.save_pretrained(folder))
+    with pytest.raises(ModelError, match="no weights"):
+        export(model, run, spec, prepared)
+    check_model(run.adapter)

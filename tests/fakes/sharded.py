@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from didact.cluster.worker import held_out_losses
 from didact.files import write_json
-from didact.models import attach_adapter, base_fingerprint, load_base, save_adapter
+from didact.models import attach_adapter, base_fingerprint, load_base, save_adapter, save_model
 from didact.models.vocabulary.facts import VOCABULARY_FILE
 from didact.preparation import prepare_data
 from didact.spec import FullSpec
@@ -181,7 +181,7 @@ def adapter_weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
 def _save(model: Any, spec: Any, folder: Path) -> None:
     folder.mkdir()
     if isinstance(spec.adapter, FullSpec):
-        model.save_pretrained(folder)
+        save_model(model, folder)
         (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
     else:
         save_adapter(

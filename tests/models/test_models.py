@@ -1,6 +1,7 @@
 """Base models, adapters on them, and adapter folders."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,16 @@ def test_a_missing_base_says_where_it_was_looked_for() -> None:
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"without config\.json"):
         load_tokenizer(ModelSpec(base=str(tmp_path)))
+
+
+def test_a_base_that_lacks_weights_is_refused(base: ModelSpec, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(base.base, tmp_path / "base"))
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    for quantization in (None, QuantizationSpec(bits=4)):
+        with pytest.raises(ModelError, match=r"lacks 1 weights, such as model\.norm\.weight"):
+            load_base(ModelSpec(base=str(folder), quantization=quantization), shared=True)
 
 
 def test_fingerprint_follows_the_weights_not_the_place(base: ModelSpec, tmp_path: Path) -> None:

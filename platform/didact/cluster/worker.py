@@ -13,7 +13,15 @@ from didact.cluster.stopping import StopRequest
 from didact.evaluation import held_out_loss, task_texts
 from didact.failpoints import read_failpoints
 from didact.files import fingerprint, new_folder, write_text
-from didact.models import base_fingerprint, compile_blocks, compute_dtype, save_adapter
+from didact.models import (
+    base_fingerprint,
+    check_model,
+    compile_blocks,
+    compute_dtype,
+    save_adapter,
+    save_model,
+    verify_adapter,
+)
 from didact.preparation import PreparedData, open_prepared
 from didact.runs import Run, open_run
 from didact.spec import FinetuneSpec, FullSpec, to_json
@@ -156,11 +164,12 @@ def held_out_losses(
 
 def export(model: Any, run: Run, spec: FinetuneSpec, prepared: PreparedData) -> Path:
     """Write the publishable result: an adapter folder, or for full finetuning the whole model."""
-    with new_folder(run.adapter) as scratch:
+    trains_all = isinstance(spec.adapter, FullSpec)
+    with new_folder(run.adapter, check_model if trains_all else verify_adapter) as scratch:
         prepared.contract.save(scratch)
         write_text(scratch / "recipe.json", to_json(spec))
-        if isinstance(spec.adapter, FullSpec):
-            model.save_pretrained(scratch)
+        if trains_all:
+            save_model(model, scratch)
             prepared.tokenizer.save_pretrained(scratch)
         else:
             save_adapter(

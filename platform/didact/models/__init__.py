@@ -14,6 +14,7 @@ from didact.models.compiled import compile_blocks
 from didact.models.export import Manners, MergeProof, merge_adapter
 from didact.models.footprint import Footprint, estimate_footprint, positions_at_once
 from didact.models.methods import StepHook, step_hook
+from didact.models.model_folder import check_model, save_model
 from didact.models.packing import supports_packing, use_packed_attention
 from didact.models.units import repeated_blocks
 
@@ -27,6 +28,7 @@ __all__ = [
     "attach_adapter",
     "base_fingerprint",
     "base_folder",
+    "check_model",
     "compile_blocks",
     "compute_dtype",
     "estimate_footprint",
@@ -36,6 +38,7 @@ __all__ = [
     "positions_at_once",
     "repeated_blocks",
     "save_adapter",
+    "save_model",
     "step_hook",
     "supports_packing",
     "use_packed_attention",

@@ -2,7 +2,7 @@ import gzip
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -25,6 +25,7 @@ from didact.datasets.stored.choice import select
 from didact.errors import DataError, SpecError
 from didact.preparation.parts import stored_rows
 from didact.spec import ContaminationSpec, EvaluationSetSpec, SourceSpec, validate
+from tests.fakes.damages import DAMAGES
 from tests.fakes.web_server import WebFolder, serve
 
 ROWS = [{"instruction": f"question {number}", "output": f"answer {number} é"} for number in range(500)]
@@ -177,6 +178,18 @@ def test_a_damaged_copy_is_fetched_again(web: WebFolder, cache: Path) -> None:
     copy.write_bytes(LINES.replace(b"answer 7 ", b"answer X "))
     assert answers(load(f"{web.url}/a.jsonl")) == ANSWERS
     assert copy.read_bytes() == LINES
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_copy_whose_record_is_damaged_is_fetched_again(
+    web: WebFolder, cache: Path, damage: Callable[[Path], object]
+) -> None:
+    (web.folder / "a.jsonl").write_bytes(LINES)
+    load(f"{web.url}/a.jsonl")
+    (record,) = cache.rglob(".landed.json")
+    damage(record)
+    assert answers(load(f"{web.url}/a.jsonl")) == ANSWERS
+    assert json.loads(record.read_text())["files"].keys() == {"a.jsonl"}
 
 
 TSV = "".join(f"question {number}\tanswer {number}\tbecause {number}\n" for number in range(20)).encode()

@@ -131,6 +131,12 @@ def test_only_digests_of_large_files_are_remembered(tmp_path: Path, monkeypatch:
     for path, remembered in ((small, 0), (large, 1)):
         assert digest_file(path).sha256 == digest_file(path).sha256 == sha256_file(path)
         assert len(list((tmp_path / "digests").glob("*.json"))) == remembered
+    (memo,) = (tmp_path / "digests").glob("*.json")
+    whole = memo.read_bytes()
+    for cut in (b"", whole[: len(whole) // 2]):
+        memo.write_bytes(cut)
+        assert digest_file(large).sha256 == sha256_file(large)
+        assert memo.read_bytes() == whole
 
 
 NUM_FILES = 300

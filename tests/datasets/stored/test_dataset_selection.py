@@ -9,6 +9,7 @@ import pytest
 from didact.datasets import Dataset, load_dataset
 from didact.errors import DataError
 from didact.spec import SourceSpec
+from tests.fakes.damages import DAMAGES
 
 
 @pytest.fixture
@@ -47,6 +48,18 @@ def test_the_held_out_rows_do_not_depend_on_max_rows_and_smaller_choices_nest(ro
     assert few_held_out == many_held_out == every_held_out
     assert set(few) < set(many) < set(every)
     assert sorted(every + every_held_out) == list(range(500))
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "empty"])
+@pytest.mark.parametrize("name", ["train.npy", "held_out.npy", "leaks.json"])
+def test_a_choice_that_is_not_whole_is_made_again(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, damage: str
+) -> None:
+    monkeypatch.setenv("DIDACT_CACHE", str(tmp_path / "cache"))
+    before = numbers(load(rows, max_rows=100, held_out_rows=20))
+    (file,) = (tmp_path / "cache").glob(f"**/choices/*/{name}")
+    DAMAGES[damage](file)
+    assert numbers(load(rows, max_rows=100, held_out_rows=20)) == before
 
 
 def test_a_repaired_row_moves_no_other_row(rows: Path) -> None:

@@ -5,6 +5,7 @@ size, times and inode stay as they were; a small one is hashed sooner than a mem
 moment ago is not remembered: a second change within the resolution of its times would go unseen.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -56,7 +57,7 @@ def digest_file(path: Path, block_bytes: int | None = None) -> FileDigest:
     if state[0] < _REMEMBERED_BYTES:
         return _read(path, block_bytes)
     memo = cache_dir() / "digests" / f"{_name(path, block_bytes)}.json"
-    if memo.is_file():
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # not there, or damaged on this disk
         known = json.loads(memo.read_text(encoding="utf-8"))
         if known.pop("state") == state:
             return FileDigest(**{**known, "newlines": tuple(known["newlines"])})

@@ -108,9 +108,13 @@ def _by_content(home: Path, file: RemoteFile) -> Path:
 
 
 def _is_whole(folder: Path, file: RemoteFile) -> bool:
-    if not (folder / _RECORD).is_file():
+    if not folder.is_dir():
         return False
-    problems = manifest_problems(folder, json.loads((folder / _RECORD).read_text(encoding="utf-8"))["files"])
+    try:
+        files = json.loads((folder / _RECORD).read_text(encoding="utf-8"))["files"]
+        problems = manifest_problems(folder, files) if file.name in files else [f"{file.name} is not in {_RECORD}"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        problems = [f"{_RECORD} cannot be read: {error}"]
     if problems:
         _log.warning("the copy of %s is damaged and is fetched again: %s", file.url, "; ".join(problems))
     return not problems

@@ -4,6 +4,7 @@ Works on the keys of stored conversations, a shard at a time; the places of the 
 that a choice is made once.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from didact.cache.arrays import GrowingArray
 from didact.datasets.stored.shards import KEY, Keys, StoredConversations
 
 _VERSION = 1
+_DAMAGED = (OSError, ValueError, EOFError)
+"""What reading a choice raises that is not there, or not whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +52,17 @@ def select(stored: StoredConversations, *, max_rows: int | None, held_out_rows: 
         return Selection(range(len(stored)), range(0), 0, "all")
     digest = files.fingerprint([_VERSION, max_rows, held_out_rows, seed])
     folder = stored.entry.folder / "choices" / digest
-    if not folder.is_dir():
-        with stored.entry.lock():
-            if not folder.is_dir():
-                with files.new_folder(folder) as scratch:
-                    _choose(stored, scratch, max_rows, held_out_rows, seed)
+    with contextlib.suppress(*_DAMAGED):
+        return _open(folder, digest)
+    with stored.entry.lock():
+        with contextlib.suppress(*_DAMAGED):
+            return _open(folder, digest)
+        with files.new_folder(folder, lambda scratch: _open(scratch, digest)) as scratch:
+            _choose(stored, scratch, max_rows, held_out_rows, seed)
+    return _open(folder, digest)
+
+
+def _open(folder: Path, digest: str) -> Selection:
     num_leaks = json.loads((folder / "leaks.json").read_text(encoding="utf-8"))
     train, held_out = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("train", "held_out"))
     return Selection(train, held_out, num_leaks, digest)

@@ -134,12 +134,16 @@ def load_base(spec: ModelSpec, device: str | torch.device = "cpu", *, shared: bo
 
 
 def _read(spec: ModelSpec, folder: Path, device: str | torch.device, options: Mapping[str, Any]) -> PreTrainedModel:
+    # Every process reads all weights itself, whatever its rank: transformers looks at ranks for a `tp_plan`, for a
+    # device named by kind alone, for a DeepSpeed set up before it, and (FSDP as accelerate's launcher sets it up) for
+    # weights that are in no file. The first three are not used here, the last is refused.
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        model, found = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=compute_dtype(spec, device),
             attn_implementation=_attention(spec, device),
             trust_remote_code=spec.trust_remote_code,
+            output_loading_info=True,
             **options,
         )
     except ImportError as error:
@@ -149,6 +153,12 @@ def _read(spec: ModelSpec, folder: Path, device: str | torch.device, options: Ma
         ) from error
     except (ValueError, OSError, RuntimeError) as error:
         raise ModelError(f"model.base {spec.base!r} cannot be loaded as a causal language model: {error}") from error
+    if lost := sorted(found["missing_keys"] & dict(model.named_parameters()).keys()):
+        raise ModelError(
+            f"model.base {spec.base!r} lacks {len(lost)} weights, such as {lost[0]}, which every process would draw at "
+            "random for itself; name a base with all its weights"
+        )
+    return model
 
 
 def checkpoint_quantization(spec: ModelSpec) -> str | None:

@@ -12,6 +12,7 @@ from didact.errors import ModelError
 from didact.files import new_folder, write_json
 from didact.logs import get_logger
 from didact.models.base.load import base_fingerprint, base_folder, load_tokenizer
+from didact.models.model_folder import check_model, save_model
 from didact.models.vocabulary.facts import VOCABULARY_FILE
 from didact.models.vocabulary.pieces import NewPiece, extend_tokenizer
 from didact.spec import ModelSpec, SourceSpec
@@ -79,8 +80,8 @@ def extend_vocabulary(
         characters_per_token_before=_characters_per_token(tokenizer, probed),
         characters_per_token=_characters_per_token(extended, probed),
     )
-    with new_folder(output) as scratch:
-        model.save_pretrained(scratch)
+    with new_folder(output, check_model) as scratch:
+        save_model(model, scratch)
         extended.save_pretrained(scratch)
         _check_saved(scratch, extended, probed)
         write_json(scratch / VOCABULARY_FILE, {"format": 1, **asdict(facts)})
