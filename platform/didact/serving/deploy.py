@@ -27,7 +27,8 @@ from didact.logs import get_logger
 from didact.serving.app import application
 from didact.serving.replica.assemble import base_name
 from didact.spec import ServeSpec, read_mapping, set_dotted, validate
-from didact.spec.load import parse_value
+from didact.spec.explain import complaints
+from didact.spec.load import read_override
 
 _log = get_logger(__name__)
 _SOURCE_ROOT = Path(didact.__file__).resolve().parent.parent
@@ -68,9 +69,8 @@ def read_plan(config: Path, overrides: Sequence[str] = (), port: int | None = No
     try:
         schema = ServeDeploySchema.model_validate(values)
     except ValidationError as error:
-        detail = error.errors()[0]
-        field = ".".join(str(part) for part in detail["loc"])
-        raise SpecError(f"{config} is not a Ray Serve config: {field}: {detail['msg']}") from None
+        lines = complaints(ServeDeploySchema, values, error.errors())
+        raise SpecError(f"{config} is not a Ray Serve config:\n" + "\n".join(f"  - {line}" for line in lines)) from None
     if len(schema.applications) != 1:
         raise SpecError(f"{config}: applications holds {len(schema.applications)} entries; expected one")
     app = schema.applications[0]
@@ -80,7 +80,7 @@ def read_plan(config: Path, overrides: Sequence[str] = (), port: int | None = No
     return DeployPlan(
         name=app.name,
         route_prefix=app.route_prefix or "/",
-        spec=_spec(app.args, overrides, config),
+        spec=_spec(values["applications"][0].get("args") or {}, overrides, config),
         options={each.name: each.model_dump(exclude_unset=True, exclude={"name"}) for each in app.deployments},
         http=HTTPOptions(location=str(schema.proxy_location.value), **http),
         logging=app.logging_config,
@@ -177,13 +177,10 @@ def _stop(name: str, started_ray: bool) -> None:
 
 
 def _spec(args: dict[str, Any], overrides: Sequence[str], config: Path) -> ServeSpec:
-    values = dict(args)
     for override in overrides:
-        key, found, text = override.partition("=")
-        if not found:
-            raise SpecError(f"override {override!r} is not of the form key=value, such as max_batch_size=8")
-        set_dotted(values, key.strip(), parse_value(text), str(config))
-    spec = validate(ServeSpec, values, f"{config}: args")
+        key, value = read_override(override)
+        set_dotted(args, key, value, str(config))
+    spec = validate(ServeSpec, args, f"{config}: args")
     folder = Path(spec.model.base).expanduser()
     if not folder.is_dir():
         return spec

@@ -87,12 +87,12 @@ class TrainingSpec(Spec):
     @model_validator(mode="after")
     def _one_length(self) -> "TrainingSpec":
         if (self.steps is None) == (self.epochs is None):
-            raise ValueError(f"give either steps or epochs; found steps={self.steps}, epochs={self.epochs}")
+            found = "neither" if self.steps is None else f"steps={self.steps}, epochs={self.epochs:g}"
+            raise ValueError(f"give either steps or epochs; found {found}")
         if (self.warmup_share is None) == (self.warmup_steps is None):
-            raise ValueError(
-                f"give either warmup_steps or warmup_share; found warmup_steps={self.warmup_steps}, "
-                f"warmup_share={self.warmup_share}"
-            )
+            both = f"warmup_steps={self.warmup_steps}, warmup_share={self.warmup_share}"
+            found = "neither" if self.warmup_steps is None else both
+            raise ValueError(f"give either warmup_steps or warmup_share; found {found}")
         if self.steps is not None and self.warmup_steps is not None and self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps ({self.warmup_steps}) must be below steps ({self.steps})")
         return self

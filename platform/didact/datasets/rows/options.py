@@ -6,6 +6,7 @@ from pydantic import Field, ValidationError
 
 from didact.errors import DataError
 from didact.spec import SourceSpec, Spec
+from didact.spec.explain import complaints
 
 END_MARK = "<|endoftext|>"
 """What ends a text, where a source does not say."""
@@ -66,9 +67,6 @@ def row_options(source: SourceSpec, passed_on: tuple[str, ...] = ()) -> RowOptio
     try:
         return RowOptions.model_validate(given)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
+        first = complaints(RowOptions, given, error.errors())[0].partition("; known here")[0]
         known = ", ".join(sorted({*RowOptions.model_fields, *passed_on}))
-        raise DataError(
-            f"source {source.name!r}: options.{name} = {first['input']!r}: {first['msg']}; known options: {known}"
-        ) from None
+        raise DataError(f"source {source.name!r}: options.{first}; known options: {known}") from None

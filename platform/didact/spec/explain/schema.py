@@ -4,6 +4,7 @@ import re
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -168,6 +169,8 @@ def describe(alternatives: list[Expected]) -> str:
 
 def choices_of(expected: Expected) -> tuple[Any, ...]:
     """The values of a type that has only some."""
+    if isinstance(expected.type, type) and issubclass(expected.type, Enum):
+        return tuple(each.value for each in expected.type)
     return get_args(expected.type) if get_origin(expected.type) is Literal else ()
 
 
@@ -176,7 +179,8 @@ def _describe_plain(expected: Expected) -> str:
         items = items_of(expected)
         return f"a mapping whose values are {_plural(items)}" if items and items[0].type is not Any else "a mapping"
     if is_list(expected):
-        size = len(get_args(expected.type)) if Ellipsis not in get_args(expected.type) else 0
+        fixed = get_origin(expected.type) is tuple and Ellipsis not in get_args(expected.type)
+        size = len(get_args(expected.type)) if fixed else 0
         number = f"{size} " if size else ""
         least = ", at least one" if _limit(expected, "min_length") else ""
         return f"a list of {number}{_plural(items_of(expected))}{least}"

@@ -100,6 +100,8 @@ def in_field(target: str, value: Any) -> dict[str, Any]:
     """Settings that say in `target`'s words what `value` says in others'; as found where no other word is known."""
     if target == "data.sources":
         return {target: _sources(value)}
+    if target == "data.sources.0.path" and isinstance(value, str):
+        return {"data.sources.0": _source(value)}
     if target == "adapter.target_modules" and isinstance(value, str) and as_word(value) not in words().values[target]:
         return {target: _listed(value)}
     cases = words().values.get(target, {})

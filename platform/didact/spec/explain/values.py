@@ -42,6 +42,8 @@ def _meant(
     inside = words().inside.get(place)
     if inside and isinstance(value, str | int | float | list) and not isinstance(value, bool):
         wanted.append(in_field(f"{place}.{inside}", value))
+    if (inner := words().inside.get(f"{place}.0")) and isinstance(value, str):
+        wanted.append({place: [{inner: value}]})
     return [_here(each, path) for each in wanted] + [{dotted(path): each} for each in _as(value, alternatives)]
 
 
