@@ -45,7 +45,7 @@ def every_field() -> Iterator[tuple[type[Spec], str]]:
         yield from ((spec_type, path) for path in all_fields(spec_type) if path not in ("adapter", "overrides"))
 
 
-@pytest.mark.parametrize(("spec_type", "path"), every_field(), ids=lambda each: str(each)[-40:])
+@pytest.mark.parametrize(("spec_type", "path"), list(every_field()), ids=lambda each: str(each)[-40:])
 def test_anything_in_any_field_draws_plain_words(spec_type: type[Spec], path: str) -> None:
     for value in JUNK:
         values = placed(FILES[spec_type], {path: value})

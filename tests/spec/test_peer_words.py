@@ -1,5 +1,6 @@
 """Other programs' words: every target exists, every word is answered, and what it is written as is accepted."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from didact.spec.explain.keys import unknown_key
 from didact.spec.explain.places import placed
 from didact.spec.explain.schema import all_fields, at
 from didact.spec.explain.translate import as_word, translate, words
+from tests.conftest import ROOT
 
 RECIPE: dict[str, Any] = {
     "name": "small",
@@ -104,7 +106,7 @@ def single_words() -> Iterator[tuple[str, type[Spec], Any]]:
                 yield word, spec_type, example(target, spec_type)
 
 
-@pytest.mark.parametrize(("word", "spec_type", "value"), single_words(), ids=lambda each: str(each)[:30])
+@pytest.mark.parametrize(("word", "spec_type", "value"), list(single_words()), ids=lambda each: str(each)[:30])
 def test_what_a_word_is_written_as_is_accepted(word: str, spec_type: type[Spec], value: Any) -> None:
     accepted(spec_type, word, value)
 
@@ -183,3 +185,15 @@ def test_a_whole_file_of_another_program_is_answered_line_by_line(tmp_path: Path
     ):
         assert setting in written
     assert "training.global_batch_size: 16 (1 a forward pass x 8 x 2 workers" in written
+
+
+def test_the_table_for_people_who_come_from_elsewhere_is_true() -> None:
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8").partition("## If you come from")[2]
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    assert len(rows) > 30
+    for elsewhere, here in rows:
+        for foreign in re.findall(r"`([^`]+)`", elsewhere):
+            with pytest.raises(SpecError) as caught:
+                validate(FinetuneSpec, {**RECIPE, **yaml.safe_load(foreign)}, "my.yaml")
+            for written in re.findall(r"`([^`]+)`", here) or ["there is nothing like"]:
+                assert written in str(caught.value), (foreign, str(caught.value))
