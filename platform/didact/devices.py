@@ -12,6 +12,7 @@ Example:
 import ctypes
 import functools
 import importlib.util
+import os
 import shutil
 from dataclasses import dataclass
 from typing import Literal
@@ -51,6 +52,8 @@ class Machine:
 
     gpus: tuple[Gpu, ...] = ()
     """Those that torch computes on in this process, by index."""
+    memory_gib: float = 0.0
+    """Main memory."""
     cpu_bfloat16: bool = False
     """The processor has instructions for bfloat16."""
     torch_version: str = ""
@@ -99,6 +102,7 @@ def this_machine() -> Machine:
     features = torch.cpu.get_capabilities()
     return Machine(
         gpus=tuple(gpus),
+        memory_gib=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB,
         cpu_bfloat16=any(features.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16")),
         torch_version=torch.__version__,
         torch_cuda=torch.version.cuda,

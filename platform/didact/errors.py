@@ -57,6 +57,10 @@ class OutOfMemory(DidactError, MemoryError):
     exit_code = 3
 
 
+class ModelTooLarge(OutOfMemory):
+    """A worker has less memory than the model needs before anything is computed; no smaller batch would help."""
+
+
 class StorageError(DidactError, OSError):
     """A checkpoint that cannot be written: no space, no permission, a read-only disk."""
 

@@ -27,7 +27,7 @@ def sum_and_explain(file: Path) -> None:
     try:
         World.current().sum(torch.ones(2))
     except RuntimeError as error:
-        own = explained(error, PATIENCE)
+        own = explained(error, PATIENCE, torch.device("cpu"))
         write_text(file, f"{type(own).__name__}: {own}")
 
 
@@ -68,17 +68,17 @@ def test_a_dead_worker_ends_the_sum_at_once(tmp_path: Path) -> None:
         (dist.DistBackendError("NCCL error: remote process exited"), WorkersLost, "a sum over workers failed"),
         (dist.DistBackendError("collective operation timeout: timed out"), WorkersLost, "not complete after 2 s"),
         (dist.DistNetworkError("connection reset"), WorkersLost, "a sum over workers failed"),
-        (RuntimeError("NCCL Error 1\nCuda failure 2 'out of memory'"), OutOfMemory, "out of memory: NCCL Error 1 Cuda"),
+        (RuntimeError("NCCL Error 1\nCuda failure 2 'out of memory'"), OutOfMemory, " GiB: NCCL Error 1 Cuda"),
         (dist.DistBackendError("Duplicate GPU detected : rank 0 and rank 1"), DeviceError, "were given one GPU"),
         (RuntimeError("CUDA error: uncorrectable ECC error encountered"), WorkersLost, "a GPU has failed"),
-        (torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB"), OutOfMemory, "out of memory: CUDA"),
+        (torch.OutOfMemoryError("CUDA out of memory.\nTried"), OutOfMemory, "out of memory on a machine with "),
         (RuntimeError("CUDA error: device-side assert triggered"), None, ""),
         (RuntimeError("shape '[2]' is invalid"), None, ""),
     ],
     ids=str,
 )
 def test_errors_of_libraries_have_a_class(error: RuntimeError, kind: type[DidactError] | None, words: str) -> None:
-    own = explained(error, PATIENCE)
+    own = explained(error, PATIENCE, torch.device("cpu"))
     assert type(own) is (kind or type(None))
     assert own is None or (words in str(own) and "\n" not in str(own))
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from didact.cluster.worker import export, load_device
+from didact.cluster.worker import export, load_device, settle_dtype
 from didact.errors import AdapterError, ModelError
-from didact.models import attach_adapter, check_model, load_base, verify_adapter
+from didact.models import attach_adapter, check_model, compute_dtype, load_base, verify_adapter
 from didact.preparation import prepare_data
 from didact.runs import start_run
 from tests.fakes.recipes import tiny_recipe
@@ -33,6 +33,13 @@ def test_weights_that_elastic_workers_cut_are_read_to_main_memory(
     # The device only has a name here.
     changes = {"training__sharding": sharding, "placement__num_workers": {"min": 1, "max": 2}}
     assert load_device(tiny_recipe(tmp_path, **changes), GPU, now).type == expected
+
+
+def test_auto_is_the_dtype_of_the_device_that_computes_wherever_weights_are_read_to(tmp_path: Path) -> None:
+    cpu = torch.device("cpu")
+    auto, stated = (tiny_recipe(tmp_path, model__dtype=dtype) for dtype in ("auto", "float16"))
+    assert getattr(torch, settle_dtype(auto, cpu).model.dtype) == compute_dtype(auto.model, cpu)
+    assert settle_dtype(stated, cpu) == stated
 
 
 def test_quantized_weights_are_read_to_where_they_compute(tmp_path: Path) -> None:

@@ -6,14 +6,16 @@ Every restart is an attempt of its own at Ray, so the workers are placed anew: o
 import contextlib
 import threading
 from collections.abc import Iterator
+from typing import Protocol
 
 from ray.train import UserCallback
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from didact.cluster.failures import Failure, Kind, classify, final_error, stack_file, with_stacks
+from didact.cluster.memory import final_word
 from didact.cluster.placement import WorkerResources, fits, room_for_workers, worker_resources
 from didact.cluster.train import Attempt, train_on_ray
-from didact.errors import OutOfMemory, WorkersLost
+from didact.errors import ModelTooLarge, OutOfMemory, WorkersLost
 from didact.files import append_jsonl
 from didact.logs import get_logger
 from didact.runs import Run
@@ -26,11 +28,19 @@ _PROBE_SECONDS = 1.0
 _FIELDS: dict[Kind, str] = {"infrastructure": "max_failures", "preemption": "max_preemptions"}
 
 
+class Estimate(Protocol):
+    """Tells in words how much memory a worker of a recipe should need."""
+
+    def __call__(self, spec: FinetuneSpec, *, on_cpu: bool) -> str:
+        """For workers on CPUs, or on GPUs."""
+
+
 def train_to_the_end(
     run: Run,
     spec: FinetuneSpec,
     *,
     num_steps: int,
+    estimate: Estimate,
     callbacks: list[UserCallback] | None = None,
     allow_fresh: bool = False,
 ) -> TrainResult:
@@ -40,6 +50,7 @@ def train_to_the_end(
         run: an opened run; its folder must be visible to every worker.
         spec: its recipe.
         num_steps: optimizer steps of the whole run.
+        estimate: asked when memory is used up.
         callbacks: of Ray Train, such as Tune's reporter.
         allow_fresh: start from the base when no checkpoint verifies.
 
@@ -73,7 +84,7 @@ def train_to_the_end(
                 raise final_error(failure) from error
         _record(run, failure.kind, failure.cause, None)
         if failure.kind == "memory":
-            micro_batch = _halved(micro_batch, left["memory"], failure)
+            micro_batch = _halved(spec, micro_batch, left["memory"], failure, resources, estimate)
         elif not left[failure.kind]:
             field = _FIELDS[failure.kind]
             raise WorkersLost(
@@ -84,13 +95,14 @@ def train_to_the_end(
         _LOG.warning("run %s interrupted (%s: %s); going on", run.name, failure.kind, failure.cause)
 
 
-def _halved(micro_batch: int, tries: int, failure: Failure) -> int:
-    if not tries or micro_batch == 1:
-        raise OutOfMemory(
-            f"{failure.cause}; with training.micro_batch_size {micro_batch} a worker still needs more memory than it "
-            "has. Set training.micro_batch_size to 1, training.gradient_checkpointing to true, a lower "
-            "tokens.max_length, or model.quantization"
-        ) from failure.error
+def _halved(
+    spec: FinetuneSpec, micro_batch: int, tries: int, failure: Failure, resources: WorkerResources, estimate: Estimate
+) -> int:
+    if not tries or micro_batch == 1 or isinstance(failure.error, ModelTooLarge):
+        tried = spec.model_copy(update={"training": spec.training.model_copy(update={"micro_batch_size": micro_batch})})
+        error = failure.error if isinstance(failure.error, OutOfMemory) else OutOfMemory(str(failure.error))
+        words = estimate(tried, on_cpu=not resources.use_gpu)
+        raise final_word(error, failure.cause, tried, words, on_gpu=resources.use_gpu) from failure.error
     _LOG.warning("out of memory: training.micro_batch_size %d is halved, the batch of a step stays", micro_batch)
     return micro_batch // 2
 

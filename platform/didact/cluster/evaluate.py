@@ -7,8 +7,10 @@ import ray
 import torch
 
 from didact.cluster.connect import ray_cluster
+from didact.cluster.memory import memory_words
 from didact.cluster.placement import WorkerResources, worker_resources
-from didact.errors import SpecError
+from didact.devices import is_out_of_memory
+from didact.errors import OutOfMemory, SpecError
 from didact.evaluation import EvalReport, TaskResult, combine, run_task, task_texts
 from didact.models import AdapterHost, base_fingerprint, load_base, load_tokenizer, supports_packing
 from didact.preparation import open_prepared, prepare_data
@@ -87,12 +89,27 @@ def evaluate_adapter(spec: EvaluateSpec) -> EvalReport:
 
 
 def _measure(subject: Subject, evaluation: EvaluationSpec, resources: WorkerResources) -> tuple[TaskResult, ...]:
+    device = torch.device("cuda" if resources.use_gpu else "cpu")
+    try:
+        return _measured(subject, evaluation, resources, device)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(
+            f"evaluation is {memory_words(error, device)}; set evaluation.batch_size below {evaluation.batch_size}, "
+            "max_new_tokens of its tasks lower, or model.quantization"
+        ) from error
+
+
+def _measured(
+    subject: Subject, evaluation: EvaluationSpec, resources: WorkerResources, device: torch.device
+) -> tuple[TaskResult, ...]:
     if not resources.use_gpu:
         torch.set_num_threads(resources.num_cpus)
     tokenizer = load_tokenizer(subject.model)
     choice = subject.recipe.tokens.template if subject.recipe else "auto"
     contract = TemplateContract.build(tokenizer, choice)
-    base = load_base(subject.model, "cuda" if resources.use_gpu else "cpu", shared=True)
+    base = load_base(subject.model, device, shared=True)
     host = AdapterHost(base, base_fingerprint(subject.model))
     if subject.adapter is not None:
         TemplateContract.load(subject.adapter).check(contract, f"adapter {subject.adapter}")

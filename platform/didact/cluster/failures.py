@@ -18,8 +18,9 @@ from ray.train.v2._internal.exceptions import (
 )
 from ray.train.v2.api.exceptions import ControllerError, PreemptionError, TrainingFailedError, WorkerGroupError
 
+from didact.cluster.memory import memory_words
 from didact.devices import is_out_of_memory
-from didact.errors import DeviceError, DidactError, OutOfMemory, RunError, WorkersLost
+from didact.errors import DeviceError, DidactError, ModelTooLarge, OutOfMemory, RunError, WorkersLost
 from didact.runs import Run
 
 Kind = Literal["final", "infrastructure", "preemption", "memory"]
@@ -63,17 +64,18 @@ def classify(error: TrainingFailedError) -> Failure:
     return Failure(kind, failures[rank], f"worker {rank}: {_line(failures[rank])}")
 
 
-def explained(error: MemoryError | RuntimeError, patience_seconds: float) -> DidactError | None:
+def explained(error: MemoryError | RuntimeError, patience_seconds: float, device: torch.device) -> DidactError | None:
     """Our own error for what a library says on a worker, in one line; None for a mistake in the program.
 
     Args:
         error: as caught around training.
         patience_seconds: the timeout of collective operations.
+        device: where the worker computes.
     """
     words = " ".join(str(error).split())
     lower = words.lower()
     if is_out_of_memory(error):
-        return OutOfMemory(f"out of memory: {words}")
+        return OutOfMemory(memory_words(error, device))
     if any(sign in lower for sign in _GPU_FAILED):
         return WorkersLost(f"a GPU has failed: {words}")
     if "duplicate gpu" in lower:
@@ -136,6 +138,8 @@ def _kind(error: Exception) -> tuple[Kind, int]:
     """The kind of one worker's error, and its place in the order of precedence."""
     if isinstance(error, RayActorError) and error.preempted:
         return "preemption", 0
+    if isinstance(error, ModelTooLarge):
+        return "memory", 0
     if isinstance(error, OutOfMemory) or (isinstance(error, RayActorError) and "low on memory" in str(error)):
         return "memory", 1
     if isinstance(error, DidactError) and not isinstance(error, WorkersLost):

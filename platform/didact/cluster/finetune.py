@@ -22,7 +22,7 @@ from didact.errors import AdapterError, DidactError
 from didact.evaluation import EvalReport, GateResult, task_texts
 from didact.logs import get_logger
 from didact.models import verify_adapter
-from didact.preparation import PreparedData, PreparedRecord, prepare_data, write_data_record
+from didact.preparation import Plan, PreparedData, PreparedRecord, memory_in_words, prepare_data, write_data_record
 from didact.registry import ModelVersion
 from didact.registry.publish import publish_run
 from didact.runs import Run, start_run
@@ -120,8 +120,14 @@ def _train(
         _LOG.info("run %s is trained already; going on with its evaluation", run.name)
         return None
     num_steps = prepared.num_steps
+
+    def estimate(tried: FinetuneSpec, *, on_cpu: bool) -> str:
+        return memory_in_words(Plan.of(tried, prepared, on_cpu=on_cpu).footprint)
+
     with show_progress(run, num_steps):
-        return train_to_the_end(run, spec, num_steps=num_steps, callbacks=ray_callbacks, allow_fresh=allow_fresh)
+        return train_to_the_end(
+            run, spec, num_steps=num_steps, estimate=estimate, callbacks=ray_callbacks, allow_fresh=allow_fresh
+        )
 
 
 def _evaluate(run: Run, spec: FinetuneSpec) -> EvalReport | None:

@@ -9,7 +9,10 @@ import torch
 
 from didact.cluster.callbacks import Heartbeat, RayReport, RunRecord
 from didact.cluster.failures import explained, stack_file
+from didact.cluster.memory import memory_words
 from didact.cluster.stopping import StopRequest
+from didact.devices import is_out_of_memory
+from didact.errors import DidactError, ModelTooLarge
 from didact.evaluation import held_out_loss, task_texts
 from didact.failpoints import read_failpoints
 from didact.files import fingerprint, new_folder, write_text
@@ -55,21 +58,24 @@ def run_worker(config: dict[str, Any]) -> TrainResult:
     spec = run.spec()
     if not config["use_gpu"]:
         torch.set_num_threads(spec.placement.cpus_per_worker)
+    device = ray.train.torch.get_device() if config["use_gpu"] else torch.device("cpu")
     try:
-        return _train(run, spec, config)
+        return _train(run, spec, config, device)
+    except DidactError:
+        raise
     except (MemoryError, RuntimeError) as error:
-        if own := explained(error, spec.placement.hang_timeout_seconds):
+        if own := explained(error, spec.placement.hang_timeout_seconds, device):
             raise own from error
         raise
 
 
-def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any]) -> TrainResult:
+def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any], device: torch.device) -> TrainResult:
     world = World.current()
     stop = StopRequest(run, world.rank)
-    device = ray.train.torch.get_device() if config["use_gpu"] else torch.device("cpu")
     check_devices(spec, device)
     prepared = open_prepared(run.prepared, spec, task_texts)
-    model, packing = trainable_model(spec, prepared.num_steps, load_device(spec, device, world.size))
+    settled = settle_dtype(spec, device)
+    model, packing = _loaded(settled, prepared.num_steps, load_device(spec, device, world.size))
     if spec.training.compile:
         compile_blocks(model)
     identity = fingerprint([prepared.mixture.fingerprint, base_fingerprint(spec.model), spec.adapter.model_dump()])
@@ -106,6 +112,23 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any]) -> TrainResult:
         if world.rank == 0 and result.steps == prepared.num_steps:
             export(model, run, spec, prepared)
     return result
+
+
+def settle_dtype(spec: FinetuneSpec, device: torch.device) -> FinetuneSpec:
+    """The recipe with `model.dtype: auto` resolved for where it computes, wherever weights are read to."""
+    if spec.model.dtype != "auto":
+        return spec
+    dtype = str(compute_dtype(spec.model, device)).removeprefix("torch.")
+    return spec.model_copy(update={"model": spec.model.model_copy(update={"dtype": dtype})})
+
+
+def _loaded(spec: FinetuneSpec, num_steps: int, device: torch.device) -> tuple[torch.nn.Module, bool]:
+    try:
+        return trainable_model(spec, num_steps, device)
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise ModelTooLarge(memory_words(error, device)) from error
+        raise
 
 
 def load_device(spec: FinetuneSpec, device: torch.device, num_workers: int) -> torch.device:

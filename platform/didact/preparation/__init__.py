@@ -12,7 +12,7 @@ Example:
 
 from didact.preparation.mixture import PreparedMixture, mix, prepare_mixture
 from didact.preparation.parts import Encoder, PartDone, PartJob, Runner, prepare_source, run_here, run_job, tokenize
-from didact.preparation.plan import Plan
+from didact.preparation.plan import Plan, memory_in_words
 from didact.preparation.prepare import (
     PreparedData,
     TaskTexts,
@@ -36,6 +36,7 @@ __all__ = [
     "Runner",
     "TaskTexts",
     "describe_data",
+    "memory_in_words",
     "mix",
     "open_prepared",
     "prepare_data",

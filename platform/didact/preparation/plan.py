@@ -28,15 +28,22 @@ class Plan:
     """Of a curriculum; empty without one."""
 
     @classmethod
-    def of(cls, spec: FinetuneSpec, prepared: PreparedData) -> "Plan":
-        """Work out the plan of a recipe whose data is prepared."""
+    def of(cls, spec: FinetuneSpec, prepared: PreparedData, *, on_cpu: bool | None = None) -> "Plan":
+        """Work out the plan of a recipe whose data is prepared.
+
+        Args:
+            spec: the recipe.
+            prepared: its data.
+            on_cpu: where workers compute; None for what `placement.device` would mean on this machine.
+        """
         sources = describe_data(spec, prepared)
         mean_tokens = sum(each["tokens_seen"] for each in sources) / max(
             1, sum(each["samples_seen"] for each in sources)
         )
         micro_batch = round(mean_tokens * min(spec.training.micro_batch_size, spec.training.global_batch_size))
         supervised = sum(each["supervised_share"] * each["share_of_tokens"] for each in sources)
-        on_cpu = spec.placement.device == "cpu" or (spec.placement.device == "auto" and not this_machine().gpus)
+        if on_cpu is None:
+            on_cpu = spec.placement.device == "cpu" or (spec.placement.device == "auto" and not this_machine().gpus)
         footprint = estimate_footprint(
             spec, micro_batch, supervised, sample_tokens=max(1, round(mean_tokens)), on_cpu=on_cpu
         )
@@ -111,13 +118,20 @@ class Plan:
             f"rate       {spec.training.learning_rate:g}, {spec.training.schedule} "
             f"after {spec.training.num_warmup_steps(self.num_steps):,} steps of warm-up",
             f"packing    {'on' if spec.packing else 'off'}, {self.tokens_per_micro_batch:,} tokens a forward pass",
-            f"memory     {footprint.total_gib:.2f} GiB a worker: weights {footprint.weights_gib:.2f}, "
-            f"trained state {footprint.training_state_gib:.2f}, activations {footprint.activations_gib:.2f}, "
-            f"logits {footprint.logits_gib:.2f}, overhead {footprint.overhead_gib:.2f}",
+            f"memory     {memory_in_words(footprint)}",
             f"compute    {footprint.flops / 1e12:.2f} TFLOP a forward and backward pass",
             f"placement  {workers} workers x {spec.placement.cpus_per_worker} CPU, "
             f"device {spec.placement.device}, strategy {spec.training.sharding.strategy}",
         ]
+
+
+def memory_in_words(footprint: Footprint) -> str:
+    """An estimate of a worker's memory with its parts, in one line."""
+    return (
+        f"{footprint.total_gib:.2f} GiB a worker: weights {footprint.weights_gib:.2f}, "
+        f"trained state {footprint.training_state_gib:.2f}, activations {footprint.activations_gib:.2f}, "
+        f"logits {footprint.logits_gib:.2f}, overhead {footprint.overhead_gib:.2f}"
+    )
 
 
 def _weighing(data: DataSpec) -> str:
