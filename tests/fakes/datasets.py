@@ -10,7 +10,8 @@ from didact.cache.entry import CacheEntry
 from didact.datasets import Conversation, Dataset
 from didact.datasets.conversation import ConversationView
 from didact.datasets.sources.conversion import Batch
-from didact.datasets.stored.shards import ConversationWriter, StoredConversations
+from didact.datasets.stored.reader import StoredConversations
+from didact.datasets.stored.writer import ConversationWriter
 from didact.files import fingerprint
 
 

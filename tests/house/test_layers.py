@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,54 @@ def test_contributing_shows_the_table() -> None:
 
 def test_imports_go_down_only() -> None:
     assert broken_imports(SOURCE) == []
+
+
+def arrows(source: Path) -> dict[str, set[str]]:
+    """Module -> the didact modules it imports. A package's face is left out: it only passes names on."""
+    files = {module_of(file, source): file for file in (source / "didact").rglob("*.py")}
+    inner = {module for module, file in files.items() if file.name != "__init__.py"}
+    return {module: {target for _, target in imports_of(files[module], set(files), source)} & inner for module in inner}
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """The first circle of a graph, its beginning at both ends; empty where there is none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def between_sub_rooms(graph: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The same arrows between the packages inside rooms; a module that lies loose in its room stands for itself."""
+
+    def place(module: str) -> str:
+        return module.rpartition(".")[0] if module.count(".") > 2 else module
+
+    found: dict[str, set[str]] = {place(module): set() for module in graph}
+    for module, targets in graph.items():
+        found[place(module)] |= {place(target) for target in targets} - {place(module)}
+    return found
+
+
+def test_imports_make_no_circle() -> None:
+    assert circle(arrows(SOURCE)) == []
+    assert circle(between_sub_rooms(arrows(SOURCE))) == []
+
+
+def test_a_circle_is_found(tmp_path: Path) -> None:
+    for name, text in {
+        "datasets/forms/a.py": "from didact.datasets.readers.b import read",
+        "datasets/readers/b.py": "import json",
+        "datasets/readers/c.py": "def late():\n    from didact.datasets.forms import a",
+    }.items():
+        file = tmp_path / "didact" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text + "\n")
+    assert circle(arrows(tmp_path)) == []
+    assert set(circle(between_sub_rooms(arrows(tmp_path)))) == {"didact.datasets.forms", "didact.datasets.readers"}
+    (tmp_path / "didact/datasets/readers/b.py").write_text("from didact.datasets.readers import c\n")
+    assert len(circle(arrows(tmp_path))) == 4
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,14 @@ def test_names_say_what_is_inside() -> None:
     assert [str(file) for file in files if VAGUE & {*re.split(r"[_.]", file.name), file.parent.name}] == []
 
 
+def test_rooms_are_small_enough_to_look_around() -> None:
+    loose = {
+        str(face.parent.relative_to(DIDACT)): len(list(face.parent.glob("*.py"))) - 1
+        for face in DIDACT.glob("*/**/__init__.py")
+    }
+    assert {room: count for room, count in loose.items() if count > 15} == {}, "give it sub-rooms"
+
+
 def test_files_are_short() -> None:
     lengths = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in python_files(*FOLDERS)}
     assert {str(file): length for file, length in lengths.items() if length > 400} == {}

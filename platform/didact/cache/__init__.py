@@ -18,8 +18,7 @@ Example:
     [('tokens', 'sums', 6)]
 """
 
-from didact.cache.arrays import GrowingArray
-from didact.cache.arrow import SHARD_ROWS, read_one_batch, write_one_batch
+from didact.cache.columns import SHARD_ROWS, GrowingArray, read_one_batch, write_one_batch
 from didact.cache.entry import CacheEntry, PartRecord, Shard, new_file, shard_of
 from didact.cache.pruning import KINDS, CachedEntry, is_older, list_cache, prune
 

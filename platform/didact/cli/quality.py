@@ -44,7 +44,8 @@ def data_overlap(
     as_json: AsJson = False,
 ) -> None:
     """Show how much of each source is in each other."""
-    from didact.datasets.quality import AllRows, measure_overlap
+    from didact.datasets import AllRows
+    from didact.datasets.quality import measure_overlap
 
     if picture is not None and picture.suffix not in (".svg", ".png"):
         raise DataError(f"--picture {picture}: expected a name that ends in .svg or .png")
@@ -69,7 +70,8 @@ def data_overlap(
 @quality.command("stats")
 def data_stats(what: What, root: Roots = None, as_json: AsJson = False) -> None:
     """Show lengths and languages of each source; for a recipe also what becomes of its rows as tokens."""
-    from didact.datasets.quality import AllRows, source_statistics
+    from didact.datasets import AllRows
+    from didact.datasets.quality import source_statistics
 
     sources, spec = _sources(what, root)
     tokens: list[dict[str, Any]] = [{} for _ in sources]

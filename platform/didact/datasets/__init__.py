@@ -14,7 +14,7 @@ Example:
 """
 
 from didact.datasets.added import AddedCard, add_card
-from didact.datasets.conversation import Conversation, Dataset, Message, Role
+from didact.datasets.conversation import AllRows, Conversation, Dataset, Message, Role
 from didact.datasets.load import load_dataset
 from didact.datasets.places.generated import open_generator
 from didact.datasets.places.hub import open_hub
@@ -24,6 +24,7 @@ from didact.datasets.samples import RowSample, Samples, card_samples, random_row
 __all__ = [
     "MAX_RECORD_BYTES",
     "AddedCard",
+    "AllRows",
     "Conversation",
     "Dataset",
     "Message",

@@ -17,7 +17,8 @@ from didact.datasets.rows.quarantine import Reject, check_share, write_quarantin
 from didact.datasets.sources.conversion import convert, convert_rows
 from didact.datasets.sources.opening import OpenedSource, open_source
 from didact.datasets.stored.choice import Selection, select
-from didact.datasets.stored.shards import ConversationWriter, StoredConversations
+from didact.datasets.stored.reader import StoredConversations
+from didact.datasets.stored.writer import ConversationWriter
 from didact.env import cache_dir
 from didact.errors import DataError
 from didact.files import fingerprint

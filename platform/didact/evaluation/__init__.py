@@ -13,12 +13,18 @@ Example:
 from didact.evaluation.answers import last_number, numbers_equal
 from didact.evaluation.gate import GateResult, judge_gate
 from didact.evaluation.generate import generate_answers
-from didact.evaluation.interval import wilson_interval
-from didact.evaluation.items import Example, Item, gsm8k_items, reasoning_gym_items, score_answers
-from didact.evaluation.layout import higher_is_better, improvement
+from didact.evaluation.items import (
+    Comparison,
+    Example,
+    Item,
+    gsm8k_items,
+    reasoning_gym_items,
+    score_answers,
+    task_texts,
+)
 from didact.evaluation.losses import Loss, held_out_loss
-from didact.evaluation.questions import task_texts
-from didact.evaluation.report import Comparison, EvalReport, combine
+from didact.evaluation.report import EvalReport, combine
+from didact.evaluation.statistics import higher_is_better, improvement, wilson_interval
 from didact.evaluation.tasks import TaskResult, run_task
 
 __all__ = [

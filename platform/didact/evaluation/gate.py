@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from didact.errors import SpecError
-from didact.evaluation.layout import improvement
 from didact.evaluation.report import EvalReport
+from didact.evaluation.statistics import improvement
 
 _ROUNDING = 1e-9  # 0.6 - 0.5 is a little less than 0.1 in binary
 

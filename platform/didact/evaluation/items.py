@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from didact.datasets import open_generator, open_hub
+from didact.datasets.quality import EvalText
 from didact.errors import DataError
 from didact.evaluation.answers import is_number, last_number, numbers_equal
 from didact.logs import get_logger
-from didact.spec import Gsm8kTask, ReasoningGymTask
+from didact.spec import Gsm8kTask, ReasoningGymTask, TaskSpec
 
 _log = get_logger(__name__)
 _FRESH_SEED = 1_000_003
@@ -40,6 +41,20 @@ class Example:
     answer: str
     """The model's whole text."""
     correct: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One question, answered by the base and by the adapter."""
+
+    task: str
+    question: str
+    expected: str
+    base_answer: str
+    base_correct: bool
+    adapter_answer: str | None
+    """None where only the base was evaluated."""
+    adapter_correct: bool | None
 
 
 def score_answers(items: Sequence[Item], texts: Sequence[str]) -> tuple[Example, ...]:
@@ -79,6 +94,23 @@ def gsm8k_items(task: Gsm8kTask) -> tuple[Item, ...]:
     if len(items) < task.num_items:
         _log.warning(f"gsm8k: {task.path} holds {len(items)} items; num_items={task.num_items} uses them all")
     return tuple(random.Random(0).sample(items, min(task.num_items, len(items))))
+
+
+def task_texts(tasks: Sequence[TaskSpec]) -> Iterator[EvalText]:
+    """Every question of every task that asks questions, named by task and number; held-out rows are none.
+
+    Raises:
+        DataError: a question file that cannot be read, or a generator that does not exist.
+    """
+    for task in tasks:
+        if isinstance(task, Gsm8kTask):
+            name, items = "gsm8k", gsm8k_items(task)
+        elif isinstance(task, ReasoningGymTask):
+            name, items = task.name, reasoning_gym_items(task)
+        else:
+            continue
+        for number, item in enumerate(items):
+            yield EvalText(name, str(number), item.question)
 
 
 def _full_score(generator: Any, entry: dict[str, Any], text: str) -> bool:

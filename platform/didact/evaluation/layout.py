@@ -1,18 +1,16 @@
 """How a report reads: the rows of its table, for terminals and for pages."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from didact.evaluation.interval import wilson_interval
-
-if TYPE_CHECKING:
-    from didact.evaluation.report import Comparison, EvalReport
+from didact.evaluation.items import Comparison
+from didact.evaluation.statistics import improvement, wilson_interval
 
 _COLUMNS = ("metric", "items", "base", "adapter", "change")
 _STYLES = {"better": "green", "worse": "red", "same": "dim", "unknown": "red"}
@@ -21,27 +19,29 @@ _SHOWN_CHARACTERS = 240
 
 
 @dataclass(frozen=True, slots=True)
+class Figure:
+    """One metric of a report."""
+
+    metric: str
+    count: int
+    """Items behind it."""
+    base: float
+    adapter: float | None
+    """None where only the base was evaluated."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Row:
     cells: tuple[str, str, str, str, str]
     verdict: Literal["better", "worse", "same", "unknown"] | None
 
 
-def higher_is_better(metric: str) -> bool:
-    """Whether more is better: not for losses."""
-    return metric.rpartition("/")[2] != "loss"
-
-
-def improvement(metric: str, base: float, adapter: float) -> float:
-    """By how much the adapter is better than the base, in the metric's own unit; negative where it is worse."""
-    return adapter - base if higher_is_better(metric) else base - adapter
-
-
-def as_table(report: "EvalReport") -> Table:
+def as_table(title: str, figures: Sequence[Figure]) -> Table:
     """The report for a terminal."""
-    table = Table(title=escape(_title(report)), box=box.SIMPLE_HEAD)
+    table = Table(title=escape(title), box=box.SIMPLE_HEAD)
     for name in _COLUMNS:
         table.add_column(name, justify="left" if name == "metric" else "right", no_wrap=True)
-    for row in _rows(report):
+    for row in _rows(figures):
         metric, *cells, change = map(escape, row.cells)
         style = _STYLES.get(row.verdict or "")
         shown = metric.removeprefix("eval/")  # every metric has it, and a terminal has 80 columns
@@ -49,33 +49,28 @@ def as_table(report: "EvalReport") -> Table:
     return table
 
 
-def as_markdown(report: "EvalReport") -> str:
+def as_markdown(title: str, figures: Sequence[Figure], examples: Sequence[Comparison]) -> str:
     """The report as a Markdown section: its table, then a few answers, changed ones first."""
-    lines = [f"# {_title(report)}", "", f"| {' | '.join(_COLUMNS)} |", "|---|---:|---:|---:|---:|"]
-    lines += [f"| {' | '.join(row.cells)} |" for row in _rows(report)]
-    lines += ["", "Accuracies carry their 95% interval (Wilson), in percent."] if _has_accuracy(report) else []
+    lines = [f"# {title}", "", f"| {' | '.join(_COLUMNS)} |", "|---|---:|---:|---:|---:|"]
+    lines += [f"| {' | '.join(row.cells)} |" for row in _rows(figures)]
+    lines += ["", "Accuracies carry their 95% interval (Wilson), in percent."] if _has_accuracy(figures) else []
     # False sorts first: answers whose verdict differs are the ones worth reading.
-    chosen = sorted(report.examples, key=lambda example: example.adapter_correct in (None, example.base_correct))
+    chosen = sorted(examples, key=lambda example: example.adapter_correct in (None, example.base_correct))
     for example in chosen[:_SHOWN_EXAMPLES]:
         lines += ["", *_told(example)]
     return "\n".join(lines) + "\n"
 
 
-def _title(report: "EvalReport") -> str:
-    return f"{report.adapter_id or 'adapter'} on {report.base_id}" if report.adapter is not None else report.base_id
-
-
-def _rows(report: "EvalReport") -> Iterator[_Row]:
-    for metric, base in report.base.items():
-        count = report.counts[metric]
-        cells = (metric, str(count), _value(metric, base, count))
-        if report.adapter is None:
+def _rows(figures: Sequence[Figure]) -> Iterator[_Row]:
+    for figure in figures:
+        metric, count = figure.metric, figure.count
+        cells = (metric, str(count), _value(metric, figure.base, count))
+        if figure.adapter is None:
             yield _Row((*cells, "", ""), None)
             continue
-        adapter = report.adapter[metric]
-        verdict = _verdict(improvement(metric, base, adapter))
-        change = _change(metric, adapter - base, verdict)
-        yield _Row((*cells, _value(metric, adapter, count), change), verdict)
+        verdict = _verdict(improvement(metric, figure.base, figure.adapter))
+        change = _change(metric, figure.adapter - figure.base, verdict)
+        yield _Row((*cells, _value(metric, figure.adapter, count), change), verdict)
 
 
 def _value(metric: str, value: float, count: int) -> str:
@@ -99,11 +94,11 @@ def _change(metric: str, difference: float, verdict: str) -> str:
     return f"{difference:+.1%} {verdict}" if metric.endswith("/accuracy") else f"{difference:+.4f} {verdict}"
 
 
-def _has_accuracy(report: "EvalReport") -> bool:
-    return any(metric.endswith("/accuracy") for metric in report.base)
+def _has_accuracy(figures: Sequence[Figure]) -> bool:
+    return any(figure.metric.endswith("/accuracy") for figure in figures)
 
 
-def _told(example: "Comparison") -> list[str]:
+def _told(example: Comparison) -> list[str]:
     told = [
         f"**{example.task}**: {_short(example.question)}",
         f"- expected: {_short(example.expected)}",

@@ -11,22 +11,9 @@ from rich.table import Table
 
 from didact import files
 from didact.errors import DataError, SpecError
-from didact.evaluation.layout import as_markdown, as_table
+from didact.evaluation.items import Comparison
+from didact.evaluation.layout import Figure, as_markdown, as_table
 from didact.evaluation.tasks import TaskResult
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """One question, answered by the base and by the adapter."""
-
-    task: str
-    question: str
-    expected: str
-    base_answer: str
-    base_correct: bool
-    adapter_answer: str | None
-    """None where only the base was evaluated."""
-    adapter_correct: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +46,20 @@ class EvalReport:
 
     def table(self) -> Table:
         """For the terminal: metric, items, base, adapter, change; 95% intervals beside accuracies."""
-        return as_table(self)
+        return as_table(self._title, self._figures)
 
     def markdown(self) -> str:
         """The same table for a page or a model card, with a few answers that changed."""
-        return as_markdown(self)
+        return as_markdown(self._title, self._figures, self.examples)
+
+    @property
+    def _title(self) -> str:
+        return f"{self.adapter_id or 'adapter'} on {self.base_id}" if self.adapter is not None else self.base_id
+
+    @property
+    def _figures(self) -> list[Figure]:
+        adapter = self.adapter or {}
+        return [Figure(name, self.counts[name], value, adapter.get(name)) for name, value in self.base.items()]
 
     def to_json(self) -> str:
         """All fields as a JSON object; a metric that is NaN or infinite becomes null."""

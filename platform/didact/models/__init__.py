@@ -10,13 +10,12 @@ Example:
 
 from didact.models.adapter import AdapterFacts, AdapterHost, attach_adapter, save_adapter, verify_adapter
 from didact.models.base import base_fingerprint, base_folder, compute_dtype, load_base, load_tokenizer
-from didact.models.compiled import compile_blocks
 from didact.models.export import Manners, MergeProof, merge_adapter
 from didact.models.footprint import Footprint, estimate_footprint, positions_at_once
 from didact.models.methods import StepHook, step_hook
 from didact.models.model_folder import check_model, save_model
 from didact.models.packing import supports_packing, use_packed_attention
-from didact.models.units import repeated_blocks
+from didact.models.repeated import compile_blocks, repeated_blocks
 
 __all__ = [
     "AdapterFacts",

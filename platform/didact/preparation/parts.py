@@ -25,7 +25,8 @@ from didact.datasets.places.generated import PREFIX as GENERATED
 from didact.datasets.sources.conversion import Batch, convert
 from didact.datasets.sources.opening import OpenedSource
 from didact.datasets.sources.parts import Part
-from didact.datasets.stored.shards import ConversationWriter, StoredConversations, stored_batches
+from didact.datasets.stored.reader import StoredConversations, stored_batches
+from didact.datasets.stored.writer import ConversationWriter
 from didact.errors import DataError
 from didact.spec import SourceSpec, TokensSpec
 from didact.tokens.encode import encode_all

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from didact.datasets import Dataset
+from didact.datasets import AllRows, Dataset
 from didact.datasets.catalog import card_of
 from didact.datasets.quality import (
-    AllRows,
     Finding,
     Kept,
     Overlap,

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from didact.cache.arrow import SHARD_ROWS, read_one_batch, write_one_batch
+from didact.cache.columns import SHARD_ROWS, read_one_batch, write_one_batch
 from didact.cache.entry import CacheEntry, PartRecord, Shard, new_file, shard_of
 from didact.datasets.conversation import Conversation
 from didact.tokens.encode import Encoded, Rejection

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from didact import files
-from didact.cache.arrays import GrowingArray
+from didact.cache.columns import GrowingArray
 from didact.cache.entry import CacheEntry, Shard, shard_of
 from didact.datasets.conversation import ConversationView
-from didact.datasets.stored.shards import StoredConversations
+from didact.datasets.stored.reader import StoredConversations
 from didact.errors import DataError
 from didact.logs import get_logger
 from didact.tokens.shards import OUTCOMES, TokenShard

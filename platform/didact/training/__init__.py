@@ -13,7 +13,7 @@ from didact.training.checkpoints import Checkpoint, CheckpointStore
 from didact.training.faults import FaultInjection
 from didact.training.loop import TrainResult, train
 from didact.training.objective import Objective
-from didact.training.schedule import learning_rate
+from didact.training.rates import learning_rate
 from didact.training.sharding import whole_weights
 from didact.training.state import TrainedState
 from didact.training.trainable import check_devices, resolve_packing, trainable_model

@@ -13,7 +13,7 @@ from didact.tokens import StepBatches, StepLoader
 from didact.training.callbacks import Callback, StepReport
 from didact.training.checkpoints import CheckpointStore
 from didact.training.objective import Objective
-from didact.training.schedule import learning_rate
+from didact.training.rates import learning_rate
 from didact.training.sharding import Sharding, shard
 from didact.training.skipping import SkippedSteps
 from didact.training.world import World

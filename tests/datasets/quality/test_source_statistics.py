@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from didact.datasets import Conversation, Dataset, Message
-from didact.datasets.quality import AllRows, source_statistics
+from didact.datasets import AllRows, Conversation, Dataset, Message
+from didact.datasets.quality import source_statistics
 from didact.datasets.quality.statistics import HALF_OCTAVES, LANGUAGE_SAMPLE, language_shares
 
 ENGLISH = "The history of the city begins with a small settlement on the river, founded by traders from the north."

@@ -16,7 +16,8 @@ from didact.datasets.conversation import ConversationView
 from didact.datasets.load import conversations_entry, store
 from didact.datasets.quality import drop_leaks, filtered
 from didact.datasets.sources.opening import OpenedSource, open_source
-from didact.datasets.stored.shards import StoredConversations, prompt_key
+from didact.datasets.stored.reader import StoredConversations
+from didact.datasets.stored.writer import prompt_key
 from didact.errors import DataError
 from didact.spec import SourceSpec
 from tests.fakes.damages import DAMAGES

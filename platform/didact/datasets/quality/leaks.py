@@ -7,7 +7,8 @@ import numpy as np
 from didact.datasets.conversation import ConversationView, Dataset
 from didact.datasets.load import LEAK
 from didact.datasets.quality.types import Kept
-from didact.datasets.stored.shards import KEY, Keys, StoredConversations
+from didact.datasets.stored.reader import Keys, StoredConversations
+from didact.datasets.stored.writer import KEY
 from didact.errors import DataError
 
 

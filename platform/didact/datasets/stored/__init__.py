@@ -8,6 +8,7 @@ Example:
 """
 
 from didact.datasets.stored.choice import Selection, select
-from didact.datasets.stored.shards import KEY, ConversationWriter, Keys, StoredConversations
+from didact.datasets.stored.reader import Keys, StoredConversations
+from didact.datasets.stored.writer import KEY, ConversationWriter
 
 __all__ = ["KEY", "ConversationWriter", "Keys", "Selection", "StoredConversations", "select"]

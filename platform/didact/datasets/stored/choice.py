@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from didact import files
-from didact.cache.arrays import GrowingArray
-from didact.datasets.stored.shards import KEY, Keys, StoredConversations
+from didact.cache.columns import GrowingArray
+from didact.datasets.stored.reader import Keys, StoredConversations
+from didact.datasets.stored.writer import KEY
 
 _VERSION = 1
 _DAMAGED = (OSError, ValueError, EOFError)

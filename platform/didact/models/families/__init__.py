@@ -11,8 +11,7 @@ Example:
     PosixPath('/home/me/.cache/didact/models/chatglm2-0f3a9c1e5b7d2846')
 """
 
-from didact.models.families.convert import native_description, native_folder
-from didact.models.families.detect import family_of
+from didact.models.families.convert import family_of, native_description, native_folder
 from didact.models.families.family import Family
 
 __all__ = ["Family", "family_of", "native_description", "native_folder"]

@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from didact.env import cache_dir
 from didact.errors import ModelError
 from didact.files import fingerprint
 from didact.logs import get_logger
-from didact.models.families.detect import family_of
-from didact.models.families.family import Family, Tensors
-from didact.models.families.own import register_own_models
+from didact.models.families import baichuan, chatglm2, chatglm6b, internlm, moss
+from didact.models.families.alibi import AlibiLlamaConfig, AlibiLlamaForCausalLM
+from didact.models.families.family import Config, Family, Tensors
+from didact.models.families.glm6b import Glm6bConfig, Glm6bForCausalLM
 from didact.models.fingerprint import folder_fingerprint
 from didact.models.model_folder import cached_model, check_config, check_model
 from didact.models.weight_files import ShardWriter, read_shards
@@ -23,6 +24,32 @@ _FORMAT = 2
 """Raise when a conversion changes, so that caches made before are not used."""
 _SHARD_BYTES = 2 * 2**30
 _TOKENIZER_FILES = ("tokenizer.model", "ice_text.model", "vocab.json")
+_OWN = {
+    AlibiLlamaConfig.model_type: (AlibiLlamaConfig, AlibiLlamaForCausalLM),
+    Glm6bConfig.model_type: (Glm6bConfig, Glm6bForCausalLM),
+}
+
+
+def family_of(config: Config) -> Family | None:
+    """The family to convert with, or None when transformers knows the model itself."""
+    match config.get("model_type"):
+        case "baichuan":
+            return baichuan.ROTARY if "max_position_embeddings" in config else baichuan.ALIBI
+        case "internlm":
+            return internlm.FAMILY
+        case "moss":
+            return moss.FAMILY
+        case "chatglm":
+            return chatglm6b.FAMILY if "inner_hidden_size" in config else chatglm2.FAMILY
+    return None
+
+
+def register_own_models(model_type: str | None) -> None:
+    """Let AutoConfig and AutoModelForCausalLM find our class of this `model_type`; any other is left alone."""
+    if model_type in _OWN:
+        config, model = _OWN[model_type]
+        AutoConfig.register(model_type, config, exist_ok=True)
+        AutoModelForCausalLM.register(config, model, exist_ok=True)
 
 
 def native_folder(folder: Path) -> Path:

@@ -6,7 +6,7 @@ import torch
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from didact.spec import MethodSpec, TrainingSpec
-from didact.training.groups import parameter_groups, set_learning_rate
+from didact.training.rates import parameter_groups, set_learning_rate
 from didact.training.state import MOMENTS, TrainedState, on_cpu
 from didact.training.world import World
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from didact.spec import MethodSpec, ShardingSpec, TrainingSpec
-from didact.training.groups import parameter_groups, set_learning_rate
+from didact.training.rates import parameter_groups, set_learning_rate
 from didact.training.sharding.deepspeed_setup import import_deepspeed, load_cpu_adam
 from didact.training.sharding.replicated import trained_parameters
 from didact.training.state import TrainedState, on_cpu

@@ -7,7 +7,7 @@ import torch
 
 from didact.spec import LoraSpec
 from didact.training import CheckpointStore, TrainedState
-from didact.training.groups import parameter_groups, set_learning_rate
+from didact.training.rates import parameter_groups, set_learning_rate
 from didact.training.state import MOMENTS
 
 

@@ -1,9 +1,22 @@
-"""Decoder blocks through `torch.compile`: chains of small operations become few generated loops."""
+"""The repeated blocks of a model: what it is cut by over workers, and what is compiled once for all of them."""
 
 import torch
 from transformers import PreTrainedModel
 
 from didact.models.methods.blocks import decoder_blocks
+
+
+def repeated_blocks(model: torch.nn.Module) -> tuple[torch.nn.Module, ...]:
+    """The members of the module list that holds most parameters, first to last; empty where nothing repeats.
+
+    Found from the tree alone: a list of modules of one class, whatever its name, with or without adapters inside.
+    """
+    lists = [
+        tuple(module)
+        for module in model.modules()
+        if isinstance(module, torch.nn.ModuleList) and len({type(member) for member in module}) == 1
+    ]
+    return max(lists, key=lambda members: sum(_size(member) for member in members), default=())
 
 
 def compile_blocks(model: torch.nn.Module, backend: str = "inductor") -> int:
@@ -27,3 +40,7 @@ def compile_blocks(model: torch.nn.Module, backend: str = "inductor") -> int:
     for block in blocks:
         base.get_submodule(block.name).compile(dynamic=True, backend=backend)
     return len(blocks)
+
+
+def _size(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,4 +1,4 @@
-"""Arrays on disk that are longer than memory should hold."""
+"""Columns on disk: arrays that are longer than memory should hold, and Arrow files that are read without a copy."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,6 +6,10 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+import pyarrow as pa
+
+SHARD_ROWS = 16_384
+"""Rows of a file, so that a whole batch fits memory many times."""
 
 
 class GrowingArray:
@@ -39,3 +43,15 @@ class GrowingArray:
         self._stream.seek(0)
         self._write_header()
         self._stream.close()
+
+
+def write_one_batch(path: Path, batch: pa.RecordBatch) -> None:
+    """Write an Arrow file that can be memory-mapped without a copy."""
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+def read_one_batch(path: Path) -> pa.RecordBatch:
+    """The batch of such a file, memory-mapped."""
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_file(source).get_batch(0)

@@ -1,10 +1,25 @@
-"""Which parameters learn how fast."""
+"""How fast each parameter learns: the rate is a pure function of the step, so there is nothing to save or restore."""
+
+import math
 
 import torch
 
-from didact.spec import LoraSpec, MethodSpec
+from didact.spec import LoraSpec, MethodSpec, TrainingSpec
 
 _FACTOR = "rate_factor"
+
+
+def learning_rate(step: int, num_steps: int, spec: TrainingSpec) -> float:
+    """Learning rate of optimizer step `step` (from 0) of `num_steps`: linear warm-up, then the schedule's shape."""
+    warmup = spec.num_warmup_steps(num_steps)
+    if step < warmup:
+        return spec.learning_rate * (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(1, num_steps - warmup)
+    if spec.schedule == "cosine":
+        return spec.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+    if spec.schedule == "linear":
+        return spec.learning_rate * (1 - progress)
+    return spec.learning_rate
 
 
 def parameter_groups(parameters: dict[str, torch.nn.Parameter], adapter: MethodSpec | None) -> list[dict[str, object]]:

@@ -1,4 +1,4 @@
-"""How far a share of correct answers may be off by chance."""
+"""What figures of base and adapter say: which way is better, and how far chance may be behind it."""
 
 import math
 from statistics import NormalDist
@@ -19,3 +19,13 @@ def wilson_interval(num_correct: int, num_items: int) -> tuple[float, float]:
     centre = (share + _Z**2 / (2 * num_items)) / scale
     half = _Z / scale * math.sqrt(share * (1 - share) / num_items + _Z**2 / (4 * num_items**2))
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def higher_is_better(metric: str) -> bool:
+    """Whether more is better: not for losses."""
+    return metric.rpartition("/")[2] != "loss"
+
+
+def improvement(metric: str, base: float, adapter: float) -> float:
+    """By how much the adapter is better than the base, in the metric's own unit; negative where it is worse."""
+    return adapter - base if higher_is_better(metric) else base - adapter
