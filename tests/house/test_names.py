@@ -18,6 +18,7 @@ ROOMS = (
 )
 FOLDERS = ("platform", "jobs", "serve", "benchmarks", "tests")
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
+CEREMONY = re.compile(r"(None|Nothing|Do nothing|See `[^`]*`)\.?")
 VAGUE = {"utils", "util", "common", "helpers", "helper", "manager", "handler", "core", "legacy", "misc"}
 
 
@@ -91,6 +92,17 @@ def test_functions_are_short() -> None:
         and (node.end_lineno or node.lineno) - node.lineno + 1 > 60
     ]
     assert long == []
+
+
+def test_docstrings_say_something() -> None:
+    empty = [
+        f"{file.relative_to(ROOT)}:{node.lineno} {node.name}"
+        for file in python_files("platform")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        and CEREMONY.fullmatch(ast.get_docstring(node) or "")
+    ]
+    assert empty == [], "an implementation of a protocol is marked @override and needs no docstring"
 
 
 def test_launchers_only_load_resolve_and_dispatch() -> None:

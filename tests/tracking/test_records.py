@@ -4,7 +4,7 @@ import json
 import math
 from pathlib import Path
 
-from didact.tracking import JsonLinesTracker, NullTracker, effective_records, last_attempt
+from didact.tracking import JsonLinesTracker, effective_records, last_attempt
 from didact.tracking.records import complete_size, read_records
 
 
@@ -13,7 +13,6 @@ def test_everything_logged_comes_back(tmp_path: Path) -> None:
     tracker.log(
         1, {"train/loss": 2.5}, sample_ids=("alpaca/7", "dolly/0"), loss_hex=(2.5).hex(), note="kept in the file"
     )
-    tracker.close()
     (record,) = effective_records(tmp_path / "steps.jsonl")
     assert (record.step, record.attempt, record.metrics) == (1, 1, {"train/loss": 2.5})
     assert record.sample_ids == ("alpaca/7", "dolly/0")
@@ -108,8 +107,3 @@ def test_complete_size_of_a_partial_line_longer_than_a_block(tmp_path: Path) -> 
 def test_without_a_file_there_is_nothing(tmp_path: Path) -> None:
     assert effective_records(tmp_path / "steps.jsonl") == []
     assert last_attempt(tmp_path / "steps.jsonl") == 0
-
-
-def test_the_null_tracker_takes_the_same_calls() -> None:
-    NullTracker().log(1, {"a": 1.0}, sample_ids=["x/1"])
-    NullTracker().close()

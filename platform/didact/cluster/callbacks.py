@@ -4,21 +4,24 @@ import faulthandler
 from pathlib import Path
 
 import ray.train
+from typing_extensions import override
 
 from didact.runs import Run
 from didact.tracking import JsonLinesTracker
-from didact.training import StepReport
+from didact.training import Callback, StepReport
 
 
-class RunRecord:
+class RunRecord(Callback):
     """Appends every step to the run's `steps.jsonl`: the record that MLflow, progress bars and tests read."""
 
     def __init__(self, run: Run, attempt: int) -> None:
         self._tracker = JsonLinesTracker(run.steps, attempt)
 
+    @override
     def on_start(self, start: int, num_steps: int) -> None:
-        """Nothing to record."""
+        pass
 
+    @override
     def on_step(self, report: StepReport) -> None:
         """One line, with the loss in hexadecimal so that runs can be compared bit by bit."""
         self._tracker.log(
@@ -28,28 +31,31 @@ class RunRecord:
             loss_hex=report.metrics["train/loss"].hex(),
         )
 
+    @override
     def close(self) -> None:
-        """Close the file."""
-        self._tracker.close()
+        pass
 
 
-class RayReport:
+class RayReport(Callback):
     """Reports to Ray Train what schedulers act on: evaluated steps, and the last one. A barrier over all workers."""
 
+    @override
     def on_start(self, start: int, num_steps: int) -> None:
-        """Nothing to report."""
+        pass
 
+    @override
     def on_step(self, report: StepReport) -> None:
         """Report evaluations and checkpoints; the checkpoint itself already lies in the run folder."""
         evaluated = any(name.startswith("eval/") for name in report.metrics)
         if evaluated or report.checkpointed:
             ray.train.report({"step": report.step, **report.metrics})
 
+    @override
     def close(self) -> None:
-        """Nothing to close."""
+        pass
 
 
-class Heartbeat:
+class Heartbeat(Callback):
     """Ends this process, the stacks of its threads written down, when no step is finished for too long.
 
     A worker that is stopped, or waits for ever on a disk or a peer, keeps all others waiting in the next sum; those
@@ -63,16 +69,18 @@ class Heartbeat:
         stacks.parent.mkdir(parents=True, exist_ok=True)
         self._path, self._file = stacks, stacks.open("w", encoding="utf-8")
 
+    @override
     def on_start(self, start: int, num_steps: int) -> None:
         """The first step may take its time."""
         self._beat()
 
+    @override
     def on_step(self, report: StepReport) -> None:
         """So may the next."""
         self._beat()
 
+    @override
     def close(self) -> None:
-        """Nothing is awaited any more."""
         faulthandler.cancel_dump_traceback_later()
         self._file.close()
         self._path.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from typing_extensions import override
 
 from didact import env
 from didact.devices import is_out_of_memory, this_machine
@@ -17,7 +18,7 @@ from didact.errors import OutOfMemory
 from didact.models import compute_dtype
 from didact.preparation.prepare import PreparedData, TaskTexts, prepare_data
 from didact.spec import FinetuneSpec, ShardingSpec
-from didact.training.callbacks import StepReport
+from didact.training.callbacks import Callback, StepReport
 from didact.training.checkpoints import Checkpoint
 from didact.training.loop import train
 from didact.training.trainable import check_devices, trainable_model
@@ -114,28 +115,30 @@ def _resident_gib(field: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) / 2**20
 
 
-class _Clock:
+class _Clock(Callback):
     """Notes when each step ended."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
 
+    @override
     def on_start(self, start: int, num_steps: int) -> None:
-        """Nothing."""
+        pass
 
+    @override
     def on_step(self, report: StepReport) -> None:
-        """Note the time."""
         self.ends.append(time.monotonic())
 
+    @override
     def close(self) -> None:
-        """Nothing."""
+        pass
 
 
 class _NoCheckpoints:
     """A probe keeps nothing."""
 
     def newest(self) -> Checkpoint | None:
-        """None."""
+        return None
 
     def save(self, *state: object) -> None:
-        """Nothing."""
+        pass

@@ -22,7 +22,7 @@ _SOURCE = re.compile(r"runs:/([0-9a-f]{32})/([A-Za-z0-9_-]+)")
 
 
 def download(client: "MlflowClient", uri: str, version: ModelVersion, cache_dir: Path) -> Path:
-    """See `Registry.download`."""
+    """What `Registry.download` does: fetch a version's files once, check them, and return their folder."""
     if not _SHA256.fullmatch(version.adapter_sha256):
         raise AdapterError(f"{version.id}: found adapter sha256 {version.adapter_sha256!r}; expected 64 hex digits")
     target = cache_dir / "adapters" / version.adapter_sha256

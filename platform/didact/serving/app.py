@@ -14,6 +14,7 @@ from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle
+from typing_extensions import override
 
 from didact import env, logs
 from didact.errors import AdapterError, RegistryError
@@ -21,7 +22,7 @@ from didact.registry import ModelVersion
 from didact.serving.api.gateway import GatewaySettings, build_gateway
 from didact.serving.engine.protocol import EngineStats, ReplicaLost
 from didact.serving.replica.assemble import base_name, build_catalog, build_worker, tracking_uri
-from didact.serving.replica.worker import Ask, BaseFacts, Event, Refusal
+from didact.serving.replica.worker import Ask, Backend, BaseFacts, Event, Refusal
 from didact.spec import ServeSpec, validate
 
 _LOST = (RayActorError, ReplicaUnavailableError, DeploymentUnavailableError)
@@ -38,13 +39,13 @@ class ModelReplica:
         self._worker = build_worker(spec, num_threads=max(int(given.get("CPU", 1)), 1), on_gpu="GPU" in given)
 
     async def ask(self, ask: Ask) -> AsyncGenerator[Event, None]:
-        """See `Backend.ask`."""
+        """Pieces of one answer, as they come from the worker."""
         async with contextlib.aclosing(self._worker.ask(ask)) as events:
             async for event in events:
                 yield event
 
     async def prepare(self, version: ModelVersion) -> Refusal | None:
-        """See `Backend.prepare`; what is wrong with the version is returned."""
+        """Bring a version into memory; what is wrong with it is returned, because Serve would wrap an error."""
         try:
             await asyncio.to_thread(self._worker.prepare, version)
         except AdapterError as error:
@@ -54,11 +55,11 @@ class ModelReplica:
         return None
 
     async def stats(self) -> EngineStats:
-        """See `Backend.stats`."""
+        """Figures of this replica's engine; raises when it does not work."""
         return await self._worker.stats()
 
     async def facts(self) -> BaseFacts:
-        """See `Backend.facts`."""
+        """The base."""
         return await self._worker.facts()
 
     def check_health(self) -> None:
@@ -66,15 +67,15 @@ class ModelReplica:
         self._worker.engine.health()
 
 
-class RayBackend:
+class RayBackend(Backend):
     """The `Backend` whose replicas Ray Serve places, scales and replaces."""
 
     def __init__(self, replicas: DeploymentHandle) -> None:
         self._replicas = replicas
         self._asks = replicas.options(stream=True)
 
+    @override
     async def ask(self, ask: Ask) -> AsyncGenerator[Event, None]:
-        """See `Backend.ask`."""
         events = self._asks.ask.remote(ask)
         try:
             async for event in events:
@@ -86,8 +87,9 @@ class RayBackend:
         finally:
             events.cancel()
 
+    @override
     def prepare(self, version: ModelVersion) -> None:
-        """See `Backend.prepare`. Call from a thread without an event loop."""
+        """Call from a thread without an event loop."""
         try:
             refusal = self._replicas.prepare.remote(version).result(timeout_s=_PREPARE_SECONDS)
         except _LOST as error:
@@ -95,12 +97,12 @@ class RayBackend:
         if refusal is not None:
             raise (RegistryError if refusal.kind == "registry" else AdapterError)(refusal.message)
 
+    @override
     async def stats(self) -> EngineStats:
-        """See `Backend.stats`."""
         return await self._replicas.stats.remote()
 
+    @override
     async def facts(self) -> BaseFacts:
-        """See `Backend.facts`."""
         return await self._replicas.facts.remote()
 
 

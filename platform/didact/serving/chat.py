@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from typing import Protocol
 
 import httpx
+from typing_extensions import override
 
 from didact.datasets.conversation import Message
 from didact.errors import DidactError, RegistryError
@@ -40,7 +41,7 @@ class Talk(Protocol):
         ...
 
 
-class HttpTalk:
+class HttpTalk(Talk):
     """Chats with an OpenAI-compatible server."""
 
     def __init__(
@@ -51,8 +52,8 @@ class HttpTalk:
         self._client = httpx.Client(base_url=base, headers=headers, timeout=httpx.Timeout(300, connect=10))
         self._options = {"temperature": temperature, "max_tokens": max_new_tokens, "stream": True}
 
+    @override
     def models(self) -> list[str]:
-        """See `Talk.models`."""
         try:
             answer = self._client.get("/v1/models")
         except httpx.HTTPError as error:
@@ -60,8 +61,8 @@ class HttpTalk:
         _check(answer)
         return [card["id"] for card in answer.json()["data"]]
 
+    @override
     def answer(self, model: str, messages: list[Message]) -> Iterator[str]:
-        """See `Talk.answer`."""
         turns = [{"role": message.role, "content": message.content} for message in messages]
         body = {"model": model, "messages": turns, **self._options}
         try:
@@ -75,7 +76,7 @@ class HttpTalk:
             raise ChatError(f"the server did not answer: {error}") from error
 
 
-class LocalTalk:
+class LocalTalk(Talk):
     """Chats with a model in this process."""
 
     def __init__(
@@ -93,13 +94,13 @@ class LocalTalk:
         self._sampling = Sampling(temperature=temperature)
         self._max_new_tokens = max_new_tokens
 
+    @override
     def models(self) -> list[str]:
-        """See `Talk.models`."""
         self._catalog.refresh()
         return [*self._folders, self._catalog.base_name, *(offer.version.name for offer in self._catalog.offers())]
 
+    @override
     def answer(self, model: str, messages: list[Message]) -> Iterator[str]:
-        """See `Talk.answer`."""
         try:
             adapter = self._folders.get(model) or self._catalog.resolve(model).version
         except RegistryError as error:

@@ -49,7 +49,6 @@ class TokenWriter:
         self._num_tokens = self._num_samples = 0
 
     def __enter__(self) -> Self:
-        """Nothing is written before a shard is full."""
         return self
 
     def __exit__(self, *raised: Any) -> None:

@@ -16,9 +16,7 @@ from didact.tracking.mlflow_run import log_artifacts, open_run
 from didact.tracking.mlflow_sync import MlflowSync, SyncResult, sync_run
 from didact.tracking.records import (
     JsonLinesTracker,
-    NullTracker,
     StepRecord,
-    Tracker,
     complete_size,
     effective_records,
     last_attempt,
@@ -30,10 +28,8 @@ __all__ = [
     "DatasetInput",
     "JsonLinesTracker",
     "MlflowSync",
-    "NullTracker",
     "StepRecord",
     "SyncResult",
-    "Tracker",
     "complete_size",
     "default_uri",
     "effective_records",

@@ -11,31 +11,11 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from didact import files
 
 _NOT_FINITE = {math.inf: "Infinity", -math.inf: "-Infinity"}
-
-
-class Tracker(Protocol):
-    """Where the loop's numbers go."""
-
-    def log(self, step: int, metrics: dict[str, float], **extra: Any) -> None:
-        """Record the metrics of an optimizer step; `extra` is plain data kept beside them."""
-
-    def close(self) -> None:
-        """Release what the tracker holds."""
-
-
-class NullTracker:
-    """Forgets everything: for tests and for workers other than rank 0."""
-
-    def log(self, step: int, metrics: dict[str, float], **extra: Any) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +50,6 @@ class JsonLinesTracker:
         written = {key: _encode(float(value)) for key, value in metrics.items()}
         line = {"step": step, "time_ms": time.time_ns() // 1_000_000, "attempt": self._attempt, "metrics": written}
         files.append_jsonl(self._path, {**line, **extra})
-
-    def close(self) -> None:
-        """Nothing is held between calls."""
 
 
 def last_attempt(path: Path) -> int:

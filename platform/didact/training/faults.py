@@ -7,14 +7,15 @@ from typing import Any
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
+from typing_extensions import override
 
 from didact.failpoints import Failpoints
-from didact.training.callbacks import StepReport
+from didact.training.callbacks import Callback, StepReport
 
 _SCRATCH = re.compile(r"/checkpoints/\.step-(\d+)\.\d+\.tmp$")
 
 
-class FaultInjection:
+class FaultInjection(Callback):
     """Strikes armed faults at these places of one worker, counted by optimizer step from 1:
 
     `forward` and `after_forward` around the first forward pass, `between` before the second, `gradient` (numbers of one
@@ -28,6 +29,7 @@ class FaultInjection:
         self._forwards = 0
         self._hooks: list[RemovableHandle] = []
 
+    @override
     def on_start(self, start: int, num_steps: int) -> None:
         """Hook into model, optimizer and file system."""
         self._step = start + 1
@@ -41,11 +43,13 @@ class FaultInjection:
         if any(fault.place == "save" and not fault.marker.exists() for fault in self._failpoints.faults):
             sys.addaudithook(self._on_event)  # stays for the life of the process
 
+    @override
     def on_step(self, report: StepReport) -> None:
         """A step is done, and recorded and reported where this is the last callback."""
         self._strike("step")
         self._step, self._forwards = report.step + 1, 0
 
+    @override
     def close(self) -> None:
         """Take the hooks off."""
         for hook in self._hooks:

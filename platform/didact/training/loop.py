@@ -118,7 +118,6 @@ class _Stepper:
         world: World,
         stop: Callable[[], bool],
     ) -> "_Stepper":
-        """See `train`."""
         sharding = shard(model, spec, adapter, world)
         objective = Objective(sharding.model, compute_dtype, sharding.device)
         skipped = SkippedSteps(spec.max_skipped_steps)

@@ -33,7 +33,6 @@ class Journal:
     """The journal of a sweep folder; any process may read it."""
 
     def __init__(self, folder: Path) -> None:
-        """Nothing is read or written yet."""
         self._folder = folder
 
     def entries(self) -> list[Entry]:

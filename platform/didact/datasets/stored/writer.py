@@ -69,7 +69,6 @@ class ConversationWriter:
         self._reasons: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
-        """Nothing is written before the first batch."""
         return self
 
     def __exit__(self, *raised: Any) -> None:

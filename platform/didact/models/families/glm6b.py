@@ -217,7 +217,7 @@ class Glm6bForCausalLM(Glm6bPreTrainedModel, GenerationMixin):
         logits_to_keep: int | torch.Tensor = 0,
         **_kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """See `Glm6bModel.forward`; `logits_to_keep` is a number of last tokens (0: all) or their indices."""
+        """Logits, and the loss of `labels`; `logits_to_keep` is a number of last tokens (0: all) or their indices."""
         output = self.transformer(input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(output.last_hidden_state[:, kept])

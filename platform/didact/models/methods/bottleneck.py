@@ -12,6 +12,7 @@ from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import PeftType, register_peft_method
 from torch import nn
+from typing_extensions import override
 
 _NAME = "BOTTLENECK"
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
@@ -83,8 +84,9 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         """
         raise ValueError("bottleneck adapters are not linear and cannot be merged")
 
+    @override
     def unmerge(self) -> None:
-        """Nothing is ever merged."""
+        pass  # nothing is ever merged
 
     def _addition(self, name: str, read: torch.Tensor) -> torch.Tensor:
         down, up = self.bottleneck_down[name], self.bottleneck_up[name]

@@ -5,6 +5,7 @@ from typing import Protocol
 import torch
 from peft import PeftModel
 from peft.tuners.adalora import AdaLoraModel
+from typing_extensions import override
 
 _AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 _PATTERN = "rank_pattern"
@@ -32,24 +33,27 @@ def step_hook(model: torch.nn.Module) -> StepHook:
     return RankSchedule(tuner) if isinstance(tuner, AdaLoraModel) else NoStepHook()
 
 
-class NoStepHook:
+class NoStepHook(StepHook):
     """For methods that are their parameters and nothing else."""
 
+    @override
     def before_update(self) -> None:
-        """Nothing."""
+        pass
 
+    @override
     def after_update(self, step: int) -> None:
-        """Nothing."""
+        pass
 
+    @override
     def state(self) -> dict[str, torch.Tensor]:
-        """Nothing."""
         return {}
 
+    @override
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
-        """Nothing."""
+        pass
 
 
-class RankSchedule:
+class RankSchedule(StepHook):
     """AdaLoRA's regulariser and its moving of ranks (Zhang et al., 2023, eq. 5 and algorithm 1)."""
 
     def __init__(self, tuner: AdaLoraModel) -> None:
@@ -62,6 +66,7 @@ class RankSchedule:
             if parameter.requires_grad and ("lora_A" in name or "lora_B" in name)
         ]
 
+    @override
     def before_update(self) -> None:
         """Add the gradient of the regulariser: mean distance of `A A^T` and `B^T B` from the identity."""
         weight = self._config.orth_reg_weight
@@ -74,10 +79,12 @@ class RankSchedule:
         # PEFT adds this to the loss, which each worker and micro-batch would do again; here it counts once a step.
         (weight * torch.stack(distances).mean()).backward()
 
+    @override
     def after_update(self, step: int) -> None:
         """Update the importance of every rank and, when the schedule says so, zero the least important ones."""
         self._tuner.update_and_allocate(step)
 
+    @override
     def state(self) -> dict[str, torch.Tensor]:
         """Importance averages and the ranks that are in use."""
         state = {
@@ -89,8 +96,8 @@ class RankSchedule:
             state[f"{_PATTERN}/{name}"] = torch.tensor(used, dtype=torch.bool)
         return state
 
+    @override
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
-        """Put back what `state` gave."""
         self._allocator.reset_ipt()
         pattern: dict[str, list[bool]] = {}
         devices = {name: parameter.device for name, parameter in self._tuner.model.named_parameters()}

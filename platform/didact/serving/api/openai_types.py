@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import override
 
 from didact.datasets.conversation import Message, Role
 from didact.serving.api.api_errors import unsupported
@@ -136,8 +137,8 @@ class ChatRequest(GenerationBody):
         """`max_completion_tokens` is the newer name and wins."""
         return self.max_completion_tokens or self.max_tokens
 
+    @override
     def refuse_unsupported(self) -> None:
-        """See `GenerationBody.refuse_unsupported`."""
         super().refuse_unsupported()
         neutral: dict[str, tuple[Any, ...]] = {
             "top_logprobs": (None, 0),
@@ -167,8 +168,8 @@ class CompletionRequest(GenerationBody):
             return [tuple(self.prompt)]  # type: ignore[arg-type]
         return [item if isinstance(item, str) else tuple(item) for item in self.prompt]  # type: ignore[arg-type]
 
+    @override
     def refuse_unsupported(self) -> None:
-        """See `GenerationBody.refuse_unsupported`."""
         super().refuse_unsupported()
         self._refuse({"echo": (None, False), "suffix": (None, ""), "best_of": (None, 1, self.num_choices)})
 

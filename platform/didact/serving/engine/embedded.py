@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from transformers import Cache, PreTrainedTokenizerBase
+from typing_extensions import override
 
 from didact.errors import AdapterError
 from didact.logs import get_logger
@@ -23,6 +24,7 @@ from didact.serving.engine.batch import Batch
 from didact.serving.engine.protocol import (
     AdapterRef,
     Delta,
+    Engine,
     EngineBusy,
     EngineStats,
     GenerationFailed,
@@ -36,7 +38,7 @@ _STEPS_PER_TURN = 4
 """Tokens per row before the next batch has its turn: putting another adapter in force takes about as long as a step."""
 
 
-class EmbeddedEngine:
+class EmbeddedEngine(Engine):
     """An `Engine` over one base model.
 
     The model is only touched by the step thread. Call `close` when done.
@@ -78,8 +80,9 @@ class EmbeddedEngine:
         """Token ids are below this."""
         return int(self._base.get_input_embeddings().weight.shape[0])
 
+    @override
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
-        """See `Engine.generate`. Call on a running event loop."""
+        """Call on a running event loop."""
         length = len(request.prompt_ids)
         if not 0 < length < self.context_length:
             raise PromptTooLong(
@@ -95,8 +98,8 @@ class EmbeddedEngine:
             self._changed.notify()
         return row.read(on_close=self.cancel)
 
+    @override
     def cancel(self, request_id: str) -> None:
-        """See `Engine.cancel`."""
         with self._changed:
             for row in [*self._waiting, *(row for batch in self._batches for row in batch.rows)]:
                 if row.request.request_id == request_id:
@@ -115,8 +118,8 @@ class EmbeddedEngine:
             self._changed.notify()
         return future
 
+    @override
     def stats(self) -> EngineStats:
-        """See `Engine.stats`."""
         with self._changed:
             return EngineStats(
                 num_running=sum(not row.done for batch in self._batches for row in batch.rows),
@@ -128,8 +131,8 @@ class EmbeddedEngine:
                 adapter_evictions=self._pool.evictions,
             )
 
+    @override
     def health(self) -> None:
-        """See `Engine.health`."""
         with self._changed:
             self._check_working()
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from transformers import PreTrainedTokenizerBase
+from typing_extensions import override
 
 from didact.datasets.conversation import Message
 from didact.errors import AdapterError, RegistryError, TemplateError
@@ -110,7 +111,7 @@ class Backend(Protocol):
         ...
 
 
-class Worker:
+class Worker(Backend):
     """The `Backend` in this process."""
 
     def __init__(
@@ -129,8 +130,8 @@ class Worker:
         self._contract = TemplateContract.build(tokenizer, "auto")
         self._contracts: dict[str, TemplateContract] = {}
 
+    @override
     async def ask(self, ask: Ask) -> AsyncGenerator[Event, None]:
-        """See `Backend.ask`."""
         arrived = time.monotonic()
         try:
             request = await asyncio.to_thread(self._request, ask, arrived)
@@ -143,19 +144,19 @@ class Worker:
         except GenerationFailed as error:
             yield Refusal("failed", str(error))
 
+    @override
     def prepare(self, version: ModelVersion) -> None:
-        """See `Backend.prepare`."""
         adapter = self._store.fetch(version)
         self._contract_of(adapter)
         self.engine.preload(adapter).result()
 
+    @override
     async def stats(self) -> EngineStats:
-        """See `Backend.stats`."""
         self.engine.health()
         return self.engine.stats()
 
+    @override
     async def facts(self) -> BaseFacts:
-        """See `Backend.facts`."""
         return self._facts
 
     def close(self) -> None:

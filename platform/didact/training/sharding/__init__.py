@@ -7,6 +7,7 @@ Example:
     >>> sharding = shard(model, spec.training, spec.adapter, World.current())  # doctest: +SKIP
 """
 
-from didact.training.sharding.strategy import Sharding, shard, whole_weights
+from didact.training.sharding.protocol import Sharding
+from didact.training.sharding.strategy import shard, whole_weights
 
 __all__ = ["Sharding", "shard", "whole_weights"]

@@ -13,6 +13,7 @@ import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
+from typing_extensions import override
 
 from didact.models import repeated_blocks
 from didact.spec import MethodSpec, ShardingSpec, TrainingSpec
@@ -31,6 +32,7 @@ class FullySharded(Replicated):
         super().__init__(model, spec, adapter, world)
         self.device = compute_device()
 
+    @override
     def sum_gradients(self, figures: torch.Tensor) -> torch.Tensor:
         """Gradients of cut parameters were summed in each backward pass; those of whole ones are summed here."""
         if not any(isinstance(parameter, DTensor) for parameter in self.parameters.values()):

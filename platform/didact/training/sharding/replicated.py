@@ -4,14 +4,16 @@ import math
 
 import torch
 from torch.distributed.tensor import DTensor, distribute_tensor
+from typing_extensions import override
 
 from didact.spec import MethodSpec, TrainingSpec
 from didact.training.rates import parameter_groups, set_learning_rate
+from didact.training.sharding.protocol import Sharding
 from didact.training.state import MOMENTS, TrainedState, on_cpu
 from didact.training.world import World
 
 
-class Replicated:
+class Replicated(Sharding):
     """Data parallelism with one flat sum of gradients (`ddp`)."""
 
     lockstep = False
@@ -24,26 +26,28 @@ class Replicated:
         groups = parameter_groups(self.parameters, adapter)
         self._optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
 
+    @override
     def backward(self, loss: torch.Tensor) -> None:
-        """Accumulate gradients."""
         loss.backward()
 
+    @override
     def sum_gradients(self, figures: torch.Tensor) -> torch.Tensor:
         """Sum gradients and figures over workers; a missing gradient is zero."""
         return self._world.sum_gradients(list(self.parameters.values()), figures)
 
+    @override
     def update(self, rate: float, max_norm: float) -> float:
-        """Clip and step, unless the norm is not finite."""
         norm = _whole(torch.nn.utils.clip_grad_norm_(self.parameters.values(), max_norm)).item()
         if math.isfinite(norm):
             set_learning_rate(self._optimizer, rate)
             self._optimizer.step()
         return norm
 
+    @override
     def clear_gradients(self) -> None:
-        """Forget gradients."""
         self._optimizer.zero_grad()
 
+    @override
     def state(self) -> TrainedState | None:
         """Gather what is cut, tensor by tensor; only worker 0 keeps it."""
         weights, moments = {}, {}
@@ -53,6 +57,7 @@ class Replicated:
                 self._keep(moments, f"{key}.{name}", self._optimizer.state[parameter][key])
         return TrainedState(weights, moments) if self._world.rank == 0 else None
 
+    @override
     def load(self, state: TrainedState) -> None:
         """Cut the state as the parameters are, and put it into them and the optimizer."""
         with torch.no_grad():

@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from typing_extensions import override
 
 from didact.spec import MethodSpec, ShardingSpec, TrainingSpec
 from didact.training.rates import parameter_groups, set_learning_rate
 from didact.training.sharding.deepspeed_setup import import_deepspeed, load_cpu_adam
+from didact.training.sharding.protocol import Sharding
 from didact.training.sharding.replicated import trained_parameters
 from didact.training.state import TrainedState, on_cpu
 from didact.training.world import World, compute_device
@@ -21,7 +23,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 _STAGES = {"zero1": 1, "zero2": 2, "zero3": 3}
 
 
-class Zero:
+class Zero(Sharding):
     """DeepSpeed ZeRO-1, 2 and 3 (`zero1`, `zero2`, `zero3`)."""
 
     lockstep = True
@@ -42,23 +44,28 @@ class Zero:
         self.model = self._engine  # its forward pass tells DeepSpeed that the next gradients are to be added
         self.device = compute_device()
 
+    @override
     def backward(self, loss: torch.Tensor) -> None:
         """DeepSpeed averages over workers what must be summed."""
         self._engine.backward(loss * self._world.size, scale_wrt_gas=False)
 
+    @override
     def sum_gradients(self, figures: torch.Tensor) -> torch.Tensor:
         """Only the figures: DeepSpeed has summed gradients, or does so in `update`."""
         return self._world.sum(figures.double())
 
+    @override
     def update(self, rate: float, max_norm: float) -> float:
         """Clip, to the norm that DeepSpeed was set up with, and step; it skips the step when the norm is not finite."""
         set_learning_rate(self._optimizer, rate)
         self._engine.step()
         return float(self._engine.get_global_grad_norm())
 
+    @override
     def clear_gradients(self) -> None:
-        """Nothing: DeepSpeed drops gradients in its step."""
+        pass  # DeepSpeed drops them in its step
 
+    @override
     def state(self) -> TrainedState | None:
         """Gather parameter by parameter; only worker 0 keeps it."""
         whole = import_deepspeed().utils
@@ -74,6 +81,7 @@ class Zero:
                 moments |= {f"{key}.{name}": on_cpu(piece).view(self._shapes[name]) for key, piece in pieces.items()}
         return TrainedState(weights, moments) if self._world.rank == 0 else None
 
+    @override
     def load(self, state: TrainedState) -> None:
         """Cut the state as DeepSpeed has cut the parameters. Every worker has read the same, so nothing is sent."""
         step = next(tensor for name, tensor in state.moments.items() if name.startswith("step."))
