@@ -3,10 +3,13 @@
     FinetuneSpec -> finetune -> (Ray Train workers, evaluation tasks) -> FinetuneResult: adapter, report, version
 
 Example:
-    >>> from didact.cluster import finetune
+    >>> from pathlib import Path
+    >>> from didact.cluster import is_trained
+    >>> from didact.runs import start_run
     >>> from didact.spec import FinetuneSpec, load_spec
-    >>> result = finetune(load_spec(FinetuneSpec, "jobs/recipes/demo.yaml"))  # doctest: +SKIP
-    >>> print(result.report.markdown())  # doctest: +SKIP
+    >>> spec = load_spec(FinetuneSpec, "jobs/recipes/demo.yaml")
+    >>> is_trained(start_run(spec, Path("runs")), spec)  # `finetune(spec)` trains it, evaluates and registers it
+    False
 """
 
 from didact.cluster.attempts import train_to_the_end

@@ -3,9 +3,13 @@
     ModelSpec -> load_base -> attach_adapter -> (training) -> save_adapter -> AdapterHost.load -> merge_adapter
 
 Example:
-    >>> from didact.models import attach_adapter, load_base
-    >>> from didact.spec import LoraSpec, ModelSpec
-    >>> model = attach_adapter(load_base(ModelSpec()), LoraSpec(r=8), seed=0, base_name="smollm2-135m-instruct")
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> config = LlamaConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
+    >>> from didact.models import attach_adapter
+    >>> from didact.spec import LoraSpec
+    >>> model = attach_adapter(LlamaForCausalLM(config), LoraSpec(r=2), seed=0, base_name="tiny")
+    >>> sum(each.numel() for each in model.parameters() if each.requires_grad)
+    2176
 """
 
 from didact.models.adapter import AdapterFacts, AdapterHost, attach_adapter, save_adapter, verify_adapter

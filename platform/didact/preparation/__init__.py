@@ -4,10 +4,13 @@
     PreparedData -> PreparedRecord (prepared.json) -> open_prepared on every worker
 
 Example:
-    >>> from didact.preparation import Plan, prepare_data
-    >>> from didact.spec import FinetuneSpec, load_spec
-    >>> spec = load_spec(FinetuneSpec, "jobs/recipes/demo.yaml")
-    >>> print(Plan.of(spec, prepare_data(spec)).render())  # doctest: +SKIP
+    >>> from didact.preparation import prepare_data
+    >>> from didact.spec import FinetuneSpec, validate
+    >>> sums = {"name": "sums", "path": "reasoning-gym:chain_sum", "max_rows": 40, "held_out_rows": 4}
+    >>> recipe = {"name": "sums", "data": {"sources": [sums]}, "training": {"epochs": 2, "global_batch_size": 12}}
+    >>> prepared = prepare_data(validate(FinetuneSpec, recipe, "example"))
+    >>> len(prepared.datasets[0].train), prepared.num_steps
+    (36, 6)
 """
 
 from didact.preparation.mixture import PreparedMixture, mix, prepare_mixture

@@ -3,12 +3,9 @@
     adapter folder + Lineage -> Registry.register -> ModelVersion -> promote, rollback -> resolve -> download -> serving
 
 Example:
-    >>> from pathlib import Path
-    >>> from didact.registry import Registry
-    >>> from didact.tracking import default_uri
-    >>> registry = Registry(default_uri(Path("runs")))
-    >>> for version in registry.list():
-    ...     print(version.id, version.aliases, version.tags["base"])
+    >>> from didact.registry import parse_reference
+    >>> parse_reference("demo@champion")
+    Reference(name='demo', alias='champion', version=None)
 """
 
 from didact.registry.adapter_folder import AdapterFolder, adapter_identity, check_folder

@@ -4,9 +4,11 @@
 
 Example:
     >>> from didact.reports import gather_report, render_report
-    >>> from didact.spec import FinetuneSpec, load_spec
-    >>> spec = load_spec(FinetuneSpec, "jobs/recipes/demo.yaml")
-    >>> page = render_report(gather_report(spec))  # doctest: +SKIP
+    >>> from didact.spec import FinetuneSpec, validate
+    >>> sums = {"name": "sums", "path": "reasoning-gym:chain_sum", "max_rows": 40}
+    >>> recipe = {"name": "sums", "data": {"sources": [sums]}, "training": {"steps": 2}}
+    >>> "<table" in render_report(gather_report(validate(FinetuneSpec, recipe, "example")))
+    True
 """
 
 from didact.reports.gather import DataReport, RejectGroup, SourceReport, gather_report, prepare_unrefused

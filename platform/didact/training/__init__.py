@@ -3,9 +3,28 @@
     model + StepLoader -> train -> CheckpointStore (resumable) and Callbacks (numbers)
 
 Example:
-    >>> from didact.training import CheckpointStore, train
-    >>> train(model, loader, spec.training, num_steps=60, compute_dtype=torch.bfloat16,
-    ...       checkpoints=CheckpointStore(run.checkpoints, keep=2, identity=identity))  # doctest: +SKIP
+    >>> from pathlib import Path
+    >>> import torch
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> config = LlamaConfig(
+    ...     vocab_size=49152, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
+    ... )
+    >>> from didact.models import load_tokenizer
+    >>> from didact.preparation import prepare_data
+    >>> from didact.spec import FinetuneSpec, ModelSpec, validate
+    >>> from didact.training import CheckpointStore, train, trainable_model
+    >>> LlamaForCausalLM(config).save_pretrained("tiny")
+    >>> _ = load_tokenizer(ModelSpec()).save_pretrained("tiny")
+    >>> sums = {"name": "sums", "path": "reasoning-gym:chain_sum", "max_rows": 40}
+    >>> recipe = {"name": "sums", "model": {"base": "tiny"}, "data": {"sources": [sums]}, "training": {"steps": 3}}
+    >>> spec = validate(FinetuneSpec, recipe, "example")
+    >>> prepared = prepare_data(spec)
+    >>> model, packing = trainable_model(spec, prepared.num_steps, torch.device("cpu"))
+    >>> loader = prepared.loader(spec, packing=packing)
+    >>> checkpoints = CheckpointStore(Path("checkpoints"), keep=2, identity="example")
+    >>> result = train(model, loader, spec.training, num_steps=3, compute_dtype=torch.float32, checkpoints=checkpoints)
+    >>> checkpoints.newest().step
+    3
 """
 
 from didact.training.callbacks import Callback, StepReport

@@ -5,9 +5,10 @@
 Example:
     >>> from pathlib import Path
     >>> from didact.spec import SweepSpec, load_spec
-    >>> from didact.tuning import run_sweep
+    >>> from didact.tuning import load_search
     >>> file = Path("tune_spaces/lora.yaml")
-    >>> print(run_sweep(load_spec(SweepSpec, file), file).markdown())  # doctest: +SKIP
+    >>> load_search(load_spec(SweepSpec, file), file).longest().training.steps
+    30
 """
 
 from didact.tuning.results import SweepResult, TrialResult

@@ -3,9 +3,12 @@
     RawRow -> FieldMapping -> recognise -> Form -> Draft -> (tables, rationales, several turns) -> Conversation
 
 Example:
-    >>> from didact.datasets.forms import recognise
-    >>> recognise([{"instruction": "Add 2 and 3.", "output": "5"}]).name  # doctest: +SKIP
-    'alpaca'
+    >>> from didact.datasets.forms import recognise, to_conversation
+    >>> from didact.datasets.rows import RawRow
+    >>> record = {"instruction": "Add 2 and 3.", "input": "", "output": "5"}
+    >>> form = recognise(record)
+    >>> form, to_conversation(form, RawRow("sums.jsonl", 1, None, record), row=0).messages[-1].content
+    ('alpaca', '5')
 """
 
 from didact.datasets.forms.drafts import RowSettings

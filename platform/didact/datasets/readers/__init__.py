@@ -3,8 +3,15 @@
     SourceFile -> container_of (lines, array, keyed, object, delimited, parquet, arrow, text) -> file_rows -> RawRows
 
 Example:
-    >>> from didact.datasets.readers import file_rows
-    >>> [row.record for row in file_rows(path, options)]  # doctest: +SKIP
+    >>> from pathlib import Path
+    >>> from didact.datasets.readers import container_of, file_rows
+    >>> from didact.datasets.rows import RowOptions
+    >>> path = Path("sums.jsonl")
+    >>> _ = path.write_text('{"instruction": "Add 2 and 3.", "output": "5"}\\n{"instruction": "Add')
+    >>> container_of(path, RowOptions())
+    'lines'
+    >>> [row.line for row in file_rows("alpaca", path, RowOptions())]
+    [1, 2]
 """
 
 from didact.datasets.readers.reading import container_of, file_rows

@@ -3,8 +3,18 @@
     batches of Conversations -> ConversationWriter -> CacheEntry -> StoredConversations -> select -> positions
 
 Example:
-    >>> from didact.datasets.stored import StoredConversations
-    >>> StoredConversations(entry)[0].messages  # doctest: +SKIP
+    >>> from pathlib import Path
+    >>> from didact.cache import CacheEntry
+    >>> from didact.datasets import Conversation, Message
+    >>> from didact.datasets.sources import Batch
+    >>> from didact.datasets.stored import ConversationWriter, StoredConversations
+    >>> entry = CacheEntry(Path("cache/conversations/5c0e"))
+    >>> asked = Conversation((Message("user", "Add 2 and 3."), Message("assistant", "5")), row=0)
+    >>> with ConversationWriter(entry, "first") as writer:
+    ...     writer.add(Batch([asked]))
+    >>> entry.finish(["first"], {"source": "sums"})
+    >>> StoredConversations(entry)[0] == asked
+    True
 """
 
 from didact.datasets.stored.choice import Selection, select

@@ -3,9 +3,17 @@
     base + MethodSpec -> attach_adapter -> trained -> save_adapter -> folder -> verify_adapter -> AdapterHost
 
 Example:
-    >>> from didact.models.adapter import verify_adapter
-    >>> verify_adapter(Path("runs/demo/adapter")).method  # doctest: +SKIP
-    'lora'
+    >>> from pathlib import Path
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> config = LlamaConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
+    >>> from didact.models.adapter import AdapterHost, attach_adapter, save_adapter, verify_adapter
+    >>> from didact.spec import LoraSpec
+    >>> base = LlamaForCausalLM(config)
+    >>> model = attach_adapter(base, LoraSpec(r=2), seed=0, base_name="tiny")
+    >>> Path("adapter").mkdir()
+    >>> facts = save_adapter(model, Path("adapter"), base="tiny", base_fingerprint="8f1e", method="lora")
+    >>> verify_adapter(Path("adapter"), expected_base="8f1e") == facts
+    True
 """
 
 from didact.models.adapter.adapter_files import AdapterFacts, save_adapter, verify_adapter

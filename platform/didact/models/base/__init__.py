@@ -3,9 +3,13 @@
     ModelSpec -> base_folder (bundled, local, hub, native) -> held quantized or cast once -> load_base -> frozen model
 
 Example:
-    >>> from didact.models.base import load_tokenizer
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> config = LlamaConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
+    >>> from didact.models.base import base_folder, load_base
     >>> from didact.spec import ModelSpec
-    >>> len(load_tokenizer(ModelSpec()))  # doctest: +SKIP
+    >>> LlamaForCausalLM(config).save_pretrained("tiny")
+    >>> load_base(ModelSpec(base="tiny", dtype="float32")).dtype
+    torch.float32
 """
 
 from didact.models.base.load import base_fingerprint, base_folder, compute_dtype, load_base, load_tokenizer

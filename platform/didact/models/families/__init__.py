@@ -6,9 +6,11 @@ Each family is one file that says three things: its configuration in our terms, 
 tokenizer. Where transformers has no class that computes the same, a small one is beside it.
 
 Example:
-    >>> from didact.models.families import native_folder
-    >>> native_folder(Path("chatglm2-6b"))  # doctest: +SKIP
-    PosixPath('/home/me/.cache/didact/models/chatglm2-0f3a9c1e5b7d2846')
+    >>> from didact.models.families import family_of
+    >>> family_of({"model_type": "baichuan", "max_position_embeddings": 4096}).name
+    'baichuan'
+    >>> family_of({"model_type": "llama"}) is None  # transformers knows it
+    True
 """
 
 from didact.models.families.convert import family_of, native_description, native_folder

@@ -4,8 +4,13 @@
     Demand of a worker alone + Sharding -> Footprint
 
 Example:
+    >>> from transformers import LlamaConfig
     >>> from didact.models.footprint import Load, demand_of, fewest
-    >>> fewest(demand_of(config, ModelSpec(), LoraSpec(), Load(2048, on_cpu=False)), memory_gib=80)  # doctest: +SKIP
+    >>> from didact.spec import LoraSpec, ModelSpec
+    >>> seven_billion = LlamaConfig()
+    >>> demand = demand_of(seven_billion, ModelSpec(), LoraSpec(), Load(2048, on_cpu=False))
+    >>> fewest(demand, memory_gib=24).count
+    2
 """
 
 from didact.models.footprint.activations import Load

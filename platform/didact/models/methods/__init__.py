@@ -3,9 +3,13 @@
     AdapterSpec + base -> peft_config -> get_peft_model -> step_hook in the loop -> plain weights of any base
 
 Example:
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> config = LlamaConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
     >>> from didact.models.methods import peft_config
-    >>> from didact.spec import BottleneckSpec
-    >>> config = peft_config(BottleneckSpec(method="bottleneck", size=8), model, num_steps=100)
+    >>> from didact.spec import Ia3Spec
+    >>> chosen = peft_config(Ia3Spec(method="ia3"), LlamaForCausalLM(config), num_steps=100)
+    >>> sorted({name.rpartition(".")[2] for name in chosen.target_modules})
+    ['down_proj', 'k_proj', 'v_proj']
 """
 
 from didact.models.methods.bottleneck import BottleneckConfig, register_bottleneck

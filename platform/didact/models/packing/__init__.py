@@ -3,8 +3,10 @@
     model -> supports_packing -> use_packed_attention -> lengths of samples -> plan -> kernel
 
 Example:
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> config = LlamaConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
     >>> from didact.models.packing import supports_packing
-    >>> supports_packing(model)  # doctest: +SKIP
+    >>> supports_packing(LlamaForCausalLM(config))
     True
 """
 

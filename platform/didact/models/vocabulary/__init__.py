@@ -3,8 +3,13 @@
     base + corpus -> extend_tokenizer -> add_rows -> a folder with vocabulary.json -> adapter.train_new_tokens
 
 Example:
+    >>> from didact.models import load_tokenizer
     >>> from didact.models.vocabulary import extend_tokenizer
-    >>> extended, pieces = extend_tokenizer(tokenizer, texts, size=8000)
+    >>> from didact.spec import ModelSpec
+    >>> texts = ["\u6c34\u679c\u6c99\u62c9"] * 50
+    >>> extended, pieces = extend_tokenizer(load_tokenizer(ModelSpec()), texts, size=2)
+    >>> len(pieces)
+    2
 """
 
 from didact.models.vocabulary.extend import ExtendedVocabulary, add_rows, extend_vocabulary

@@ -3,9 +3,11 @@
     GenerationRequest -> EmbeddedEngine -> Row in a Batch of one adapter -> Sampling -> TextStream -> Delta, one by one
 
 Example:
-    >>> from didact.models import AdapterHost, load_base
-    >>> from didact.serving.engine import EmbeddedEngine
-    >>> EmbeddedEngine(AdapterHost(load_base(spec), fingerprint), tokenizer).close()  # doctest: +SKIP
+    >>> import torch
+    >>> from didact.serving.engine import Sampling
+    >>> from didact.serving.engine.sampling import Sampler
+    >>> Sampler(Sampling(temperature=0.0), torch.device("cpu")).draw(torch.tensor([0.1, 0.7, 0.2]), answer=[])
+    1
 """
 
 from didact.serving.engine.embedded import EmbeddedEngine
