@@ -10,10 +10,12 @@ import typer.main
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
+ROOMS = {face.parent.name for face in (ROOT / "platform" / "didact").glob("*/__init__.py")}
 PAGES = sorted({README, ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")})
 CODE = re.compile(r"```[^\n]*\n(.*?)```|`([^`\n]+)`", re.DOTALL)
 COMMAND = re.compile(r"(?:^|[\s;&|(/])didact ((?:[a-z][a-z-]* ?)+)")
 FILE = re.compile(r"(?<![\w/.-])(?:jobs|serve|tune_spaces|benchmarks|docs|tests)/[\w./*-]*[\w*]")
+MODULE = re.compile(rf"(?<![\w/.])(?:{'|'.join(sorted(ROOMS))})/[\w/]*\w\.py\b")
 TARGET = re.compile(r"(?:^|[\s;&|(])make ([a-z]+)")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -76,6 +78,12 @@ def test_files_exist(page: Path) -> None:
 def test_relative_links_resolve(page: Path) -> None:
     links = [link for link in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in link and link[0] != "#"]
     assert [link for link in links if not (page.parent / link.split("#")[0]).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_modules_exist(page: Path) -> None:
+    names = MODULE.findall(code_of(page.read_text(encoding="utf-8")))
+    assert [name for name in names if not (ROOT / "platform" / "didact" / name).exists()] == []
 
 
 def test_wrong_names_would_be_found() -> None:
