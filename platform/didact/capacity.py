@@ -113,11 +113,15 @@ class Cluster:
         return (*self.nodes, *(each.resources for each in self.types or () if each.most))
 
     def __str__(self) -> str:
-        """What is there in all, in Ray's words."""
-        names = {name for node in self.nodes for name in node if name in ("CPU", "GPU") or name.startswith(_TYPE)}
-        parts = (f"{sum(node.get(name, 0) for node in self.nodes):g} {name}" for name in sorted(names))
+        """What is there in all."""
+        cpus, gpus = (sum(node.get(name, 0) for node in self.nodes) for name in ("CPU", "GPU"))
         nodes = "1 node" if len(self.nodes) == 1 else f"{len(self.nodes)} nodes"
-        return f"{nodes} with {', '.join(parts) or 'nothing to give'}"
+        types = f" ({', '.join(_gpu_types(self.nodes))})" if _gpu_types(self.nodes) else ""
+        return f"{nodes} with {cpus:g} CPU, {gpus:g} GPU{types}"
+
+
+def _gpu_types(nodes: Sequence[Resources]) -> list[str]:
+    return sorted({name.removeprefix(_TYPE) for node in nodes for name in node if name.startswith(_TYPE)})
 
 
 def _room(node: Resources, ask: Resources) -> int:
@@ -138,9 +142,9 @@ def _shortage(nodes: Sequence[Resources], ask: Resources, number: int, room: int
         if largest >= amount:
             continue
         if name.startswith(_TYPE):
-            others = sorted({other.removeprefix(_TYPE) for node in nodes for other in node if other.startswith(_TYPE)})
-            found = f"its GPUs are {', '.join(others)}" if others else "no node says which GPUs it has"
-            return Shortage("accelerator_type", f"no node has a {name.removeprefix(_TYPE)}: {found}")
+            others = _gpu_types(nodes)
+            found = f"only {', '.join(others)}" if others else "no node says which GPUs it has"
+            return Shortage("accelerator_type", f"no GPU of type {name.removeprefix(_TYPE)}, {found}")
         return Shortage(name, f"the largest node has {largest:g} {name}, and each asks for {amount:g}")
     if not room:
         return Shortage("number", "no single node has all of it")

@@ -57,9 +57,9 @@ def test_room_is_counted_node_by_node(nodes: list[dict[str, float]], ask: dict[s
         ([], ONE, 1, "GPU", "no node has a GPU"),
         (
             [{"CPU": 8, "GPU": 1, "accelerator_type:H100": 1}, {"CPU": 8, "GPU": 1, "accelerator_type:L4": 1}],
-            *(ONE, 2, "accelerator_type", "no node has a A100: its GPUs are H100, L4"),
+            *(ONE, 2, "accelerator_type", "no GPU of type A100, only H100, L4"),
         ),
-        ([{"CPU": 8, "GPU": 1}], ONE, 1, "accelerator_type", "no node has a A100: no node says which GPUs it has"),
+        ([{"CPU": 8, "GPU": 1}], ONE, 1, "accelerator_type", "no GPU of type A100, no node says which GPUs it has"),
         ([{"CPU": 4, "GPU": 8}], {"CPU": 8, "GPU": 1}, 1, "CPU", "the largest node has 4 CPU, and each asks for 8"),
         ([A100], ONE, 9, "number", "it has room for 8 of 9"),
         ([{"CPU": 8}, {"GPU": 1}], {"CPU": 8, "GPU": 1}, 1, "number", "no single node has all of it"),
@@ -78,7 +78,7 @@ def test_only_what_is_known_to_last_is_refused(tmp_path: Path) -> None:
     assert own.lasting_shortage(ONE, 1) is not None
     assert joined.lasting_shortage(ONE, 1) is None, "nodes may join a cluster that nobody describes"
     assert joined.shortage(ONE, 1) is not None, "a dead node gives nothing"
-    assert str(joined) == "1 node with 2 CPU"
+    assert str(joined) == "1 node with 2 CPU, 0 GPU"
 
 
 def test_the_shipped_cluster_grows_to_what_it_says(launcher: Path) -> None:
@@ -89,7 +89,7 @@ def test_the_shipped_cluster_grows_to_what_it_says(launcher: Path) -> None:
     assert cluster.lasting_shortage(ONE, 49).words == "it has room for 48 of 49"
     assert cluster.most({"CPU": 1}) == 64, "work without a GPU starts no A100 node"
     other = {"CPU": 8, "GPU": 1, "accelerator_type:H100": 0.001}
-    assert cluster.lasting_shortage(other, 1).words == "no node has a H100: its GPUs are A100"
+    assert cluster.lasting_shortage(other, 1).words == "no GPU of type H100, only A100"
     assert cluster.lasting_shortage({**ONE, "CPU": 97}, 1).words == "the largest node has 96 CPU, and each asks for 97"
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import ray
 import torch.distributed as dist
+import yaml
+from ray.autoscaler._private.util import prepare_config
 from ray.cluster_utils import Cluster
 
 from didact.cluster import (
@@ -22,7 +24,7 @@ from didact.cluster import (
 from didact.cluster.evaluate import Subject
 from didact.cluster.train import Workers, run_on_workers
 from didact.errors import DeviceError, PlacementError
-from didact.serving.deploy import read_plan
+from didact.serving.deploy import deploy, read_plan
 from didact.spec import EvaluationSpec, PlacementSpec
 from didact.tuning.tuner import room_for_trials
 from tests.conftest import ROOT
@@ -87,8 +89,8 @@ def test_a_worker_gets_the_gpu_it_names(tmp_path: Path, cluster: dict[str, str])
         ({"num_workers": 9}, r"no room for 9 workers with 1 CPU, 1 GPU each: it has room for 5 of 9.*num_workers"),
         (
             {"num_workers": 2, "accelerator_type": "H100"},
-            r"2 workers with 1 CPU, 1 GPU, H100 each: no node has a H100: its GPUs are A100, L4, after 1 s.*The "
-            r"cluster has 4 nodes with 13 CPU, 5 GPU, 2 accelerator_type:A100.*Change placement\.accelerator_type",
+            r"2 workers with 1 CPU, 1 GPU, H100 each: no GPU of type H100, only A100, L4, after 1 s.*The "
+            r"cluster has 4 nodes with 13 CPU, 5 GPU .A100, L4.\. Change placement\.accelerator_type",
         ),
         ({"num_workers": 1, "cpus_per_worker": 5}, r"the largest node has 4 CPU, and each asks for 5.*cpus_per_worker"),
     ],
@@ -133,6 +135,20 @@ def test_replicas_share_a_gpu_as_the_serve_file_says(cluster: dict[str, str]) ->
     assert sorted(found.count(place) for place in set(found)) == [2, 2, 2, 2]
     for each in replicas:
         ray.kill(each)
+
+
+def test_serving_on_gpus_that_never_come_is_refused(
+    tmp_path: Path, cluster: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = prepare_config(yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8")))
+    (tmp_path / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(shipped), encoding="utf-8")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    serve_file = tmp_path / "h100.yaml"
+    text = (ROOT / "serve" / "a100.yaml").read_text(encoding="utf-8")
+    serve_file.write_text(text.replace("accelerator_type: A100", "accelerator_type: H100"), encoding="utf-8")
+    with pytest.raises(PlacementError, match=r"no room for 1 ModelReplica: no GPU of type H100, only A100, L4"):
+        deploy(serve_file)
+    assert ray.is_initialized()
 
 
 def test_an_evaluation_task_asks_for_its_gpu_and_says_why_it_has_none(tmp_path: Path, cluster: dict[str, str]) -> None:

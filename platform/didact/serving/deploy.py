@@ -8,7 +8,7 @@ gives the replicas what they need to find the package.
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,7 @@ from ray.serve.schema import LoggingConfig, ServeDeploySchema
 
 import didact
 from didact import env
+from didact.capacity import OWN_RAY, Cluster, Resources
 from didact.errors import PlacementError, SpecError
 from didact.logs import get_logger
 from didact.serving.app import application
@@ -125,23 +126,30 @@ def deploy(
 
     Raises:
         SpecError: see `read_plan`.
-        PlacementError: the application did not start; says why.
+        PlacementError: the cluster will never have room for it, or it did not start; says why.
     """
     plan = read_plan(config, overrides, port)
     started_ray = not ray.is_initialized()
     if started_ray:
         _start_ray(log_to_driver)
+    options = _with_environment(plan)
+    try:
+        _check_room(options, config)
+    except PlacementError:
+        if started_ray:
+            ray.shutdown()
+        raise
     try:
         serve.start(http_options=plan.http)
         serve.run(
-            application(plan.spec, _with_environment(plan)),
+            application(plan.spec, options),
             name=plan.name,
             route_prefix=plan.route_prefix,
             logging_config=plan.logging,
         )
     except RuntimeError as error:
         _stop(plan.name, started_ray)
-        raise PlacementError(f"the application of {config} did not start: {error}") from error
+        raise PlacementError(f"the application of {config} did not start: {_reason(error)}") from error
     except BaseException:
         _stop(plan.name, started_ray)
         raise
@@ -164,7 +172,43 @@ def _start_ray(log_to_driver: bool) -> None:
     if address is not None:
         ray.init(address=address, log_to_driver=log_to_driver)
         return
-    ray.init(address="local", include_dashboard=False, log_to_driver=log_to_driver)
+    ray.init(address="local", labels=OWN_RAY, include_dashboard=False, log_to_driver=log_to_driver)
+
+
+def _check_room(options: Mapping[str, Mapping[str, Any]], config: Path) -> None:
+    """Serve itself waits for ever for a replica that cannot be placed."""
+    cluster = Cluster.of(ray.nodes(), env.launcher_file())
+    for name, given in options.items():
+        ask, number = _ask(given["ray_actor_options"]), _fewest(given)
+        never, now = cluster.lasting_shortage(ask, number), cluster.shortage(ask, number)
+        replicas = f"{number} {name}" if number == 1 else f"{number} of {name}"
+        words = f"{config}: no room for {replicas}: {(never or now).words}. The cluster has {cluster}" if now else ""
+        if never:
+            raise PlacementError(f"{words}. Change {name}'s ray_actor_options, or add nodes")
+        if now:
+            _log.warning("%s; waiting for nodes that have it", words)
+
+
+def _ask(actor: Mapping[str, Any]) -> Resources:
+    """What a replica reserves, by Ray's names."""
+    ask = {"CPU": actor.get("num_cpus", 1), "GPU": actor.get("num_gpus", 0), **(actor.get("resources") or {})}
+    if kind := actor.get("accelerator_type"):
+        ask[f"accelerator_type:{kind}"] = 0.001
+    return {name: amount for name, amount in ask.items() if amount}
+
+
+def _fewest(given: Mapping[str, Any]) -> int:
+    """Replicas that an application needs to answer at all."""
+    scaling = given.get("autoscaling_config")
+    number = scaling.get("min_replicas", 1) if isinstance(scaling, Mapping) else given.get("num_replicas", 1)
+    return max(1, number) if isinstance(number, int) else 1
+
+
+def _reason(error: RuntimeError) -> str:
+    """Our own word for it, where a replica said one; else all that Serve says."""
+    lines = str(error).splitlines()
+    own = [line.partition("didact.errors.")[2] for line in lines if "didact.errors." in line]
+    return own[-1].partition(": ")[2] if own else str(error)
 
 
 def _stop(name: str, started_ray: bool) -> None:
