@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from didact.cluster.train import backend
 from didact.cluster.worker import export, load_device, settle_dtype
 from didact.errors import AdapterError, ModelError
 from didact.models import attach_adapter, check_model, compute_dtype, load_base, verify_adapter
@@ -40,6 +41,22 @@ def test_auto_is_the_dtype_of_the_device_that_computes_wherever_weights_are_read
     auto, stated = (tiny_recipe(tmp_path, model__dtype=dtype) for dtype in ("auto", "float16"))
     assert getattr(torch, settle_dtype(auto, cpu).model.dtype) == compute_dtype(auto.model, cpu)
     assert settle_dtype(stated, cpu) == stated
+
+
+@pytest.mark.parametrize(
+    ("sharding", "use_gpu", "expected"),
+    [
+        ({"strategy": "fsdp"}, True, "nccl"),
+        ({"strategy": "fsdp", "cpu_offload": True}, True, "cpu:gloo,cuda:nccl"),
+        ({"strategy": "zero3", "cpu_offload": True}, True, "nccl"),
+        ({"strategy": "fsdp", "cpu_offload": True}, False, "gloo"),
+    ],
+    ids=str,
+)
+def test_weights_in_main_memory_are_gathered_there(
+    tmp_path: Path, sharding: dict[str, Any], use_gpu: bool, expected: str
+) -> None:
+    assert backend(tiny_recipe(tmp_path, training__sharding=sharding), use_gpu=use_gpu) == expected
 
 
 def test_quantized_weights_are_read_to_where_they_compute(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -36,8 +36,8 @@ class Workers:
     number: int
     resources: WorkerResources
     """Of each."""
-    backend: Literal["nccl", "gloo"]
-    """How they communicate."""
+    backend: str
+    """How they communicate, as torch names it."""
 
 
 def train_on_ray(
@@ -73,13 +73,21 @@ def train_on_ray(
     result: TrainResult = run_on_workers(
         _entry_point(),
         config,
-        Workers(attempt.num_workers, resources, "nccl" if resources.use_gpu else "gloo"),
+        Workers(attempt.num_workers, resources, backend(spec, use_gpu=resources.use_gpu)),
         folder=run.path / "ray",
         name=f"attempt-{attempt.number}",
         patience_seconds=spec.placement.hang_timeout_seconds,
         callbacks=callbacks,
     )
     return result
+
+
+def backend(spec: FinetuneSpec, *, use_gpu: bool) -> str:
+    """How workers communicate: what FSDP keeps in main memory is gathered and measured there, which NCCL cannot do."""
+    if not use_gpu:
+        return "gloo"
+    sharding = spec.training.sharding
+    return "cpu:gloo,cuda:nccl" if sharding.strategy == "fsdp" and sharding.cpu_offload else "nccl"
 
 
 def run_on_workers(

@@ -40,7 +40,7 @@ from didact.training import (
     whole_weights,
 )
 
-_EVALUATION_BATCH = 8
+_EVALUATION_BATCH = 8  # never more than a micro-batch, which must fit anyway
 
 
 def run_worker(config: dict[str, Any]) -> TrainResult:
@@ -103,7 +103,13 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any], device: torch.d
         adapter=spec.adapter,
         callbacks=callbacks,
         evaluate=lambda trained: held_out_losses(
-            trained, prepared, world, packing=packing, device=device, lockstep=spec.training.sharding.cuts_weights
+            trained,
+            prepared,
+            world,
+            packing=packing,
+            device=device,
+            lockstep=spec.training.sharding.cuts_weights,
+            batch_size=min(_EVALUATION_BATCH, spec.training.micro_batch_size),
         ),
         world=world,
         stop=stop,
@@ -150,6 +156,7 @@ def held_out_losses(
     packing: bool,
     device: torch.device | None = None,
     lockstep: bool = False,
+    batch_size: int = _EVALUATION_BATCH,
 ) -> dict[str, float]:
     """Held-out loss per source and over all, each worker computing its share; equal on all workers.
 
@@ -159,6 +166,7 @@ def held_out_losses(
         world: the workers.
         packing: as in training.
         device: where batches go; None for where the model's first weight lies.
+        batch_size: samples in one forward pass.
         lockstep: the workers share the model's weights, so all make equally many forward passes.
     """
     names = [name for name, table in prepared.mixture.held_out.items() if len(table)]
@@ -172,8 +180,8 @@ def held_out_losses(
                 mine or [table[0]],
                 pad_id=prepared.tokenizer.pad_token_id,
                 packing=packing,
-                batch_size=_EVALUATION_BATCH,
-                num_passes=math.ceil(math.ceil(len(table) / world.size) / _EVALUATION_BATCH) if lockstep else None,
+                batch_size=batch_size,
+                num_passes=math.ceil(math.ceil(len(table) / world.size) / batch_size) if lockstep else None,
                 device=device,
             )
         if mine:
