@@ -86,6 +86,12 @@ def test_modules_exist(page: Path) -> None:
     assert [name for name in names if not (ROOT / "platform" / "didact" / name).exists()] == []
 
 
+def test_every_room_is_on_the_map() -> None:
+    rooms = [face.parent for face in (ROOT / "platform" / "didact").glob("*/**/__init__.py")]
+    told = code_of((ROOT / "docs" / "rooms.md").read_text(encoding="utf-8")).splitlines()
+    assert {f"{room.name}/" for room in rooms} - set(told) == set()
+
+
 def test_wrong_names_would_be_found() -> None:
     page = "Run `didact fly jobs/recipes/demo.yaml`, then\n```bash\n.venv/bin/didact plan jobs/recipes/none.yaml\n```\n"
     assert list(unknown_verbs(code_of(page))) == ["fly"]
