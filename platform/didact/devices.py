@@ -24,6 +24,7 @@ from didact.errors import DeviceError
 from didact.spec import ModelSpec
 
 _GIB = 2**30
+_ADVICE = " If reserved but unallocated memory"  # torch goes on with settings that nothing here has a use for
 _AMPERE, _TURING, _VOLTA = (8, 0), (7, 5), (7, 0)
 
 
@@ -96,7 +97,7 @@ class Machine:
 def this_machine() -> Machine:
     """The machine that this process runs on. Starts CUDA where there is any, so not before a process is forked."""
     gpus = []
-    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+    for index in range(num_gpus()):
         found = torch.cuda.get_device_properties(index)
         gpus.append(Gpu(found.name, (found.major, found.minor), found.total_memory / _GIB))
     features = torch.cpu.get_capabilities()
@@ -115,6 +116,11 @@ def this_machine() -> Machine:
         triton=_installed("triton"),
         cpp_compiler=shutil.which(env.cpp_compiler()) is not None,
     )
+
+
+def num_gpus() -> int:
+    """How many GPUs torch computes on here; unlike `this_machine` it starts nothing on them."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def why_no_gpu(machine: Machine) -> str:
@@ -193,6 +199,20 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     words = str(error).lower()
     return isinstance(error, RuntimeError) and any(sign in words for sign in _NO_MEMORY)
+
+
+def memory_words(error: BaseException, device: torch.device) -> str:
+    """What a library says of memory that is used up, in one line, after what there is.
+
+    Args:
+        error: one that `is_out_of_memory`.
+        device: where the worker computes.
+    """
+    machine = this_machine()
+    gpu = machine.gpu(device)
+    there = f"{gpu.name} with {gpu.memory_gib:.1f} GiB" if gpu else f"a machine with {machine.memory_gib:.1f} GiB"
+    said = " ".join(str(error).split()).partition(_ADVICE)[0]
+    return f"out of memory on {there}: {said or type(error).__name__}"
 
 
 # What libraries say where they have no type for it: torch's CPU allocator, CUDA, cuBLAS, NCCL.

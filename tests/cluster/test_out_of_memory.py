@@ -8,7 +8,8 @@ import torch
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from didact.cluster.failures import classify
-from didact.cluster.memory import final_word, memory_words
+from didact.cluster.memory import final_word
+from didact.devices import memory_words
 from didact.errors import ModelTooLarge, OutOfMemory, WorkersLost
 from didact.preparation import Plan, memory_in_words, prepare_data
 from tests.fakes.recipes import tiny_recipe

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from didact.cluster import finetune
 from didact.cluster.train import backend
 from didact.cluster.worker import export, load_device, settle_dtype
-from didact.errors import AdapterError, ModelError
+from didact.devices import num_gpus
+from didact.errors import AdapterError, DeviceError, ModelError
 from didact.models import attach_adapter, check_model, compute_dtype, load_base, verify_adapter
 from didact.preparation import prepare_data
 from didact.runs import start_run
@@ -57,6 +59,14 @@ def test_weights_in_main_memory_are_gathered_there(
     tmp_path: Path, sharding: dict[str, Any], use_gpu: bool, expected: str
 ) -> None:
     assert backend(tiny_recipe(tmp_path, training__sharding=sharding), use_gpu=use_gpu) == expected
+
+
+@pytest.mark.skipif(num_gpus() > 0, reason="this machine has a GPU")
+def test_a_gpu_that_this_machine_lacks_is_refused_before_data_is_read(tmp_path: Path) -> None:
+    spec = tiny_recipe(tmp_path, placement={"device": "gpu"})
+    with pytest.raises(DeviceError, match="a GPU is asked for, but torch finds none"):
+        finetune(spec, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_quantized_weights_are_read_to_where_they_compute(tmp_path: Path) -> None:

@@ -7,9 +7,8 @@ import ray
 import torch
 
 from didact.cluster.connect import ray_cluster
-from didact.cluster.memory import memory_words
 from didact.cluster.placement import WorkerResources, worker_resources
-from didact.devices import is_out_of_memory
+from didact.devices import is_out_of_memory, memory_words
 from didact.errors import OutOfMemory, SpecError
 from didact.evaluation import EvalReport, TaskResult, combine, run_task, task_texts
 from didact.models import AdapterHost, base_fingerprint, load_base, load_tokenizer, supports_packing

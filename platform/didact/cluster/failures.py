@@ -18,8 +18,7 @@ from ray.train.v2._internal.exceptions import (
 )
 from ray.train.v2.api.exceptions import ControllerError, PreemptionError, TrainingFailedError, WorkerGroupError
 
-from didact.cluster.memory import memory_words
-from didact.devices import is_out_of_memory
+from didact.devices import is_out_of_memory, memory_words
 from didact.errors import DeviceError, DidactError, ModelTooLarge, OutOfMemory, RunError, WorkersLost
 from didact.runs import Run
 

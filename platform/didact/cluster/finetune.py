@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
+import torch
 from ray.train import UserCallback
 from rich.console import Group
 from rich.text import Text
@@ -18,6 +20,7 @@ from didact.cluster.evaluate import Subject, evaluate_on_ray
 from didact.cluster.placement import worker_resources
 from didact.cluster.prepare import WORTH_RAY_BYTES, ray_runner
 from didact.cluster.progress import show_progress
+from didact.devices import num_gpus
 from didact.errors import AdapterError, DidactError
 from didact.evaluation import EvalReport, GateResult, task_texts
 from didact.logs import get_logger
@@ -28,7 +31,7 @@ from didact.registry.publish import publish_run
 from didact.runs import Run, start_run
 from didact.spec import FinetuneSpec, FullSpec, with_absolute_paths
 from didact.tracking import DatasetInput, MlflowSync, log_artifacts, open_run
-from didact.training import TrainResult
+from didact.training import TrainResult, check_devices
 
 _LOG = get_logger(__name__)
 
@@ -82,6 +85,7 @@ def finetune(
         DidactError: anything that keeps the recipe from running, with what to change.
     """
     spec = with_absolute_paths(spec)
+    _check_this_machine(spec)
     run = start_run(spec, runs_dir or env.runs_dir())
     with run.lock(), ray_runner(WORTH_RAY_BYTES) as runner:
         prepared = prepare_data(spec, run.quarantine, runner, task_texts=task_texts)
@@ -96,6 +100,18 @@ def finetune(
             if spec.register_as is not None:
                 gate, version = publish_run(run, spec, spec.register_as, mlflow_run_id)
     return FinetuneResult(run, training, report, gate, version, mlflow_run_id)
+
+
+def _check_this_machine(spec: FinetuneSpec) -> None:
+    """What this machine cannot do is known before its data is read, when the run stays on it; workers check as well.
+
+    A GPU that is there is left to them: looking at it takes memory of it.
+    """
+    if ray.is_initialized() or env.ray_address():
+        return
+    on_gpu = spec.placement.device == "gpu" or (spec.placement.device == "auto" and num_gpus() > 0)
+    if not on_gpu or not num_gpus():
+        check_devices(spec, torch.device("cuda" if on_gpu else "cpu"))
 
 
 def is_trained(run: Run, spec: FinetuneSpec) -> bool:

@@ -1,26 +1,7 @@
-"""What a worker that runs out of memory says, and what the driver adds: what to lower, and what the estimate was."""
+"""What the driver says of a worker that ran out of memory: what was estimated and what to lower."""
 
-import torch
-
-from didact.devices import this_machine
 from didact.errors import ModelTooLarge, OutOfMemory
 from didact.spec import FinetuneSpec, FullSpec, PartialSpec
-
-_ADVICE = " If reserved but unallocated memory"  # torch goes on with settings that the loop has no use for
-
-
-def memory_words(error: BaseException, device: torch.device) -> str:
-    """What a library says of memory that is used up, in one line, after what there is.
-
-    Args:
-        error: one that `is_out_of_memory`.
-        device: where the worker computes.
-    """
-    machine = this_machine()
-    gpu = machine.gpu(device)
-    there = f"{gpu.name} with {gpu.memory_gib:.1f} GiB" if gpu else f"a machine with {machine.memory_gib:.1f} GiB"
-    said = " ".join(str(error).split()).partition(_ADVICE)[0]
-    return f"out of memory on {there}: {said or type(error).__name__}"
 
 
 def final_word(error: OutOfMemory, cause: str, spec: FinetuneSpec, estimate: str, *, on_gpu: bool) -> OutOfMemory:

@@ -9,9 +9,8 @@ import torch
 
 from didact.cluster.callbacks import Heartbeat, RayReport, RunRecord
 from didact.cluster.failures import explained, stack_file
-from didact.cluster.memory import memory_words
 from didact.cluster.stopping import StopRequest
-from didact.devices import is_out_of_memory
+from didact.devices import is_out_of_memory, memory_words
 from didact.errors import DidactError, ModelTooLarge
 from didact.evaluation import held_out_loss, task_texts
 from didact.failpoints import read_failpoints

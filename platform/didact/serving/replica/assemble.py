@@ -3,7 +3,8 @@
 import torch
 
 from didact import env
-from didact.devices import this_machine
+from didact.devices import is_out_of_memory, memory_words, this_machine
+from didact.errors import ModelTooLarge
 from didact.logs import get_logger
 from didact.models import AdapterHost, base_fingerprint, load_base, load_tokenizer
 from didact.registry import Registry
@@ -42,14 +43,22 @@ def build_worker(spec: ServeSpec, num_threads: int | None = None, *, on_gpu: boo
     Raises:
         DeviceError: there is no GPU, or the device cannot hold or compute the base as the spec says.
         ModelError: the base cannot be found or loaded.
+        ModelTooLarge: it takes more memory than there is.
     """
     threads = spec.num_threads or num_threads
     if threads:
         torch.set_num_threads(threads)
     device = "cuda" if on_gpu else this_machine().device.type
     fingerprint, tokenizer = base_fingerprint(spec.model), load_tokenizer(spec.model)
+    try:
+        base = load_base(spec.model, device, shared=True)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        words = memory_words(error, torch.device(device))
+        raise ModelTooLarge(f"base {base_name(spec)} is {words}; set model.quantization, or a smaller base") from error
     engine = EmbeddedEngine(
-        AdapterHost(load_base(spec.model, device, shared=True), fingerprint),
+        AdapterHost(base, fingerprint),
         tokenizer,
         max_adapters=spec.max_adapters,
         max_batch_size=spec.max_batch_size,
