@@ -72,6 +72,8 @@ def train_to_the_end(
             with _growing(run, spec, resources, size) as grows:
                 result = train_on_ray(run, spec, resources, attempt, callbacks)
             if result.steps >= num_steps:
+                with contextlib.suppress(OSError):
+                    run.stacks.rmdir()  # stays where a worker has hung
                 return result
             if grows.is_set():
                 _record(run, "growth", f"room for more than {size} workers", result.steps)
