@@ -42,11 +42,13 @@ EMBEDDED = [each for each in shipped_recipes() if is_embedded(each)]
 
 
 def run_two_steps(recipe: ShippedRecipe, folder: Path, *overrides: str) -> None:
-    """As `didact train` would, with two steps, a few questions in place of many, and nothing registered."""
+    """As `didact train` would, with two steps, few held-out rows and questions, and nothing registered."""
     plain = spec_of(recipe)
-    fewer = [
+    tasks = plain.evaluation.tasks if plain.evaluation else ()
+    fewer = [f"data.sources.{each.name}.held_out_rows=4" for each in plain.data.sources if each.held_out_rows]
+    fewer += [
         f"evaluation.tasks.{number}.num_items=4"
-        for number, task in enumerate(plain.evaluation.tasks if plain.evaluation else ())
+        for number, task in enumerate(tasks)
         if isinstance(task, ReasoningGymTask)
     ]
     length = ["training.epochs=", "training.steps=2", "tracking.mlflow=false", "register_as="]
@@ -68,13 +70,18 @@ def test_an_embedded_recipe_runs_two_steps(recipe: ShippedRecipe, tmp_path: Path
     run_two_steps(recipe, tmp_path)
 
 
-def test_your_own_file_runs_in_both_forms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+INSTRUCTIONS = [{"instruction": f"Add {i} and 1.", "input": "", "output": f"{i + 1}"} for i in range(60)]
+CHATS = [
+    {"messages": [{"role": "user", "content": f"Double {i}."}, {"role": "assistant", "content": f"{2 * i}"}]}
+    for i in range(60)
+]
+
+
+@pytest.mark.parametrize("rows", [INSTRUCTIONS, CHATS], ids=["instructions", "messages"])
+def test_your_own_file_runs_in_both_forms(
+    rows: list[dict[str, object]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    rows: list[object] = [{"instruction": f"Add {i} and 1.", "input": "", "output": f"{i + 1}"} for i in range(60)]
-    rows += [
-        {"messages": [{"role": "user", "content": f"Double {i}."}, {"role": "assistant", "content": f"{2 * i}"}]}
-        for i in range(60)
-    ]
     Path("rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     run_two_steps(find_recipe("own_data"), tmp_path)
 
