@@ -1,5 +1,6 @@
 """Memory that is used up: caught once, then said with what was there, what was estimated and what to lower."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,18 @@ def test_a_model_that_is_too_large_goes_before_other_failures() -> None:
     peers = {0: WorkersLost("a sum over workers failed"), 2: OutOfMemory("out of memory")}
     failure = classify(WorkerGroupError("failed", {1: ModelTooLarge("too large"), **peers}))
     assert (failure.kind, failure.cause) == ("memory", "worker 1: too large")
+
+
+def test_memory_is_planned_for_the_longest_samples_too(tmp_path: Path) -> None:
+    spec = tiny_recipe(tmp_path, training__micro_batch_size=4)
+    long = {"instruction": "Add 1 and 2.", "input": "", "output": "It is 3, " * 12}
+    with (tmp_path / "sums.jsonl").open("a", encoding="utf-8") as rows:
+        rows.write(json.dumps(long) + "\n")
+    prepared = prepare_data(spec)
+    plan = Plan.of(spec, prepared)
+    assert plan.largest_tokens == 4 * prepared.mixture.tables[0].stats.longest > 1.5 * plan.tokens_per_micro_batch
+    assert plan.largest.activations_gib > 1.5 * plan.footprint.activations_gib
+    assert plan.largest.weights_gib == plan.footprint.weights_gib
 
 
 def test_the_estimate_is_the_plans_on_the_device_that_computed(tmp_path: Path) -> None:

@@ -138,7 +138,11 @@ def _train(
     num_steps = prepared.num_steps
 
     def estimate(tried: FinetuneSpec, *, on_cpu: bool) -> str:
-        return memory_in_words(Plan.of(tried, prepared, on_cpu=on_cpu).footprint)
+        plan = Plan.of(tried, prepared, on_cpu=on_cpu)
+        longest = f"with the longest samples ({plan.largest_tokens:,} tokens)"
+        return (
+            f"{memory_in_words(plan.largest)} {longest}, {plan.footprint.total_gib:.2f} GiB with those of mean length"
+        )
 
     with show_progress(run, num_steps):
         return train_to_the_end(

@@ -24,6 +24,11 @@ class Plan:
     num_steps: int
     tokens_per_micro_batch: int
     footprint: Footprint
+    """With a micro-batch of samples of mean length."""
+    largest: Footprint
+    """With one of the longest samples, which decides whether memory is enough."""
+    largest_tokens: int
+    """Tokens of that micro-batch."""
     stages: list[dict[str, Any]]
     """Of a curriculum; empty without one."""
 
@@ -40,14 +45,27 @@ class Plan:
         mean_tokens = sum(each["tokens_seen"] for each in sources) / max(
             1, sum(each["samples_seen"] for each in sources)
         )
-        micro_batch = round(mean_tokens * min(spec.training.micro_batch_size, spec.training.global_batch_size))
+        longest = max(table.stats.longest for table in prepared.mixture.tables)
+        samples = min(spec.training.micro_batch_size, spec.training.global_batch_size)
         supervised = sum(each["supervised_share"] * each["share_of_tokens"] for each in sources)
         if on_cpu is None:
             on_cpu = spec.placement.device == "cpu" or (spec.placement.device == "auto" and not this_machine().gpus)
-        footprint = estimate_footprint(
-            spec, micro_batch, supervised, sample_tokens=max(1, round(mean_tokens)), on_cpu=on_cpu
+        mean, largest = (
+            estimate_footprint(
+                spec, round(tokens * samples), supervised, sample_tokens=max(1, round(tokens)), on_cpu=on_cpu
+            )
+            for tokens in (mean_tokens, longest)
         )
-        return cls(spec, sources, prepared.num_steps, micro_batch, footprint, describe_stages(spec, prepared))
+        return cls(
+            spec,
+            sources,
+            prepared.num_steps,
+            round(mean_tokens * samples),
+            footprint=mean,
+            largest=largest,
+            largest_tokens=longest * samples,
+            stages=describe_stages(spec, prepared),
+        )
 
     def beside(self, probe: Probe) -> str:
         """The estimate beside what a probe measured, and what that says of the whole run on such a machine."""
@@ -119,6 +137,7 @@ class Plan:
             f"after {spec.training.num_warmup_steps(self.num_steps):,} steps of warm-up",
             f"packing    {'on' if spec.packing else 'off'}, {self.tokens_per_micro_batch:,} tokens a forward pass",
             f"memory     {memory_in_words(footprint)}",
+            f"           {self.largest.total_gib:.2f} GiB with the longest samples ({self.largest_tokens:,} tokens)",
             f"compute    {footprint.flops / 1e12:.2f} TFLOP a forward and backward pass",
             f"placement  {workers} workers x {spec.placement.cpus_per_worker} CPU, "
             f"device {spec.placement.device}, strategy {spec.training.sharding.strategy}",
