@@ -1,5 +1,7 @@
 """How mistakes are told: no phrase of the library below, the field as it stands in the file, one complaint for one."""
 
+import copy
+import pickle
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +10,21 @@ from typing import Any
 import pytest
 
 from didact.errors import SpecError
-from didact.spec import ADAPTER_METHODS, EvaluateSpec, FinetuneSpec, ServeSpec, Spec, SweepSpec, load_spec, validate
+from didact.spec import (
+    ADAPTER_METHODS,
+    EvaluateSpec,
+    FinetuneSpec,
+    ServeSpec,
+    Spec,
+    SweepSpec,
+    load_spec,
+    read_mapping,
+    set_dotted,
+    validate,
+)
 from didact.spec.explain.places import placed
 from didact.spec.explain.schema import all_fields, value_at
+from didact.spec.explain.where import line_of
 
 FOREIGN = re.compile(
     r"[Ii]nput|valid (dictionary|tuple|string|integer|number|boolean)|tagged|\btags?\b|function-|constrained|literal\[|"
@@ -86,6 +100,7 @@ def test_options_of_every_method_are_told_by_their_place_in_the_file(method: str
         ("model.quantization", "nf4", "found 'nf4'; write model.quantization: {bits: 4, type: nf4}"),
         ("adapter", "lora", "found 'lora'; write adapter.method: lora"),
         ("adapter", "qlora", "found 'qlora'; write adapter.method: lora and model.quantization.bits: 4"),
+        ("adapter", None, "found null; leave the key out for LoRA, or write adapter.method: full to train every"),
         ("adapter", [1], "found [1]; expected a mapping with method and its options"),
         ("adapter.method", "dora", "found 'dora'; write adapter: {method: lora, dora: true}"),
         ("adapter.method", ["lora"], "found [lora]; expected 'lora', 'adalora'"),
@@ -154,6 +169,11 @@ def test_a_wrong_shape_gets_its_own_words(path: str, value: Any, said: str) -> N
             "did you mean `cutoff_len`? `cutoff_len: 512` is written tokens.max_length: 512",
         ),
         ("lr_scheduler_type", "polynomial", "is training.schedule here, which takes 'cosine', 'linear' or 'constant'"),
+        ("lora_r", None, "found null; leave it out"),
+        ("target_regex", r".*\.[qv]_proj", r"is written adapter.target_modules: '.*\.[qv]_proj'"),
+        ("datasets", [{"path": "o/n", "type": "alpaca:phi"}], "[{name: n, path: 'hf:o/n', format: alpaca}]"),
+        ("dataset", "a,b/a", "[{name: a-1, path: a}, {name: a-2, path: 'hf:b/a'}]"),
+        ("seed", 42, "`seed: 42` is written training.seed: 42 and data.seed: 42"),
         ("optim", "adamw_torch", "there is nothing like `optim` here: the optimizer is AdamW"),
         ("training.epochs", 3, "a path with dots is for the command line; in a file write training: {epochs: 3}"),
         ("vera_rank", 8, "`vera_rank: 8` is written adapter: {method: vera, r: 8}"),
@@ -255,3 +275,16 @@ def test_lines_of_the_file_and_overrides_are_told_apart(tmp_path: Path) -> None:
         "  - override: training.seed: found -2; expected a whole number of at least 0",
         "  - override: lora_r: `lora_r=8` is written adapter.r=8",
     ]
+
+
+def test_lines_survive_copies_and_other_processes(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text("name: x\nbase: &base {steps: 1}\ntraining:\n  <<: *base\n  seed: 3\n")
+    values = read_mapping(file)
+    for copied in (values, copy.deepcopy(values), pickle.loads(pickle.dumps(values))):
+        assert copied == {"name": "x", "base": {"steps": 1}, "training": {"steps": 1, "seed": 3}}
+        places = [("name",), ("training",), ("training", "seed"), ("training", "steps"), ("training", "missing")]
+        assert [line_of(copied, place) for place in places] == [1, 3, 5, 2, 3]
+    set_dotted(values, "training.seed", 4, "here")
+    assert (line_of(values, ("training", "seed")), line_of(values, ("training", "steps"))) == (0, 2)
+    assert line_of({"training": {"seed": 4}}, ("training", "seed")) is None

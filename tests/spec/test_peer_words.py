@@ -62,6 +62,7 @@ EXAMPLES: dict[str, Any] = {
 }
 COMPUTED: dict[str, list[Any]] = {
     "gradient_accumulation_steps": [4],
+    "max_steps": [60, -1],
     "warmup_steps": [10, 0.1],
     "save_steps": [50],
     "eval_steps": [50],

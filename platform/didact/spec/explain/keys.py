@@ -6,14 +6,13 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from didact.spec.explain.places import placed, refused
+from didact.spec.explain.places import in_this_source, placed, refused
 from didact.spec.explain.schema import Path, all_fields, at, describe, is_model, keys_at, value_at
 from didact.spec.explain.shown import dotted, setting, settings, shown
 from didact.spec.explain.translate import Answer, as_word, in_field, translate, words
 from didact.spec.explain.where import line_of
 
 _ALIKE_HERE, _ALIKE_ELSEWHERE = 0.6, 0.8
-_SHORTEST = 6  # words of other programs that are shorter are like too many others
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def _said(model: type[BaseModel], values: Any, path: Path, answer: Answer) -> Sa
     if not answer.settings:
         whole = answer.text.startswith(("there is nothing", "unknown key", "found "))
         return Said(path, answer.text if whole else f"found {shown(value)}; {answer.text}")
-    wanted = _in_this_source(answer.settings, path)
+    wanted = in_this_source(answer.settings, path)
     note = f" ({answer.text})" if answer.text else ""
     if not all(at(model, tuple(target.split("."))) for target in wanted):
         return Said(path, f"{found} belongs into a recipe, as {settings(wanted, override)}{note}")
@@ -64,15 +63,9 @@ def _said(model: type[BaseModel], values: Any, path: Path, answer: Answer) -> Sa
     if other:
         return Said(path, f"{found} is {other}")
     for each in refused(model, values, wanted):
-        return Said(path, f"{found} is {dotted(each.path)} here, which takes {describe(each.alternatives)}", wanted)
+        reason = each.message or f"which takes {describe(each.alternatives)}"
+        return Said(path, f"{found} is {dotted(each.path)} here, {reason}", wanted)
     return Said(path, f"{found} is written {settings(wanted, override)}{note}", wanted)
-
-
-def _in_this_source(wanted: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A setting of a source that was found in one of them is written there."""
-    if path[:2] != ("data", "sources") or len(path) < 4:
-        return wanted
-    return {target.replace("data.sources.0.", f"data.sources.{path[2]}."): value for target, value in wanted.items()}
 
 
 def _with_method(model: type[BaseModel], values: Any, wanted: dict[str, Any]) -> tuple[dict[str, Any], str]:
@@ -118,7 +111,7 @@ def _nearest(model: type[BaseModel], values: Any, path: Path) -> str:
     here = keys_at(model, parent, values)
     by_name = {each.rpartition(".")[2]: each for each in reversed(all_fields(model, values))}
     by_name |= {name: dotted((*parent, name)) for name in here}
-    foreign = [word for word in words().known() if len(word) >= _SHORTEST] if _is_for_users(model) else []
+    foreign = words().known() if _is_for_users(model) else []
     ratios = {name: difflib.SequenceMatcher(None, key, name).ratio() for name in {*by_name, *foreign}}
     best = max(ratios, key=lambda name: (ratios[name] + (name in here) * 0.1, name), default="")
     near = difflib.get_close_matches(key, here, n=1, cutoff=_ALIKE_HERE)
@@ -127,7 +120,9 @@ def _nearest(model: type[BaseModel], values: Any, path: Path) -> str:
     if ratios.get(best, 0) >= _ALIKE_ELSEWHERE:
         if best in by_name:
             return f"did you mean {by_name[best]}?"
-        said = unknown_key(model, placed(values, {best: value_at(values, path)}), (best,))
-        return f"did you mean `{best}`? {said[0].text}"
+        said = unknown_key(model, placed(values, {best: value_at(values, path)}), (best,))[0]
+        return f"did you mean `{best}`? {said.text}"
+    if not here:
+        return "no field has this name"
     whose = f"method {_method(values)!r} takes " if parent == ("adapter",) else "known here: "
     return f"{whose}{', '.join(here)}"

@@ -1,6 +1,7 @@
 """Where in the data an error of pydantic is, and which of its errors about one value is meant."""
 
 import itertools
+import re
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -99,6 +100,13 @@ def _is_meant(alternatives: list[Expected], value: Any, label: str) -> bool:
             label.startswith("dict[") and any(is_mapping(each) for each in alternatives)
         )
     return isinstance(value, list) and label.startswith(("tuple[", "list[")) and any(map(is_list, alternatives))
+
+
+def in_this_source(wanted: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Settings of a source, found inside one of them, are written to that one."""
+    if path[:2] != ("data", "sources") or len(path) < 3:
+        return wanted
+    return {re.sub(r"^data\.sources\.0\b", f"data.sources.{path[2]}", each): value for each, value in wanted.items()}
 
 
 def placed(values: Any, wanted: dict[str, Any]) -> Any:

@@ -1,5 +1,6 @@
 """Values and settings as people write them."""
 
+import json
 import re
 from typing import Any
 
@@ -17,7 +18,7 @@ def dotted(path: Path) -> str:
 
 def shown(value: Any) -> str:
     """A value as YAML on one line, cut where it is long; texts in quotes, so that `'8'` and `8` differ."""
-    text = repr(value) if isinstance(value, str) else _flow(value)
+    text = _quoted(value) if isinstance(value, str) else _flow(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
@@ -36,7 +37,12 @@ def _flow(value: Any) -> str:
 def _text(value: str) -> str:
     """Text in quotes where YAML would read something else without."""
     is_marked = value != value.strip() or any(mark in value for mark in _MARKS)
-    return repr(value) if is_marked or _NO_TEXT.fullmatch(value) else value
+    return _quoted(value) if is_marked or _NO_TEXT.fullmatch(value) else value
+
+
+def _quoted(value: str) -> str:
+    """In single quotes, where a backslash is one; in double ones where a character cannot stand for itself."""
+    return "'" + value.replace("'", "''") + "'" if value.isprintable() else json.dumps(value, ensure_ascii=False)
 
 
 def setting(path: str, value: Any, override: bool) -> str:

@@ -11,8 +11,10 @@ from typing import Any
 import yaml
 
 from didact.spec.explain.schema import value_at
+from didact.spec.explain.shown import shown
 
 ANY = "any"
+_SHORTEST = 6
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,8 @@ class Words:
     inside: dict[str, str]
 
     def known(self) -> list[str]:
-        """Every whole word."""
-        plain = (word for word in self.nothing if "*" not in word)
-        return [*self.fields, *self.cases, *_COMPUTED, *plain]
+        """Words with a counterpart that are long enough for a misspelt one to be told."""
+        return [word for word in (*self.fields, *self.cases, *_COMPUTED) if len(word) >= _SHORTEST]
 
 
 @functools.cache
@@ -83,6 +84,8 @@ def translate(key: str, value: Any, values: Any, has: Callable[[str], bool]) -> 
         has: whether the file at hand may have a field.
     """
     table, word = words(), as_word(key)
+    if value is None and (word in _COMPUTED or word in table.cases or word in table.fields):
+        return Answer(text="leave it out")
     if word in _COMPUTED:
         return _COMPUTED[word](value, values)
     if word in table.cases:
@@ -115,7 +118,7 @@ def _case(cases: dict[str, Any], value: Any) -> Answer:
     found = cases.get(as_word(value), cases.get(ANY))
     if found is None:
         words_here = " or ".join(word for word in cases if word != ANY)
-        return Answer(text=f"found {value!r}; expected {words_here}")
+        return Answer(text=f"found {shown(value)}; expected {words_here}")
     if isinstance(found, dict):
         return Answer({target: value if each == "{value}" else each for target, each in found.items()})
     return Answer(text=found.replace("{value}", str(value)))
@@ -138,7 +141,16 @@ def _sources(value: Any) -> list[dict[str, Any]]:
             inner = {name: each if isinstance(each, dict) else {"path": each} for name, each in value.items()}
             return [{"name": name, **each} for name, each in inner.items()]
         value = [value]
-    return [_source(each) for each in value] if isinstance(value, list) else []
+    return _with_own_names([_source(each) for each in value]) if isinstance(value, list) else []
+
+
+def _with_own_names(sources: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    names = [str(source.get("name")) for source in sources]
+    twice = {name for name in names if names.count(name) > 1}
+    return [
+        {**source, "name": f"{name}-{number}"} if name in twice else source
+        for number, (name, source) in enumerate(zip(names, sources, strict=True), 1)
+    ]
 
 
 def _source(found: Any) -> dict[str, Any]:
@@ -149,15 +161,17 @@ def _source(found: Any) -> dict[str, Any]:
         return found
     path = str(found.get("data_files") or found.get("path") or found.get("dataset_name") or "PATH")
     named = _named(path)
-    settings = in_field("data.sources.0.format", str(found.get("type") or found.get("format") or "auto"))
-    form = settings["data.sources.0.format"]
+    told = str(found.get("type") or found.get("format"))
+    known = {form: form for form in words().values["data.sources.0.format"].values()}
+    known |= words().values["data.sources.0.format"]
+    form = next((known[name] for name in (as_word(told), re.split("[:.]", as_word(told))[0]) if name in known), None)
     kept = {key: found[key] for key in ("split", "weight", "revision") if key in found}
-    return {**named, **({"format": form} if form != "auto" else {}), **kept}
+    return {**named, **({"format": form} if form else {}), **kept}
 
 
 def _named(path: str) -> dict[str, Any]:
     """A source with a name made of its path; `owner/name` without an ending is one of the hub."""
-    hub = re.fullmatch(r"[\w.-]+/[\w.-]+", path) and not re.search(r"\.(jsonl?|csv|parquet|arrow|txt|tsv)$", path)
+    hub = re.fullmatch(r"[\w.-]+/[\w.-]+", path) and not re.search(r"\.(jsonl?|csv|parquet|arrow|txt|tsv|ya?ml)$", path)
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.rpartition("/")[2]).strip("-._") or "data"
     return {"name": name.partition(".")[0][:64], "path": f"hf:{path}" if hub else path}
 
@@ -190,6 +204,12 @@ def _share_or_steps(target: str, share: str) -> Callable[[Any, Any], Answer]:
         return Answer(text=share) if is_share else Answer({target: value})
 
     return answer
+
+
+def _length(value: Any, values: Any) -> Answer:
+    """-1 stands for "none" in transformers."""
+    none = isinstance(value, int) and value < 1
+    return Answer(text="leave it out, and write training.epochs") if none else Answer({"training.steps": value})
 
 
 def _held_out(value: Any, values: Any) -> Answer:
@@ -253,6 +273,7 @@ def _rank_steps(name: str) -> Callable[[Any, Any], Answer]:
 _EVERY = "a number of steps, not a share of them"
 _COMPUTED: dict[str, Callable[[Any, Any], Answer]] = {
     "gradient_accumulation_steps": _accumulation,
+    "max_steps": _length,
     "warmup_steps": _share_or_steps("training.warmup_steps", "training.warmup_share"),
     "save_steps": _share_or_steps("training.checkpoint_every", f"training.checkpoint_every is {_EVERY}"),
     "eval_steps": _share_or_steps("training.evaluate_every", f"training.evaluate_every is {_EVERY}"),

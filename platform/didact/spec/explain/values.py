@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from didact.spec.explain.keys import Said
-from didact.spec.explain.places import refused
+from didact.spec.explain.places import in_this_source, refused
 from didact.spec.explain.schema import Expected, Path, at, choices_of, describe, is_list, is_model, items_of
 from didact.spec.explain.shown import dotted, settings, shown
 from didact.spec.explain.translate import as_word, in_field, translate, words
@@ -44,7 +44,7 @@ def _meant(
         wanted.append(in_field(f"{place}.{inside}", value))
     if (inner := words().inside.get(f"{place}.0")) and isinstance(value, str):
         wanted.append({place: [{inner: value}]})
-    return [_here(each, path) for each in wanted] + [{dotted(path): each} for each in _as(value, alternatives)]
+    return [in_this_source(each, path) for each in wanted] + [{dotted(path): each} for each in _as(value, alternatives)]
 
 
 def _as(value: Any, alternatives: list[Expected]) -> list[Any]:
@@ -56,13 +56,6 @@ def _as(value: Any, alternatives: list[Expected]) -> list[Any]:
     if isinstance(value, str) and (number := _number(value)) is not None:
         meant.append(number)
     return meant + (_lists(value, alternatives) if any(is_list(each) for each in alternatives) else [])
-
-
-def _here(wanted: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Settings of a source written to the one that `path` is in."""
-    if path[:2] != ("data", "sources") or len(path) < 3:
-        return wanted
-    return {re.sub(r"^data\.sources\.0", f"data.sources.{path[2]}", each): value for each, value in wanted.items()}
 
 
 def _number(text: str) -> int | float | None:
@@ -90,6 +83,8 @@ def _hint(model: type[BaseModel], path: Path, value: Any, alternatives: list[Exp
     """A way out that cannot be told as settings."""
     if path[:1] == ("space",) and len(path) == 2:
         return _distribution(str(path[1]), value)
+    if value is None and path == ("adapter",):
+        return "leave the key out for LoRA, or write adapter.method: full to train every weight; "
     if value in (None, True) and any(is_model(each) for each in alternatives) and _has_default(model, path):
         return "leave the key out for the defaults; "
     choices = [str(choice) for each in alternatives for choice in choices_of(each)]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from didact.spec.explain.schema import Path
+from didact.spec.explain.schema import Path, value_at
 
 
 class Lined(dict[Any, Any]):
@@ -27,14 +27,8 @@ def line_of(values: Any, path: Path) -> int | None:
             line = 0
         if line == 0:
             break
-        values = _inside(values, part)
+        values = value_at(values, (part,))
     return line
-
-
-def _inside(values: Any, part: str | int) -> Any:
-    if isinstance(values, dict):
-        return values.get(part)
-    return values[int(part)] if isinstance(values, list) and str(part).isdigit() and int(part) < len(values) else None
 
 
 def plain(values: Any) -> Any:
