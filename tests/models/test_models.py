@@ -150,6 +150,18 @@ def test_a_quantized_base_trains_an_adapter(tmp_path: Path, bits: int) -> None:
     assert gradients and all(g is not None and g.abs().sum() > 0 for g in gradients)
 
 
+def test_an_adapter_by_expression_comes_back_from_its_folder(base: ModelSpec, tmp_path: Path) -> None:
+    by_expression = LoraSpec(r=4, target_modules=r".*\.self_attn\.(q|v)_proj")
+    by_name = LoraSpec(r=4, target_modules=("q_proj", "v_proj"))
+    seen = []
+    for name, spec in (("expression", by_expression), ("names", by_name)):
+        host = AdapterHost(load_base(base), base_fingerprint(base))
+        host.load(name, make_adapter(base, tmp_path / name, spec=spec))
+        with host.active(name) as model:
+            seen.append(logits(model))
+    assert torch.equal(*seen)
+
+
 def test_host_switches_between_base_lora_and_prefix(base: ModelSpec, tmp_path: Path) -> None:
     one = make_adapter(base, tmp_path / "one", seed=1)
     two = make_adapter(base, tmp_path / "two", seed=2)
