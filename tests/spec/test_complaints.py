@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from didact.errors import SpecError
 from didact.spec import (
@@ -275,6 +276,27 @@ def test_lines_of_the_file_and_overrides_are_told_apart(tmp_path: Path) -> None:
         "  - override: training.seed: found -2; expected a whole number of at least 0",
         "  - override: lora_r: `lora_r=8` is written adapter.r=8",
     ]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model=owner/name", "model: found 'owner/name'; write model.base=owner/name"),
+        ("adapter=qlora", "adapter: found 'qlora'; write adapter.method=lora model.quantization.bits=4"),
+        ("quantization.bits=4", "quantization: `quantization.bits=4` is written model.quantization.bits=4"),
+        ("deepspeed=z3_offload.json", "training.sharding.strategy=zero3 training.sharding.cpu_offload=true"),
+        ("lora_target=q_proj,v_proj", "is written 'adapter.target_modules=[q_proj, v_proj]'"),
+        (r"target_regex=.*\.[qv]_proj", r"is written 'adapter.target_modules=.*\.[qv]_proj'"),
+        ("run_name=2024", "is written 'name='\"'\"'2024'\"'\"''"),
+    ],
+)
+def test_an_override_is_answered_with_what_to_type(tmp_path: Path, override: str, said: str) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(yaml.safe_dump(RECIPE))
+    with pytest.raises(SpecError) as caught:
+        load_spec(FinetuneSpec, file, [override])
+    assert f"  - override: {override.partition('=')[0].partition('.')[0]}: " in str(caught.value)
+    assert said in str(caught.value)
 
 
 def test_lines_survive_copies_and_other_processes(tmp_path: Path) -> None:

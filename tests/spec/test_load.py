@@ -99,7 +99,14 @@ def test_set_dotted_makes_missing_levels() -> None:
     ("text", "value"),
     [
         *(("1e-4", 1e-4), ("1E3", 1000.0), ("-2e5", -2e5), ("3", 3), ("0.5", 0.5), ("true", True), ("null", None)),
-        *(("", None), ("[1, 2]", [1, 2]), ("all-linear", "all-linear"), ("2e-4x", "2e-4x"), ("'7'", 7.0)),
+        *(
+            ("", None),
+            ("[1, 2]", [1, 2]),
+            ("all-linear", "all-linear"),
+            ("2e-4x", "2e-4x"),
+            ("'7'", "7"),
+            ('"1e3"', "1e3"),
+        ),
     ],
 )
 def test_value_is_read_as_people_mean_it(text: str, value: Any) -> None:

@@ -120,9 +120,9 @@ def set_dotted(values: dict[str, Any], key: str, value: Any, origin: str) -> Non
 
 
 def parse_value(text: str) -> Any:
-    """A value as YAML reads it, except that `1e-4` is a number as people expect."""
+    """A value as YAML reads it, except that `1e-4` is a number as people expect; in quotes it is text."""
     value = yaml.safe_load(text) if text.strip() else None
-    if isinstance(value, str):
+    if isinstance(value, str) and text.strip()[0] not in "'\"":
         try:
             return float(value)
         except ValueError:

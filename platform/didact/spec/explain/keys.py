@@ -62,6 +62,9 @@ def _said(model: type[BaseModel], values: Any, path: Path, answer: Answer) -> Sa
     wanted, other = _with_method(model, values, wanted)
     if other:
         return Said(path, f"{found} is {other}")
+    if isinstance(value, int | float) and not isinstance(value, bool) and refused(model, values, wanted):
+        text = {target: str(value) if each is value else each for target, each in wanted.items()}
+        wanted = wanted if refused(model, values, text) else text
     for each in refused(model, values, wanted):
         reason = each.message or f"which takes {describe(each.alternatives)}"
         return Said(path, f"{found} is {dotted(each.path)} here, {reason}", wanted)

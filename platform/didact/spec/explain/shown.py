@@ -2,12 +2,14 @@
 
 import json
 import re
+import shlex
 from typing import Any
 
 from didact.spec.explain.schema import Path
 
 _LONGEST = 60
 _MARKS = ":#{}[],&*!|>'\"%@`\\?"
+_NOT_PLAIN = re.compile(r"^[\s\[{&*!|>'\"%@`#?-]|: |:$| #|\s$")
 _NO_TEXT = re.compile(r"|true|false|null|yes|no|on|off|~|[-+.\d][-+.,_:\deE]*", re.IGNORECASE)
 
 
@@ -46,21 +48,27 @@ def _quoted(value: str) -> str:
 
 
 def setting(path: str, value: Any, override: bool) -> str:
-    """`path: value` for a file, `path=value` for the command line."""
-    return f"{path}={_flow(value)}" if override else f"{path}: {_flow(value)}"
+    """`path: value` for a file, `path=value` as typed in a shell for the command line."""
+    if not override:
+        return f"{path}: {_flow(value)}"
+    if isinstance(value, dict) and value:
+        return " ".join(setting(f"{path}.{key}", inner, override) for key, inner in value.items())
+    is_plain = isinstance(value, str) and not (_NO_TEXT.fullmatch(value) or _NOT_PLAIN.search(value))
+    return shlex.quote(f"{path}={value if is_plain else _flow(value)}")
 
 
 def settings(wanted: dict[str, Any], override: bool) -> str:
     """Several settings in a row; those of one mapping together, where a file is written."""
+    if override:
+        return " ".join(setting(path, value, override) for path, value in wanted.items())
     groups: dict[str, dict[str, Any]] = {}
     for path, value in wanted.items():
         parent, _, key = path.rpartition(".")
-        groups.setdefault(path if override or not parent else parent, {})[key] = value
+        groups.setdefault(parent, {})[key] = value
     parts = []
     for parent, inner in groups.items():
-        if len(inner) > 1:
+        if parent and len(inner) > 1:
             parts.append(setting(parent, inner, override))
         else:
-            ((key, value),) = inner.items()
-            parts.append(setting(parent if override or parent == key else f"{parent}.{key}", value, override))
+            parts += [setting(f"{parent}.{key}" if parent else key, value, override) for key, value in inner.items()]
     return " and ".join(parts)
