@@ -84,8 +84,9 @@ class Machine:
         return torch.device("cuda" if self.gpus else "cpu")
 
     def gpu(self, device: torch.device) -> Gpu | None:
-        """The GPU of that index (default the first); None for a processor."""
-        return self.gpus[device.index or 0] if device.type == "cuda" else None
+        """The GPU of that index (default the first); None for a processor, or where there is none."""
+        index = device.index or 0
+        return self.gpus[index] if device.type == "cuda" and index < len(self.gpus) else None
 
     def bfloat16(self, device: torch.device) -> bool:
         """Whether that device computes in bfloat16."""

@@ -141,6 +141,7 @@ def test_bfloat16_is_what_the_device_computes_in() -> None:
     machine = replace(WHOLE, gpus=(A100, T4), cpu_bfloat16=False)
     found = [machine.bfloat16(torch.device(name)) for name in ("cuda:0", "cuda:1", "cuda", "cpu")]
     assert found == [True, False, True, False]
+    assert machine.gpu(torch.device("cuda:7")) is None
     assert machine.device.type == "cuda" and Machine().device.type == "cpu"
 
 
