@@ -22,6 +22,8 @@ Resources = Mapping[str, float]
 OWN_RAY = {"didact.io/started-by": "driver"}
 """Label on the node of a Ray that a command started for itself: no node will ever join it."""
 
+_ANY = 1_000_000
+"""Room for what asks for nothing."""
 _TYPE, _HEAD = "accelerator_type:", "node:__internal_head__"
 
 
@@ -125,7 +127,7 @@ def _gpu_types(nodes: Sequence[Resources]) -> list[str]:
 
 
 def _room(node: Resources, ask: Resources) -> int:
-    return min((_times(name, node.get(name, 0), amount) for name, amount in ask.items() if amount), default=0)
+    return min((_times(name, node.get(name, 0), amount) for name, amount in ask.items() if amount), default=_ANY)
 
 
 def _times(name: str, there: float, amount: float) -> int:

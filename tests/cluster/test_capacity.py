@@ -41,6 +41,7 @@ def node(resources: dict[str, float], *, alive: bool = True, labels: dict[str, s
         ([{"CPU": 8, "GPU": 1}], {"CPU": 1, "GPU": 0.1}, 8),
         ([{"CPU": 8}], {"CPU": 1, "GPU": 1}, 0),
         ([], {"CPU": 1}, 0),
+        ([{"CPU": 0}], {}, 1_000_000),  # what asks for nothing fits anywhere
         ([A100, {"CPU": 96, "GPU": 8, "accelerator_type:H100": 1}], ONE, 8),
     ],
 )
