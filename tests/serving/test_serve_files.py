@@ -54,6 +54,41 @@ def test_mistakes_are_named(tmp_path: Path, changes: dict, words: str) -> None:
         read_plan(tmp_path / "serve.yaml")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("port: 8000", "port: soon", "line 6: http_options.port: found 'soon'; expected a whole number"),
+        (
+            "proxy_location: HeadOnly",
+            "proxy_location: Head",
+            "line 3: proxy_location: found 'Head'; did you mean 'HeadOnly'?",
+        ),
+        (
+            "- name: Gateway",
+            "- nam: Gateway",
+            "line 21: applications.0.deployments.0.name: missing; this key is required (text)",
+        ),
+        (
+            "max_adapters: 8",
+            "max_loras: 8",
+            "args cannot be used:\n  - line 15: max_loras: `max_loras: 8` is written max_adapters: 8",
+        ),
+    ],
+)
+def test_mistakes_are_told_by_line_and_in_plain_words(tmp_path: Path, old: str, new: str, said: str) -> None:
+    text = (ROOT / "serve" / "local.yaml").read_text()
+    assert text.count(old) == 1
+    (tmp_path / "serve.yaml").write_text(text.replace(old, new))
+    with pytest.raises(SpecError) as caught:
+        read_plan(tmp_path / "serve.yaml")
+    assert said in str(caught.value)
+
+
+def test_an_override_that_is_no_yaml_is_named() -> None:
+    with pytest.raises(SpecError, match=r"override 'max_batch_size=\[1' is not valid YAML"):
+        read_plan(ROOT / "serve" / "local.yaml", ["max_batch_size=[1"])
+
+
 def test_build_checks_its_arguments() -> None:
     with pytest.raises(SpecError, match="max_adapter: unknown key; did you mean max_adapters\\?"):
         build({"max_adapter": 3})

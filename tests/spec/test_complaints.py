@@ -301,12 +301,14 @@ def test_an_override_is_answered_with_what_to_type(tmp_path: Path, override: str
 
 def test_lines_survive_copies_and_other_processes(tmp_path: Path) -> None:
     file = tmp_path / "r.yaml"
-    file.write_text("name: x\nbase: &base {steps: 1}\ntraining:\n  <<: *base\n  seed: 3\n")
+    file.write_text("name: x\nbase: &base {steps: 1}\ntraining:\n  <<: *base\n  seed: 3\nmodel:\n")
     values = read_mapping(file)
     for copied in (values, copy.deepcopy(values), pickle.loads(pickle.dumps(values))):
-        assert copied == {"name": "x", "base": {"steps": 1}, "training": {"steps": 1, "seed": 3}}
+        assert copied == {"name": "x", "base": {"steps": 1}, "training": {"steps": 1, "seed": 3}, "model": None}
         places = [("name",), ("training",), ("training", "seed"), ("training", "steps"), ("training", "missing")]
         assert [line_of(copied, place) for place in places] == [1, 3, 5, 2, 3]
     set_dotted(values, "training.seed", 4, "here")
     assert (line_of(values, ("training", "seed")), line_of(values, ("training", "steps"))) == (0, 2)
+    set_dotted(values, "model.dtype", "auto", "here")
+    assert line_of(values, ("model", "dtype")) == 0
     assert line_of({"training": {"seed": 4}}, ("training", "seed")) is None

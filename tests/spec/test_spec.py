@@ -154,8 +154,11 @@ def test_wrong_value_says_what_was_found_and_expected(changes: dict[str, Any], m
     [
         ({"training__epochs": 1}, "training: give either steps or epochs; found steps=10, epochs=1"),
         ({"training": {}}, "training: give either steps or epochs; found neither"),
-        ({"training": {"steps": 9, "warmup_steps": 3, "warmup_share": 0.1}}, "either warmup_steps or warmup_share"),
-        ({"training": {"steps": 9, "warmup_share": None}}, "either warmup_steps or warmup_share"),
+        (
+            {"training": {"steps": 9, "warmup_steps": 3, "warmup_share": 0.1}},
+            "either warmup_steps or warmup_share, the other null",
+        ),
+        ({"training": {"steps": 9, "warmup_share": None}}, "either warmup_steps or warmup_share, the other null"),
         ({"training": {"steps": 9, "warmup_steps": 9}}, "training: warmup_steps (9) must be below steps (9)"),
         ({"placement__num_workers": 17}, "placement.num_workers is 17 but training.global_batch_size is 16"),
         ({"adapter__method": "full", "model__quantization__bits": 4}, "remove model.quantization or choose an adapter"),

@@ -92,7 +92,7 @@ class TrainingSpec(Spec):
         if (self.warmup_share is None) == (self.warmup_steps is None):
             both = f"warmup_steps={self.warmup_steps}, warmup_share={self.warmup_share}"
             found = "neither" if self.warmup_steps is None else both
-            raise ValueError(f"give either warmup_steps or warmup_share; found {found}")
+            raise ValueError(f"give either warmup_steps or warmup_share, the other null; found {found}")
         if self.steps is not None and self.warmup_steps is not None and self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps ({self.warmup_steps}) must be below steps ({self.steps})")
         return self

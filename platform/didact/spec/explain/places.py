@@ -1,4 +1,4 @@
-"""Where in the data an error of pydantic is, and which of its errors about one value is meant."""
+"""Where in the data an error of pydantic is, and what else would be wrong."""
 
 import itertools
 import re
@@ -7,17 +7,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, Tag, ValidationError
 
-from didact.spec.explain.schema import (
-    Expected,
-    Path,
-    at,
-    expected_in,
-    is_list,
-    is_mapping,
-    is_model,
-    narrowed,
-    value_at,
-)
+from didact.spec.explain.schema import Expected, Path, at, expected_in, is_model, value_at
 from didact.spec.explain.where import plain
 
 
@@ -28,7 +18,7 @@ class Found:
     kind: str
     """pydantic's name of the error."""
     path: Path
-    alternatives: list[Expected]
+    alternatives: tuple[Expected, ...]
     """What may stand there."""
     message: str
     """The text of an error that our own validators raised."""
@@ -42,25 +32,12 @@ def place_all(model: type[BaseModel], values: Any, errors: list[Any]) -> list[Fo
         values: the data.
         errors: of `ValidationError.errors()`.
     """
-    kept: list[Found] = []
-    meant: set[Path] = set()
-    for error in errors:
-        found, union, label = _place(model, values, error)
-        if union is not None:
-            alternatives, value = at(model, union, values), value_at(values, union)
-            if _is_meant(alternatives, value, label):
-                meant.add(union)
-            else:
-                found = Found("no_type_fits", union, alternatives, "")
-        if found not in kept:
-            kept.append(found)
-    return [found for found in kept if found.kind != "no_type_fits" or found.path not in meant]
+    return [_place(model, values, error) for error in errors]
 
 
-def _place(model: type[BaseModel], values: Any, error: Any) -> tuple[Found, Path | None, str]:
-    """The error; and, where pydantic tried several types for one value, that value's place and the type of this try."""
+def _place(model: type[BaseModel], values: Any, error: Any) -> Found:
     path: Path = ()
-    current, union, label = [Expected(model)], None, ""
+    current = [Expected(model)]
     for number, part in enumerate(error["loc"]):
         if len(current) > 1 and (tagged := [each for each in current if _has_tag(each, part)]):
             current = tagged
@@ -69,14 +46,12 @@ def _place(model: type[BaseModel], values: Any, error: Any) -> tuple[Found, Path
         inner = at(model, (*path, part), values)
         if inner or (isinstance(here, dict) and part in here) or (last and error["type"] == "missing"):
             path, current = (*path, part), inner
-        elif union is None:
-            union, label = path, str(part)
+        # Anything else is one of the types that pydantic tried for a value of several.
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
         key = error["ctx"]["discriminator"].strip("'")
         kind = "missing" if value_at(values, (*path, key)) is None else error["type"]
-        return Found(kind, (*path, key), _tags(current, key), ""), union, label
-    message = str(error.get("ctx", {}).get("error", ""))
-    return Found(error["type"], path, current, message), union, label
+        return Found(kind, (*path, key), _tags(current, key), "")
+    return Found(error["type"], path, tuple(current), str(error.get("ctx", {}).get("error", "")))
 
 
 def _has_tag(expected: Expected, part: Any) -> bool:
@@ -88,18 +63,9 @@ def _has_tag(expected: Expected, part: Any) -> bool:
     )
 
 
-def _tags(alternatives: list[Expected], key: str) -> list[Expected]:
-    return [each for model in alternatives if is_model(model) for each in expected_in(model.type.model_fields[key])]
-
-
-def _is_meant(alternatives: list[Expected], value: Any, label: str) -> bool:
-    """Whether a value looks like the type that pydantic tried, so that what is wrong inside it is worth telling."""
-    if isinstance(value, dict):
-        names = [each.type.__name__ for each in narrowed(alternatives, value) if is_model(each)]
-        return any(name in label for name in names) or (
-            label.startswith("dict[") and any(is_mapping(each) for each in alternatives)
-        )
-    return isinstance(value, list) and label.startswith(("tuple[", "list[")) and any(map(is_list, alternatives))
+def _tags(alternatives: list[Expected], key: str) -> tuple[Expected, ...]:
+    models = (each.type for each in alternatives if is_model(each))
+    return tuple(each for model in models for each in expected_in(model.model_fields[key]))
 
 
 def in_this_source(wanted: dict[str, Any], path: Path) -> dict[str, Any]:

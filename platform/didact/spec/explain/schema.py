@@ -2,7 +2,7 @@
 
 import re
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -152,7 +152,7 @@ def _walk(expected: Expected, path: tuple[str, ...], values: Any) -> Iterator[tu
             yield from _walk(each, (*path, name), value)
 
 
-def describe(alternatives: list[Expected]) -> str:
+def describe(alternatives: Sequence[Expected]) -> str:
     """What is expected, as the end of a sentence: `a whole number from 1 to 1024`."""
     if any(each.type is Any for each in alternatives):
         return "a value"

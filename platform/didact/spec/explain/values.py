@@ -4,6 +4,7 @@ import difflib
 import math
 import re
 import types
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -18,7 +19,7 @@ from didact.spec.explain.where import line_of
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
 
 
-def wrong_value(model: type[BaseModel], values: Any, path: Path, value: Any, alternatives: list[Expected]) -> Said:
+def wrong_value(model: type[BaseModel], values: Any, path: Path, value: Any, alternatives: Sequence[Expected]) -> Said:
     """What to say about `value` at `path`, where one of `alternatives` belongs."""
     override = line_of(values, path) == 0
     found = f"found {shown(value)}"
@@ -31,7 +32,7 @@ def wrong_value(model: type[BaseModel], values: Any, path: Path, value: Any, alt
 
 
 def _meant(
-    model: type[BaseModel], values: Any, path: Path, value: Any, alternatives: list[Expected]
+    model: type[BaseModel], values: Any, path: Path, value: Any, alternatives: Sequence[Expected]
 ) -> list[dict[str, Any]]:
     """Settings that may have been meant, the likeliest first."""
     place = ".".join("0" if isinstance(part, int) else str(part) for part in path)
@@ -47,7 +48,7 @@ def _meant(
     return [in_this_source(each, path) for each in wanted] + [{dotted(path): each} for each in _as(value, alternatives)]
 
 
-def _as(value: Any, alternatives: list[Expected]) -> list[Any]:
+def _as(value: Any, alternatives: Sequence[Expected]) -> list[Any]:
     """The value in the types that it may have been meant in."""
     kinds = {each.type for each in alternatives}
     meant: list[Any] = [None] if value is False and types.NoneType in kinds else []
@@ -67,7 +68,7 @@ def _number(text: str) -> int | float | None:
     return int(number) if number.is_integer() else number
 
 
-def _lists(value: Any, alternatives: list[Expected]) -> list[Any]:
+def _lists(value: Any, alternatives: Sequence[Expected]) -> list[Any]:
     """What stands alone, or with names as keys, as a list."""
     if isinstance(value, str):
         return [[part.strip() for part in value.split(",") if part.strip()]]
@@ -79,7 +80,7 @@ def _lists(value: Any, alternatives: list[Expected]) -> list[Any]:
     return [[value], named] if value.keys() & fields else [named]
 
 
-def _hint(model: type[BaseModel], path: Path, value: Any, alternatives: list[Expected]) -> str:
+def _hint(model: type[BaseModel], path: Path, value: Any, alternatives: Sequence[Expected]) -> str:
     """A way out that cannot be told as settings."""
     if path[:1] == ("space",) and len(path) == 2:
         return _distribution(str(path[1]), value)
