@@ -71,6 +71,7 @@ def test_an_unknown_method_names_the_known_ones() -> None:
         ({"target_modules": []}, "names no module; write all-linear, or a list"),
         ({"target_modules": "q_proj"}, "found text 'q_proj'; write [q_proj], or all-linear"),
         ({"target_modules": "q_proj, v_proj"}, "found text 'q_proj, v_proj'; write [q_proj, v_proj], or all-linear"),
+        ({"target_modules": "q_proj v_proj"}, "found text 'q_proj v_proj'; write [q_proj, v_proj], or all-linear"),
         ({"target_modules": ".*(q|v_proj"}, "no regular expression"),
         ({"method": "bottleneck", "size": 8, "reduction_factor": 4}, "either size or reduction_factor"),
         ({"method": "partial"}, "nothing would be trained"),

@@ -173,6 +173,8 @@ def test_a_wrong_shape_gets_its_own_words(path: str, value: Any, said: str) -> N
         ("lora_r", None, "found null; leave it out"),
         ("target_regex", r".*\.[qv]_proj", r"is written adapter.target_modules: '.*\.[qv]_proj'"),
         ("datasets", [{"path": "o/n", "type": "alpaca:phi"}], "[{name: n, path: 'hf:o/n', format: alpaca}]"),
+        ("lora_target_modules", "q_proj v_proj", "is written adapter.target_modules: [q_proj, v_proj]"),
+        ("dataset", "a/b:c", "[{name: b-c, path: 'hf:a/b:c'}]"),
         ("dataset", "a,b/a", "[{name: a-1, path: a}, {name: a-2, path: 'hf:b/a'}]"),
         ("seed", 42, "`seed: 42` is written training.seed: 42 and data.seed: 42"),
         ("optim", "adamw_torch", "there is nothing like `optim` here: the optimizer is AdamW"),

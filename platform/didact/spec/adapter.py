@@ -13,8 +13,8 @@ def _usable_targets(targets: str | tuple[str, ...], word: str) -> str | tuple[st
     if not targets:
         raise ValueError(f"names no module; write {word}, or a list of names such as [q_proj, v_proj]")
     if isinstance(targets, str) and targets != word:
-        names = [name.strip() for name in targets.split(",")]
-        if all(name.replace("_", "").replace("-", "").isalnum() for name in names):
+        names = re.split(r"[,\s]+", targets.strip())
+        if all(re.fullmatch(r"[\w-]+", name) for name in names):
             raise ValueError(f"found text {targets!r}; write [{', '.join(names)}], or {word}")
         try:
             re.compile(targets)

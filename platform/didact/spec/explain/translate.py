@@ -126,9 +126,8 @@ def _case(cases: dict[str, Any], value: Any) -> Answer:
 
 def _listed(value: str) -> Any:
     """A list written with commas as a list; an expression stays."""
-    names = [name.strip() for name in value.strip("[] ").split(",") if name.strip()]
-    plain = all(re.fullmatch(r"[\w.-]+", name) for name in names)
-    return [name.strip("'\"") for name in names] if plain else value
+    names = [name.strip("'\"") for name in re.split(r"[,\s]+", value.strip("[] "))]
+    return names if all(re.fullmatch(r"[\w-]+", name) for name in names) else value
 
 
 def _sources(value: Any) -> list[dict[str, Any]]:
@@ -171,7 +170,9 @@ def _source(found: Any) -> dict[str, Any]:
 
 def _named(path: str) -> dict[str, Any]:
     """A source with a name made of its path; `owner/name` without an ending is one of the hub."""
-    hub = re.fullmatch(r"[\w.-]+/[\w.-]+", path) and not re.search(r"\.(jsonl?|csv|parquet|arrow|txt|tsv|ya?ml)$", path)
+    hub = re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", path) and not re.search(
+        r"\.(jsonl?|csv|parquet|arrow|txt|tsv|ya?ml)$", path
+    )
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.rpartition("/")[2]).strip("-._") or "data"
     return {"name": name.partition(".")[0][:64], "path": f"hf:{path}" if hub else path}
 
