@@ -15,6 +15,7 @@ from didact.spec.explain.shown import shown
 
 ANY = "any"
 _SHORTEST = 6
+_ENDINGS = re.compile(r"\.(jsonl?|csv|parquet|arrow|txt|tsv|ya?ml)(\.(gz|zst|bz2|xz|zip))?$")
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def _case(cases: dict[str, Any], value: Any) -> Answer:
 def _listed(value: str) -> Any:
     """A list written with commas as a list; an expression stays."""
     names = [name.strip("'\"") for name in re.split(r"[,\s]+", value.strip("[] "))]
-    return names if all(re.fullmatch(r"[\w-]+", name) for name in names) else value
+    return names if all(re.fullmatch(r"[\w.-]+" if len(names) > 1 else r"[\w-]+", name) for name in names) else value
 
 
 def _sources(value: Any) -> list[dict[str, Any]]:
@@ -170,11 +171,10 @@ def _source(found: Any) -> dict[str, Any]:
 
 def _named(path: str) -> dict[str, Any]:
     """A source with a name made of its path; `owner/name` without an ending is one of the hub."""
-    hub = re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", path) and not re.search(
-        r"\.(jsonl?|csv|parquet|arrow|txt|tsv|ya?ml)$", path
-    )
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.rpartition("/")[2]).strip("-._") or "data"
-    return {"name": name.partition(".")[0][:64], "path": f"hf:{path}" if hub else path}
+    stem = _ENDINGS.sub("", path)
+    hub = stem == path and re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", path)
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem.rpartition("/")[2]).strip("-._") or "data"
+    return {"name": name[:64], "path": f"hf:{path}" if hub else path}
 
 
 def _accumulation(value: Any, values: Any) -> Answer:
