@@ -37,7 +37,9 @@ def _meant(
     """Settings that may have been meant, the likeliest first."""
     place = ".".join("0" if isinstance(part, int) else str(part) for part in path)
     wanted = [in_field(place, value)]
-    answer = translate(str(path[-1]), value, values, lambda target: bool(at(model, tuple(target.split(".")))))
+    answer = translate(
+        str(path[-1]) if path else "", value, values, lambda target: bool(at(model, tuple(target.split("."))))
+    )
     if answer and place not in answer.settings:
         wanted.append(answer.settings)
     inside = words().inside.get(place)
