@@ -4,7 +4,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, OutOfMemoryError
 from ray.train.v2._internal.exceptions import (
     WorkerGroupStartupTimeoutError,
     WorkerHealthCheckFailedError,
@@ -29,6 +29,9 @@ from didact.spec import PlacementSpec, WorkerRange, validate
 from tests.fakes.recipes import tiny_recipe
 
 DEAD = WorkerHealthCheckFailedError("no answer", ActorDiedError())
+KILLED = """8 worker(s) were killed due to the node running low on memory.
+OOM kill reason: Memory usage exceeded threshold
+Refer to the documentation"""
 PEER = WorkersLost("a sum over workers failed: Connection closed by peer")
 
 
@@ -52,9 +55,12 @@ def group(**failures: Exception) -> TrainingFailedError:
         (PreemptionError(PreemptionInfo(None, {"node": [1]})), "preemption", "Training was interrupted"),
         (ControllerError(WorkerGroupStartupTimeoutError(2)), "infrastructure", "Ray Train: "),
         (ControllerError(ValueError("odd")), "final", "Ray Train: odd"),
+        (OutOfMemoryError(KILLED), "memory", "Ray: 8 worker(s) were killed due to the node running low on memory."),
+        (group(rank0=PEER, rank1=OutOfMemoryError(KILLED)), "memory", "worker 1: 8 worker(s) were killed"),
+        (ActorDiedError(), "infrastructure", "Ray Train's controller: The actor died"),
     ],
 )
-def test_failures_have_a_class(error: TrainingFailedError, kind: str, cause: str) -> None:
+def test_failures_have_a_class(error: Exception, kind: str, cause: str) -> None:
     found = classify(error)
     assert found.kind == kind and found.cause.startswith(cause)
 

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from ray.train import UserCallback
-from ray.train.v2.api.exceptions import TrainingFailedError
 
-from didact.cluster.failures import Failure, Kind, classify, final_error, stack_file, with_stacks
+from didact.cluster.failures import STOPPED, Failure, Kind, classify, final_error, stack_file, with_stacks
 from didact.cluster.memory import final_word
 from didact.cluster.placement import WorkerResources, fits, room_for_workers, worker_resources
 from didact.cluster.train import Attempt, train_on_ray
@@ -79,7 +78,7 @@ def train_to_the_end(
                 _record(run, "growth", f"room for more than {size} workers", result.steps)
                 continue
             failure = Failure("preemption", WorkersLost("workers were told to stop"), "workers were told to stop")
-        except TrainingFailedError as error:
+        except STOPPED as error:
             patience = spec.placement.hang_timeout_seconds
             failure = with_stacks(classify(error), run, attempt.number, size, patience)
             if failure.kind == "final":

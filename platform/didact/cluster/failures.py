@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train.v2._internal.exceptions import (
     WorkerGroupStartupFailedError,
     WorkerGroupStartupTimeoutError,
@@ -29,6 +29,9 @@ _TIMED_OUT = re.compile(r"timed? ?out", re.IGNORECASE)
 # Of a GPU that needs a reset or a repair; the same work succeeds on another.
 _GPU_FAILED = ("ecc error", "fallen off the bus", "unspecified launch failure", "nvlink", "hardware stack error")
 _FRAME = re.compile(r'  File "(?P<file>.+)", line (?P<line>\d+) in (?P<function>.+)')
+_KILLED_FOR_MEMORY = "low on memory"  # Ray's memory monitor, also where another process has taken the memory
+STOPPED = (TrainingFailedError, RayActorError, OutOfMemoryError)
+"""What Ray raises when an attempt ends early: workers' errors, or those of its own controller."""
 _STARTUP = (WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError)
 
 
@@ -44,13 +47,17 @@ class Failure:
     """In a line: worker and what befell it."""
 
 
-def classify(error: TrainingFailedError) -> Failure:
+def classify(error: Exception) -> Failure:
     """Ray Train's error -> the failure behind it.
 
     One worker's failure makes its peers fail with it, so the most telling error counts: taken away with notice, then
     out of memory, then didact's own word, then a lost process. A Python error of a worker that lost nobody is a
     mistake in the program or the recipe.
     """
+    if isinstance(error, OutOfMemoryError):
+        return Failure("memory", OutOfMemory(_line(error)), f"Ray: {_line(error)}")
+    if isinstance(error, RayActorError):
+        return Failure("infrastructure", error, f"Ray Train's controller: {_line(error)}")
     if isinstance(error, PreemptionError):
         return Failure("preemption", error, _line(error))
     if isinstance(error, ControllerError):
@@ -139,7 +146,8 @@ def _kind(error: Exception) -> tuple[Kind, int]:
         return "preemption", 0
     if isinstance(error, ModelTooLarge):
         return "memory", 0
-    if isinstance(error, OutOfMemory) or (isinstance(error, RayActorError) and "low on memory" in str(error)):
+    killed = isinstance(error, RayActorError | OutOfMemoryError) and _KILLED_FOR_MEMORY in str(error)
+    if killed or isinstance(error, OutOfMemory):
         return "memory", 1
     if isinstance(error, DidactError) and not isinstance(error, WorkersLost):
         return "final", 2
@@ -156,4 +164,5 @@ def _unwrapped(error: Exception) -> Exception:
 
 def _line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
+    lines = [line for line in lines if _KILLED_FOR_MEMORY in line] or lines
     return lines[-1].strip() if lines else type(error).__name__
