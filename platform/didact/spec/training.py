@@ -135,7 +135,8 @@ class PlacementSpec(Spec):
     resize_check_seconds: float = Field(default=60, gt=0)
     """How often a run with fewer workers than `num_workers.max` looks for room; growing costs a restart, no step."""
     start_timeout_seconds: float = Field(default=300, gt=0)
-    """How long to wait for the workers' resources before failing with what was asked and what there is."""
+    """How long to wait for the workers' resources before failing with what was asked and what there is; what the
+    cluster can never have is refused at once."""
 
     @model_validator(mode="after")
     def _possible(self) -> "PlacementSpec":
