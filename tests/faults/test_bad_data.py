@@ -12,8 +12,7 @@ import torch
 from didact.datasets import Dataset, load_dataset
 from didact.errors import DataError
 from didact.models import attach_adapter, load_base
-from didact.preparation import prepare_data, write_data_record
-from didact.runs import start_run
+from didact.preparation import DataFacts, prepare_data
 from didact.spec import SourceSpec
 from didact.training import CheckpointStore, StepReport, train
 from tests.fakes.recipes import tiny_recipe
@@ -159,12 +158,12 @@ def test_d2_bad_rows_leave_the_mixture_within_one_sample_of_its_shares(tmp_path:
         seen[prepared.mixture.mixture.names[sample.source]] += 1
         for name, weight in weights.items():
             assert abs(seen[name] - weight * position) <= 1, (position, name)
-    records = write_data_record(start_run(spec, tmp_path / "runs"), spec, prepared)
-    for record, (name, size) in zip(records, sizes.items(), strict=True):
+    facts = DataFacts.of(spec, prepared)
+    for record, (name, size) in zip(facts.sources, sizes.items(), strict=True):
         refused = (tmp_path / "quarantine" / f"{name}.jsonl").read_text("utf-8").splitlines()
-        assert record["rows_rejected"] == size // 100 == len(refused)
-        assert record["rows_train"] + record["rows_rejected"] == record["rows_read"] == size
-        assert record["samples_seen"] == seen[name]
+        assert record.rows_rejected == size // 100 == len(refused)
+        assert record.rows_train + record.rows_rejected == record.rows_read == size
+        assert record.samples_seen == seen[name]
 
 
 class Losses:
@@ -198,9 +197,9 @@ def test_d3_rows_without_a_token_to_learn_are_counted_and_never_a_nan(
         training__steps=3,
     )
     prepared = prepare_data(spec)
-    (record,) = write_data_record(start_run(spec, tmp_path / "runs"), spec, prepared)
-    assert record["samples_rejected"] == {"answer_cut" if truncation == "end" else "too_long": 20}
-    assert (record["samples_usable"], record["rows_train"]) == (20, 40)
+    (record,) = DataFacts.of(spec, prepared).sources
+    assert record.samples_rejected == {"answer_cut" if truncation == "end" else "too_long": 20}
+    assert (record.samples_usable, record.rows_train) == (20, 40)
     (table,) = prepared.mixture.tables
     assert min(table.num_supervised(index) for index in range(len(table))) > 0
 

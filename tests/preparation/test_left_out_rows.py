@@ -9,7 +9,7 @@ from rich.console import Console
 
 from didact.errors import DataError
 from didact.evaluation import task_texts
-from didact.preparation import Plan, PreparedRecord, open_prepared, prepare_data, write_data_record
+from didact.preparation import DataFacts, Plan, PreparedRecord, open_prepared, prepare_data
 from didact.runs import Run
 from didact.spec import FinetuneSpec
 from tests.conftest import shared_data
@@ -47,7 +47,7 @@ def test_counts_land_in_dataset_record_and_plan(tmp_path: Path) -> None:
     assert len(prepared.mixture.tables[0]) == 60 - NUM_CONTAMINATED
     run = Run(tmp_path / "run")
     run.path.mkdir()
-    write_data_record(run, spec, prepared)
+    DataFacts.of(spec, prepared).write(run.data)
     (source,) = json.loads(run.data.read_text())["sources"]
     assert (source["rows_dropped"], source["rows_train"]) == (expected, 60 - NUM_CONTAMINATED)
     console = Console(width=100, record=True)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from didact.preparation import Plan, prepare_data, write_data_record
+from didact.errors import DataError
+from didact.preparation import DataFacts, Plan, prepare_data
 from didact.runs import Run
 from tests.fakes.recipes import tiny_recipe, write_sums
 
@@ -31,11 +32,12 @@ def test_stages_are_shown_and_recorded(tmp_path: Path) -> None:
     assert ["more", "45"] in [line[:2] for line in lines]
     run = Run(tmp_path / "run")
     run.path.mkdir()
-    write_data_record(run, spec, prepared)
+    DataFacts.of(spec, prepared).write(run.data)
     recorded = json.loads(run.data.read_text())
     assert [each["samples_seen"] for each in recorded["sources"]] == [35, 45]
     assert [each["weight"] for each in recorded["sources"]] == [35 / 80, 45 / 80]
     assert [[each["samples"] for each in stage["sources"]] for stage in recorded["stages"]] == [[20, 0], [15, 45]]
+    assert DataFacts.read(run.data) == DataFacts.of(spec, prepared)
 
 
 @pytest.mark.parametrize("world", [2, 3, 8])
@@ -51,3 +53,10 @@ def test_the_order_of_a_curriculum_does_not_depend_on_the_number_of_workers(tmp_
         tokens = sorted(row for batch in alone.micro_batches for row in batch.input_ids.flatten().tolist())
         others = [batch for share in shares for batch in share.micro_batches]
         assert sorted(row for batch in others for row in batch.input_ids.flatten().tolist()) == tokens
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"sources": [{}], "stages": []}'])
+def test_a_record_that_says_nothing_of_the_data_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "data.json").write_text(text)
+    with pytest.raises(DataError, match=r"data\.json does not say what went into the run"):
+        DataFacts.read(tmp_path / "data.json")

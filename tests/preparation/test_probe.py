@@ -22,11 +22,11 @@ def test_a_probe_measures_memory_and_speed_and_keeps_nothing(tmp_path: Path) -> 
 def test_a_plan_reckons_with_the_probed_speed(tmp_path: Path, workers: object) -> None:
     spec = tiny_recipe(tmp_path, placement__num_workers=workers)
     plan = Plan.of(spec, prepare_data(spec))
-    tokens = sum(each["tokens_seen"] for each in plan.sources)
+    tokens = sum(each.tokens_seen for each in plan.data.sources)
     said = plan.beside(Probe(peak_gib=1.5, tokens_per_second=tokens / 600)).split()
     assert "1.50" in said
     assert said[said.index("minutes") - 1] == "5.0", "600 s of one worker's work, on two workers"
-    assert float(said[said.index("s") - 1]) == pytest.approx(300 / plan.num_steps, abs=0.01)
+    assert float(said[said.index("s") - 1]) == pytest.approx(300 / plan.data.num_steps, abs=0.01)
 
 
 def test_a_plan_follows_the_sharding_of_the_recipe(tmp_path: Path) -> None:

@@ -6,7 +6,33 @@ from dataclasses import replace
 import pytest
 
 from didact.errors import RegistryError
-from didact.registry import Figure, Lineage, Reference, SourceLineage, model_card, parse_reference
+from didact.preparation import SourceFacts
+from didact.registry import Figure, Lineage, Reference, model_card, parse_reference
+
+
+def source(name: str, fingerprint: str, weight: float, samples: int, rejected: int) -> SourceFacts:
+    return SourceFacts(
+        name=name,
+        path=f"{name}.jsonl",
+        licence="unknown",
+        weight=weight,
+        rows_read=samples + rejected,
+        rows_rejected=rejected,
+        rows_train=samples,
+        rows_held_out=0,
+        rows_dropped={},
+        samples_usable=samples,
+        samples_truncated=0,
+        samples_rejected={},
+        tokens=samples * 20,
+        supervised_share=0.5,
+        samples_seen=samples,
+        tokens_seen=samples * 20.0,
+        share_of_tokens=weight,
+        epochs=1.0,
+        fingerprint=fingerprint,
+    )
+
 
 LINEAGE = Lineage(
     recipe="demo",
@@ -14,7 +40,7 @@ LINEAGE = Lineage(
     base_sha256="b" * 64,
     method="lora",
     template_fingerprint="c" * 64,
-    sources=(SourceLineage("alpaca", "d" * 64, 0.75, 100, 3), SourceLineage("gsm8k", "e" * 64, 0.25, 40, 0)),
+    sources=(source("alpaca", "d" * 64, 0.75, 100, 3), source("gsm8k", "e" * 64, 0.25, 40, 0)),
     options={"r": 16, "target_modules": "all-linear"},
     figures=(Figure("gsm8k/accuracy", 0.125, 0.375),),
     git_commit="f" * 40,

@@ -75,7 +75,7 @@ def test_figures_are_those_of_the_recipes_data(report: DataReport) -> None:
     assert (group.reason, group.count, len(group.examples)) == ("missing_field", 1, 1)
     assert more.found["exact_duplicate"] == 25
     assert more.found["contaminated:gsm8k"] == 20
-    held_out = 60 - sums.record["rows_train"]
+    held_out = 60 - sums.facts.rows_train
     assert 30 - held_out <= sums.found["contaminated:gsm8k"] <= 30
     assert report.overlap.exact == ((0, 20), (20, 10))
     assert report.evaluation_sets == ("gsm8k",)
@@ -91,10 +91,10 @@ def test_what_is_looked_for_does_not_depend_on_what_the_recipe_does(spec: Finetu
         for one, same in zip(other.sources, report.sources, strict=True):
             assert (one.found, one.examples, one.statistics) == (same.found, same.examples, same.statistics)
         assert other.overlap == report.overlap
-        record = other.sources[1].record
-        leaks = report.sources[1].record["rows_dropped"].get("held_out_prompt", 0)
-        assert record["rows_train"] == (trained if within == "drop" else trained - leaks)
-        assert sum(record["rows_dropped"].values()) == (left_out if within == "drop" else leaks)
+        facts = other.sources[1].facts
+        leaks = report.sources[1].facts.rows_dropped.get("held_out_prompt", 0)
+        assert facts.rows_train == (trained if within == "drop" else trained - leaks)
+        assert sum(facts.rows_dropped.values()) == (left_out if within == "drop" else leaks)
         assert other.is_refused == (policy == "fail")
         assert ("This recipe does not train" in render_report(other)) == (policy == "fail")
 

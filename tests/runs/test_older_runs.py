@@ -15,7 +15,7 @@ from didact.cache import list_cache
 from didact.env import cache_dir
 from didact.files import fingerprint
 from didact.models import base_fingerprint, verify_adapter
-from didact.preparation import Encoder, PartDone, PartJob, PreparedRecord, open_prepared, prepare_data
+from didact.preparation import DataFacts, Encoder, PartDone, PartJob, PreparedRecord, open_prepared, prepare_data
 from didact.runs import Run, open_run, start_run
 from didact.tokens import TemplateContract
 from didact.tracking import effective_records
@@ -62,6 +62,7 @@ def test_its_caches_are_found_and_nothing_is_made_anew(run: Run) -> None:
     prepared = prepare_data(run.spec(), run=no_work)
     assert cached() == before
     assert PreparedRecord.of(prepared) == PreparedRecord.read(run.prepared)
+    assert DataFacts.of(run.spec(), prepared) == DataFacts.read(run.data)
     assert sorted((each.kind, each.source, each.rows, each.complete) for each in list_cache(cache_dir())) == [
         ("conversations", "sums", 24, True),
         ("tokens", "sums", 20, True),

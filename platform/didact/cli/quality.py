@@ -5,8 +5,9 @@ didact data stats alpaca -> overlap alpaca alpaca-gpt4 -> report recipe.yaml
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -20,6 +21,7 @@ from didact.spec import FinetuneSpec, SourceSpec, load_spec
 if TYPE_CHECKING:
     from didact.datasets import Dataset
     from didact.datasets.quality import SourceStatistics
+    from didact.preparation import SourceFacts
 
 quality = typer.Typer()
 
@@ -74,19 +76,20 @@ def data_stats(what: What, root: Roots = None, as_json: AsJson = False) -> None:
     from didact.datasets.quality import source_statistics
 
     sources, spec = _sources(what, root)
-    tokens: list[dict[str, Any]] = [{} for _ in sources]
+    facts: Sequence[SourceFacts | None] = [None] * len(sources)
     if spec is None:
         datasets = _load(sources, spec)
     else:
-        from didact.preparation import describe_data, read_sources
+        from didact.preparation import DataFacts, read_sources
         from didact.reports import prepare_unrefused
 
-        datasets, tokens = list(read_sources(spec)), describe_data(spec, prepare_unrefused(spec))
+        datasets = list(read_sources(spec))
+        facts = DataFacts.of(spec, prepare_unrefused(spec)).sources
     statistics = [source_statistics(dataset.name, AllRows(dataset)) for dataset in datasets]
     if as_json:
         figures = [
-            {**each.as_json(), "rows_rejected": dataset.rows_rejected, "prepared": record or None}
-            for each, dataset, record in zip(statistics, datasets, tokens, strict=True)
+            {**each.as_json(), "rows_rejected": dataset.rows_rejected, "prepared": known and asdict(known)}
+            for each, dataset, known in zip(statistics, datasets, facts, strict=True)
         ]
         print(json.dumps(figures, indent=2, ensure_ascii=False))
         return
@@ -95,7 +98,7 @@ def data_stats(what: What, root: Roots = None, as_json: AsJson = False) -> None:
     console.print("characters, words: what half of the rows / 95% of them have at most", style="dim")
     if spec is not None:
         console.print()
-        console.print(_tokens_table(tokens))
+        console.print(_tokens_table([known for known in facts if known]))
         console.print(
             "cut: longer than tokens.max_length; left out: rows that cannot or must not be learned from", style="dim"
         )
@@ -131,13 +134,13 @@ def _rows_table(statistics: "Sequence[SourceStatistics]", datasets: "Sequence[Da
     return table
 
 
-def _tokens_table(records: Sequence[dict[str, Any]]) -> Table:
+def _tokens_table(facts: "Sequence[SourceFacts]") -> Table:
     table = _table("source", "samples", "tokens", "trained", "cut", "left out")
-    for record in records:
-        rejected = {**record["rows_dropped"], **record["samples_rejected"]}
+    for each in facts:
+        rejected = {**each.rows_dropped, **each.samples_rejected}
         table.add_row(
-            *(escape(record["name"]), f"{record['samples_usable']:,}", f"{record['tokens']:,}"),
-            *(f"{record['supervised_share']:.0%}", f"{record['samples_truncated']:,}"),
+            *(escape(each.name), f"{each.samples_usable:,}", f"{each.tokens:,}"),
+            *(f"{each.supervised_share:.0%}", f"{each.samples_truncated:,}"),
             ", ".join(f"{reason} {count:,}" for reason, count in rejected.items()) or "-",
         )
     return table

@@ -25,12 +25,12 @@ from didact.errors import AdapterError, DidactError
 from didact.evaluation import EvalReport, GateResult, task_texts
 from didact.logs import get_logger
 from didact.models import verify_adapter
-from didact.preparation import Plan, PreparedData, PreparedRecord, memory_in_words, prepare_data, write_data_record
+from didact.preparation import DataFacts, Plan, PreparedData, PreparedRecord, memory_in_words, prepare_data
 from didact.registry import ModelVersion
 from didact.registry.publish import publish_run
 from didact.runs import Run, start_run
 from didact.spec import FinetuneSpec, FullSpec, with_absolute_paths
-from didact.tracking import DatasetInput, MlflowSync, log_artifacts, open_run
+from didact.tracking import MlflowSync, log_artifacts, open_run
 from didact.training import TrainResult, check_devices
 
 _LOG = get_logger(__name__)
@@ -90,8 +90,9 @@ def finetune(
     with run.lock(), ray_runner(WORTH_RAY_BYTES) as runner:
         prepared = prepare_data(spec, run.quarantine, runner, task_texts=task_texts)
         PreparedRecord.of(prepared).write(run.prepared)
-        sources = write_data_record(run, spec, prepared)
-        with ray_cluster(), _tracked(run, spec, sources, parent_run_id) as mlflow_run_id:
+        data = DataFacts.of(spec, prepared)
+        data.write(run.data)
+        with ray_cluster(), _tracked(run, spec, data, parent_run_id) as mlflow_run_id:
             training = _train(run, spec, prepared, ray_callbacks, allow_fresh)
             report = _evaluate(run, spec)
             if spec.tracking.mlflow:
@@ -171,31 +172,18 @@ def _evaluate(run: Run, spec: FinetuneSpec) -> EvalReport | None:
 
 
 @contextlib.contextmanager
-def _tracked(
-    run: Run, spec: FinetuneSpec, sources: list[dict[str, Any]], parent_run_id: str | None
-) -> Iterator[str | None]:
+def _tracked(run: Run, spec: FinetuneSpec, data: DataFacts, parent_run_id: str | None) -> Iterator[str | None]:
     """Own the MLflow run while the block works, following the run's records. A dead server stops nothing."""
     if not spec.tracking.mlflow:
         yield None
         return
-    inputs = [
-        DatasetInput(
-            name=source["name"],
-            source=source["path"],
-            sha256=source["fingerprint"],
-            weight=source["weight"],
-            rows_used=source["samples_usable"],
-            rows_rejected=source["rows_rejected"],
-        )
-        for source in sources
-    ]
     run_id = open_run(
         run.path,
         run.name,
         spec.tracking,
         params=_flat(spec.model_dump(mode="json", exclude={"tracking"})),
         tags={"didact.run": str(run.path)},
-        inputs=inputs,
+        inputs=[source.as_input() for source in data.sources],
         resolved_spec=run.recipe.read_text(encoding="utf-8"),
         parent_run_id=parent_run_id,
     )

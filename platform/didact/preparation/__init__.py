@@ -1,7 +1,7 @@
 """A recipe's data, made ready for training before any worker starts: converted, checked, tokenized, mixed, cached.
 
     FinetuneSpec -> open_source -> PartJobs (here or on Ray) -> Datasets -> PreparedMixture -> PreparedData -> Plan
-    PreparedData -> PreparedRecord (prepared.json) -> open_prepared on every worker
+    PreparedData -> PreparedRecord (prepared.json) -> open_prepared on every worker; DataFacts (data.json) -> everybody
 
 Example:
     >>> from didact.preparation import prepare_data
@@ -13,21 +13,21 @@ Example:
     (36, 6)
 """
 
+from didact.preparation.facts import DataFacts, SourceFacts, StageFacts
 from didact.preparation.mixture import PreparedMixture, mix, prepare_mixture
 from didact.preparation.parts import Encoder, PartDone, PartJob, Runner, prepare_source, run_here, run_job, tokenize
 from didact.preparation.plan import Plan, memory_in_words
 from didact.preparation.prepare import (
     PreparedData,
     TaskTexts,
-    describe_data,
     prepare_data,
     read_sources,
-    write_data_record,
 )
 from didact.preparation.probe import Probe, probe_recipe
 from didact.preparation.record import PreparedRecord, open_prepared
 
 __all__ = [
+    "DataFacts",
     "Encoder",
     "PartDone",
     "PartJob",
@@ -37,8 +37,9 @@ __all__ = [
     "PreparedRecord",
     "Probe",
     "Runner",
+    "SourceFacts",
+    "StageFacts",
     "TaskTexts",
-    "describe_data",
     "memory_in_words",
     "mix",
     "open_prepared",
@@ -50,5 +51,4 @@ __all__ = [
     "run_here",
     "run_job",
     "tokenize",
-    "write_data_record",
 ]

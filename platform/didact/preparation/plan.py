@@ -1,7 +1,6 @@
 """What a recipe will do, worked out without Ray: data, steps, trained share, memory, placement."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from rich import box
 from rich.console import Group
@@ -10,7 +9,8 @@ from rich.text import Text
 
 from didact.devices import this_machine
 from didact.models import Footprint, estimate_footprint
-from didact.preparation.prepare import PreparedData, describe_data, describe_stages
+from didact.preparation.facts import DataFacts
+from didact.preparation.prepare import PreparedData
 from didact.preparation.probe import Probe
 from didact.spec import DataSpec, FinetuneSpec
 
@@ -20,8 +20,7 @@ class Plan:
     """A resolved recipe."""
 
     spec: FinetuneSpec
-    sources: list[dict[str, Any]]
-    num_steps: int
+    data: DataFacts
     tokens_per_micro_batch: int
     footprint: Footprint
     """With a micro-batch of samples of mean length."""
@@ -29,8 +28,6 @@ class Plan:
     """With one of the longest samples, which decides whether memory is enough."""
     largest_tokens: int
     """Tokens of that micro-batch."""
-    stages: list[dict[str, Any]]
-    """Of a curriculum; empty without one."""
 
     @classmethod
     def of(cls, spec: FinetuneSpec, prepared: PreparedData, *, on_cpu: bool | None = None) -> "Plan":
@@ -41,13 +38,13 @@ class Plan:
             prepared: its data.
             on_cpu: where workers compute; None for what `placement.device` would mean on this machine.
         """
-        sources = describe_data(spec, prepared)
-        mean_tokens = sum(each["tokens_seen"] for each in sources) / max(
-            1, sum(each["samples_seen"] for each in sources)
+        data = DataFacts.of(spec, prepared)
+        mean_tokens = sum(each.tokens_seen for each in data.sources) / max(
+            1, sum(each.samples_seen for each in data.sources)
         )
         longest = max(table.stats.longest for table in prepared.mixture.tables)
         samples = min(spec.training.micro_batch_size, spec.training.global_batch_size)
-        supervised = sum(each["supervised_share"] * each["share_of_tokens"] for each in sources)
+        supervised = sum(each.supervised_share * each.share_of_tokens for each in data.sources)
         if on_cpu is None:
             on_cpu = spec.placement.device == "cpu" or (spec.placement.device == "auto" and not this_machine().gpus)
         mean, largest = (
@@ -58,19 +55,17 @@ class Plan:
         )
         return cls(
             spec,
-            sources,
-            prepared.num_steps,
+            data,
             round(mean_tokens * samples),
             footprint=mean,
             largest=largest,
             largest_tokens=longest * samples,
-            stages=describe_stages(spec, prepared),
         )
 
     def beside(self, probe: Probe) -> str:
         """The estimate beside what a probe measured, and what that says of the whole run on such a machine."""
-        steps, workers = self.num_steps, self.spec.placement.min_workers
-        tokens = sum(each["tokens_seen"] for each in self.sources)
+        steps, workers = self.data.num_steps, self.spec.placement.min_workers
+        tokens = sum(each.tokens_seen for each in self.data.sources)
         seconds = tokens / probe.tokens_per_second / workers
         return (
             f"probe      one worker here: {probe.peak_gib:.2f} GiB at the peak, "
@@ -81,7 +76,7 @@ class Plan:
 
     def render(self) -> Group:
         """Tables for a terminal."""
-        stages = [self._stages_table()] if self.stages else []
+        stages = [self._stages_table()] if self.data.stages else []
         return Group(self._mixture_table(), *stages, Text(), *(Text(line) for line in self._lines()))
 
     def _mixture_table(self) -> Table:
@@ -90,18 +85,18 @@ class Plan:
         table.add_column("dataset", min_width=12, overflow="fold")
         for heading in ("weight", "rows", "bad", "dropped", "held out", "tokens", "learned", "share", "epochs"):
             table.add_column(heading, justify="right", no_wrap=True)
-        for each in self.sources:
+        for each in self.data.sources:
             table.add_row(
-                each["name"],
-                f"{each['weight']:.3g}",
-                f"{each['samples_usable']:,}",
-                f"{each['rows_rejected'] + sum(each['samples_rejected'].values()):,}",
-                f"{sum(each['rows_dropped'].values()):,}",
-                f"{each['rows_held_out']:,}",
-                f"{each['tokens']:,}",
-                f"{each['supervised_share']:.1%}",
-                f"{each['share_of_tokens']:.1%}",
-                f"{each['epochs']:.2f}",
+                each.name,
+                f"{each.weight:.3g}",
+                f"{each.samples_usable:,}",
+                f"{each.rows_rejected + sum(each.samples_rejected.values()):,}",
+                f"{sum(each.rows_dropped.values()):,}",
+                f"{each.rows_held_out:,}",
+                f"{each.tokens:,}",
+                f"{each.supervised_share:.1%}",
+                f"{each.share_of_tokens:.1%}",
+                f"{each.epochs:.2f}",
             )
         return table
 
@@ -111,30 +106,30 @@ class Plan:
         table.add_column("dataset", min_width=12, overflow="fold")
         for heading in ("samples", "tokens", "share", "epochs"):
             table.add_column(heading, justify="right", no_wrap=True)
-        for stage in self.stages:
-            for number, each in enumerate(stage["sources"]):
+        for stage in self.data.stages:
+            for number, each in enumerate(stage.sources):
                 table.add_row(
-                    "" if number else f"{stage['steps']:,.1f}",
-                    each["name"],
-                    f"{each['samples']:,}",
-                    f"{each['tokens']:,.0f}",
-                    f"{each['share_of_tokens']:.1%}",
-                    f"{each['epochs']:.2f}",
+                    "" if number else f"{stage.steps:,.1f}",
+                    each.name,
+                    f"{each.samples:,}",
+                    f"{each.tokens:,.0f}",
+                    f"{each.share_of_tokens:.1%}",
+                    f"{each.epochs:.2f}",
                 )
         return table
 
     def _lines(self) -> list[str]:
         spec, footprint = self.spec, self.footprint
         quantization = f", {spec.model.quantization.bits}-bit" if spec.model.quantization else ""
-        tokens = sum(each["tokens_seen"] for each in self.sources)
+        steps, tokens = self.data.num_steps, sum(each.tokens_seen for each in self.data.sources)
         fewest, most = spec.placement.min_workers, spec.placement.max_workers
         workers = f"{most}" if fewest == most else f"{fewest} to {most}"
         return [
             f"base       {spec.model.base}{quantization}, {footprint.num_parameters:,} parameters",
             f"adapter    {spec.adapter.method}, {footprint.num_trainable:,} trained ({footprint.trainable_share:.2%})",
-            f"steps      {self.num_steps:,} of {spec.training.global_batch_size} samples, about {tokens:,.0f} tokens",
+            f"steps      {steps:,} of {spec.training.global_batch_size} samples, about {tokens:,.0f} tokens",
             f"rate       {spec.training.learning_rate:g}, {spec.training.schedule} "
-            f"after {spec.training.num_warmup_steps(self.num_steps):,} steps of warm-up",
+            f"after {spec.training.num_warmup_steps(steps):,} steps of warm-up",
             f"packing    {'on' if spec.packing else 'off'}, {self.tokens_per_micro_batch:,} tokens a forward pass",
             f"memory     {memory_in_words(footprint)}",
             f"           {self.largest.total_gib:.2f} GiB with the longest samples ({self.largest_tokens:,} tokens)",

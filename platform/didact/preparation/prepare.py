@@ -1,24 +1,20 @@
 """A recipe's data, ready for training: read, checked, mixed, tokenized. Cached, so every process may ask."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from didact.datasets import Dataset, load_dataset
-from didact.datasets.catalog import check_commercial, licence_of
+from didact.datasets.catalog import check_commercial
 from didact.datasets.quality import EvalText, filtered, row_filters
 from didact.datasets.sources.opening import open_source
 from didact.env import cache_dir
-from didact.files import write_json
-from didact.mixtures import MixtureRow
 from didact.models import load_tokenizer
 from didact.preparation.mixture import PreparedMixture, prepare_mixture
 from didact.preparation.parts import Encoder, Runner, prepare_source, run_here
-from didact.runs import Run
 from didact.spec import FinetuneSpec, HeldOutTask, TaskSpec
 from didact.tokens import StepLoader, TemplateContract
 
@@ -111,68 +107,3 @@ def _questions(spec: FinetuneSpec, task_texts: TaskTexts | None) -> Iterable[Eva
     if any(not isinstance(task, HeldOutTask) for task in tasks):
         raise TypeError("data.contamination is against the questions of evaluation.tasks, and task_texts is not given")
     return ()
-
-
-def describe_data(spec: FinetuneSpec, prepared: PreparedData) -> list[dict[str, Any]]:
-    """One plain record per source: what was read, refused, held out, and what training will see of it."""
-    num_samples = prepared.num_steps * spec.training.global_batch_size
-    seen = prepared.mixture.mixture.describe(num_samples)
-    records = []
-    for source, dataset, table, row in zip(
-        spec.data.sources, prepared.datasets, prepared.mixture.tables, seen, strict=True
-    ):
-        records.append(
-            {
-                "name": source.name,
-                "path": source.path,
-                "licence": licence_of(source),
-                "weight": source.weight if spec.data.states_weights else _share(row, spec, num_samples),
-                "rows_read": dataset.rows_read,
-                "rows_rejected": dataset.rows_rejected,
-                "rows_train": len(dataset.train),
-                "rows_held_out": len(dataset.held_out),
-                "rows_dropped": dict(dataset.dropped),
-                "samples_usable": len(table),
-                "samples_truncated": table.stats.truncated,
-                "samples_rejected": dict(table.stats.rejected),
-                "tokens": table.stats.tokens,
-                "supervised_share": table.stats.supervised / max(1, table.stats.tokens),
-                "samples_seen": row.samples,
-                "tokens_seen": row.tokens,
-                "share_of_tokens": row.share_of_tokens,
-                "epochs": row.epochs,
-                "fingerprint": dataset.fingerprint,
-            }
-        )
-    return records
-
-
-def describe_stages(spec: FinetuneSpec, prepared: PreparedData) -> list[dict[str, Any]]:
-    """One plain record per stage of the curriculum: its steps, and what it draws from each source."""
-    batch, mixture = spec.training.global_batch_size, prepared.mixture.mixture
-    return [
-        {
-            "steps": (stage.stop - stage.start) / batch,
-            "sources": [asdict(row) for row in mixture.describe(stage.stop, stage.start)],
-        }
-        for stage in mixture.stages
-    ]
-
-
-def write_data_record(run: Run, spec: FinetuneSpec, prepared: PreparedData) -> list[dict[str, Any]]:
-    """Write `data.json` into the run folder and return its sources."""
-    records = describe_data(spec, prepared)
-    value = {
-        "mixture_fingerprint": prepared.mixture.fingerprint,
-        "template_contract": prepared.contract.fingerprint,
-        "num_steps": prepared.num_steps,
-        "sources": records,
-        "stages": describe_stages(spec, prepared),
-    }
-    write_json(run.data, value)
-    return records
-
-
-def _share(row: MixtureRow, spec: FinetuneSpec, num_samples: int) -> float:
-    """The weight that a source turned out to have, where the recipe does not state one."""
-    return row.share_of_tokens if spec.data.weight_unit == "tokens" else row.samples / num_samples

@@ -9,7 +9,7 @@ Example:
 """
 
 from didact.registry.adapter_folder import AdapterFolder, adapter_identity, check_folder
-from didact.registry.card import Figure, Lineage, SourceLineage, model_card
+from didact.registry.card import Figure, Lineage, model_card
 from didact.registry.locate import locate_adapter, open_registry
 from didact.registry.registry import ANY, Registry
 from didact.registry.versions import ModelVersion, Reference, parse_reference
@@ -22,7 +22,6 @@ __all__ = [
     "ModelVersion",
     "Reference",
     "Registry",
-    "SourceLineage",
     "adapter_identity",
     "check_folder",
     "locate_adapter",

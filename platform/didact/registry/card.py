@@ -3,20 +3,12 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # it comes with the tensors, and a name is looked up without them
+    from didact.preparation import SourceFacts
 
 UNKNOWN_LICENCE = "unknown unless stated by the sources"
-
-
-@dataclass(frozen=True, slots=True)
-class SourceLineage:
-    """One source of the mixture."""
-
-    name: str
-    fingerprint: str
-    weight: float
-    rows_used: int
-    rows_rejected: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +31,7 @@ class Lineage:
     method: str
     template_fingerprint: str
     """Digest of the template contract."""
-    sources: tuple[SourceLineage, ...]
+    sources: "tuple[SourceFacts, ...]"
     options: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the method, plain data."""
     figures: tuple[Figure, ...] = ()
@@ -54,7 +46,7 @@ class Lineage:
             source.name: {
                 "fingerprint": source.fingerprint,
                 "weight": source.weight,
-                "rows_used": source.rows_used,
+                "rows_used": source.samples_usable,
                 "rows_rejected": source.rows_rejected,
             }
             for source in self.sources
@@ -99,7 +91,7 @@ def model_card(name: str, lineage: Lineage) -> str:
         "| Source | Weight | Rows used | Rows rejected | Fingerprint |",
         "|---|---:|---:|---:|---|",
         *(
-            f"| {_cell(s.name)} | {s.weight:g} | {s.rows_used} | {s.rows_rejected} | `{s.fingerprint}` |"
+            f"| {_cell(s.name)} | {s.weight:g} | {s.samples_usable} | {s.rows_rejected} | `{s.fingerprint}` |"
             for s in lineage.sources
         ),
         "",

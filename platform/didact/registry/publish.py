@@ -1,14 +1,13 @@
 """A finished run becomes a version of a registered model."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 from didact.errors import RunError
 from didact.evaluation import EvalReport, GateResult, judge_gate
 from didact.logs import get_logger
 from didact.models import base_fingerprint
-from didact.registry.card import Figure, Lineage, SourceLineage, model_card
+from didact.preparation import DataFacts
+from didact.registry.card import Figure, Lineage, model_card
 from didact.registry.locate import open_registry
 from didact.registry.versions import ModelVersion
 from didact.runs import Run, git_state
@@ -56,24 +55,15 @@ def publish_run(
 
 
 def _lineage(run: Run, spec: FinetuneSpec, report: EvalReport | None, mlflow_run_id: str | None) -> Lineage:
-    data: dict[str, Any] = json.loads(run.data.read_text(encoding="utf-8"))
+    data = DataFacts.read(run.data)
     before, after = (report.metrics("base"), report.metrics("adapter")) if report else ({}, {})
     return Lineage(
         recipe=spec.name,
         base=spec.model.base,
         base_sha256=base_fingerprint(spec.model),
         method=spec.adapter.method,
-        template_fingerprint=data["template_contract"],
-        sources=tuple(
-            SourceLineage(
-                name=source["name"],
-                fingerprint=source["fingerprint"],
-                weight=source["weight"],
-                rows_used=source["samples_usable"],
-                rows_rejected=source["rows_rejected"],
-            )
-            for source in data["sources"]
-        ),
+        template_fingerprint=data.template_contract,
+        sources=data.sources,
         options=spec.adapter.model_dump(mode="json", exclude={"method"}),
         figures=tuple(Figure(metric, before[metric], after[metric]) for metric in before if metric in after),
         git_commit=(git_state(Path(__file__).parent) or {}).get("commit"),

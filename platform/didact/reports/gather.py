@@ -23,7 +23,7 @@ from didact.datasets.quality import (
 )
 from didact.evaluation import task_texts
 from didact.files import read_jsonl
-from didact.preparation import PreparedData, describe_data, prepare_data, read_sources
+from didact.preparation import DataFacts, PreparedData, SourceFacts, prepare_data, read_sources
 from didact.spec import DataSpec, DuplicatesSpec, FinetuneSpec, SourceSpec
 
 _SHOWN_REJECTS = 3
@@ -44,8 +44,8 @@ class SourceReport:
     """One source of the recipe."""
 
     spec: SourceSpec
-    record: dict[str, Any]
-    """Rows, tokens and what training sees of them, as `describe_data` tells."""
+    facts: SourceFacts
+    """Rows, tokens and what training sees of them."""
     statistics: SourceStatistics
     """Of training and held-out rows, before any of them is left out."""
     rejects: tuple[RejectGroup, ...]
@@ -102,9 +102,9 @@ def gather_report(spec: FinetuneSpec) -> DataReport:
     left = filtered(datasets, [leaks])
     contaminated, twins = (search(left) for search in searches)
     sources = tuple(
-        SourceReport(source, record, source_statistics(dataset.name, AllRows(dataset)), *found, _commercial(source))
-        for source, record, dataset, *found in zip(
-            spec.data.sources, describe_data(spec, prepared), datasets, rejects, contaminated, twins, strict=True
+        SourceReport(source, facts, source_statistics(dataset.name, AllRows(dataset)), *found, _commercial(source))
+        for source, facts, dataset, *found in zip(
+            spec.data.sources, DataFacts.of(spec, prepared).sources, datasets, rejects, contaminated, twins, strict=True
         )
     )
     overlap = measure_overlap(

@@ -33,7 +33,7 @@ def render_report(report: DataReport) -> str:
         spec=report.spec,
         totals=_totals(report),
         sources=list(_sources(report)),
-        most={name: max(source.record[name] for source in report.sources) for name in ("rows_read", "tokens")},
+        most={name: max(getattr(source.facts, name) for source in report.sources) for name in ("rows_read", "tokens")},
         mixture=list(_mixture(report)),
         languages=_languages(report.sources),
         lengths=_lengths(report.sources),
@@ -43,16 +43,16 @@ def render_report(report: DataReport) -> str:
 
 
 def _totals(report: DataReport) -> dict[str, Any]:
-    records = [source.record for source in report.sources]
-    tokens = sum(record["tokens"] for record in records)
-    trained = sum(record["tokens"] * record["supervised_share"] for record in records)
+    all_facts = [source.facts for source in report.sources]
+    tokens = sum(facts.tokens for facts in all_facts)
+    trained = sum(facts.tokens * facts.supervised_share for facts in all_facts)
     return {
-        "rows": sum(record["rows_read"] for record in records),
-        "rejected": sum(record["rows_rejected"] for record in records),
-        "held_out": sum(record["rows_held_out"] for record in records),
+        "rows": sum(facts.rows_read for facts in all_facts),
+        "rejected": sum(facts.rows_rejected for facts in all_facts),
+        "held_out": sum(facts.rows_held_out for facts in all_facts),
         "tokens": tokens,
         "trained": trained / max(1, tokens),
-        "seen": sum(record["samples_seen"] for record in records),
+        "seen": sum(facts.samples_seen for facts in all_facts),
         "twins": sum(source.twins.num_dropped for source in report.sources),
         "contaminated": sum(source.contaminated.num_dropped for source in report.sources),
     }
@@ -63,7 +63,7 @@ def _sources(report: DataReport) -> Iterator[dict[str, Any]]:
         yield {
             "name": source.spec.name,
             "path": source.spec.path,
-            "record": source.record,
+            "facts": source.facts,
             "statistics": source.statistics,
             "rejects": source.rejects,
             "found": source.found,
@@ -76,12 +76,12 @@ def _mixture(report: DataReport) -> Iterator[dict[str, Any]]:
     """What each source is of the mixture; and was asked to be, where weights are stated and not worked out."""
     unit = report.spec.data.weight_unit
     weights = sum(source.spec.weight for source in report.sources)
-    samples = sum(source.record["samples_seen"] for source in report.sources)
+    samples = sum(source.facts.samples_seen for source in report.sources)
     for source in report.sources:
-        record = source.record
-        seen = record["share_of_tokens"] if unit == "tokens" else record["samples_seen"] / max(1, samples)
+        facts = source.facts
+        seen = facts.share_of_tokens if unit == "tokens" else facts.samples_seen / max(1, samples)
         asked = source.spec.weight / weights if report.spec.data.states_weights else None
-        yield {"name": source.spec.name, "asked": asked, "seen": seen, "record": record}
+        yield {"name": source.spec.name, "asked": asked, "seen": seen, "facts": facts}
 
 
 def _languages(sources: Sequence[SourceReport]) -> dict[str, Any]:
