@@ -16,7 +16,7 @@ ROWS = (
     ("reports",),
     ("tuning",),
     ("cluster", "serving.app"),
-    ("registry",),
+    ("registry", "connect"),
     ("preparation",),
     ("training", "evaluation", "serving.engine"),
     ("models", "tokens"),
@@ -91,7 +91,7 @@ def rule_broken(module: str, target: str) -> str | None:
         allowed = room == "registry" or (room == "tracking" and "mlflow" in file)
         return None if allowed else "mlflow belongs to registry and to tracking's MLflow files"
     if library == "ray":
-        on_ray = module in ("didact.serving.app", "didact.serving.deploy")
+        on_ray = module in ("didact.connect", "didact.serving.app", "didact.serving.deploy")
         return (
             None if on_ray or room in ("cluster", "tuning") else "ray belongs to cluster, tuning and the Serve modules"
         )

@@ -20,6 +20,7 @@ from didact.cli.quality import quality
 from didact.cli.recipes import init, recipes
 from didact.errors import DidactError
 from didact.spec import (
+    PREDICTED_TOKENS,
     EvaluateSpec,
     FinetuneSpec,
     MergeSpec,
@@ -132,7 +133,7 @@ def predict(
     output: Annotated[Path, typer.Argument(help="JSON lines with `prediction` added")],
     model: Annotated[str, typer.Option(help="An adapter, as for `merge`; left out: the base alone")] = "",
     base: Annotated[str, typer.Option(help="Base model")] = ModelSpec().base,
-    max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = PREDICTED_TOKENS,
     temperature: Annotated[float, typer.Option(min=0.0)] = 0.0,
 ) -> None:
     """Answer a file of prompts. Continues after the last complete line of OUTPUT."""

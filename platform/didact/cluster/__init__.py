@@ -13,11 +13,11 @@ Example:
 """
 
 from didact.cluster.attempts import train_to_the_end
-from didact.cluster.connect import SOURCE_ROOT, ray_cluster, runtime_env
 from didact.cluster.evaluate import Subject, evaluate_adapter, evaluate_on_ray
 from didact.cluster.finetune import FinetuneResult, finetune, is_trained
 from didact.cluster.placement import WorkerResources, check_room, connected_cluster, room_for_workers, worker_resources
 from didact.cluster.prepare import WORTH_RAY_BYTES, ray_runner, run_on_ray
+from didact.connect import SOURCE_ROOT, ray_cluster, runtime_env
 
 __all__ = [
     "SOURCE_ROOT",

@@ -6,8 +6,8 @@ from pathlib import Path
 import ray
 import torch
 
-from didact.cluster.connect import ray_cluster
 from didact.cluster.placement import WorkerResources, worker_resources
+from didact.connect import ray_cluster
 from didact.devices import is_out_of_memory, memory_words
 from didact.errors import OutOfMemory, SpecError
 from didact.evaluation import EvalReport, TaskResult, combine, run_task, task_texts

@@ -15,11 +15,11 @@ from rich.text import Text
 
 from didact import env
 from didact.cluster.attempts import train_to_the_end
-from didact.cluster.connect import ray_cluster
 from didact.cluster.evaluate import Subject, evaluate_on_ray
 from didact.cluster.placement import worker_resources
 from didact.cluster.prepare import WORTH_RAY_BYTES, ray_runner
 from didact.cluster.progress import show_progress
+from didact.connect import ray_cluster
 from didact.devices import num_gpus
 from didact.errors import AdapterError, DidactError
 from didact.evaluation import EvalReport, GateResult, task_texts

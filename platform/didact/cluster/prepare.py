@@ -9,7 +9,7 @@ from typing import Any
 import ray
 import ray.data
 
-from didact.cluster.connect import ray_cluster
+from didact.connect import ray_cluster
 from didact.errors import DataError, DidactError
 from didact.preparation import Encoder, PartDone, PartJob, Runner, run_here, run_job
 from didact.preparation.parts import received

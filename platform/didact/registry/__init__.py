@@ -12,10 +12,11 @@ from didact.registry.adapter_folder import AdapterFolder, adapter_identity, chec
 from didact.registry.card import Figure, Lineage, model_card
 from didact.registry.locate import locate_adapter, open_registry
 from didact.registry.registry import ANY, Registry
-from didact.registry.versions import ModelVersion, Reference, parse_reference
+from didact.registry.versions import CHAMPION, ModelVersion, Reference, meant_by_bare_name, parse_reference
 
 __all__ = [
     "ANY",
+    "CHAMPION",
     "AdapterFolder",
     "Figure",
     "Lineage",
@@ -25,6 +26,7 @@ __all__ = [
     "adapter_identity",
     "check_folder",
     "locate_adapter",
+    "meant_by_bare_name",
     "model_card",
     "open_registry",
     "parse_reference",

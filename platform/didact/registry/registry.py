@@ -18,11 +18,13 @@ from didact.registry.adapter_folder import CARD, AdapterFolder, check_folder
 from didact.registry.asking import asking
 from didact.registry.download import download
 from didact.registry.versions import (
+    CHAMPION,
     MANIFEST_TAG,
     SHA_TAG,
     ModelVersion,
     check_alias,
     check_name,
+    meant_by_bare_name,
     parse_reference,
 )
 from didact.tracking import mlflow_tracker
@@ -85,7 +87,7 @@ class Registry:
                 self._move_alias(name, alias, version)
             return self._version(name, version)
 
-    def resolve(self, reference: str, default_alias: str = "champion") -> ModelVersion:
+    def resolve(self, reference: str, default_alias: str = CHAMPION) -> ModelVersion:
         """The version meant by `NAME`, `NAME@ALIAS` or `NAME:VERSION`.
 
         A bare name means `default_alias`, else `candidate`, else the newest version.
@@ -98,10 +100,9 @@ class Registry:
         aliases = self._aliases(wanted.name)
         if wanted.version is not None:
             return self._version(wanted.name, wanted.version, aliases)
-        tried = (wanted.alias,) if wanted.alias else (default_alias, "candidate")
-        number = next((aliases[alias] for alias in tried if alias in aliases), None)
-        if number is not None:
-            return self._version(wanted.name, number, aliases)
+        alias = wanted.alias or meant_by_bare_name(aliases, default_alias)
+        if alias in aliases:
+            return self._version(wanted.name, aliases[alias], aliases)
         versions = self._versions(wanted.name, aliases)
         if wanted.alias or not versions:
             raise self._absent(reference, wanted.name, aliases)
@@ -126,7 +127,7 @@ class Registry:
         return tuple(sorted({version.name for version in self.list()}))
 
     def promote(
-        self, name: str, version: int, alias: str = "champion", expected_current: int | None = ANY
+        self, name: str, version: int, alias: str = CHAMPION, expected_current: int | None = ANY
     ) -> ModelVersion:
         """Point `alias` to `version`, and remember where it pointed before (see `rollback`).
 
@@ -153,7 +154,7 @@ class Registry:
             self._move_alias(name, alias, version)
             return self._version(name, version)
 
-    def rollback(self, name: str, alias: str = "champion") -> ModelVersion:
+    def rollback(self, name: str, alias: str = CHAMPION) -> ModelVersion:
         """Point `alias` back to where it pointed before it was last moved. One step is remembered, so twice is refused.
 
         Raises:

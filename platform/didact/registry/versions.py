@@ -1,12 +1,16 @@
 """What the registry holds, and how it is named: `NAME`, `NAME@ALIAS`, `NAME:VERSION`."""
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from didact.errors import RegistryError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _ALIAS = re.compile(r"(?!latest$)(?![vV]\d+$)[A-Za-z0-9_-]{1,128}")  # MLflow keeps `latest` and `v3` for itself
+
+CHAMPION = "champion"
+CANDIDATE = "candidate"
 
 SHA_TAG = "adapter_sha256"
 MANIFEST_TAG = "manifest_sha256"
@@ -57,6 +61,16 @@ def parse_reference(reference: str) -> Reference:
     if colon and not (version.isascii() and version.isdigit()):
         raise RegistryError(f"found {reference!r}; expected NAME, NAME@ALIAS or NAME:VERSION with a whole number")
     return Reference(check_name(name), version=int(version) if colon else None)
+
+
+def meant_by_bare_name(aliases: Collection[str], default_alias: str) -> str | None:
+    """The alias that a name alone goes by: `default_alias`, else `candidate`; None where the newest version is meant.
+
+    Args:
+        aliases: those that the name has.
+        default_alias: the one to prefer.
+    """
+    return next((alias for alias in (default_alias, CANDIDATE) if alias in aliases), None)
 
 
 def check_name(name: str) -> str:

@@ -17,7 +17,9 @@ from didact.errors import DidactError, RegistryError
 from didact.serving.engine.protocol import AdapterRef, Delta, Sampling
 from didact.serving.replica.catalog import Catalog
 from didact.serving.replica.worker import Ask, Event, Refusal, Worker
+from didact.spec import ServeSpec
 
+_MAX_NEW_TOKENS, _TIMEOUT_SECONDS = ServeSpec().max_new_tokens, ServeSpec().request_timeout_seconds
 _HELP = "/model NAME changes the model, /models lists them, /reset forgets the conversation, /quit ends."
 
 
@@ -45,11 +47,16 @@ class HttpTalk(Talk):
     """Chats with an OpenAI-compatible server."""
 
     def __init__(
-        self, url: str, api_key: str | None = None, *, temperature: float = 0.7, max_new_tokens: int = 512
+        self,
+        url: str,
+        api_key: str | None = None,
+        *,
+        temperature: float = 0.7,
+        max_new_tokens: int = _MAX_NEW_TOKENS,
     ) -> None:
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         base = url.rstrip("/").removesuffix("/v1")
-        self._client = httpx.Client(base_url=base, headers=headers, timeout=httpx.Timeout(300, connect=10))
+        self._client = httpx.Client(base_url=base, headers=headers, timeout=httpx.Timeout(_TIMEOUT_SECONDS, connect=10))
         self._options = {"temperature": temperature, "max_tokens": max_new_tokens, "stream": True}
 
     @override
@@ -86,7 +93,7 @@ class LocalTalk(Talk):
         folders: Mapping[str, AdapterRef] | None = None,
         *,
         temperature: float = 0.7,
-        max_new_tokens: int = 512,
+        max_new_tokens: int = _MAX_NEW_TOKENS,
     ) -> None:
         self._worker = worker
         self._catalog = catalog

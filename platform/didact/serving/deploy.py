@@ -20,9 +20,9 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig, ServeDeploySchema
 
-import didact
 from didact import env
-from didact.capacity import OWN_RAY, Cluster, Resources
+from didact.capacity import Cluster, Resources
+from didact.connect import join_ray, worker_variables
 from didact.errors import PlacementError, SpecError
 from didact.logs import get_logger
 from didact.serving.app import application
@@ -32,7 +32,6 @@ from didact.spec.explain import complaints
 from didact.spec.load import read_override
 
 _log = get_logger(__name__)
-_SOURCE_ROOT = Path(didact.__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ def deploy(
     plan = read_plan(config, overrides, port)
     started_ray = not ray.is_initialized()
     if started_ray:
-        _start_ray(log_to_driver)
+        join_ray(log_to_driver=log_to_driver)
     options = _with_environment(plan)
     try:
         _check_room(options, config)
@@ -165,14 +164,6 @@ def serve_forever(config: Path, port: int | None = None, overrides: Sequence[str
     with deploy(config, overrides, port) as deployed:
         _log.info("%s answers at %s/v1; the chat page is %s/", deployed.model, deployed.url, deployed.url)
         deployed.wait()
-
-
-def _start_ray(log_to_driver: bool) -> None:
-    address = env.ray_address()
-    if address is not None:
-        ray.init(address=address, log_to_driver=log_to_driver)
-        return
-    ray.init(address="local", labels=OWN_RAY, include_dashboard=False, log_to_driver=log_to_driver)
 
 
 def _check_room(options: Mapping[str, Mapping[str, Any]], config: Path) -> None:
@@ -248,10 +239,8 @@ def _with_environment(plan: DeployPlan) -> dict[str, dict[str, Any]]:
 def _variables(spec: ServeSpec, actor: dict[str, Any]) -> dict[str, str]:
     threads = spec.num_threads or max(int(actor.get("num_cpus") or 1), 1)
     variables = {
-        **env.for_workers(),
-        "PYTHONPATH": str(_SOURCE_ROOT),
+        **worker_variables(),
         "OMP_NUM_THREADS": str(threads),
-        "TOKENIZERS_PARALLELISM": "false",
     }
     if env.api_keys():
         variables["DIDACT_API_KEYS"] = ",".join(env.api_keys())

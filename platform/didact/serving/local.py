@@ -12,7 +12,7 @@ from didact.serving.engine.protocol import AdapterRef
 from didact.serving.predict import PredictReport, PredictSettings, predict_file
 from didact.serving.replica.assemble import base_name, build_catalog, build_worker
 from didact.serving.replica.worker import Worker
-from didact.spec import ModelSpec, ServeSpec
+from didact.spec import PREDICTED_TOKENS, ModelSpec, ServeSpec
 
 
 def predict_locally(
@@ -21,7 +21,7 @@ def predict_locally(
     source: Path,
     output: Path,
     *,
-    max_new_tokens: int = 256,
+    max_new_tokens: int = PREDICTED_TOKENS,
     temperature: float = 0.0,
 ) -> PredictReport:
     """Answer a file of prompts; see `predict_file`.

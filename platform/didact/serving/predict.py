@@ -21,6 +21,7 @@ from didact.registry import ModelVersion
 from didact.serving.api.answers import whole_text
 from didact.serving.engine.protocol import AdapterRef, Sampling
 from didact.serving.replica.worker import Ask, Prompt, Worker
+from didact.spec import PREDICTED_TOKENS
 
 _log = get_logger(__name__)
 _ROLES = ("system", "user", "assistant")
@@ -31,7 +32,7 @@ _ADDED = ("prediction", "model", "error", "line")
 class PredictSettings:
     """How the answers are generated."""
 
-    max_new_tokens: int = 256
+    max_new_tokens: int = PREDICTED_TOKENS
     """Longest answer, in tokens."""
     temperature: float = 0.0
     """0 is greedy."""

@@ -52,7 +52,7 @@ from didact.spec.load import json_schema, load_spec, read_mapping, set_dotted, s
 from didact.spec.merge import LimitsSpec, MergeSpec
 from didact.spec.model import BUNDLED_BASE, ModelSpec, QuantizationSpec
 from didact.spec.paths import absolute_base, absolute_task_paths, with_absolute_paths
-from didact.spec.serving import ServeSpec
+from didact.spec.serving import PREDICTED_TOKENS, ServeSpec
 from didact.spec.sharding import ShardingSpec
 from didact.spec.sweep import SweepSpec
 from didact.spec.training import PlacementSpec, TrackingSpec, TrainingSpec, WorkerRange
@@ -60,6 +60,7 @@ from didact.spec.training import PlacementSpec, TrackingSpec, TrainingSpec, Work
 __all__ = [
     "ADAPTER_METHODS",
     "BUNDLED_BASE",
+    "PREDICTED_TOKENS",
     "AdaLoraSpec",
     "AdapterSpec",
     "BoftSpec",

@@ -5,6 +5,9 @@ from pydantic import Field
 from didact.spec.base import Spec
 from didact.spec.model import ModelSpec
 
+PREDICTED_TOKENS = 256
+"""Longest answer to a line of a file of prompts."""
+
 
 class ServeSpec(Spec):
     """One base in memory and any number of registered adapters on it."""

@@ -25,8 +25,10 @@ from didact.serving.engine.protocol import ReplicaLost
 from didact.serving.replica.adapter_store import version_id
 from didact.serving.replica.catalog import Catalog, Meaning
 from didact.serving.replica.worker import Ask, Backend, BaseFacts, Prompt
+from didact.spec import ServeSpec
 
 _log = get_logger(__name__)
+_DEFAULTS = ServeSpec()
 _MAX_BODY_BYTES = 1_000_000
 _Body = TypeVar("_Body", ChatRequest, CompletionRequest)
 _Result = TypeVar("_Result")
@@ -36,9 +38,9 @@ _Result = TypeVar("_Result")
 class GatewaySettings:
     """What the API promises its clients."""
 
-    max_new_tokens: int = 512
+    max_new_tokens: int = _DEFAULTS.max_new_tokens
     """Longest answer when a request does not say, in tokens."""
-    request_timeout_seconds: float = 300
+    request_timeout_seconds: float = _DEFAULTS.request_timeout_seconds
     """Longest time from arrival to last token."""
     api_keys: tuple[str, ...] = ()
     """Accepted bearer keys; empty means open."""

@@ -32,8 +32,10 @@ from didact.serving.engine.protocol import (
     PromptTooLong,
 )
 from didact.serving.engine.row import Row
+from didact.spec import ServeSpec
 
 _log = get_logger(__name__)
+_DEFAULTS = ServeSpec()
 _STEPS_PER_TURN = 4
 """Tokens per row before the next batch has its turn: putting another adapter in force takes about as long as a step."""
 
@@ -49,9 +51,9 @@ class EmbeddedEngine(Engine):
         host: AdapterHost,
         tokenizer: PreTrainedTokenizerBase,
         *,
-        max_adapters: int = 8,
-        max_batch_size: int = 16,
-        max_waiting: int = 128,
+        max_adapters: int = _DEFAULTS.max_adapters,
+        max_batch_size: int = _DEFAULTS.max_batch_size,
+        max_waiting: int = _DEFAULTS.max_waiting,
     ) -> None:
         self._base = host.base
         self._tokenizer = tokenizer

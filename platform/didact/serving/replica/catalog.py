@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from didact.errors import AdapterError, DidactError, NotRegistered, RegistryError
 from didact.logs import get_logger
-from didact.registry import ModelVersion, Registry, parse_reference
+from didact.registry import CHAMPION, ModelVersion, Registry, meant_by_bare_name, parse_reference
 from didact.serving.replica.adapter_store import version_id
 
 _log = get_logger(__name__)
@@ -65,7 +65,7 @@ class Catalog:
         registry: Registry,
         prepare: Callable[[ModelVersion], None],
         *,
-        default_alias: str = "champion",
+        default_alias: str = CHAMPION,
         poll_seconds: float = 1.0,
     ) -> None:
         self.base_name = base_name
@@ -193,8 +193,8 @@ def _offers(versions: Iterable[ModelVersion], default_alias: str) -> tuple[Offer
     for named in by_name.values():
         newest = max(named, key=lambda version: version.version)
         held = {alias: version for version in named for alias in version.aliases}
-        meant = held.get(default_alias) or held.get("candidate") or newest
-        offers.append(Offer(meant, tuple(sorted(held))))
+        alias = meant_by_bare_name(held, default_alias)
+        offers.append(Offer(held[alias] if alias else newest, tuple(sorted(held))))
     return tuple(offers)
 
 

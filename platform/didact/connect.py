@@ -33,21 +33,38 @@ def ray_cluster(*, num_cpus: int | None = None, num_gpus: int | None = None, das
     if ray.is_initialized():
         yield
         return
-    address = env.ray_address()
-    if address is None:
-        _LOG.info("starting a local Ray")
-        _start_local(num_cpus, num_gpus, dashboard)
-    else:
-        ray.init(address=address, runtime_env=runtime_env(), log_to_driver=False, logging_level="warning")
+    join_ray(runtime_env(), num_cpus=num_cpus, num_gpus=num_gpus, dashboard=dashboard)
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def _start_local(num_cpus: int | None, num_gpus: int | None, dashboard: bool) -> None:
-    environment, port = runtime_env(), None
-    if dashboard:
+def join_ray(
+    environment: dict[str, Any] | None = None,
+    *,
+    num_cpus: int | None = None,
+    num_gpus: int | None = None,
+    dashboard: bool = False,
+    log_to_driver: bool = False,
+) -> None:
+    """Connect this process to the cluster at `RAY_ADDRESS`, else to a local one that it starts.
+
+    Args:
+        environment: of all workers, where not each of them gets its own; see `runtime_env`.
+        num_cpus: CPUs of a local cluster; default: the machine's.
+        num_gpus: its GPUs; default: the machine's.
+        dashboard: whether a local cluster runs Ray's dashboard.
+        log_to_driver: whether workers' lines are printed here.
+    """
+    address = env.ray_address()
+    words = {"log_to_driver": log_to_driver, "logging_level": "warning", "runtime_env": environment}
+    if address is not None:
+        ray.init(address=address, **words)
+        return
+    _LOG.info("starting a local Ray")
+    port = None
+    if dashboard and environment is not None:
         # Named for the processes that free workers: beside another Ray here they could not tell which one to ask.
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -60,9 +77,7 @@ def _start_local(num_cpus: int | None, num_gpus: int | None, dashboard: bool) ->
         labels=OWN_RAY,
         include_dashboard=dashboard,
         dashboard_port=port,
-        runtime_env=environment,
-        log_to_driver=False,
-        logging_level="warning",
+        **words,
     )
 
 
@@ -72,11 +87,11 @@ def runtime_env() -> dict[str, Any]:
     The source root has the same path on every node: an installed package, a shared folder, or the `working_dir` of a
     Ray job, which Ray unpacks at one place everywhere. Variables that the job itself sets are left to it.
     """
-    variables = {
-        "PYTHONPATH": SOURCE_ROOT,
-        "TOKENIZERS_PARALLELISM": "false",
-        **env.for_workers(),
-        **env.for_training(),
-    }
+    variables = {**worker_variables(), **env.for_training()}
     taken = json.loads(env.ray_job_config() or "{}").get("runtime_env", {}).get("env_vars", {})
     return {"env_vars": {name: value for name, value in variables.items() if name not in taken}}
+
+
+def worker_variables() -> dict[str, str]:
+    """Environment variables that every process needs which Ray starts for us."""
+    return {"PYTHONPATH": SOURCE_ROOT, "TOKENIZERS_PARALLELISM": "false", **env.for_workers()}
