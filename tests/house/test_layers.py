@@ -25,7 +25,7 @@ ROWS = (
     ("datasets",),
     ("runs", "tracking"),
     ("spec", "cache"),
-    ("failpoints",),
+    ("failpoints", "adapter_folder"),
     ("errors", "logs", "env", "files"),
 )
 DEPTH = {room: depth for depth, row in enumerate(ROWS) for room in row}

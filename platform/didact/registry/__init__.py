@@ -8,7 +8,7 @@ Example:
     Reference(name='demo', alias='champion', version=None)
 """
 
-from didact.registry.adapter_folder import AdapterFolder, adapter_identity, check_folder
+from didact.adapter_folder import AdapterFolder, adapter_identity, check_folder
 from didact.registry.card import Figure, Lineage, model_card
 from didact.registry.locate import locate_adapter, open_registry
 from didact.registry.registry import ANY, Registry

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from didact import files
+from didact.adapter_folder import MANIFEST, check_folder, read_manifest
 from didact.errors import AdapterError, DidactError, RegistryError
-from didact.registry.adapter_folder import MANIFEST, check_folder, read_manifest
 from didact.registry.asking import asking
 from didact.registry.versions import MANIFEST_TAG, ModelVersion
 
@@ -48,7 +48,7 @@ def _is_verified(folder: Path, version: ModelVersion) -> bool:
 
 def _verify(folder: Path, version: ModelVersion) -> None:
     try:
-        found = check_folder(folder)
+        found = check_folder(folder, to_publish=True)
     except AdapterError as error:
         raise AdapterError(f"{version.id} does not hold what was registered: {error}") from None
     expected_manifest = version.tags.get(MANIFEST_TAG)
@@ -85,5 +85,5 @@ def _fetch_all(client: "MlflowClient", uri: str, version: ModelVersion, stage: P
     manifest = fetch(MANIFEST)
     if files.sha256_file(manifest) != version.tags.get(MANIFEST_TAG):
         raise AdapterError(f"{version.id} is damaged: its {MANIFEST} does not match the registered sha256")
-    for name in read_manifest(manifest):
+    for name in read_manifest(manifest, to_publish=True):
         fetch(name)

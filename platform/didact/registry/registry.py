@@ -12,9 +12,9 @@ from typing import Any
 from filelock import FileLock
 
 from didact import env
+from didact.adapter_folder import CARD, AdapterFolder, check_folder
 from didact.errors import NotRegistered, RegistryError
 from didact.files import sha256_text
-from didact.registry.adapter_folder import CARD, AdapterFolder, check_folder
 from didact.registry.asking import asking
 from didact.registry.download import download
 from didact.registry.versions import (
@@ -74,7 +74,7 @@ class Registry:
         check_name(name)
         if alias is not None:
             check_alias(alias)
-        folder = check_folder(adapter_dir)
+        folder = check_folder(adapter_dir, to_publish=True)
         with self._changing(name):
             version = self._oldest_with(name, folder.sha256)
             if version is None:

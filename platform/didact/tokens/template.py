@@ -15,13 +15,14 @@ import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from didact import files
+from didact.adapter_folder import CONTRACT
 from didact.datasets.conversation import Message
 from didact.errors import TemplateError
 from didact.logs import get_logger
 
 log = get_logger(__name__)
 
-CONTRACT_FILE = "template_contract.json"
+CONTRACT_FILE = CONTRACT
 _ALPACA = (
     "{%- set ns = namespace(preamble='Read the instruction and write a response that carries it out.') -%}"
     "{%- for message in messages if message['role'] == 'system' -%}"

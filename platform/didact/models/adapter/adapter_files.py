@@ -8,7 +8,6 @@ safetensors is read; a pickle file in the folder is refused, because loading one
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import PeftModel
@@ -16,17 +15,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
+from didact.adapter_folder import CARD, CONFIG, MANIFEST, WEIGHTS, adapter_identity, check_folder
 from didact.errors import AdapterError
-from didact.files import fingerprint, manifest, manifest_problems, write_json
+from didact.files import manifest, write_json
 from didact.models.base.quantize import quantization_of
 from didact.models.methods import bound_to_quantization, partial_weights, plain_lora
 from didact.spec import QuantizationSpec, validate
-
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
-FACTS = "adapter.json"
-_UNSAFE = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-_MAX_CONFIG_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +46,11 @@ def save_adapter(
     Whatever the method did to the base while training, the folder applies to the base as it was loaded.
     """
     _write_weights(model, folder)
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty card; the registry writes a real one
-    names = [file.name for file in folder.iterdir() if file.is_file() and file.name not in (FACTS, "README.md")]
+    (folder / CARD).unlink(missing_ok=True)  # PEFT's empty card; the registry writes a real one
+    names = [file.name for file in folder.iterdir() if file.is_file() and file.name not in (MANIFEST, CARD)]
     entries = manifest(folder, names)
     quantization, bound = quantization_of(model), bound_to_quantization(model)
-    facts = AdapterFacts(base, base_fingerprint, method, _identity(entries), quantization, bound)
+    facts = AdapterFacts(base, base_fingerprint, method, adapter_identity(entries), quantization, bound)
     record = {
         "format": 1,
         "base": base,
@@ -66,7 +60,7 @@ def save_adapter(
         "bound_to_quantization": bound,
         "files": entries,
     }
-    write_json(folder / FACTS, record)
+    write_json(folder / MANIFEST, record)
     return facts
 
 
@@ -95,15 +89,8 @@ def verify_adapter(folder: Path, expected_base: str | None = None) -> AdapterFac
     Raises:
         AdapterError: files missing, changed, unsafe, not finite, or made for another base.
     """
-    unsafe = sorted(file.name for file in folder.glob("*") if file.suffix in _UNSAFE or file.is_symlink())
-    if unsafe:
-        raise AdapterError(f"adapter {folder} holds {unsafe[0]!r}; only plain safetensors and JSON files are loaded")
-    record = _read_json(folder, FACTS)
-    problems = manifest_problems(folder, record.get("files", {}))
-    missing = [name for name in (WEIGHTS, CONFIG) if name not in record.get("files", {})]
-    problems += [f"{name} is not in its manifest" for name in missing]
-    if problems:
-        raise AdapterError(f"adapter {folder} is damaged: {'; '.join(problems)}")
+    found = check_folder(folder)
+    record = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     if expected_base is not None and record["base_fingerprint"] != expected_base:
         raise AdapterError(
             f"adapter {folder} was trained on base {record['base']!r} (fingerprint {record['base_fingerprint'][:12]}); "
@@ -115,8 +102,8 @@ def verify_adapter(folder: Path, expected_base: str | None = None) -> AdapterFac
         record["base"],
         record["base_fingerprint"],
         record["method"],
-        _identity(record["files"]),
-        validate(QuantizationSpec, held, f"quantization in {folder / FACTS}") if held else None,
+        found.sha256,
+        validate(QuantizationSpec, held, f"quantization in {folder / MANIFEST}") if held else None,
         record.get("bound_to_quantization", False),
     )
 
@@ -133,22 +120,6 @@ def check_held_alike(facts: AdapterFacts, folder: Path, base: PreTrainedModel) -
             f"adapter {folder} was started with LoftQ: it holds what quantization took from the base, and would add it "
             f"twice here. Expected the base with model.quantization {facts.quantization}; found {found or 'none'}"
         )
-
-
-def _identity(entries: dict[str, Any]) -> str:
-    return fingerprint([entries[WEIGHTS]["sha256"], entries[CONFIG]["sha256"]])
-
-
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    file = folder / name
-    if not file.is_file():
-        raise AdapterError(f"adapter {folder} has no {name}; expected a folder written by a didact run")
-    if file.stat().st_size > _MAX_CONFIG_BYTES:
-        raise AdapterError(f"adapter {folder}: {name} has {file.stat().st_size} bytes; expected under 1 MB")
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise AdapterError(f"adapter {folder}: {name} is not valid JSON: {error}") from None
 
 
 def _check_finite(folder: Path) -> None:

@@ -18,8 +18,9 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
+from didact.adapter_folder import WEIGHTS
 from didact.errors import AdapterError
-from didact.models.adapter.adapter_files import WEIGHTS, AdapterFacts, check_held_alike, verify_adapter
+from didact.models.adapter.adapter_files import AdapterFacts, check_held_alike, verify_adapter
 from didact.models.adapter.put_weights import put_weights, read_config
 from didact.models.methods import align_positions, fit_to_base, swapped_in
 

@@ -10,8 +10,8 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
+from didact.adapter_folder import WEIGHTS
 from didact.errors import AdapterError, ModelError
-from didact.models.adapter.adapter_files import WEIGHTS
 from didact.models.adapter.put_weights import put_weights, read_config
 from didact.models.export.held import as_held, quantized_weights
 from didact.models.export.hollow import filled

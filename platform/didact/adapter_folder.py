@@ -1,4 +1,4 @@
-"""The bytes of an adapter: what may be in its folder, and that they are the registered ones.
+"""The bytes of an adapter: what may be in its folder, and that they are those that were written.
 
 A pickle runs code when it is loaded and PEFT would load one, so only safetensors, JSON and Markdown pass.
 """
@@ -40,8 +40,12 @@ def adapter_identity(entries: dict[str, Any]) -> str:
     return fingerprint([entries[WEIGHTS]["sha256"], entries[CONFIG]["sha256"]])
 
 
-def check_folder(folder: Path) -> AdapterFolder:
+def check_folder(folder: Path, *, to_publish: bool = False) -> AdapterFolder:
     """Check an adapter folder against its own manifest.
+
+    Args:
+        folder: as `models.save_adapter` writes it.
+        to_publish: whether it must also say how its base is asked (the template contract).
 
     Raises:
         AdapterError: a file that may not be there (pickles, symbolic links, folders), is missing, or was changed.
@@ -51,7 +55,7 @@ def check_folder(folder: Path) -> AdapterFolder:
     present = {file.name for file in folder.iterdir() if _is_allowed(file)}
     if MANIFEST not in present:
         raise AdapterError(f"adapter {folder} has no {MANIFEST}; expected a folder exported by a didact run")
-    entries = read_manifest(folder / MANIFEST)
+    entries = read_manifest(folder / MANIFEST, to_publish=to_publish)
     problems = manifest_problems(folder, entries)
     problems += [f"{name} is not in {MANIFEST}" for name in sorted(present - set(entries) - {MANIFEST, CARD})]
     if problems:
@@ -60,7 +64,7 @@ def check_folder(folder: Path) -> AdapterFolder:
     return AdapterFolder(folder, adapter_identity(entries), digest, (MANIFEST, *sorted(entries)))
 
 
-def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
+def read_manifest(path: Path, *, to_publish: bool = False) -> dict[str, dict[str, Any]]:
     """The `files` of an `adapter.json`: name -> `{"size": bytes, "sha256": hex}`.
 
     Raises:
@@ -76,7 +80,8 @@ def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
     for name in checked:
         if not _PLAIN_NAME.fullmatch(name) or Path(name).suffix not in _ALLOWED:
             raise AdapterError(f"{path} lists {name!r}; expected plain names ending in {', '.join(_ALLOWED)}")
-    missing = [name for name in (WEIGHTS, CONFIG, CONTRACT) if name not in checked]
+    needed = (WEIGHTS, CONFIG, CONTRACT) if to_publish else (WEIGHTS, CONFIG)
+    missing = [name for name in needed if name not in checked]
     if missing:
         raise AdapterError(f"{path} does not list {', '.join(missing)}; expected a folder exported by a didact run")
     return checked
@@ -88,7 +93,7 @@ def _is_allowed(file: Path) -> bool:
         raise AdapterError(f"adapter {file.parent} holds {kind} {file.name!r}; expected plain files")
     if file.suffix not in _ALLOWED:
         raise AdapterError(
-            f"adapter {file.parent} holds {file.name!r}; only files ending in {', '.join(_ALLOWED)} are registered "
+            f"adapter {file.parent} holds {file.name!r}; expected files ending in {', '.join(_ALLOWED)} "
             "(other formats can run code when loaded)"
         )
     return True
