@@ -14,6 +14,7 @@ from didact.preparation import Encoder, Runner, prepare_source, run_here, tokeni
 from didact.spec import SourceSpec, TokensSpec
 from didact.tokens import TemplateContract, TokenTable, view_table
 from tests.fakes.tokenizer import byte_tokenizer
+from tests.fakes.web_server import serve
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
@@ -101,3 +102,19 @@ def test_few_bytes_are_prepared_in_this_process(tmp_path: Path, monkeypatch: pyt
     with ray_runner(WORTH_RAY_BYTES) as run:
         table, rows, _ = prepared(source, tmp_path / "cache", run, note=lambda: "nor need it be")
     assert (rows, len(table)) == (201, 195)
+
+
+def test_the_cluster_reads_a_stream_for_its_keys_and_again_for_the_chosen_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "www").mkdir()
+    write(tmp_path / "www" / "a.jsonl")
+    tables = []
+    with serve(tmp_path / "www") as web:
+        source = SourceSpec(name="rows", path=f"{web.url}/a.jsonl", stream=True, max_rows=40, held_out_rows=5)
+        for name, run in (("here", run_here), ("ray", run_on_ray)):
+            monkeypatch.setenv("DIDACT_CACHE", str(tmp_path / name))
+            table, rows, rejected = prepared(source, tmp_path / name, run)
+            assert (rows, rejected, len(table)) == (2 * 201, 2, 35)
+            tables.append((table.fingerprint, table.stats, [sample.ids.tolist() for sample in table]))
+    assert tables[0] == tables[1]

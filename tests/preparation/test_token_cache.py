@@ -16,6 +16,7 @@ from didact.cache.entry import CacheEntry
 from didact.datasets import Conversation, Dataset, Message, load_dataset
 from didact.datasets.conversation import ConversationView
 from didact.datasets.load import conversations_entry
+from didact.datasets.sources import conversion
 from didact.datasets.sources.opening import open_source
 from didact.errors import DataError
 from didact.preparation import Encoder, PartDone, PartJob, prepare_source, run_here, tokenize
@@ -25,6 +26,7 @@ from didact.tokens.shards import TokenWriter
 from tests.fakes.damages import DAMAGES
 from tests.fakes.datasets import stored_dataset
 from tests.fakes.tokenizer import byte_tokenizer
+from tests.fakes.web_server import serve
 
 TOKENS = TokensSpec(max_length=100)
 
@@ -209,11 +211,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_raw_rows_are_read_in_one_pass_and_never_again(tmp_path: Path, cache: Path) -> None:
     source, jobs = write(tmp_path / "a.jsonl"), list[PartJob]()
     first = prepared(source, cache, jobs)
-    assert len(jobs) > 3 and all(job.part is not None and job.tokens is not None for job in jobs)
+    assert len(jobs) > 3 and all(job.conversion is not None and job.tokens is not None for job in jobs)
     jobs.clear()
     assert contents(prepared(source, cache, jobs)) == contents(first) and not jobs
     other = prepared(source, cache, jobs, encoder("alpaca", max_length=300))
-    assert jobs and all(job.part is None for job in jobs), "another template read raw rows"
+    assert jobs and all(job.conversion is None for job in jobs), "another template read raw rows"
     assert other.rows.tolist() == first.rows.tolist() == list(range(60))
 
 
@@ -221,12 +223,35 @@ def test_of_a_source_with_max_rows_only_the_chosen_are_tokenized(tmp_path: Path,
     source, jobs = write(tmp_path / "a.jsonl"), list[PartJob]()
     some = source.model_copy(update={"max_rows": 9, "held_out_rows": 3})
     table = prepared(some, cache, jobs)
-    chosen = [job.chosen for job in jobs if job.part is None]
+    chosen = [job.chosen for job in jobs if job.conversion is None]
     assert sum(len(each) for each in chosen if each is not None) == 9
     whole = prepared(source, cache, [])
     assert len(table) == 6 and table.place.tokens != whole.place.tokens
     for index, row in enumerate(table.rows.tolist()):
         assert table[index].ids.tolist() == whole[row].ids.tolist()
+
+
+def test_of_a_stream_with_max_rows_both_readings_are_jobs_and_the_second_makes_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversion, "BATCH_ROWS", 4)  # several batches a part
+    jobs, tables = list[PartJob](), []
+    (tmp_path / "www").mkdir()
+    with serve(tmp_path / "www") as web:
+        write(tmp_path / "www" / "a.jsonl")
+        source = SourceSpec(name="rows", path=f"{web.url}/a.jsonl", stream=True, max_rows=20, held_out_rows=3)
+        for name, told in (("jobs", jobs), ("afterwards", None)):
+            monkeypatch.setenv("DIDACT_CACHE", str(tmp_path / name))
+            if told is None:  # converted first, and tokenized from what is stored
+                load_dataset(source, seed=0, max_bad_rows_share=0, quarantine_dir=None, opened=open_source(source, 500))
+            tables.append(prepared(source, tmp_path / name, told if told is not None else []))
+    conversions = [job.conversion for job in jobs if job.conversion is not None]
+    assert len(conversions) == len(jobs) == 2 * len({job.key for job in jobs})
+    assert [each.texts for each in conversions] == [False] * (len(jobs) // 2) + [True] * (len(jobs) // 2)
+    assert [job.tokens is not None for job in jobs] == [each.texts for each in conversions]
+    assert sum(len(each.kept) for each in conversions if each.kept is not None) == 20
+    assert contents(tables[0]) == contents(tables[1])
+    assert tables[0].rows.tolist() == tables[1].rows.tolist() and len(tables[0]) == 17
 
 
 def prepare_there(source: SourceSpec, cache: Path) -> None:

@@ -18,7 +18,7 @@ Example:
     [('tokens', 'sums', 6)]
 """
 
-from didact.cache.columns import SHARD_ROWS, GrowingArray, read_one_batch, write_one_batch
+from didact.cache.columns import SHARD_ROWS, GrowingArray, read_one_batch, within, write_one_batch
 from didact.cache.entry import CacheEntry, PartRecord, Shard, new_file, shard_of
 from didact.cache.pruning import KINDS, CachedEntry, is_older, list_cache, prune
 
@@ -36,5 +36,6 @@ __all__ = [
     "prune",
     "read_one_batch",
     "shard_of",
+    "within",
     "write_one_batch",
 ]

@@ -45,6 +45,13 @@ class GrowingArray:
         self._stream.close()
 
 
+def within(places: np.ndarray | range, start: int, stop: int) -> np.ndarray:
+    """Those of ascending `places` that are `start` or more and less than `stop`; int64, and of an array not copied."""
+    if isinstance(places, range):
+        return np.arange(max(places.start, start), min(places.stop, stop))
+    return places[slice(*np.searchsorted(places, [start, stop]))]
+
+
 def write_one_batch(path: Path, batch: pa.RecordBatch) -> None:
     """Write an Arrow file that can be memory-mapped without a copy."""
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:

@@ -1,5 +1,6 @@
 """A source of the recipe -> `Dataset`: open, convert once into the cache, choose rows, fingerprint."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from didact.cache.columns import within
 from didact.cache.entry import CacheEntry
 from didact.datasets import catalog
 from didact.datasets.conversation import Conversation, ConversationView, Dataset
@@ -14,11 +16,11 @@ from didact.datasets.forms.drafts import RowSettings
 from didact.datasets.forms.table_of_forms import REASONED_FORMS
 from didact.datasets.places import hub
 from didact.datasets.rows.quarantine import Reject, check_share, write_quarantine
-from didact.datasets.sources.conversion import convert, convert_rows
+from didact.datasets.sources.conversion import convert_rows
 from didact.datasets.sources.opening import OpenedSource, open_source
 from didact.datasets.stored.choice import Selection, select
+from didact.datasets.stored.fill import ConversionJob, Converter, convert_here
 from didact.datasets.stored.reader import StoredConversations
-from didact.datasets.stored.writer import ConversationWriter
 from didact.env import cache_dir
 from didact.errors import DataError
 from didact.files import fingerprint
@@ -45,6 +47,7 @@ def load_dataset(
     max_bad_rows_share: float,
     quarantine_dir: Path | None,
     opened: OpenedSource | None = None,
+    convert: Converter = convert_here,
 ) -> Dataset:
     """Bring a source's rows to one form, or find them in the cache, and choose among them.
 
@@ -54,6 +57,7 @@ def load_dataset(
         max_bad_rows_share: largest share of refused rows, 0 to 1.
         quarantine_dir: folder for `<source name>.jsonl` with the refused rows; None writes nothing.
         opened: the source where it has been opened already.
+        convert: converts what the cache does not hold.
 
     Returns:
         The data set. `rows_read` counts accepted and rejected rows, before any choice; `train` and `held_out` together
@@ -64,7 +68,7 @@ def load_dataset(
     """
     _warn_unused(source)
     opened = opened or open_source(source)
-    stored = store(opened, source, seed)
+    stored = store(opened, source, seed, convert)
     num_rejected = stored.rejected.total()
     quarantine = write_quarantine(quarantine_dir, source.name, _rejects(stored, opened))
     first = list(islice(_rejects(stored, opened), _SUMMARISED))
@@ -106,19 +110,30 @@ def conversations_entry(opened: OpenedSource, source: SourceSpec, seed: int) -> 
     return CacheEntry(cache_dir() / "conversations" / address)
 
 
-def store(opened: OpenedSource, source: SourceSpec, seed: int) -> StoredConversations:
-    """All conversations of a source, converted now unless the cache holds them; of one that `is_sampled` the chosen."""
+def store(
+    opened: OpenedSource, source: SourceSpec, seed: int, convert: Converter = convert_here
+) -> StoredConversations:
+    """All conversations of a source, converted now unless the cache holds them; of one that `is_sampled` the chosen.
+
+    Args:
+        opened: the source.
+        source: its entry in the recipe.
+        seed: `data.seed`.
+        convert: does the work.
+    """
     entry = conversations_entry(opened, source, seed)
+    settings = RowSettings(opened.options, seed)
+    jobs = [ConversionJob(part.key, entry, part, settings) for part in opened.parts]
     if not is_sampled(source):
-        return _fill(entry, opened, source, seed)
-    keys = _fill(
-        CacheEntry(entry.folder.parent.with_name(KEYS_ONLY) / entry.address), opened, source, seed, texts=False
-    )
+        return _fill(jobs, source, convert)
+    keys_only = CacheEntry(entry.folder.parent.with_name(KEYS_ONLY) / entry.address)
+    keys = _fill([replace(job, entry=keys_only, texts=False) for job in jobs], source, convert)
     chosen = select(keys, max_rows=source.max_rows, held_out_rows=source.held_out_rows, seed=seed)
-    address = fingerprint([entry.address, chosen.digest])
-    places = np.union1d(chosen.train, chosen.held_out).astype(np.int64)
-    sample = CacheEntry(entry.folder.with_name(address))
-    return _fill(sample, opened, source, seed, kept=places, starts=keys.first_positions, num_leaks=chosen.num_leaks)
+    sample = CacheEntry(entry.folder.with_name(fingerprint([entry.address, chosen.digest])))
+    places, starts = np.union1d(chosen.train, chosen.held_out).astype(np.int64), keys.first_positions
+    kept = [within(places, start, stop) - start for start, stop in itertools.pairwise(starts)]
+    jobs = [replace(job, entry=sample, kept=mine) for job, mine in zip(jobs, kept, strict=True)]
+    return _fill(jobs, source, convert, num_leaks=chosen.num_leaks)
 
 
 def is_sampled(source: SourceSpec) -> bool:
@@ -127,42 +142,22 @@ def is_sampled(source: SourceSpec) -> bool:
 
 
 def _fill(
-    entry: CacheEntry,
-    opened: OpenedSource,
-    source: SourceSpec,
-    seed: int,
-    *,
-    texts: bool = True,
-    kept: np.ndarray | None = None,
-    starts: Sequence[int] = (),
-    num_leaks: int = 0,
+    jobs: Sequence[ConversionJob], source: SourceSpec, convert: Converter, *, num_leaks: int = 0
 ) -> StoredConversations:
-    """Convert what is missing of an entry.
+    """Do those jobs of an entry that the cache does not hold.
 
     Args:
-        entry: the address.
-        opened: the source.
+        jobs: one for each part of the source, in order.
         source: its entry in the recipe.
-        seed: `data.seed`.
-        texts: whether texts are stored, and not keys alone.
-        kept: int64: places among the accepted rows of those that are stored; None for all.
-        starts: with `kept`, place of each part's first accepted row, and the number of all.
-        num_leaks: with `kept`, rows that were left out for a held-out row's prompt.
+        convert: does the work.
+        num_leaks: of a sample, rows that were left out for a held-out row's prompt.
     """
-    settings = RowSettings(opened.options, seed)
-    numbers = {part.key: number for number, part in enumerate(opened.parts)}
+    by_key, entry = {job.key: job for job in jobs}, jobs[0].entry
 
-    def make(keys: list[str]) -> None:
-        for key in keys:
-            number, mine = numbers[key], None
-            if kept is not None:
-                within = np.searchsorted(kept, [starts[number], starts[number + 1]])
-                mine = kept[slice(*within)] - starts[number]
-            with ConversationWriter(entry, key, texts=texts, kept=mine) as writer:
-                for batch in convert(opened.parts[number], settings):
-                    writer.add(batch)
+    def make(missing: list[str]) -> None:
+        convert(list(by_key), [by_key[key] for key in missing])
 
-    entry.fill(list(numbers), {**source_facts(source), LEAKS: num_leaks}, make)
+    entry.fill(list(by_key), {**source_facts(source), LEAKS: num_leaks}, make)
     return StoredConversations(entry)
 
 

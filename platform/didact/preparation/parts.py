@@ -17,14 +17,14 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from didact import files
+from didact.cache.columns import within
 from didact.cache.entry import CacheEntry
 from didact.datasets.conversation import Conversation, ConversationView, Dataset
-from didact.datasets.forms.drafts import RowSettings
-from didact.datasets.load import conversations_entry, is_sampled, source_facts
+from didact.datasets.load import store
 from didact.datasets.places.generated import PREFIX as GENERATED
 from didact.datasets.sources.conversion import Batch, convert
 from didact.datasets.sources.opening import OpenedSource
-from didact.datasets.sources.parts import Part
+from didact.datasets.stored.fill import ConversionJob, Converter
 from didact.datasets.stored.reader import StoredConversations, stored_batches
 from didact.datasets.stored.writer import ConversationWriter
 from didact.errors import DataError
@@ -79,11 +79,10 @@ class PartJob:
     tokens: CacheEntry | None
     """Where the tokens go; None for conversations only."""
     conversations: CacheEntry
-    part: Part | None = None
-    """The raw rows; None where the conversations are stored already."""
-    settings: RowSettings | None = None
+    conversion: ConversionJob | None = None
+    """How the conversations are made; None where they are stored already."""
     chosen: np.ndarray | None = None
-    """int64: places, among the part's accepted rows, of those that are tokenized; None for all."""
+    """int64: places, among the part's stored rows, of those that are tokenized; None for all."""
     size: int = 0
     """Bytes that are read, as far as that is known."""
 
@@ -115,15 +114,13 @@ def run_job(job: PartJob, encoder: Encoder) -> PartDone:
     rows = rejected = num_tokens = 0
     with ExitStack() as stack:
         stack.enter_context(_libraries_out_of_sight())
-        told = stack.enter_context(ConversationWriter(job.conversations, job.key)) if job.part else None
+        told = stack.enter_context(job.conversion.writer()) if job.conversion else None
         tokenized = stack.enter_context(TokenWriter(job.tokens, job.key)) if job.tokens else None
-        for position, batch in _batches(job):
-            if told is not None:
-                told.add(batch)
+        for position, stored, batch in _batches(job, told):
             if tokenized is not None:
-                positions, accepted = _chosen(job.chosen, position, batch.accepted)
-                encoded = encode_all(accepted, encoder.tokenizer, encoder.contract, encoder.tokens)
-                tokenized.add(positions, accepted, encoded)
+                positions, wanted = _chosen(job.chosen, position, stored)
+                encoded = encode_all(wanted, encoder.tokenizer, encoder.contract, encoder.tokens)
+                tokenized.add(positions, wanted, encoded)
                 num_tokens = tokenized.num_tokens
             rows, rejected = rows + batch.num_rows, rejected + len(batch.rejects)
     return PartDone(rows, rejected, num_tokens)
@@ -131,8 +128,8 @@ def run_job(job: PartJob, encoder: Encoder) -> PartDone:
 
 def prepare_source(
     opened: OpenedSource, source: SourceSpec, seed: int, encoder: Encoder, cache_dir: Path, run: Runner = run_here
-) -> None:
-    """Convert a source that the cache does not hold; where all its rows are used, tokenize them in the same pass.
+) -> StoredConversations:
+    """Convert a source as far as the cache does not hold it; see `converter`.
 
     Args:
         opened: the source.
@@ -142,27 +139,34 @@ def prepare_source(
         cache_dir: root of the token cache.
         run: does the work.
     """
-    if is_sampled(source):
-        return  # which rows are tokenized is known only when all were seen
-    conversations, parts = conversations_entry(opened, source, seed), {part.key: part for part in opened.parts}
-    settings = RowSettings(opened.options, seed)
-    uses_all = source.max_rows is None or source.path.startswith(GENERATED)
-    tokens = _entry(cache_dir, encoder, conversations, None) if uses_all else None
+    return store(opened, source, seed, converter(source, encoder, cache_dir, run))
 
-    def make(missing: list[str]) -> None:
+
+def converter(source: SourceSpec, encoder: Encoder, cache_dir: Path, run: Runner = run_here) -> Converter:
+    """Converts the parts of a source; where all rows that it stores are used, it tokenizes them in the same pass.
+
+    Args:
+        source: its entry in the recipe.
+        encoder: makes tokens.
+        cache_dir: root of the token cache.
+        run: does the work.
+    """
+    uses_all = source.max_rows is None or source.path.startswith(GENERATED)
+
+    def convert_parts(keys: Sequence[str], jobs: Sequence[ConversionJob]) -> None:
+        entry = jobs[0].entry
+        tokens, also = _entry(cache_dir, encoder, entry, None), set[str]()
         with ExitStack() as stack:
-            also = set[str]()
-            if tokens is not None:
+            if all(job.texts and (uses_all or job.kept is not None) for job in jobs):
                 stack.enter_context(tokens.lock())
-                also.update(tokens.missing(list(parts)))
-            jobs = [
-                PartJob(key, tokens if key in also else None, conversations, part, settings, size=part.size)
-                for key, part in ((key, parts[key]) for key in missing)
+                also.update(tokens.missing(list(keys)))
+            given = [
+                PartJob(job.key, tokens if job.key in also else None, entry, job, size=job.part.size) for job in jobs
             ]
-            for _ in run(jobs, encoder):
+            for _ in run(given, encoder):
                 pass
 
-    conversations.fill(list(parts), source_facts(source), make)
+    return convert_parts
 
 
 def tokenize(dataset: Dataset, encoder: Encoder, cache_dir: Path, run: Runner = run_here) -> CacheEntry:
@@ -185,8 +189,7 @@ def tokenize(dataset: Dataset, encoder: Encoder, cache_dir: Path, run: Runner = 
     def job(number: int, key: str) -> PartJob:
         chosen = None
         if dataset.chosen is not None:
-            within = np.searchsorted(dataset.chosen, [starts[number], starts[number + 1]])
-            chosen = dataset.chosen[within[0] : within[1]] - starts[number]
+            chosen = within(dataset.chosen, starts[number], starts[number + 1]) - starts[number]
         size = sum(shard.size for shard in stored.records[number].shards)
         return PartJob(key, entry, stored.entry, chosen=chosen, size=size)
 
@@ -232,16 +235,17 @@ def _libraries_out_of_sight() -> Iterator[None]:
             gc.unfreeze()
 
 
-def _batches(job: PartJob) -> Iterator[tuple[int, Batch]]:
-    """Each batch with the place of its first accepted row in the part."""
-    if job.part is None:
-        for start, accepted in stored_batches(job.conversations, job.key, job.chosen):
-            yield start, Batch(accepted)
+def _batches(job: PartJob, told: ConversationWriter | None) -> Iterator[tuple[int, Sequence[Conversation], Batch]]:
+    """Each batch with the rows of it that are stored, and the place of their first among the part's stored rows."""
+    if job.conversion is None or told is None:
+        for start, stored in stored_batches(job.conversations, job.key, job.chosen):
+            yield start, stored, Batch(stored)
         return
     start = 0
-    for batch in convert(job.part, job.settings or RowSettings()):
-        yield start, batch
-        start += len(batch.accepted)
+    for batch in convert(job.conversion.part, job.conversion.settings):
+        stored = told.add(batch)
+        yield start, stored, batch
+        start += len(stored)
 
 
 def _chosen(
@@ -249,5 +253,5 @@ def _chosen(
 ) -> tuple[Sequence[int], Sequence[Conversation]]:
     if chosen is None:
         return range(start, start + len(accepted)), accepted
-    here = chosen[slice(*np.searchsorted(chosen, [start, start + len(accepted)]))].tolist()
+    here = within(chosen, start, start + len(accepted)).tolist()
     return here, [accepted[place - start] for place in here]

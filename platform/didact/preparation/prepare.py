@@ -10,11 +10,10 @@ from transformers import PreTrainedTokenizerBase
 from didact.datasets import Dataset, load_dataset
 from didact.datasets.catalog import check_commercial
 from didact.datasets.quality import EvalText, filtered, row_filters
-from didact.datasets.sources.opening import open_source
 from didact.env import cache_dir
 from didact.models import load_tokenizer
 from didact.preparation.mixture import PreparedMixture, prepare_mixture
-from didact.preparation.parts import Encoder, Runner, prepare_source, run_here
+from didact.preparation.parts import Encoder, Runner, converter, run_here
 from didact.spec import FinetuneSpec, HeldOutTask, TaskSpec
 from didact.tokens import StepLoader, TemplateContract
 
@@ -89,15 +88,16 @@ def _encoder(spec: FinetuneSpec) -> Encoder:
 
 
 def _read(spec: FinetuneSpec, encoder: Encoder, quarantine: Path | None, run: Runner) -> tuple[Dataset, ...]:
-    seed, share = spec.data.seed, spec.data.max_bad_rows_share
-    datasets = []
-    for source in spec.data.sources:
-        opened = open_source(source)
-        prepare_source(opened, source, seed, encoder, cache_dir(), run)
-        datasets.append(
-            load_dataset(source, seed=seed, max_bad_rows_share=share, quarantine_dir=quarantine, opened=opened)
+    return tuple(
+        load_dataset(
+            source,
+            seed=spec.data.seed,
+            max_bad_rows_share=spec.data.max_bad_rows_share,
+            quarantine_dir=quarantine,
+            convert=converter(source, encoder, cache_dir(), run),
         )
-    return tuple(datasets)
+        for source in spec.data.sources
+    )
 
 
 def _questions(spec: FinetuneSpec, task_texts: TaskTexts | None) -> Iterable[EvalText]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from didact import files
-from didact.cache.columns import GrowingArray
+from didact.cache.columns import GrowingArray, within
 from didact.cache.entry import CacheEntry, Shard, shard_of
 from didact.datasets.conversation import ConversationView
 from didact.datasets.stored.reader import StoredConversations
@@ -234,8 +234,5 @@ def _write_index(folder: Path, tokens: CacheEntry, view: ConversationView) -> To
 def _wanted(places: np.ndarray | range, start: int, stop: int) -> np.ndarray:
     """bool [stop - start]: which of the accepted rows `start` to `stop - 1` are in the view."""
     wanted = np.zeros(stop - start, dtype=bool)
-    if isinstance(places, range):
-        wanted[max(0, places.start - start) : max(0, places.stop - start)] = True
-    else:
-        wanted[places[slice(*np.searchsorted(places, [start, stop]))] - start] = True
+    wanted[within(places, start, stop) - start] = True
     return wanted

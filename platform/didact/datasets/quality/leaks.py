@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from didact.cache.columns import within
 from didact.datasets.conversation import ConversationView, Dataset
 from didact.datasets.load import LEAK
 from didact.datasets.quality.types import Kept
@@ -39,10 +40,6 @@ def view_keys(rows: Sequence[object]) -> Iterator[Keys]:
     if not len(places):
         return
     for keys in rows.base.key_blocks():
-        if isinstance(places, range):
-            here = np.arange(max(places.start, keys.start), min(places.stop, keys.start + len(keys.rows)))
-        else:
-            here = places[slice(*np.searchsorted(places, [keys.start, keys.start + len(keys.rows)]))]
-        within = np.asarray(here, dtype=np.int64) - keys.start
-        yield Keys(start, keys.rows[within], keys.prompts[within], keys.conversations[within])
-        start += len(within)
+        mine = within(places, keys.start, keys.start + len(keys.rows)) - keys.start
+        yield Keys(start, keys.rows[mine], keys.prompts[mine], keys.conversations[mine])
+        start += len(mine)

@@ -1,6 +1,6 @@
 """Conversations on disk: written once a part, read by position, chosen from by their keys alone.
 
-    batches of Conversations -> ConversationWriter -> CacheEntry -> StoredConversations -> select -> positions
+    ConversionJob -> Batches -> ConversationWriter -> CacheEntry -> StoredConversations -> select -> positions
 
 Example:
     >>> from pathlib import Path
@@ -11,14 +11,25 @@ Example:
     >>> entry = CacheEntry(Path("cache/conversations/5c0e"))
     >>> asked = Conversation((Message("user", "Add 2 and 3."), Message("assistant", "5")), row=0)
     >>> with ConversationWriter(entry, "first") as writer:
-    ...     writer.add(Batch([asked]))
+    ...     _ = writer.add(Batch([asked]))
     >>> entry.finish(["first"], {"source": "sums"})
     >>> StoredConversations(entry)[0] == asked
     True
 """
 
 from didact.datasets.stored.choice import Selection, select
+from didact.datasets.stored.fill import ConversionJob, Converter, convert_here
 from didact.datasets.stored.reader import Keys, StoredConversations
 from didact.datasets.stored.writer import KEY, ConversationWriter
 
-__all__ = ["KEY", "ConversationWriter", "Keys", "Selection", "StoredConversations", "select"]
+__all__ = [
+    "KEY",
+    "ConversationWriter",
+    "ConversionJob",
+    "Converter",
+    "Keys",
+    "Selection",
+    "StoredConversations",
+    "convert_here",
+    "select",
+]

@@ -13,7 +13,7 @@ from typing import Any, overload
 import numpy as np
 import pyarrow as pa
 
-from didact.cache.columns import read_one_batch
+from didact.cache.columns import read_one_batch, within
 from didact.cache.entry import CacheEntry, Shard
 from didact.datasets.conversation import Conversation, Message
 from didact.datasets.rows.quarantine import Reject
@@ -149,7 +149,7 @@ def stored_batches(
     for shard in record.shards:
         for number, rows in enumerate(shard.batches):
             stop = start + rows
-            if chosen is None or np.diff(np.searchsorted(chosen, [start, stop]))[0]:
+            if chosen is None or len(within(chosen, start, stop)):
                 yield start, _conversations(_text_reader(entry.sound_shard(shard)).get_batch(number), 0)
             start = stop
 

@@ -20,7 +20,7 @@ from typing import Any, Self, TextIO
 import numpy as np
 import pyarrow as pa
 
-from didact.cache.columns import SHARD_ROWS, write_one_batch
+from didact.cache.columns import SHARD_ROWS, within, write_one_batch
 from didact.cache.entry import CacheEntry, PartRecord, Shard, new_file, shard_of
 from didact.datasets.conversation import Conversation, Message
 from didact.datasets.rows.quarantine import Reject
@@ -88,27 +88,28 @@ class ConversationWriter:
         }
         self._entry.add(PartRecord(self._key, tuple(self._shards), counts))
 
-    def add(self, batch: Batch) -> None:
-        """Write some rows."""
+    def add(self, batch: Batch) -> list[Conversation]:
+        """Write some rows; returns the accepted ones that are stored."""
         for refused in batch.rejects:
             self._add_reject(refused)
         self._num_rows += batch.num_rows
         accepted = self._chosen(batch.accepted)
         if not accepted:
-            return
+            return []
         if self._with_texts:
             self._write_texts(accepted)
         self._keys += [(each.row, prompt_key(each.prompt), prompt_key(each.messages)) for each in accepted]
         self._num_accepted += len(accepted)
         if len(self._keys) >= self._shard_rows:
             self._close_shard()
+        return accepted
 
     def _chosen(self, accepted: list[Conversation]) -> list[Conversation]:
         start = self._num_seen
         self._num_seen += len(accepted)
         if self._kept is None:
             return accepted
-        here = self._kept[slice(*np.searchsorted(self._kept, [start, self._num_seen]))]
+        here = within(self._kept, start, self._num_seen)
         return [accepted[place - start] for place in here.tolist()]
 
     def _write_texts(self, accepted: list[Conversation]) -> None:
