@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from didact import env
-from didact.cli.data import Overrides, Recipe, data
+from didact.cli.data import Overrides, Recipe
 from didact.errors import SpecError
 from didact.spec import FinetuneSpec, load_spec, with_absolute_paths
 
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from didact.cache.pruning import CachedEntry
     from didact.preparation import Encoder, PartDone, PartJob, Runner
 
+preparing = typer.Typer()
+
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 
-@data.command("prepare")
+@preparing.command("prepare")
 def data_prepare(
     recipe: Recipe,
     overrides: Overrides = None,
@@ -58,7 +60,7 @@ def data_prepare(
             print(f"rejected rows of {dataset.name}: {dataset.quarantine}")
 
 
-@data.command("cache")
+@preparing.command("cache")
 def data_cache(
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove what was not used for as long as --older-than")

@@ -14,8 +14,8 @@ import typer
 from rich.console import Console
 
 from didact import env, logs
-from didact.cli.data import Overrides, Recipe
-from didact.cli.prepare import data
+from didact.cli.data import Overrides, Recipe, data
+from didact.cli.prepare import preparing
 from didact.cli.quality import quality
 from didact.cli.recipes import init, recipes
 from didact.errors import DidactError
@@ -37,6 +37,7 @@ from didact.spec import (
 )
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+data.add_typer(preparing)
 data.add_typer(quality)
 app.add_typer(data, name="data")
 app.command()(recipes)

@@ -30,7 +30,7 @@ from didact.registry import ModelVersion
 from didact.registry.publish import publish_run
 from didact.runs import Run, start_run
 from didact.spec import FinetuneSpec, FullSpec, with_absolute_paths
-from didact.tracking import MlflowSync, log_artifacts, open_run
+from didact.tracking import FinalStatus, MlflowSync, log_artifacts, open_run
 from didact.training import TrainResult, check_devices
 
 _LOG = get_logger(__name__)
@@ -138,8 +138,8 @@ def _train(
         return None
     num_steps = prepared.num_steps
 
-    def estimate(tried: FinetuneSpec, *, on_cpu: bool) -> str:
-        plan = Plan.of(tried, prepared, on_cpu=on_cpu)
+    def estimate(spec: FinetuneSpec, *, on_cpu: bool) -> str:
+        plan = Plan.of(spec, prepared, on_cpu=on_cpu)
         longest = f"with the longest samples ({plan.largest_tokens:,} tokens)"
         return (
             f"{memory_in_words(plan.largest)} {longest}, {plan.footprint.total_gib:.2f} GiB with those of mean length"
@@ -189,7 +189,8 @@ def _tracked(run: Run, spec: FinetuneSpec, data: DataFacts, parent_run_id: str |
     )
     sync = MlflowSync(run.path, run.name, spec.tracking, parent_run_id=parent_run_id)
     sync.start()
-    status, tags = "FAILED", {}
+    status: FinalStatus = "FAILED"
+    tags: dict[str, str] = {}
     try:
         yield run_id
         status = "FINISHED"

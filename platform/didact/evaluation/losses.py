@@ -1,9 +1,8 @@
 """The loss on samples that were set aside, weighted as in training: the mean over supervised tokens."""
 
 import inspect
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.nn import functional
@@ -12,6 +11,13 @@ from didact.errors import DataError, ModelError
 from didact.evaluation.generate import base_of, evaluation_mode, num_prefix_positions
 from didact.tokens.batches import NO_TARGET, pack, pad, supervised_positions
 from didact.tokens.types import Batch, Sample
+
+
+class Samples(Protocol):
+    """A sequence of samples, or a `TokenTable`."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Sample: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +32,7 @@ class Loss:
 
 def held_out_loss(
     model: Any,
-    samples: Sequence[Sample],
+    samples: Samples,
     *,
     pad_id: int,
     packing: bool,
@@ -38,7 +44,7 @@ def held_out_loss(
 
     Args:
         model: a causal language model, plain or with a PEFT adapter.
-        samples: a sequence or a `TokenTable`.
+        samples: read as they are asked for.
         pad_id: fills the short rows of a padded batch; never a target.
         packing: put the samples of a batch in one row, each with its own positions and attention.
         batch_size: samples in one forward pass.

@@ -1,7 +1,7 @@
 """One task on one model: questions or held-out samples in, metrics and examples out."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,9 @@ from didact.datasets.conversation import Message
 from didact.errors import DataError
 from didact.evaluation.generate import PAD_ID, generate_answers
 from didact.evaluation.items import Example, Item, gsm8k_items, reasoning_gym_items, score_answers
-from didact.evaluation.losses import Loss, held_out_loss
+from didact.evaluation.losses import Loss, Samples, held_out_loss
 from didact.spec import Gsm8kTask, HeldOutTask, ReasoningGymTask, TaskSpec
 from didact.tokens.template import TemplateContract
-from didact.tokens.types import Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ def run_task(
     tokenizer: PreTrainedTokenizerBase,
     contract: TemplateContract,
     *,
-    held_out: Mapping[str, Sequence[Sample]],
+    held_out: Mapping[str, Samples],
     batch_size: int,
     packing: bool,
 ) -> TaskResult:
@@ -84,7 +83,7 @@ def _questions(task: ReasoningGymTask | Gsm8kTask) -> tuple[str, tuple[Item, ...
 
 
 def _losses(
-    model: Any, held_out: Mapping[str, Sequence[Sample]], batch_size: int, packing: bool
+    model: Any, held_out: Mapping[str, Samples], batch_size: int, packing: bool
 ) -> tuple[dict[str, float], dict[str, int]]:
     present = {source: samples for source, samples in held_out.items() if len(samples)}
     if not present:

@@ -84,7 +84,7 @@ class ShardWriter:
         if count == 1:
             self._part(1).rename(self._folder / "model.safetensors")
             return
-        weight_map = {}
+        weight_map: dict[str, str] = {}
         for number, names in enumerate(self._shards, start=1):
             file = f"model-{number:05d}-of-{count:05d}.safetensors"
             self._part(number).rename(self._folder / file)

@@ -4,10 +4,12 @@ import contextlib
 import ctypes
 import multiprocessing
 import time
+from collections.abc import Collection
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from typing_extensions import override
@@ -19,7 +21,7 @@ from didact.models import compute_dtype
 from didact.preparation.prepare import PreparedData, TaskTexts, prepare_data
 from didact.spec import FinetuneSpec, ShardingSpec
 from didact.training.callbacks import Callback, StepReport
-from didact.training.checkpoints import Checkpoint
+from didact.training.checkpoints import Checkpoints
 from didact.training.loop import train
 from didact.training.trainable import check_devices, trainable_model
 from didact.training.world import World
@@ -134,11 +136,17 @@ class _Clock(Callback):
         pass
 
 
-class _NoCheckpoints:
+class _NoCheckpoints(Checkpoints):
     """A probe keeps nothing."""
 
-    def newest(self) -> Checkpoint | None:
-        return None
-
+    @override
     def save(self, *state: object) -> None:
         pass
+
+    @override
+    def newest(self) -> None:
+        return None
+
+    @override
+    def load(self, step: int, names: Collection[str]) -> NoReturn:
+        raise LookupError(f"a probe has no checkpoint of step {step}")

@@ -102,8 +102,10 @@ def gather_report(spec: FinetuneSpec) -> DataReport:
     left = filtered(datasets, [leaks])
     contaminated, twins = (search(left) for search in searches)
     sources = tuple(
-        SourceReport(source, facts, source_statistics(dataset.name, AllRows(dataset)), *found, _commercial(source))
-        for source, facts, dataset, *found in zip(
+        SourceReport(
+            source, facts, source_statistics(dataset.name, AllRows(dataset)), rejected, asked, twin, _commercial(source)
+        )
+        for source, facts, dataset, rejected, asked, twin in zip(
             spec.data.sources, DataFacts.of(spec, prepared).sources, datasets, rejects, contaminated, twins, strict=True
         )
     )

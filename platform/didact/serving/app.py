@@ -140,5 +140,10 @@ def application(spec: ServeSpec, options: Mapping[str, Mapping[str, Any]]) -> se
     # The engine refuses what it cannot queue with a 429 in OpenAI's form; Serve must not refuse before.
     places = {"max_ongoing_requests": 2 * (spec.max_waiting + spec.max_batch_size)}
     resolved = spec.model_copy(update={"tracking_uri": tracking_uri(spec), "model_name": base_name(spec)})
-    replicas = ModelReplica.options(**{**places, **options.get("ModelReplica", {})}).bind(resolved)
-    return GatewayIngress.options(**options.get("Gateway", {})).bind(resolved, replicas)
+    replicas = _deployment(ModelReplica).options(**{**places, **options.get("ModelReplica", {})}).bind(resolved)
+    return _deployment(GatewayIngress).options(**options.get("Gateway", {})).bind(resolved, replicas)
+
+
+def _deployment(decorated: Any) -> serve.Deployment:
+    """What Serve's decorator makes of a class, which no type says."""
+    return decorated

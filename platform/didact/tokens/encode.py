@@ -212,7 +212,8 @@ def _first_from(found: Encoding, end: int, length: int) -> int | None:
     if end == length:
         return len(found)
     token = found.char_to_token(end)
-    return token if token is not None and found.token_to_chars(token)[0] >= end else None
+    characters = None if token is None else found.token_to_chars(token)
+    return token if characters is not None and characters[0] >= end else None
 
 
 def _tokenize_segments(item: _Rendered, tokenizer: PreTrainedTokenizerBase) -> Sample:

@@ -13,7 +13,7 @@ Example:
 """
 
 from didact.tracking.mlflow_run import log_artifacts, open_run
-from didact.tracking.mlflow_sync import MlflowSync, SyncResult, sync_run
+from didact.tracking.mlflow_sync import FinalStatus, MlflowSync, SyncResult, sync_run
 from didact.tracking.records import (
     JsonLinesTracker,
     StepRecord,
@@ -26,6 +26,7 @@ from didact.tracking.uris import default_uri, resolve_uri
 
 __all__ = [
     "DatasetInput",
+    "FinalStatus",
     "JsonLinesTracker",
     "MlflowSync",
     "StepRecord",

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 STEPS_FILE = "steps.jsonl"
+FinalStatus = Literal["FINISHED", "FAILED", "KILLED"]
+"""How an MLflow run ended."""
 _LONGEST_WAIT_SECONDS = 30.0
 _log = get_logger(__name__)
 
@@ -116,7 +118,7 @@ class MlflowSync:
 
     def close(
         self,
-        status: Literal["FINISHED", "FAILED", "KILLED"],
+        status: FinalStatus,
         timeout_seconds: float = 20.0,
         tags: Mapping[str, str] | None = None,
     ) -> bool:

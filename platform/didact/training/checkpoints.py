@@ -13,11 +13,12 @@ import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from typing_extensions import override
 
 from didact.errors import CheckpointError, StorageError
 from didact.files import clear_scratch, manifest, manifest_problems, new_folder, write_json
@@ -39,7 +40,21 @@ class Checkpoint:
     step: int
 
 
-class CheckpointStore:
+class Checkpoints(Protocol):
+    """What the loop asks of the place where its states are kept."""
+
+    def save(self, step: int, state: TrainedState, method_state: dict[str, torch.Tensor] | None = None) -> object:
+        """Keep the state after `step` steps."""
+
+    def newest(self) -> Checkpoint | None:
+        """Where to go on; None for the beginning."""
+
+    def load(self, step: int, names: Collection[str]) -> tuple[TrainedState, dict[str, torch.Tensor]]:
+        """The state after `step` steps of the parameters `names`, and the method's own state."""
+        ...
+
+
+class CheckpointStore(Checkpoints):
     """The checkpoints of one run."""
 
     def __init__(self, folder: Path, *, keep: int, identity: str, allow_fresh: bool = False) -> None:
@@ -55,6 +70,7 @@ class CheckpointStore:
         self._identity = identity
         self._allow_fresh = allow_fresh
 
+    @override
     def save(
         self,
         step: int,
@@ -81,6 +97,7 @@ class CheckpointStore:
                 self._discard(old)
         return path
 
+    @override
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint that verifies, None without any; damaged ones are renamed to `*.corrupt`.
 
@@ -109,6 +126,7 @@ class CheckpointStore:
             )
         return None
 
+    @override
     def load(self, step: int, names: Collection[str]) -> tuple[TrainedState, dict[str, torch.Tensor]]:
         """The state after `step` steps, and the method's own state.
 

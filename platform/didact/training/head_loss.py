@@ -84,7 +84,7 @@ def frozen_head(
         device: where it computes; default where the output layer lies.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    head = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
+    head: Any = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
     if type(head) is not torch.nn.Linear or head.bias is not None or head.weight.requires_grad:
         return None
     if head.weight.dtype != compute_dtype:
@@ -113,7 +113,7 @@ def loss_as_logits(head: torch.nn.Linear, targets: torch.Tensor) -> Iterator[Non
     def forward(states: torch.Tensor) -> torch.Tensor:
         return head_loss(states.flatten(0, -2), head.weight, targets).view(1)
 
-    head.forward = forward  # type: ignore[method-assign]
+    head.forward = forward
     try:
         yield
     finally:

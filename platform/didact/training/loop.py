@@ -11,7 +11,7 @@ from didact.models import StepHook, step_hook
 from didact.spec import MethodSpec, TrainingSpec
 from didact.tokens import StepBatches, StepLoader
 from didact.training.callbacks import Callback, StepReport
-from didact.training.checkpoints import CheckpointStore
+from didact.training.checkpoints import Checkpoints
 from didact.training.objective import Objective
 from didact.training.rates import learning_rate
 from didact.training.sharding import Sharding, shard
@@ -40,7 +40,7 @@ def train(
     *,
     num_steps: int,
     compute_dtype: torch.dtype,
-    checkpoints: CheckpointStore,
+    checkpoints: Checkpoints,
     adapter: MethodSpec | None = None,
     callbacks: Sequence[Callback] = (),
     evaluate: Callable[[torch.nn.Module], dict[str, float]] | None = None,
@@ -123,7 +123,7 @@ class _Stepper:
         skipped = SkippedSteps(spec.max_skipped_steps)
         return cls(model, sharding, step_hook(model), objective, spec, world, skipped, stop)
 
-    def resume(self, checkpoints: CheckpointStore) -> int:
+    def resume(self, checkpoints: Checkpoints) -> int:
         """Load the newest checkpoint on every worker; worker 0 chooses. Returns the number of steps already done."""
         found = checkpoints.newest() if self.world.rank == 0 else None
         step = self.world.agree(found.step if found else 0)

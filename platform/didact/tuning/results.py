@@ -107,8 +107,8 @@ def rank(trials: list[TrialResult], mode: Literal["min", "max"]) -> tuple[TrialR
     sign = 1 if mode == "min" else -1
 
     def key(trial: TrialResult) -> tuple[int, float, str]:
-        known = trial.metric is not None and math.isfinite(trial.metric)
-        return order.index(trial.status), sign * trial.metric if known else math.inf, trial.name
+        known = math.inf if trial.metric is None or not math.isfinite(trial.metric) else sign * trial.metric
+        return order.index(trial.status), known, trial.name
 
     return tuple(sorted(trials, key=key))
 

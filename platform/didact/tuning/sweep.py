@@ -26,7 +26,7 @@ from didact.logs import get_logger
 from didact.preparation import prepare_data
 from didact.runs import Run, open_run
 from didact.spec import SweepSpec
-from didact.tracking import MlflowSync, effective_records, resolve_uri
+from didact.tracking import FinalStatus, MlflowSync, effective_records, resolve_uri
 from didact.tracking import open_run as open_mlflow_run
 from didact.tuning.journal import Entry, Journal
 from didact.tuning.results import Status, SweepResult, TrialResult, rank
@@ -124,7 +124,7 @@ def _tracked(search: Search, folder: Path, runs_dir: Path) -> Iterator[TrialPlan
         inputs=(),
         resolved_spec=(folder / "sweep.json").read_text(encoding="utf-8"),
     )
-    status = "FAILED"
+    status: FinalStatus = "FAILED"
     try:
         yield TrialPlan(search, folder / "trials", Journal(folder / "journal"), uri, parent)
         status = "FINISHED"

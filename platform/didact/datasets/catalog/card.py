@@ -10,10 +10,10 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from didact.datasets.forms.field_mapping import FieldMapping
-from didact.datasets.forms.table_of_forms import Form
 from didact.env import runs_dir
 from didact.errors import DataError
 from didact.spec import Spec, load_spec
+from didact.spec.data import Form
 
 PREFIX = "card:"
 NAME = r"^[a-z0-9][a-z0-9.-]{0,63}$"

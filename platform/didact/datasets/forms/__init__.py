@@ -13,6 +13,7 @@ Example:
 
 from didact.datasets.forms.drafts import RowSettings
 from didact.datasets.forms.field_mapping import FieldMapping, map_rows
-from didact.datasets.forms.table_of_forms import Form, recognise, to_conversation
+from didact.datasets.forms.table_of_forms import recognise, to_conversation
+from didact.spec.data import Form
 
 __all__ = ["FieldMapping", "Form", "RowSettings", "map_rows", "recognise", "to_conversation"]

@@ -145,7 +145,8 @@ def _kind(value: Any) -> str:
 
 
 def _written(value: Any, path: str) -> str:
-    write: Callable[[Any], str] | None = {str: str, int: str, float: repr}.get(type(value))
+    writers: dict[type, Callable[[Any], str]] = {str: str, int: str, float: repr}
+    write = writers.get(type(value))
     if value is _ABSENT:
         return ""
     if write is None:

@@ -82,7 +82,7 @@ def open_bytes(path: SourceFile, encoding: str | None = None) -> Iterator[ByteSo
     """
     with contextlib.ExitStack() as stack:
         layers: list[_Bytes] = []
-        stream = cast(BinaryIO, stack.enter_context(path.open("rb")))
+        stream: BinaryIO = stack.enter_context(path.open("rb"))
         if path.suffix.lower() == ".gz":
             unzip = stack.enter_context(gzip.GzipFile(fileobj=stream))
             layers.append(_Bytes(unzip.read1))

@@ -112,9 +112,10 @@ def commit_of(path: str, revision: str | None) -> str:
     from huggingface_hub import HfApi
 
     name, _ = _parts(path)
+    unanswered: tuple[type[Exception], ...] = (ValueError, *failures())
     try:
         return str(HfApi().dataset_info(name, revision=revision).sha)
-    except (ValueError, *failures()) as error:
+    except unanswered as error:
         raise DataError(
             f"{path}: the hub cannot be asked which commit {revision or 'the newest revision'} is: {error}; give the "
             "whole commit as revision, or set stream: false to read a copy that is already here"

@@ -4,10 +4,10 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from didact.datasets.forms.questions import is_csl
-from didact.datasets.forms.table_of_forms import COLUMN_FORMS, Form, recognise
+from didact.datasets.forms.table_of_forms import COLUMN_FORMS, recognise
 from didact.datasets.places.archives import COMPRESSIONS, data_suffix, open_bytes
 from didact.datasets.places.remote import is_remote, land
 from didact.datasets.places.remote_stream import RemoteFile, SourceFile, describe
@@ -18,6 +18,7 @@ from didact.datasets.rows.decoding import decode_columns
 from didact.datasets.rows.options import Container, RowOptions
 from didact.datasets.rows.raw_row import BadRow, RawRow
 from didact.errors import DataError
+from didact.spec.data import Form
 
 _BY_SUFFIX: dict[str, Container] = {
     ".jsonl": "lines",
@@ -154,7 +155,8 @@ def _how(path: SourceFile, options: RowOptions) -> Delimited:
     return Delimited(mark, not tabs if options.quotes is None else options.quotes, options.columns)
 
 
-_READERS: dict[Container, Callable[[Path, RowOptions], Iterator[RawRow]]] = {
+# A file on this machine, and for containers that are not read as a whole also one elsewhere.
+_READERS: dict[Container, Callable[[Any, RowOptions], Iterator[RawRow]]] = {
     "lines": lambda path, options: json_files.read_lines(path, encoding=options.encoding),
     "array": lambda path, options: json_files.read_array(path, options.encoding),
     "keyed": lambda path, options: json_files.read_keyed(path, options.encoding),

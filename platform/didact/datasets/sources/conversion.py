@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 
 from didact.datasets.conversation import Conversation
 from didact.datasets.forms.drafts import RowSettings
-from didact.datasets.forms.table_of_forms import Form, to_conversation
+from didact.datasets.forms.table_of_forms import to_conversation
 from didact.datasets.rows.quarantine import Reject, reject
 from didact.datasets.rows.raw_row import BadRow, RawRow
 from didact.datasets.sources.parts import Part
+from didact.spec.data import Form
 
 BATCH_ROWS = 1024
 _BATCH_CHARACTERS = 1 << 22

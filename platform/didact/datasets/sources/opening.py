@@ -8,10 +8,10 @@ from typing import Any
 
 from didact.datasets import catalog
 from didact.datasets.forms.field_mapping import FieldMapping, map_rows
-from didact.datasets.forms.table_of_forms import COLUMN_FORMS, KNOWN_FORMS, Form, recognise
+from didact.datasets.forms.table_of_forms import COLUMN_FORMS, KNOWN_FORMS, recognise
 from didact.datasets.places import generated, hub
 from didact.datasets.places.archives import data_suffix
-from didact.datasets.places.digests import PART_BYTES, digest_file
+from didact.datasets.places.digests import PART_BYTES, FileDigest, digest_file
 from didact.datasets.places.locate import LocatedFile, identity_of, locate
 from didact.datasets.places.remote import is_remote
 from didact.datasets.places.remote_stream import RemoteFile, SourceFile
@@ -22,6 +22,7 @@ from didact.datasets.rows.raw_row import BadRow, RawRow
 from didact.datasets.sources.parts import AS_IT_IS, Part, counted_parts, file_parts, join_small
 from didact.errors import DataError
 from didact.spec import SourceSpec
+from didact.spec.data import Form
 
 _ROWS_TO_RECOGNISE = 1000
 
@@ -79,18 +80,20 @@ def _open_files(
     source: SourceSpec, files: Sequence[LocatedFile], mapping: FieldMapping, part_bytes: int | None
 ) -> OpenedSource:
     options = row_options(source)
-    found = []
+    found: list[tuple[list[object], Form, LocatedFile, FileDigest | None]] = []
     digests: dict[str, str] = {}
     for file in files:
         form = _form_of(source, file, options, mapping)
         beside = [digest_file(side, part_bytes).sha256 for side in reading.side_files(form, file.path, options)]
+        digest: FileDigest | None = None
+        content: object
         if isinstance(file.path, RemoteFile):
-            digest, content = None, identity_of(file.path)
+            content = identity_of(file.path)
         else:
             digest = digest_file(file.path, part_bytes)
             content = digests[file.place] = digest.sha256
         found.append(([data_suffix(file.path), content, *beside], form, file, digest))
-    found.sort(key=lambda entry: (str(entry[0][1:]), entry[0][0]))
+    found.sort(key=lambda entry: (str(entry[0][1:]), str(entry[0][0])))
     by_file = [
         file_parts(number, form, file, digest, options, mapping) for number, (_, form, file, digest) in enumerate(found)
     ]

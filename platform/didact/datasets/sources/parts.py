@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 from didact.datasets.forms.field_mapping import FieldMapping, map_rows
-from didact.datasets.forms.table_of_forms import COLUMN_FORMS, Form
+from didact.datasets.forms.table_of_forms import COLUMN_FORMS
 from didact.datasets.places.archives import COMPRESSIONS
 from didact.datasets.places.digests import PART_BYTES, FileDigest
 from didact.datasets.places.locate import LocatedFile
@@ -17,6 +17,7 @@ from didact.datasets.readers.json_files import Lines
 from didact.datasets.readers.table_files import TABLE_FILES
 from didact.datasets.rows.options import RowOptions
 from didact.datasets.rows.raw_row import RawRow, placed
+from didact.spec.data import Form
 
 PART_ROWS = 25_000
 """Rows of a generator or a hub data set that make one part."""
@@ -96,12 +97,12 @@ def join_small(files: Sequence[Sequence[Part]], sizes: Sequence[int | None], par
     room = 0
     for parts, size in zip(files, sizes, strict=True):
         alone = size is None or len(parts) > 1
-        if not alone and groups and size <= room and _may_join(groups[-1], parts[0]):
+        if size is not None and not alone and groups and size <= room and _may_join(groups[-1], parts[0]):
             groups[-1].append(parts[0])
             room -= size
         else:
             groups += [[part] for part in parts]
-            room = 0 if alone else part_bytes - size
+            room = 0 if alone or size is None else part_bytes - size
     return [_joined(group) for group in groups]
 
 

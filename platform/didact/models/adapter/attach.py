@@ -72,7 +72,9 @@ def _wrap(
         try:
             wrapped = get_peft_model(model, config)
         except _UNFIT as error:
-            raise ModelError(f"adapter.method {spec.method!r} does not fit {base_name!r}: {error}") from error
+            raise ModelError(
+                f"adapter.method {spec.model_dump()['method']!r} does not fit {base_name!r}: {error}"
+            ) from error
     if isinstance(spec, LoraSpec) and spec.init == "loftq":
         loftq_start(wrapped, unquantized)
     remember_start(wrapped)

@@ -58,7 +58,8 @@ def write_config(folder: Path, model: PreTrainedModel, dtype: torch.dtype, untie
 
 def write_manners(folder: Path, tokenizer: PreTrainedTokenizerBase, manners: Manners | None, source: Path) -> None:
     """Tokenizer files with the chat template, and `generation_config.json` with every token that ends an answer."""
-    generation = json.loads((source / _GENERATION).read_text("utf-8")) if (source / _GENERATION).is_file() else {}
+    found = source / _GENERATION
+    generation: dict[str, Any] = json.loads(found.read_text("utf-8")) if found.is_file() else {}
     ends: int | list[int] = tokenizer.eos_token_id
     if manners is not None:
         tokenizer.chat_template = manners.chat_template

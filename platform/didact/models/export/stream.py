@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from peft import PeftModel
@@ -19,7 +20,7 @@ from didact.models.weight_files import read_shards
 from didact.spec import QuantizationSpec
 
 _SLOT = "default"
-_Layer = BaseTunerLayer | AuxiliaryTrainingWrapper
+_Layer: TypeAlias = BaseTunerLayer | AuxiliaryTrainingWrapper
 
 
 class MergedWeights:
@@ -79,7 +80,7 @@ class MergedWeights:
         if all(each not in self._layer_of for each in partners):
             yield name, self._replaced.pop(name, own), tensor.dtype
             return
-        results = {}
+        results: dict[str, torch.Tensor] = {}
         for each in partners:
             results |= self._folded(each, own)
         if len(partners) > 1 and all(torch.equal(results[name], results[each]) for each in partners):

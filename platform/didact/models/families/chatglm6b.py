@@ -50,7 +50,7 @@ def _tensors(_config: Config, name: str, tensor: torch.Tensor) -> Tensors:
 def _tokenizer(folder: Path, config: Config) -> PreTrainedTokenizerFast:
     """ice_text.model with the pieces that the original adds when it starts; `[gMASK] <sop>` after each text."""
     file = model_file(folder, "ice_text.model")
-    proto = sentencepiece_model_pb2.ModelProto()
+    proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     proto.ParseFromString(file.read_bytes())
     complete_pieces(proto)
     if config["vocab_size"] == _IMAGE_VOCABULARY:

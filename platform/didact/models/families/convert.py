@@ -24,7 +24,7 @@ _FORMAT = 2
 """Raise when a conversion changes, so that caches made before are not used."""
 _SHARD_BYTES = 2 * 2**30
 _TOKENIZER_FILES = ("tokenizer.model", "ice_text.model", "vocab.json")
-_OWN = {
+_OWN: dict[str, tuple[Any, Any]] = {
     AlibiLlamaConfig.model_type: (AlibiLlamaConfig, AlibiLlamaForCausalLM),
     Glm6bConfig.model_type: (Glm6bConfig, Glm6bForCausalLM),
 }

@@ -57,7 +57,7 @@ def fast_tokenizer(file: Path, probes: Sequence[str] = _PROBES) -> Tokenizer:
     Raises:
         ModelError: not such a file, of a kind that has no exact equal, or ids that differ on one of `probes`.
     """
-    proto = sentencepiece_model_pb2.ModelProto()
+    proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     proto.ParseFromString(file.read_bytes())
     tokenizer = Tokenizer(piece_model(proto, file))
     tokenizer.normalizer = piece_normalizer(proto.normalizer_spec)

@@ -36,7 +36,6 @@ class Sharding:
         offloads = spec.cpu_offload and not on_cpu
         if spec.strategy == "ddp" or (num_workers == 1 and not offloads):
             return cls(num_workers=num_workers)
-        common = {"base_offloads": offloads and spec.cuts_weights, "num_workers": num_workers}
         if spec.strategy == "fsdp":
             trained = num_workers if trains_base else 1
             return cls(
@@ -45,8 +44,18 @@ class Sharding:
                 optimizer=trained,
                 state_offloads=offloads and trains_base,
                 keeps_blocks=not spec.reshard_after_forward,
-                **common,
+                base_offloads=offloads and spec.cuts_weights,
+                num_workers=num_workers,
             )
         weights = num_workers if spec.strategy == "zero3" else 1
         gradients = 1 if spec.strategy == "zero1" else num_workers
-        return cls(weights, weights, gradients, num_workers, copies=True, state_offloads=offloads, **common)
+        return cls(
+            weights,
+            weights,
+            gradients,
+            num_workers,
+            copies=True,
+            state_offloads=offloads,
+            base_offloads=offloads and spec.cuts_weights,
+            num_workers=num_workers,
+        )

@@ -9,7 +9,7 @@ _LENGTH = 6
 _SHARE = 0.1
 
 
-@torch.inference_mode()
+@torch.inference_mode()  # type: ignore[untyped-decorator]
 def supports_packing(model: Any) -> bool:
     """Whether restarting `position_ids` keeps samples in one row apart, as `tokens.pack` relies on.
 

@@ -152,7 +152,8 @@ def _words(state: dict[str, Any], texts: Sequence[str], ascii_too: bool) -> Iter
     if not ascii_too:
         apart |= {token_id for text, token_id in vocabulary.items() if text.translate(_BLANKS).isascii()}
     if '"ByteLevel"' in json.dumps(state["pre_tokenizer"]):
-        kinds = dict.fromkeys(vocabulary.values(), 0)  # the pre-tokenizer has parted all that is to be parted
+        # The pre-tokenizer has parted all that is to be parted.
+        kinds: dict[int, int | None] = dict.fromkeys(vocabulary.values(), 0)
     else:
         kinds = {token_id: _kind(text) for text, token_id in vocabulary.items()}
     for start in range(0, len(texts), _BATCH):

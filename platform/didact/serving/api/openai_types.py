@@ -165,8 +165,8 @@ class CompletionRequest(GenerationBody):
         if isinstance(self.prompt, str):
             return [self.prompt]
         if isinstance(self.prompt[0], int):
-            return [tuple(self.prompt)]  # type: ignore[arg-type]
-        return [item if isinstance(item, str) else tuple(item) for item in self.prompt]  # type: ignore[arg-type]
+            return [tuple(self.prompt)]
+        return [item if isinstance(item, str) else tuple(item) for item in self.prompt]
 
     @override
     def refuse_unsupported(self) -> None:

@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from didact.errors import AdapterError, DidactError, NotRegistered, RegistryError
 from didact.logs import get_logger
@@ -198,7 +199,7 @@ def _offers(versions: Iterable[ModelVersion], default_alias: str) -> tuple[Offer
     return tuple(offers)
 
 
-def _remember(store: OrderedDict, name: str, value: object) -> None:
+def _remember(store: OrderedDict[str, Any], name: str, value: object) -> None:
     """Keep the newest names only: a client could ask for any number of them."""
     store[name] = value
     store.move_to_end(name)

@@ -199,9 +199,9 @@ class Worker(Backend):
             if isinstance(prompt, str):
                 ids = list(self._tokenizer(prompt, verbose=False)["input_ids"])
             elif prompt and isinstance(prompt[0], Message):
-                ids = contract.prompt_ids(self._tokenizer, prompt)  # type: ignore[arg-type]
+                ids = contract.prompt_ids(self._tokenizer, prompt)
             else:
-                ids = [int(token) for token in prompt]  # type: ignore[arg-type, call-overload]
+                ids = [int(token) for token in prompt]  # type: ignore[arg-type]
         if not ids:
             raise TemplateError("the prompt holds no tokens; expected at least one")
         if max(ids) >= self.engine.vocabulary_size:

@@ -50,7 +50,8 @@ class Replicated(Sharding):
     @override
     def state(self) -> TrainedState | None:
         """Gather what is cut, tensor by tensor; only worker 0 keeps it."""
-        weights, moments = {}, {}
+        weights: dict[str, torch.Tensor] = {}
+        moments: dict[str, torch.Tensor] = {}
         for name, parameter in self.parameters.items():
             self._keep(weights, name, parameter)
             for key in MOMENTS if self._optimizer.state else ():  # empty before the first update
