@@ -5,7 +5,6 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from didact.files import sha256_text
 from didact.logs import get_logger
 from didact.models import AdapterHost
 from didact.serving.engine.protocol import AdapterRef
@@ -44,7 +43,7 @@ class AdapterPool:
             AdapterError: damaged, unsafe, or made for another base.
         """
         if adapter.version_id not in self._loaded:
-            self._host.load(_slot(adapter.version_id), adapter.folder)
+            self._host.load(adapter.version_id, adapter.folder)
             self._loaded[adapter.version_id] = adapter
             self.loads += 1
             _log.info("adapter %s is in memory", adapter.version_id)
@@ -52,17 +51,12 @@ class AdapterPool:
         if len(self._loaded) > self._max_adapters:
             victim = next(each for each in self._loaded if each not in pinned and each != adapter.version_id)
             del self._loaded[victim]
-            self._host.drop(_slot(victim))
+            self._host.drop(victim)
             self.evictions += 1
             _log.info("adapter %s left memory", victim)
 
     @contextmanager
     def active(self, version_id: str | None) -> Iterator[Any]:
         """Put a loaded version, or the bare base, in force; yields the model as `AdapterHost.active` does."""
-        with self._host.active(None if version_id is None else _slot(version_id)) as model:
+        with self._host.active(version_id) as model:
             yield model
-
-
-def _slot(version_id: str) -> str:
-    """A name that PEFT accepts: it keeps adapters in a ModuleDict, whose names may hold no dot."""
-    return "v" + sha256_text(version_id)[:24]
