@@ -1,4 +1,4 @@
-"""A file that lies elsewhere, read where it is: its bytes in order, from any place on, through breaks of the line."""
+"""A file on the web or in object storage, read without a copy: from any byte on, and on after a broken connection."""
 
 import io
 import sys

@@ -1,4 +1,4 @@
-"""A base in the form in which it is computed with, written to the cache once.
+"""A base in the number format that it computes with, quantized or cast, written to the cache once.
 
 Weights that are quantized or cast while they are loaded belong to the process that did it. Those of a file that already
 holds them so are mapped: the machine reads them once, and its workers, trials and replicas share the pages.
