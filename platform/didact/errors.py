@@ -16,6 +16,10 @@ class DidactError(Exception):
 
     exit_code = 2
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and notebooks show: the message; where in didact it was raised tells a user nothing."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class SpecError(DidactError, ValueError):
     """A recipe, search space or serve file that cannot be run as written."""

@@ -39,6 +39,16 @@ def test_types_of_the_borders_load_light() -> None:
     assert heavy_after("import didact.errors, didact.env, didact.files, didact.logs, didact") == set()
 
 
+def test_a_recipe_in_python_loads_light() -> None:
+    code = """
+import didact
+recipe = didact.recipe("demo", training={"steps": 3}, data=[{"instruction": "Add.", "output": "1"}], register_as=None)
+assert recipe.training.steps == 3
+assert recipe.data.sources[0].path.startswith("memory:")
+"""
+    assert heavy_after(code) == set()
+
+
 def test_help_of_the_program_and_of_every_verb_loads_light() -> None:
     code = """
 import typer.main

@@ -10,7 +10,7 @@ from filelock import Timeout
 
 from didact.cache.entry import CacheEntry
 
-KINDS = ("conversations", "keys", "tokens", "filters")
+KINDS = ("tables", "conversations", "keys", "tokens", "filters")
 
 
 @dataclass(frozen=True, slots=True)

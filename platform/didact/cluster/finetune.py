@@ -12,6 +12,7 @@ import torch
 from ray.train import UserCallback
 from rich.console import Group
 from rich.text import Text
+from typing_extensions import override
 
 from didact import env
 from didact.cluster.attempts import train_to_the_end
@@ -21,6 +22,7 @@ from didact.cluster.prepare import WORTH_RAY_BYTES, ray_runner
 from didact.cluster.progress import show_progress
 from didact.connect import ray_cluster
 from didact.devices import num_gpus
+from didact.display import Shown
 from didact.errors import AdapterError, DidactError
 from didact.evaluation import EvalReport, GateResult, task_texts
 from didact.logs import get_logger
@@ -37,7 +39,7 @@ _LOG = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class FinetuneResult:
+class FinetuneResult(Shown):
     """What a run left behind."""
 
     run: Run
@@ -47,6 +49,10 @@ class FinetuneResult:
     gate: GateResult | None
     version: ModelVersion | None
     mlflow_run_id: str | None
+
+    @override
+    def __rich__(self) -> Group:
+        return self.render()
 
     def render(self) -> Group:
         """What a person wants to know at the end of a run."""

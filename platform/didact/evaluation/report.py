@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.table import Table
+from typing_extensions import override
 
 from didact import files
+from didact.display import Shown
 from didact.errors import DataError, SpecError
 from didact.evaluation.items import Comparison
 from didact.evaluation.layout import Figure, as_markdown, as_table
@@ -17,7 +19,7 @@ from didact.evaluation.tasks import TaskResult
 
 
 @dataclass(frozen=True, slots=True)
-class EvalReport:
+class EvalReport(Shown):
     """What an evaluation found."""
 
     base_id: str
@@ -43,6 +45,10 @@ class EvalReport:
         if values is None:
             raise DataError(f"this report is of the base {self.base_id!r} alone; it has no metrics of an adapter")
         return dict(values)
+
+    @override
+    def __rich__(self) -> Table:
+        return self.table()
 
     def table(self) -> Table:
         """For the terminal: metric, items, base, adapter, change; 95% intervals beside accuracies."""

@@ -6,8 +6,10 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
+from typing_extensions import override
 
 from didact.devices import this_machine
+from didact.display import Shown
 from didact.models import Footprint, estimate_footprint
 from didact.preparation.facts import DataFacts
 from didact.preparation.prepare import PreparedData
@@ -16,7 +18,7 @@ from didact.spec import DataSpec, FinetuneSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Shown):
     """A resolved recipe."""
 
     spec: FinetuneSpec
@@ -61,6 +63,10 @@ class Plan:
             largest=largest,
             largest_tokens=longest * samples,
         )
+
+    @override
+    def __rich__(self) -> Group:
+        return self.render()
 
     def beside(self, probe: Probe) -> str:
         """The estimate beside what a probe measured, and what that says of the whole run on such a machine."""

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.table import Table
+from typing_extensions import override
 
 from didact.cluster import FinetuneResult
+from didact.display import Shown
 from didact.files import write_json, write_text
 
 Status = Literal["finished", "stopped early", "failed"]
@@ -32,7 +34,7 @@ class TrialResult:
 
 
 @dataclass(frozen=True, slots=True)
-class SweepResult:
+class SweepResult(Shown):
     """All trials of a sweep, best first."""
 
     name: str
@@ -43,6 +45,10 @@ class SweepResult:
     """The best finished trial; one stopped early only when none finished; None when all failed."""
     outcome: FinetuneResult | None = None
     """Report and registered version of the best trial, when the sweep registers it."""
+
+    @override
+    def __rich__(self) -> Table:
+        return self.table()
 
     def table(self) -> Table:
         """For a rich console."""

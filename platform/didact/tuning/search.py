@@ -40,25 +40,26 @@ class Search:
         return trial_spec(self.recipe, values, self.base().name, self.origin)
 
 
-def load_search(sweep: SweepSpec, origin: Path) -> Search:
+def load_search(sweep: SweepSpec, origin: Path, recipe: FinetuneSpec | None = None) -> Search:
     """Find the sweep's recipe and check every dotted path against it.
 
     Args:
         sweep: as read from `origin`.
         origin: the search file; the recipe is looked for beside it, then in the working directory.
+        recipe: instead of the file that the sweep names.
 
     Raises:
         SpecError: no such recipe; a path or value that the recipe's schema refuses; a simplex over unknown sources; a
             metric that trials would not report.
     """
-    recipe = read_mapping(_recipe_file(sweep, origin))
+    values = recipe.model_dump(mode="json") if recipe else read_mapping(_recipe_file(sweep, origin))
     for path, value in sweep.overrides.items():
-        set_dotted(recipe, path, value, f"{origin}: overrides")
-    search = Search(sweep, recipe, str(origin))
-    base = validate(FinetuneSpec, recipe, f"{origin}: recipe {sweep.recipe} with its overrides")
+        set_dotted(values, path, value, f"{origin}: overrides")
+    search = Search(sweep, values, str(origin))
+    base = validate(FinetuneSpec, values, f"{origin}: recipe {sweep.recipe} with its overrides")
     _check_space(search, base)
     _check_metric(sweep, base, str(origin))
-    best_spec(search, trial_spec(recipe, {}, trial_name(sweep, "00000_00000"), str(origin)))
+    best_spec(search, trial_spec(values, {}, trial_name(sweep, "00000_00000"), str(origin)))
     return search
 
 

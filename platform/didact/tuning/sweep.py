@@ -25,7 +25,7 @@ from didact.files import write_json
 from didact.logs import get_logger
 from didact.preparation import prepare_data
 from didact.runs import Run, open_run
-from didact.spec import SweepSpec
+from didact.spec import FinetuneSpec, SweepSpec
 from didact.tracking import FinalStatus, MlflowSync, effective_records, resolve_uri
 from didact.tracking import open_run as open_mlflow_run
 from didact.tuning.journal import Entry, Journal
@@ -40,7 +40,9 @@ _CHANGEABLE = ("register_best_as",)
 _CHANGEABLE_RECIPE = ("placement", "tracking", "evaluation", "register_as")
 
 
-def run_sweep(spec: SweepSpec, origin: Path, runs_dir: Path | None = None) -> SweepResult:
+def run_sweep(
+    spec: SweepSpec, origin: Path, runs_dir: Path | None = None, *, recipe: FinetuneSpec | None = None
+) -> SweepResult:
     """Run all trials and register the best; called again after any interruption, it goes on where it was.
 
     Trials that have ended are kept as they are, others continue from their own checkpoints, and failed ones are tried
@@ -50,13 +52,14 @@ def run_sweep(spec: SweepSpec, origin: Path, runs_dir: Path | None = None) -> Sw
         spec: what to search.
         origin: the file it was read from; recipes are looked for beside it.
         runs_dir: where the sweep's folder is made; default `DIDACT_RUNS`.
+        recipe: what trials start from, instead of the file that `spec` names.
 
     Raises:
         SpecError: the search does not fit its recipe.
         RunError: a sweep of this name exists with other settings or is in use, or every trial failed.
         KeyboardInterrupt: Ctrl-C; what has been reached is kept.
     """
-    search = load_search(spec, origin)
+    search = load_search(spec, origin, recipe)
     runs_dir = (runs_dir or env.runs_dir()).absolute()
     folder = runs_dir / spec.name
     with _locked(folder):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from didact.datasets.places.archives import data_suffix
+from didact.datasets.places.in_memory import is_kept, kept_file
 from didact.datasets.places.remote import find_remote, is_remote, land
 from didact.datasets.places.remote_stream import RemoteFile, SourceFile
 from didact.errors import DataError
@@ -21,7 +22,7 @@ class LocatedFile:
     name: str
     """Name relative to the folder or to the fixed part of the glob: the same wherever the data lies."""
     url: str | None = None
-    """What it was copied from."""
+    """What it was copied from: a URL, or `memory:ADDRESS`."""
 
     @property
     def place(self) -> str:
@@ -45,6 +46,8 @@ def locate(source: str, path: str, *, stream: bool = False) -> list[LocatedFile]
         if stream:
             return [LocatedFile(_unmoved(file), name) for name, file in found_there]
         return [LocatedFile(land(file), name, file.url) for name, file in found_there]
+    if is_kept(path):
+        return [LocatedFile(kept_file(source, path), "rows.jsonl", path)]
     place = Path(path).expanduser()
     if place.is_file():
         return [LocatedFile(place, place.name)]

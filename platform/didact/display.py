@@ -1,0 +1,56 @@
+"""How results show themselves: HTML in a notebook, text in a terminal. The same rich tables as on the command line."""
+
+import io
+import sys
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_NOTEBOOK_COLUMNS = 110
+_HTML = '<pre style="white-space:pre;overflow-x:auto;line-height:normal;font-family:monospace">{code}</pre>'
+
+
+class _Pretty(Protocol):
+    """IPython's printer."""
+
+    def text(self, text: str) -> None:
+        """Print some text."""
+        ...
+
+
+class Shown:
+    """A result that says in `__rich__` how it looks. `repr` stays Python's own; `print` and notebooks show the look."""
+
+    __slots__ = ()
+
+    def __rich__(self) -> "RenderableType":
+        """How it looks, for rich's console."""
+        raise TypeError(f"{type(self).__name__} does not say how it looks")
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(file=io.StringIO(), highlight=False, force_terminal=False)
+        with console.capture() as captured:
+            console.print(self)
+        return captured.get().rstrip("\n")
+
+    def _repr_html_(self) -> str:
+        from rich.console import Console
+
+        console = Console(
+            file=io.StringIO(), highlight=False, record=True, width=_NOTEBOOK_COLUMNS, force_jupyter=False
+        )
+        console.print(self)
+        return console.export_html(inline_styles=True, code_format=_HTML)
+
+    def _repr_pretty_(self, printer: _Pretty, cycle: bool) -> None:
+        printer.text(str(self))
+
+
+def in_notebook() -> bool:
+    """Whether this process is a notebook's kernel."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return hasattr(shell, "kernel")

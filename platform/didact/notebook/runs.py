@@ -1,0 +1,119 @@
+"""The verbs that run something, each one call of the room below that the command line calls as well."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from didact.notebook.settings import recipe, spec_from
+from didact.spec import EvaluateSpec, FinetuneSpec, SweepSpec
+
+if TYPE_CHECKING:
+    from didact.cluster import FinetuneResult
+    from didact.evaluation import EvalReport
+    from didact.preparation import Plan
+    from didact.registry import ModelVersion
+    from didact.tuning import SweepResult
+
+
+def plan(start: "str | Path | FinetuneSpec | None" = None, /, **fields: Any) -> "Plan":
+    """What a recipe will do: data, steps, memory, placement. Reads the data and trains nothing.
+
+    Args:
+        start: see `recipe`.
+        **fields: see `recipe`.
+
+    Raises:
+        DidactError: anything that keeps the recipe from running, with what to change.
+    """
+    spec = recipe(start, **fields)
+    from didact.evaluation import task_texts
+    from didact.preparation import Plan, prepare_data
+
+    return Plan.of(spec, prepare_data(spec, task_texts=task_texts))
+
+
+def finetune(
+    start: "str | Path | FinetuneSpec | None" = None, /, *, allow_fresh: bool = False, **fields: Any
+) -> "FinetuneResult":
+    """Finetune, evaluate and register. Called again with the same name, it resumes.
+
+    Args:
+        start: see `recipe`.
+        allow_fresh: when no checkpoint verifies, set them aside and start from the base.
+        **fields: see `recipe`.
+
+    Raises:
+        DidactError: anything that keeps the recipe from running, with what to change.
+    """
+    spec = recipe(start, **fields)
+    from didact.cluster import finetune as run
+
+    return run(spec, allow_fresh=allow_fresh)
+
+
+def evaluate(start: "str | Path | EvaluateSpec | None" = None, /, **fields: Any) -> "EvalReport":
+    """Measure a base, and an adapter beside it.
+
+    Args:
+        start: a file such as jobs/evaluations/demo.yaml; left out: the defaults.
+        **fields: `model`, `adapter` and `evaluation` as in the file, over its own. `adapter` may also be what
+            `finetune` returned, or a version.
+
+    Raises:
+        DidactError: anything that keeps it from running, with what to change.
+    """
+    if "adapter" in fields:
+        fields = {**fields, "adapter": reference_of(fields["adapter"])}
+    spec = spec_from(EvaluateSpec, start, fields)
+    from didact.cluster import evaluate_adapter
+
+    return evaluate_adapter(spec)
+
+
+def sweep(start: "str | Path | SweepSpec | None" = None, /, **fields: Any) -> "SweepResult":
+    """Search over settings and mixtures; an interrupted search continues.
+
+    Args:
+        start: a file such as tune_spaces/lora.yaml; left out: the defaults.
+        **fields: the search's fields, over those of the file. `recipe` may also be a recipe.
+
+    Raises:
+        DidactError: anything that keeps it from running, with what to change.
+    """
+    start_recipe = fields.get("recipe")
+    if isinstance(start_recipe, FinetuneSpec):
+        fields = {**fields, "recipe": start_recipe.name}
+    spec = spec_from(SweepSpec, start, fields)
+    from didact.tuning import run_sweep
+
+    origin = Path("this search") if start is None or isinstance(start, SweepSpec) else Path(start)
+    return run_sweep(spec, origin, recipe=start_recipe if isinstance(start_recipe, FinetuneSpec) else None)
+
+
+def versions(name: str | None = None) -> "Sequence[ModelVersion]":
+    """Registered adapters, the newest of each name last.
+
+    Args:
+        name: of a registered model; left out: all.
+    """
+    from didact.registry import open_registry
+
+    return [version for version in open_registry().list() if name in (None, version.name)]
+
+
+def promote(name: str, version: int, alias: str = "champion") -> "ModelVersion":
+    """Point an alias to a version; replicas follow within a second.
+
+    Raises:
+        NotRegistered: there is no such version.
+    """
+    from didact.registry import open_registry
+
+    return open_registry().promote(name, version, alias)
+
+
+def reference_of(adapter: Any) -> Any:
+    """The name or folder of an adapter that is given as what `finetune` returned, as a version or a path."""
+    if hasattr(adapter, "run") and hasattr(adapter.run, "path"):
+        return str(adapter.run.path)
+    return str(adapter) if isinstance(adapter, Path) else getattr(adapter, "id", adapter)
