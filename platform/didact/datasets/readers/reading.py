@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from didact.datasets.forms.questions import is_csl
+from didact.datasets.forms.table_files import TABLE_FILES, join_tables, table_file_list, tables_place
 from didact.datasets.forms.table_of_forms import COLUMN_FORMS, recognise
 from didact.datasets.places.archives import COMPRESSIONS, data_suffix, open_bytes
 from didact.datasets.places.remote import is_remote, land
 from didact.datasets.places.remote_stream import RemoteFile, SourceFile, describe
 from didact.datasets.readers import columnar, json_files, text_files
 from didact.datasets.readers.columnar import Delimited
-from didact.datasets.readers.table_files import TABLE_FILES, join_tables, table_file_list, tables_place
 from didact.datasets.rows.decoding import decode_columns
 from didact.datasets.rows.options import Container, RowOptions
 from didact.datasets.rows.raw_row import BadRow, RawRow

@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 from didact.datasets.forms.field_mapping import FieldMapping, map_rows
+from didact.datasets.forms.table_files import TABLE_FILES
 from didact.datasets.forms.table_of_forms import COLUMN_FORMS
 from didact.datasets.places.archives import COMPRESSIONS
 from didact.datasets.places.digests import PART_BYTES, FileDigest
@@ -14,7 +15,6 @@ from didact.datasets.places.locate import LocatedFile
 from didact.datasets.places.remote_stream import RemoteFile
 from didact.datasets.readers import columnar, json_files, reading
 from didact.datasets.readers.json_files import Lines
-from didact.datasets.readers.table_files import TABLE_FILES
 from didact.datasets.rows.options import RowOptions
 from didact.datasets.rows.raw_row import RawRow, placed
 from didact.spec.data import Form
