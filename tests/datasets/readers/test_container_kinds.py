@@ -8,8 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from didact.datasets import Dataset, load_dataset
-from didact.datasets.readers.reading import container_of, file_rows
+from didact.datasets.places.locate import LocatedFile
+from didact.datasets.readers.reading import Layout, read
 from didact.datasets.rows.options import RowOptions
+from didact.datasets.sources.inspection import inspect
 from didact.errors import DataError
 from didact.spec import SourceSpec
 
@@ -23,6 +25,10 @@ CSV = 'instruction,input,output\nSay café.,,café\nSay 中文.,,中文\n"Say a,
 def load(path: Path | str, quarantine: Path | None = None, **fields: Any) -> Dataset:
     source = SourceSpec(name="rows", path=str(path), **fields)
     return load_dataset(source, seed=0, max_bad_rows_share=1.0, quarantine_dir=quarantine)
+
+
+def layout(path: Path, **options: Any) -> Layout:
+    return inspect("rows", LocatedFile(path, path.name), RowOptions.model_validate(options), format=None)
 
 
 def answers(dataset: Dataset) -> list[str]:
@@ -132,7 +138,7 @@ def test_bad_text_in_parquet_costs_its_row_and_a_cut_file_is_one_bad_row(tmp_pat
     assert rejects(dataset) == [(2, None, "not_utf8")]
     content = (tmp_path / "a.parquet").read_bytes()
     for name in ("b.parquet", "b.arrow"):
-        (row,) = file_rows(None, write(tmp_path / name, content[:-9]), RowOptions())
+        (row,) = read(layout(write(tmp_path / name, content[:-9])))
         assert row.fault is not None and row.fault.reason == "damaged_file"
 
 
@@ -155,8 +161,8 @@ def test_bad_text_in_parquet_costs_its_row_and_a_cut_file_is_one_bad_row(tmp_pat
     ],
 )
 def test_a_file_is_told_by_its_name_and_beginning(name: str, content: bytes, container: str, tmp_path: Path) -> None:
-    assert container_of(write(tmp_path / name, content), RowOptions()) == container
-    assert container_of(tmp_path / name, RowOptions(container="array")) == "array"
+    assert layout(write(tmp_path / name, content)).container == container
+    assert layout(tmp_path / name, container="array").container == "array"
 
 
 def test_members_that_are_broken_or_named_twice_cost_only_themselves(tmp_path: Path) -> None:

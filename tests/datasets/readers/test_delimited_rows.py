@@ -5,17 +5,24 @@ from typing import Any
 import pytest
 
 from didact.datasets import MAX_RECORD_BYTES
+from didact.datasets.places.locate import LocatedFile
 from didact.datasets.readers.columnar import Delimited, read_delimited
-from didact.datasets.readers.reading import column_form, file_rows
+from didact.datasets.readers.reading import Layout, read
 from didact.datasets.readers.text_files import read_parallel, read_separated
 from didact.datasets.rows.options import RowOptions
 from didact.datasets.rows.raw_row import RawRow
+from didact.datasets.sources.inspection import inspect
 from didact.errors import DataError
+from didact.spec.data import Format
 
 
 def write(path: Path, content: str | bytes) -> Path:
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
+
+
+def layout(path: Path, format: Format | None = "auto", **options: Any) -> Layout:
+    return inspect("s", LocatedFile(path, path.name), RowOptions.model_validate(options), format)
 
 
 def told(rows: list[RawRow]) -> list[Any]:
@@ -76,7 +83,6 @@ def test_a_header_that_cannot_be_read_refuses_every_row(tmp_path: Path) -> None:
         ("a.tsv", "ask\tanswer\n1\t2\n", {}, {"ask": "1", "answer": "2"}),
         ("a.tsv", 'ask\tanswer\n"1\t2\n', {}, {"ask": '"1', "answer": "2"}),
         ("a.tsv", 'ask\tanswer\n"1"\t2\n', {"quotes": True}, {"ask": "1", "answer": "2"}),
-        ("a.tsv", "x\ty\n1\t2\n", {"header": True}, {"x": "1", "y": "2"}),
         ("a.tsv", "q\tyes\twhy\n", {}, b"q\tyes\twhy"),
         ("a.csv", "q\n", {"header": False}, b"q"),
     ],
@@ -84,21 +90,35 @@ def test_a_header_that_cannot_be_read_refuses_every_row(tmp_path: Path) -> None:
 def test_columns_are_named_by_the_header_or_by_the_options(
     name: str, text: str, options: dict[str, Any], first: Any, tmp_path: Path
 ) -> None:
-    (row,) = file_rows(None, write(tmp_path / name, text), RowOptions.model_validate(options))
+    (row,) = read(layout(write(tmp_path / name, text), **options))
     assert row.content == first
+
+
+def test_a_header_that_is_declared_is_one_whatever_it_holds(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tsv", "x\ty\n1\t2\n")
+    assert [row.content for row in read(layout(path))] == [b"x\ty", b"1\t2"]
+    with pytest.raises(DataError, match="found the keys 'x', 'y'"):
+        layout(path, header=True)
+    assert [row.content for row in read(layout(path, None, header=True))] == [{"x": "1", "y": "2"}]
 
 
 def test_columns_named_twice_over_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"options\.columns.*options\.header"):
-        list(file_rows(None, write(tmp_path / "a.csv", "a\n"), RowOptions(columns=("a",), header=True)))
+        layout(write(tmp_path / "a.csv", "a\n"), columns=["a"], header=True)
 
 
 def test_lines_without_names_are_told_by_their_first_column(tmp_path: Path) -> None:
-    assert column_form(write(tmp_path / "a.tsv", "q\tyes\twhy\n"), RowOptions()) == "cot_tsv"
-    assert column_form(write(tmp_path / "b.tsv", "to title\ttext\ttitle\n"), RowOptions()) == "csl"
-    assert column_form(write(tmp_path / "c.tsv", "ask\tanswer\n"), RowOptions()) is None
-    assert column_form(write(tmp_path / "d.csv", "q,yes,why\n"), RowOptions()) is None
-    assert column_form(write(tmp_path / "e.jsonl", "{}\n"), RowOptions()) is None
+    for name, text, header, form in [
+        ("a.tsv", "q\tyes\twhy\n", False, "cot_tsv"),
+        ("b.tsv", "to title\ttext\ttitle\n", False, "csl"),
+        ("c.tsv", "ask\tanswer\nq\ta\n", True, "consultation"),
+        ("d.csv", "ask,answer\nto title,a\n", True, "consultation"),
+    ]:
+        found = layout(write(tmp_path / name, text))
+        assert (found.header, found.form) == (header, form)
+    for name, text in [("e.csv", "q,yes,why\n1,2,3\n"), ("f.jsonl", '{"q": 1, "yes": 2, "why": 3}\n')]:
+        with pytest.raises(DataError, match="found the keys 'q', 'yes', 'why'"):
+            layout(write(tmp_path / name, text))
 
 
 def test_parallel_files_are_joined_line_by_line_and_uneven_ends_are_refused(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from didact.datasets.places.hub import PREFIX as PREFIX_OF_HUB
 from didact.datasets.places.hub import commit_of
 from didact.datasets.places.locate import LocatedFile, locate
 from didact.datasets.places.remote import is_remote
-from didact.datasets.rows.options import row_options
+from didact.datasets.rows.options import RowOptions, row_options
 from didact.errors import DataError
 from didact.spec import SourceSpec
+from didact.spec.data import Format
 
 ROOT_OPTION = "root"
 FILES_OPTION = "files"
@@ -28,17 +29,20 @@ class CardPlace:
     """Files on this machine; none for a table of the hub."""
     hub_path: str | None
     """`hf:OWNER/NAME` for a table of the hub."""
-    format: str
+    format: Format
     """Form of the rows, or `auto`."""
-    options: dict[str, Any]
-    """What the readers are told: the card's, and the recipe's in their place."""
-    mapping: FieldMapping
+    given: dict[str, Any]
+    """Options as they are written: the card's, and the recipe's in their place."""
+    options: RowOptions
+    """The same, checked."""
+    mapping: FieldMapping | None
     """Step before the form is read."""
 
     @property
     def written(self) -> dict[str, Any]:
         """How the rows are written, as plain data for a fingerprint."""
-        return {"format": self.format, "options": self.options, "mapping": self.mapping.model_dump(mode="json")}
+        mapping = (self.mapping or FieldMapping()).model_dump(mode="json")
+        return {"format": self.format, "options": self.given, "mapping": mapping}
 
 
 def card_of(source: SourceSpec) -> Card | None:
@@ -71,29 +75,35 @@ def resolve_card(source: SourceSpec, card: Card) -> CardPlace:
         DataError: a format beside the card's, an unknown option, nothing at the root, or nothing to download.
     """
     _check(source, card)
-    # Before the hub is asked: a misspelt option must not cost a download.
-    row_options(source, passed_on=_OWN_OPTIONS)
-    rows = card.rows
+    rows, root = card.rows, source.options.get(ROOT_OPTION)
+    at_hub = root is None and card.source.path is None
     given = {name: value for name, value in source.options.items() if name not in _OWN_OPTIONS}
-    options = {**rows.options, **given}
-    root = source.options.get(ROOT_OPTION)
+    form, mapping = rows.format, rows.mapping or None
+    if at_hub and card.source.converted:
+        form, mapping = "alpaca", None
+    else:
+        given = {**rows.options, **given}
+    # Before the hub is asked: a misspelt option must not cost a download.
+    options = row_options(source.model_copy(update={"options": given}), passed_on=_OWN_OPTIONS)
+    files, hub_path = _files(source, card, root)
+    return CardPlace(files, hub_path, form, given, options, mapping)
+
+
+def _files(source: SourceSpec, card: Card, root: Any) -> tuple[tuple[LocatedFile, ...], str | None]:
+    """The files on this machine, or the table of the hub."""
     if root is not None:
-        return CardPlace(_below(source, card, root), None, rows.format, options, rows.mapping)
+        return _below(source, card, root), None
     if card.source.path is not None:
         _refuse_files(source, card.source.path)
-        found = locate(source.name, card.source.path, stream=source.stream)
-        return CardPlace(tuple(found), None, rows.format, options, rows.mapping)
+        return tuple(locate(source.name, card.source.path, stream=source.stream)), None
     if card.source.hub is None:
         raise DataError(
             f"source {source.name!r}: {card.name} is on no hub; get its files from {card.source.home} and give their "
             f"folder as options.{ROOT_OPTION}"
         )
-    as_files = bool(card.source.files or FILES_OPTION in source.options)
-    files = _download(source, card) if as_files else ()
-    hub_path = None if as_files else f"{PREFIX_OF_HUB}{card.source.hub}"
-    if card.source.converted:
-        return CardPlace(files, hub_path, "alpaca", given, FieldMapping())
-    return CardPlace(files, hub_path, rows.format, options, rows.mapping)
+    if card.source.files or FILES_OPTION in source.options:
+        return _download(source, card), None
+    return (), f"{PREFIX_OF_HUB}{card.source.hub}"
 
 
 def _check(source: SourceSpec, card: Card) -> None:

@@ -144,10 +144,17 @@ def table_file_list(place: Path | None) -> list[Path]:
     return sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
 
 
-def join_tables(form: str, path: SourceFile, given: str | None, rows: Iterator[RawRow]) -> Iterator[RawRow]:
-    """Give each row its table. A row that has one keeps it; a row whose table is not to be had is refused."""
+def join_tables(form: str, path: SourceFile, tables: Path | None, rows: Iterator[RawRow]) -> Iterator[RawRow]:
+    """Give each row its table. A row that has one keeps it; a row whose table is not to be had is refused.
+
+    Args:
+        form: how the questions are written.
+        path: the question file.
+        tables: as `tables_place` found it.
+        rows: the questions.
+    """
     layout = TABLE_FILES[form]
-    find = _finder(layout, tables_place(form, path, given), form, path)
+    find = _finder(layout, tables, form, path)
     for raw in rows:
         if raw.fault is not None:
             yield raw

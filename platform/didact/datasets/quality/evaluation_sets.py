@@ -9,10 +9,11 @@ from didact.datasets.forms.table_of_forms import to_conversation
 from didact.datasets.places import generated, hub
 from didact.datasets.places.locate import locate
 from didact.datasets.quality.types import EvalText
-from didact.datasets.readers.reading import file_rows
+from didact.datasets.readers.reading import read
 from didact.datasets.rows.decoding import decode_json
 from didact.datasets.rows.options import row_options
-from didact.datasets.rows.raw_row import BadRow, RawRow, placed
+from didact.datasets.rows.raw_row import BadRow, RawRow
+from didact.datasets.sources.inspection import inspect
 from didact.datasets.sources.opening import open_source
 from didact.errors import DataError
 from didact.logs import get_logger
@@ -86,7 +87,7 @@ def _raw_rows(each: EvaluationSetSpec) -> Iterator[RawRow]:
         )
     options = row_options(_source(each))
     for file in locate(each.name, each.path):
-        yield from placed(file_rows(None, file.path, options, named=True), file.place)
+        yield from read(inspect(each.name, file, options, format=None))
 
 
 def _at(value: Any, path: list[str]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Tables of rows, delimited text, Parquet and Arrow -> raw rows, one record each."""
 
 import csv
+import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BOM = b"\xef\xbb\xbf"
+BLANK = b" \r\n"
+"""A line of these bytes only is not a row. Tabs are columns."""
 _MAX_LINES = 1_000
 _BATCH_ROWS = 1_000
 _OPENS = {mark: re.compile(rb'(?:^|[%c])"' % mark) for mark in b",\t;|"}
@@ -43,19 +46,17 @@ def read_delimited(path: SourceFile, how: Delimited, encoding: str | None = None
     # The standard reader's limit is for the whole process; it is only ever raised.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_RECORD_BYTES))
     with open_bytes(path, encoding) as source:
-        pieces = _records(path, source.stream, how)
+        pieces = _records(str(path), source.stream, how)
         yield from _named(until_damage(pieces, source, path), how)
 
 
-def first_row(path: SourceFile, how: Delimited, encoding: str | None = None) -> list[str]:
-    """The columns of the first row; empty where it cannot be read."""
-    with open_bytes(path, encoding) as source:
-        for raw in _records(path, source.stream, how):
-            try:
-                return _columns(raw, how)
-            except BadRow:
-                return []
-    return []
+def first_row(content: bytes, how: Delimited) -> list[str]:
+    """The columns of the first row of some text; empty where it cannot be read."""
+    raw = next(_records("", io.BytesIO(content), how), None)
+    try:
+        return [] if raw is None else _columns(raw, how)
+    except BadRow:
+        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,7 @@ def _damaged(path: SourceFile, num_read: int, error: Exception) -> RawRow:
     return RawRow(str(path), num_read + 1, None, b"", bad)
 
 
-def _records(path: SourceFile, stream: BinaryIO, how: Delimited) -> Iterator[RawRow]:
+def _records(file: str, stream: BinaryIO, how: Delimited) -> Iterator[RawRow]:
     """The bytes of each row."""
     offset, line = 0, 1
     waiting: list[tuple[bytes, int]] = []
@@ -169,8 +170,8 @@ def _records(path: SourceFile, stream: BinaryIO, how: Delimited) -> Iterator[Raw
         if len(content) > MAX_RECORD_BYTES:
             fault = BadRow("too_long", f"{len(content):,} bytes; at most {MAX_RECORD_BYTES:,} are accepted")
             content = content[:8192]
-        if content.strip(b" \r\n"):
-            yield RawRow(str(path), here, start, content.rstrip(b"\r\n"), fault)
+        if content.strip(BLANK):
+            yield RawRow(file, here, start, content.rstrip(b"\r\n"), fault)
 
 
 def _take_record(stream: BinaryIO, waiting: list[tuple[bytes, int]], how: Delimited) -> list[tuple[bytes, int]]:

@@ -16,17 +16,19 @@ from didact.datasets.rows.raw_row import MAX_RECORD_BYTES, BadRow, RawRow
 _CHUNK_BYTES = 1 << 16
 
 
-def read_parallel(files: Mapping[str, Path], encoding: str | None = None) -> Iterator[RawRow]:
+def read_parallel(files: Mapping[str, Path], encoding: str | None = None, named: str | None = None) -> Iterator[RawRow]:
     """Line i of every file makes row i, an empty line an empty text. Positions are those of the first file.
 
     Args:
         files: name of the field -> file.
         encoding: of all of them; None for UTF-8.
+        named: the first file as the user names it; None for its path.
     """
     readers = [read_lines(path, blank=None, encoding=encoding) for path in files.values()]
     names = list(files)
+    file = named or str(files[names[0]])
     for number, lines in enumerate(zip_longest(*readers), start=1):
-        place = lines[0] or RawRow(str(files[names[0]]), number, None, b"")
+        first = lines[0] or RawRow(file, number, None, b"")
         fault: BadRow | None = None
         record: dict[str, str] = {}
         for name, line in zip(names, lines, strict=True):
@@ -35,10 +37,10 @@ def read_parallel(files: Mapping[str, Path], encoding: str | None = None) -> Ite
             except BadRow as bad:
                 fault = fault or bad
         if fault is None:
-            yield RawRow(place.file, place.line, place.byte_offset, record)
+            yield RawRow(file, first.line, first.byte_offset, record)
         else:
             content = b"\t".join(cast(bytes, line.content) for line in lines if line is not None)
-            yield RawRow(place.file, place.line, place.byte_offset, content, fault)
+            yield RawRow(file, first.line, first.byte_offset, content, fault)
 
 
 def read_separated(path: SourceFile, mark: str = END_MARK, encoding: str | None = None) -> Iterator[RawRow]:

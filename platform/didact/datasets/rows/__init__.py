@@ -11,7 +11,7 @@ Example:
 from didact.datasets.rows.decoding import decode_json, decode_text
 from didact.datasets.rows.options import RowOptions, row_options
 from didact.datasets.rows.quarantine import Reject, check_share, reject, write_quarantine
-from didact.datasets.rows.raw_row import MAX_RECORD_BYTES, BadRow, RawRow, Reason, placed
+from didact.datasets.rows.raw_row import MAX_RECORD_BYTES, BadRow, RawRow, Reason
 
 __all__ = [
     "MAX_RECORD_BYTES",
@@ -23,7 +23,6 @@ __all__ = [
     "check_share",
     "decode_json",
     "decode_text",
-    "placed",
     "reject",
     "row_options",
     "write_quarantine",

@@ -1,7 +1,6 @@
 """A row on its way in: where it stands, what it holds, and why it may be refused."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 Reason = Literal[
@@ -57,8 +56,3 @@ class RawRow:
     record that the reader made: a row with named columns, a member of an object, a question joined to its table."""
     fault: BadRow | None = None
     """Why the reader itself could not take the row out of its file."""
-
-
-def placed(rows: Iterable[RawRow], place: str) -> Iterator[RawRow]:
-    """The same rows, said to stand in `place`: what was read is not always what the user named, as with a copy."""
-    return (raw if raw.file == place else replace(raw, file=place) for raw in rows)

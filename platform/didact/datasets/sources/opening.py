@@ -3,28 +3,27 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from didact.datasets import catalog
-from didact.datasets.forms.field_mapping import FieldMapping, map_rows
-from didact.datasets.forms.table_of_forms import COLUMN_FORMS, KNOWN_FORMS, recognise
+from didact.datasets.forms.field_mapping import FieldMapping
+from didact.datasets.forms.table_files import table_file_list
+from didact.datasets.forms.table_of_forms import COLUMN_FORMS, recognise
 from didact.datasets.places import generated, hub
 from didact.datasets.places.archives import data_suffix
-from didact.datasets.places.digests import PART_BYTES, FileDigest, digest_file
+from didact.datasets.places.digests import PART_BYTES, digest_file
 from didact.datasets.places.locate import LocatedFile, identity_of, locate
-from didact.datasets.places.remote import is_remote
-from didact.datasets.places.remote_stream import RemoteFile, SourceFile
-from didact.datasets.readers import reading, text_files
-from didact.datasets.rows.decoding import decode_json
+from didact.datasets.places.remote import is_remote, land
+from didact.datasets.places.remote_stream import RemoteFile, describe
+from didact.datasets.readers import text_files
 from didact.datasets.rows.options import RowOptions, row_options
-from didact.datasets.rows.raw_row import BadRow, RawRow
-from didact.datasets.sources.parts import AS_IT_IS, Part, counted_parts, file_parts, join_small
+from didact.datasets.rows.raw_row import RawRow
+from didact.datasets.sources.inspection import inspect, unknown_form
+from didact.datasets.sources.parts import Part, counted_parts, file_parts, join_small
 from didact.errors import DataError
 from didact.spec import SourceSpec
 from didact.spec.data import Form
-
-_ROWS_TO_RECOGNISE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +54,12 @@ def open_source(source: SourceSpec, part_bytes: int | None = None) -> OpenedSour
         part_bytes: size of the parts of a file that can be divided; None for what suits the file.
 
     Raises:
-        DataError: nothing is there, or it cannot have the format asked for. Files are recognised as they are read, so
-            iterating `rows` raises it for a file of unknown form.
+        DataError: nothing is there, it is of unknown form, or it cannot have the format asked for.
     """
     if source.path.startswith(generated.PREFIX):
         return _open_generated(source)
     if source.path.startswith(hub.PREFIX):
-        return _open_hub(source)
+        return _open_hub(source, row_options(source), None)
     card = catalog.card_of(source)
     if card is not None:
         return open_card(source, card, part_bytes)
@@ -73,30 +71,29 @@ def open_source(source: SourceSpec, part_bytes: int | None = None) -> OpenedSour
     options = row_options(source)
     if options.parallel:
         return _open_parallel(source, options)
-    return _open_files(source, locate(source.name, source.path, stream=source.stream), AS_IT_IS, part_bytes)
+    return _open_files(source, locate(source.name, source.path, stream=source.stream), options, None, part_bytes)
 
 
 def _open_files(
-    source: SourceSpec, files: Sequence[LocatedFile], mapping: FieldMapping, part_bytes: int | None
+    source: SourceSpec,
+    files: Sequence[LocatedFile],
+    options: RowOptions,
+    mapping: FieldMapping | None,
+    part_bytes: int | None,
 ) -> OpenedSource:
-    options = row_options(source)
-    found: list[tuple[list[object], Form, LocatedFile, FileDigest | None]] = []
+    found = []
     digests: dict[str, str] = {}
     for file in files:
-        form = _form_of(source, file, options, mapping)
-        beside = [digest_file(side, part_bytes).sha256 for side in reading.side_files(form, file.path, options)]
-        digest: FileDigest | None = None
-        content: object
+        layout = inspect(source.name, file, options, source.format, mapping)
+        beside = [digest_file(side, part_bytes).sha256 for side in table_file_list(layout.tables)]
         if isinstance(file.path, RemoteFile):
-            content = identity_of(file.path)
+            digest, content = None, identity_of(file.path)
         else:
             digest = digest_file(file.path, part_bytes)
-            content = digests[file.place] = digest.sha256
-        found.append(([data_suffix(file.path), content, *beside], form, file, digest))
-    found.sort(key=lambda entry: (str(entry[0][1:]), str(entry[0][0])))
-    by_file = [
-        file_parts(number, form, file, digest, options, mapping) for number, (_, form, file, digest) in enumerate(found)
-    ]
+            content = digests[layout.file] = digest.sha256
+        found.append(([data_suffix(file.path), content, *beside], layout, digest))
+    found.sort(key=lambda entry: (str(entry[0][1:]), entry[0][0]))
+    by_file = [file_parts(number, layout, digest, mapping) for number, (_, layout, digest) in enumerate(found)]
     sizes = [digest.size if digest is not None else None for *_, digest in found]
     parts = join_small(by_file, sizes, part_bytes or PART_BYTES)
     return OpenedSource(tuple(parts), [entry[0] for entry in found], options, digests)
@@ -105,18 +102,30 @@ def _open_files(
 def _open_parallel(source: SourceSpec, options: RowOptions) -> OpenedSource:
     if source.stream:
         raise DataError(f"source {source.name!r}: files that run in parallel are not streamed; set stream: false")
-    files = reading.parallel_files(source.name, source.path, options)
+    files = _parallel_files(source, options)
     form = recognise(files) if source.format == "auto" else source.format
     if form is None:
-        raise _unknown_form(source, source.path, f"options.parallel names {', '.join(files)}")
+        raise unknown_form(source.name, source.path, f"options.parallel names {', '.join(files)}")
     digests = {name: digest_file(file).sha256 for name, file in files.items()}
-    read = partial(text_files.read_parallel, files, options.encoding)
     places = {name: str(file) for name, file in files.items()}
     if is_remote(source.path):
         places = {name: f"{source.path.rstrip('/')}/{options.parallel[name]}" for name in files}
-    part = Part("00000", (next(iter(places.values())),), form, (read,))
+    first = next(iter(places.values()))
+    part = Part("00000", (first,), form, (partial(text_files.read_parallel, files, options.encoding, first),))
     by_path = {places[name]: digest for name, digest in digests.items()}
     return OpenedSource((part,), [[name, digest] for name, digest in digests.items()], options, by_path)
+
+
+def _parallel_files(source: SourceSpec, options: RowOptions) -> dict[str, Path]:
+    """Field -> file, for a folder of files that run in parallel."""
+    if is_remote(source.path):
+        folder = source.path.rstrip("/")
+        return {name: land(describe(f"{folder}/{file}")) for name, file in options.parallel.items()}
+    files = {name: Path(source.path).expanduser() / file for name, file in options.parallel.items()}
+    for name, path in files.items():
+        if not path.is_file():
+            raise DataError(f"source {source.name!r}: options.parallel.{name}: there is no file {path}")
+    return files
 
 
 def _open_generated(source: SourceSpec) -> OpenedSource:
@@ -136,25 +145,23 @@ def open_card(source: SourceSpec, card: catalog.Card, part_bytes: int | None = N
         DataError: as `open_source`.
     """
     place = catalog.resolve_card(source, card)
-    told = {"format": place.format, "options": place.options, "path": place.hub_path or source.path}
-    source = source.model_copy(update=told)
+    source = source.model_copy(update={"format": place.format, "path": place.hub_path or source.path})
     if place.hub_path is not None:
-        opened = _open_hub(source, place.mapping)
+        opened = _open_hub(source, place.options, place.mapping)
     else:
-        opened = _open_files(source, place.files, place.mapping, part_bytes)
+        opened = _open_files(source, place.files, place.options, place.mapping, part_bytes)
     return replace(opened, identity=[place.written, opened.identity])
 
 
-def _open_hub(source: SourceSpec, mapping: FieldMapping = AS_IT_IS) -> OpenedSource:
+def _open_hub(source: SourceSpec, options: RowOptions, mapping: FieldMapping | None) -> OpenedSource:
     if source.format in COLUMN_FORMS or source.format == "reasoning_gym":
         _check_format(source, ("auto", "a form with named fields"))
-    options = row_options(source)
     opened = hub.stream_hub if source.stream else hub.open_hub
     dataset = opened(source.path, source.split, source.revision)
-    columns = list(mapping.fields) or hub.hub_columns(dataset)
+    columns = list(mapping.fields if mapping else ()) or hub.hub_columns(dataset)
     form = recognise(columns) if source.format == "auto" else source.format
     if form is None:
-        raise _unknown_form(source, source.path, f"found the columns {', '.join(columns)}")
+        raise unknown_form(source.name, source.path, f"found the columns {', '.join(columns)}")
     if isinstance(dataset, hub.HubStream):
         *_, commit = dataset.identity
         read_all = partial(hub.streamed_rows, source.path, source.split, commit)
@@ -163,41 +170,6 @@ def _open_hub(source: SourceSpec, mapping: FieldMapping = AS_IT_IS) -> OpenedSou
         read = partial(hub.hub_rows, source.path, source.split, source.revision)
         parts = counted_parts(source.path, form, read, len(dataset))
     return OpenedSource(tuple(replace(part, mapping=mapping) for part in parts), hub.hub_identity(dataset), options)
-
-
-def _raw_rows(form: Form | None, path: SourceFile, options: RowOptions, mapping: FieldMapping) -> Iterator[RawRow]:
-    rows = reading.file_rows(form, path, options, named=bool(mapping))
-    return map_rows(mapping, rows) if mapping else rows
-
-
-def _form_of(source: SourceSpec, file: LocatedFile, options: RowOptions, mapping: FieldMapping) -> Form:
-    path = file.path
-    if source.format != "auto":
-        return source.format
-    if not mapping and (form := reading.column_form(path, options)) is not None:
-        return form
-    found = ""
-    for raw in islice(_raw_rows(None, path, options, mapping), _ROWS_TO_RECOGNISE):
-        try:
-            if raw.fault is not None:
-                raise raw.fault
-            keys = list(decode_json(raw.content) if isinstance(raw.content, bytes) else raw.content)
-        except BadRow as bad:
-            found = found or f"line {raw.line} is no record: {bad.reason} ({bad.detail})"
-            continue
-        form = recognise(keys)
-        if form is not None:
-            return form
-        found = found or f"found the keys {', '.join(repr(key) for key in keys[:20]) or '(none)'}"
-    raise _unknown_form(source, file.place, found or "the file holds no rows")
-
-
-def _unknown_form(source: SourceSpec, where: str, found: str) -> DataError:
-    return DataError(
-        f"source {source.name!r}: {where} is in no known form: {found[:500]}. Known forms: {KNOWN_FORMS}, "
-        "and cot_tsv for .tsv files. Change the source's path, say its format in data.sources, or say which fields "
-        "hold what: didact data add PLACE --name NAME --field instruction=FIELD --field output=FIELD"
-    )
 
 
 def _check_format(source: SourceSpec, possible: tuple[str, ...]) -> None:

@@ -1,29 +1,27 @@
 """A source in parts: small values that can be sent to any node that sees the source, and read there on their own."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from didact.datasets.forms.field_mapping import FieldMapping, map_rows
-from didact.datasets.forms.table_files import TABLE_FILES
+from didact.datasets.forms.table_files import TABLE_FILES, join_tables
 from didact.datasets.forms.table_of_forms import COLUMN_FORMS
 from didact.datasets.places.archives import COMPRESSIONS
 from didact.datasets.places.digests import PART_BYTES, FileDigest
-from didact.datasets.places.locate import LocatedFile
 from didact.datasets.places.remote_stream import RemoteFile
-from didact.datasets.readers import columnar, json_files, reading
+from didact.datasets.readers import columnar
 from didact.datasets.readers.json_files import Lines
-from didact.datasets.rows.options import RowOptions
-from didact.datasets.rows.raw_row import RawRow, placed
+from didact.datasets.readers.reading import Layout, Piece, read
+from didact.datasets.rows.raw_row import RawRow
 from didact.spec.data import Form
 
 PART_ROWS = 25_000
 """Rows of a generator or a hub data set that make one part."""
 PART_FILES = 2_000
 """Most files that make one part."""
-AS_IT_IS = FieldMapping()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,48 +37,62 @@ class Part:
     """How its rows are written."""
     reads: "tuple[partial[Iterator[RawRow]], ...]"
     """Read those of each place."""
-    mapping: FieldMapping = field(default_factory=FieldMapping)
+    mapping: FieldMapping | None = None
+    """Step before the form is read."""
     size: int = 0
     """Bytes that are read, as far as that is known: how much work it is beside others."""
 
     def rows(self) -> Iterator[RawRow]:
         """The raw rows, brought into the shape of their form."""
-        pairs = zip(self.reads, self.places, strict=True)
-        rows = chain.from_iterable(placed(read(), place) for read, place in pairs)
+        rows = chain.from_iterable(read() for read in self.reads)
         return map_rows(self.mapping, rows) if self.mapping else rows
 
 
-def file_parts(
-    number: int, form: Form, file: LocatedFile, digest: FileDigest | None, options: RowOptions, mapping: FieldMapping
-) -> list[Part]:
+def file_rows(layout: Layout, piece: Piece | None = None) -> Iterator[RawRow]:
+    """The raw rows of a file or of a piece of it; questions with the tables that lie beside them."""
+    rows = read(layout, piece)
+    return join_tables(layout.form, layout.path, layout.tables, rows) if layout.form in TABLE_FILES else rows
+
+
+def file_parts(number: int, layout: Layout, digest: FileDigest | None, mapping: FieldMapping | None) -> list[Part]:
     """The parts of a file: ranges of bytes where rows are lines, row groups of Parquet, else the whole.
 
     Args:
         number: the file's place in the source's order.
-        form: how its rows are written.
-        file: the file.
+        layout: the file, of a known form.
         digest: of its content, whose blocks become the parts of a file of lines; None for a file read where it is.
-        options: of the source.
         mapping: of its fields.
     """
-    path, places = file.path, (file.place,)
-    container = reading.container_of(path, options, form)
-    whole = partial(reading.file_rows, form, path, options, named=bool(mapping))
-    reads: list[tuple[int, partial[Iterator[RawRow]]]] = [(0, whole)]
+    path, form = layout.path, layout.form
+    assert form is not None
     if digest is None or not isinstance(path, Path):
         size = (path.size or 0) if isinstance(path, RemoteFile) else 0
-        return [Part(f"{number:05d}-{0:015d}", places, form, (whole,), mapping, size)]
-    plain = form not in TABLE_FILES and options.encoding is None and path.suffix.lower() not in COMPRESSIONS
-    if plain and (container == "lines" or (container == "delimited" and form in COLUMN_FORMS)):
-        blank = json_files.BLANK if container == "lines" else b" \r\n"
-        ranges = _line_ranges(digest)
-        reads = [(lines.start, partial(json_files.read_lines, path, blank=blank, lines=lines)) for lines in ranges]
-    elif plain and container == "parquet":
-        groups = columnar.parquet_groups(path, digest.block_bytes)
-        reads = [(group.first_row, partial(columnar.read_parquet, path, group)) for group in groups] or reads
-    piece = f"-{digest.block_bytes}" if len(reads) > 1 else ""
-    size = digest.size // len(reads)
-    return [Part(f"{number:05d}-{start:015d}{piece}", places, form, (read,), mapping, size) for start, read in reads]
+        return [Part(f"{number:05d}-{0:015d}", (layout.file,), form, (partial(file_rows, layout),), mapping, size)]
+    pieces = _pieces(layout, path, digest)
+    piece = f"-{digest.block_bytes}" if len(pieces) > 1 else ""
+    size = digest.size // len(pieces)
+    return [
+        Part(
+            f"{number:05d}-{start:015d}{piece}",
+            (layout.file,),
+            form,
+            (partial(file_rows, layout, each),),
+            mapping,
+            size,
+        )
+        for start, each in pieces
+    ]
+
+
+def _pieces(layout: Layout, path: Path, digest: FileDigest) -> list[tuple[int, Piece | None]]:
+    """What of a file is read apart, each with where it begins; the whole of one that cannot be divided."""
+    plain = layout.form not in TABLE_FILES and layout.encoding is None and path.suffix.lower() not in COMPRESSIONS
+    pieces: list[tuple[int, Piece | None]] = []
+    if plain and (layout.container == "lines" or (layout.container == "delimited" and layout.form in COLUMN_FORMS)):
+        pieces = [(lines.start, lines) for lines in _line_ranges(digest)]
+    elif plain and layout.container == "parquet":
+        pieces = [(group.first_row, group) for group in columnar.parquet_groups(path, digest.block_bytes)]
+    return pieces or [(0, None)]
 
 
 def join_small(files: Sequence[Sequence[Part]], sizes: Sequence[int | None], part_bytes: int) -> list[Part]:
@@ -97,12 +109,12 @@ def join_small(files: Sequence[Sequence[Part]], sizes: Sequence[int | None], par
     room = 0
     for parts, size in zip(files, sizes, strict=True):
         alone = size is None or len(parts) > 1
-        if size is not None and not alone and groups and size <= room and _may_join(groups[-1], parts[0]):
+        if not alone and groups and size <= room and _may_join(groups[-1], parts[0]):
             groups[-1].append(parts[0])
             room -= size
         else:
             groups += [[part] for part in parts]
-            room = 0 if alone or size is None else part_bytes - size
+            room = 0 if alone else part_bytes - size
     return [_joined(group) for group in groups]
 
 

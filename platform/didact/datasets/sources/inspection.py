@@ -1,0 +1,195 @@
+"""A file -> how its rows stand in it and what they mean: container, encoding, columns and form, decided once."""
+
+import re
+from dataclasses import replace
+from itertools import islice
+
+from didact.datasets.forms.field_mapping import FieldMapping, map_rows
+from didact.datasets.forms.questions import is_csl
+from didact.datasets.forms.table_files import TABLE_FILES, tables_place
+from didact.datasets.forms.table_of_forms import COLUMN_FORMS, KNOWN_FORMS, recognise
+from didact.datasets.places.archives import COMPRESSIONS, data_suffix, open_bytes
+from didact.datasets.places.locate import LocatedFile
+from didact.datasets.places.remote_stream import RemoteFile, SourceFile
+from didact.datasets.readers import columnar, json_files
+from didact.datasets.readers.columnar import Delimited
+from didact.datasets.readers.reading import WHOLE, Layout, read
+from didact.datasets.rows.decoding import decode_columns, decode_json
+from didact.datasets.rows.options import Container, RowOptions
+from didact.datasets.rows.raw_row import MAX_RECORD_BYTES, BadRow
+from didact.errors import DataError
+from didact.spec.data import Form, Format
+
+_BY_SUFFIX: dict[str, Container] = {
+    ".jsonl": "lines",
+    ".ndjson": "lines",
+    ".csv": "delimited",
+    ".tsv": "delimited",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+}
+_TEXT_SUFFIXES = (".txt", ".md", ".text")
+_HEAD_BYTES = 1 << 16
+_FIRST_ROWS = 20
+_ROWS_TO_RECOGNISE = 1000
+# A line that opens an object, and a next one that goes on in it: one object over several lines.
+_OBJECT_GOES_ON = re.compile(rb'\{[^\n]*\n\s*["}\]]')
+
+
+def inspect(
+    source: str,
+    file: LocatedFile,
+    options: RowOptions,
+    format: Format | None = "auto",
+    mapping: FieldMapping | None = None,
+) -> Layout:
+    """Look at a file, once.
+
+    Args:
+        source: the source's name, for errors.
+        file: the file.
+        options: of the source.
+        format: form of the rows; `auto` recognises it; None where only the names of fields matter.
+        mapping: step before the form is read.
+
+    Raises:
+        DataError: the form is not known, or options contradict each other or the file.
+    """
+    if options.columns and options.header:
+        raise DataError("options.columns names columns that options.header says are named in the file; remove one")
+    form = None if format == "auto" else format
+    container = options.container or _container_of(file.path, options, form)
+    _check_container(file.path, container, options)
+    layout = Layout(file.path, file.place, container, form, options.encoding, end_mark=options.end_mark)
+    if container == "delimited":
+        layout = _with_columns(layout, options, find_form=format == "auto" and mapping is None)
+    if format == "auto" and layout.form is None:
+        layout = replace(layout, form=_form_of(source, layout, mapping))
+    if layout.form in TABLE_FILES:
+        layout = replace(layout, tables=tables_place(layout.form, file.path, options.tables))
+    return layout
+
+
+def _container_of(path: SourceFile, options: RowOptions, form: Form | None) -> Container:
+    """Told by name and beginning; plain text begins with anything."""
+    suffix = data_suffix(path)
+    if form == "text" and suffix in _TEXT_SUFFIXES:
+        return "text"
+    if suffix in _BY_SUFFIX:
+        return _BY_SUFFIX[suffix]
+    with open_bytes(path, options.encoding) as source:
+        head = source.stream.read(_HEAD_BYTES).removeprefix(json_files.BOM).lstrip()
+    if head.startswith(b"["):
+        return "array" if not head.startswith(b"[|") else "text"
+    if not head.startswith(b"{"):
+        return "text" if suffix == ".txt" and head else "lines"
+    goes_on = _OBJECT_GOES_ON.match(head) is not None
+    if not goes_on and b"\n" in head.rstrip():
+        return "lines"
+    if _is_keyed(path, options):
+        return "keyed"
+    return "object" if goes_on else "lines"
+
+
+def _is_keyed(path: SourceFile, options: RowOptions) -> bool:
+    """Whether an object's members are rows: objects, or lists that begin with a list, under keys of no known form."""
+    if isinstance(path, RemoteFile):
+        raise _not_streamed(path, "keyed or object")
+    found = json_files.members(path, _FIRST_ROWS, options.encoding)
+    opens = [b"".join(head.split())[:2] for _, head in found]
+    like_rows = all(head[:1] == b"{" for head in opens) or all(head == b"[[" for head in opens)
+    return bool(found) and like_rows and recognise(key for key, _ in found) is None
+
+
+def _check_container(path: SourceFile, container: Container, options: RowOptions) -> None:
+    if isinstance(path, RemoteFile) and container in WHOLE:
+        raise _not_streamed(path, container)
+    if container in ("parquet", "arrow") and (options.encoding or path.suffix.lower() in COMPRESSIONS):
+        raise DataError(
+            f"{path}: {container} files have their own encoding and compression; unpack the file and remove "
+            "options.encoding"
+        )
+
+
+def _not_streamed(path: RemoteFile, container: str) -> DataError:
+    return DataError(
+        f"{path}: a file whose container is {container} is read as a whole; set stream: false, or "
+        "bring it to JSON lines"
+    )
+
+
+def _with_columns(layout: Layout, options: RowOptions, *, find_form: bool) -> Layout:
+    """How columns are written and whether they have names; where they have none, also what they mean.
+
+    Args:
+        layout: delimited text.
+        options: of the source.
+        find_form: whether the form is still to be found, in columns as they stand in the file.
+    """
+    tabs = data_suffix(layout.path) == ".tsv"
+    quotes = not tabs if options.quotes is None else options.quotes
+    layout = replace(layout, delimited=Delimited(options.delimiter or ("\t" if tabs else ","), quotes, options.columns))
+    if layout.form in COLUMN_FORMS:
+        return replace(layout, header=False)
+    told = options.header is not None or bool(options.columns)
+    header = bool(options.header or options.columns) if told else True
+    if not find_form or (header and (told or not tabs)):
+        return replace(layout, header=header)
+    lines = _first_lines(layout)
+    if not told:
+        first = columnar.first_row(lines, layout.delimited)
+        header = bool(first) and not is_csl(first) and recognise(first) is not None
+    return replace(layout, header=header, form=None if header else _column_form(lines))
+
+
+def _first_lines(layout: Layout) -> bytes:
+    """The first lines that are not blank."""
+    lines, count, size = [], 0, 0
+    with open_bytes(layout.path, layout.encoding) as source:
+        while count < _FIRST_ROWS and size < MAX_RECORD_BYTES and (line := source.stream.readline(MAX_RECORD_BYTES)):
+            lines.append(line)
+            count, size = count + bool(line.strip(columnar.BLANK)), size + len(line)
+    return b"".join(lines)
+
+
+def _column_form(lines: bytes) -> Form:
+    for line in lines.removeprefix(json_files.BOM).split(b"\n"):
+        try:
+            if is_csl(decode_columns(line.rstrip(b"\r"))):
+                return "csl"
+        except BadRow:
+            continue
+    return "cot_tsv"
+
+
+def _form_of(source: str, layout: Layout, mapping: FieldMapping | None) -> Form:
+    rows, found = read(layout), ""
+    for raw in islice(map_rows(mapping, rows) if mapping else rows, _ROWS_TO_RECOGNISE):
+        try:
+            if raw.fault is not None:
+                raise raw.fault
+            keys = list(decode_json(raw.content) if isinstance(raw.content, bytes) else raw.content)
+        except BadRow as bad:
+            found = found or f"line {raw.line} is no record: {bad.reason} ({bad.detail})"
+            continue
+        form = recognise(keys)
+        if form is not None:
+            return form
+        found = found or f"found the keys {', '.join(repr(key) for key in keys[:20]) or '(none)'}"
+    raise unknown_form(source, layout.file, found or "the file holds no rows")
+
+
+def unknown_form(source: str, where: str, found: str) -> DataError:
+    """What to do about data whose form is not recognised.
+
+    Args:
+        source: the source's name.
+        where: the file or path.
+        found: what it holds.
+    """
+    return DataError(
+        f"source {source!r}: {where} is in no known form: {found[:500]}. Known forms: {KNOWN_FORMS}, "
+        "and cot_tsv for .tsv files. Change the source's path, say its format in data.sources, or say which fields "
+        "hold what: didact data add PLACE --name NAME --field instruction=FIELD --field output=FIELD"
+    )
