@@ -57,8 +57,8 @@ def add_card(
         tasks: what its rows ask for.
         licence: SPDX id, text, or `unknown`.
         commercial: whether it may be used commercially; None where that is unknown.
-        fields: role -> rule of `didact.datasets.mapping`, where no form fits the data's own field names.
-        options: what the reader must be told of the files (`didact.datasets.options`).
+        fields: role -> rule of `didact.datasets.forms.field_mapping`, where no form fits the data's own field names.
+        options: what the reader must be told of the files (`didact.datasets.rows.options`).
 
     Raises:
         DataError: the name is taken, nothing is there, its form is unknown, or more than 1% of the rows are bad.

@@ -1,6 +1,6 @@
 """A source opened and cut into parts that are read and converted apart, on any machine.
 
-    SourceSpec -> open_source -> OpenedSource: Parts -> convert -> batches of Conversations and Rejects
+    SourceSpec -> open_source (inspect each file: Layout) -> OpenedSource: Parts -> convert -> batches of Conversations
 
 Example:
     >>> from didact.datasets.sources import open_source
@@ -10,7 +10,8 @@ Example:
 """
 
 from didact.datasets.sources.conversion import Batch, convert
+from didact.datasets.sources.inspection import inspect
 from didact.datasets.sources.opening import OpenedSource, open_source
 from didact.datasets.sources.parts import Part
 
-__all__ = ["Batch", "OpenedSource", "Part", "convert", "open_source"]
+__all__ = ["Batch", "OpenedSource", "Part", "convert", "inspect", "open_source"]

@@ -12,11 +12,12 @@ from didact.datasets.forms.table_files import table_file_list
 from didact.datasets.forms.table_of_forms import COLUMN_FORMS, recognise
 from didact.datasets.places import generated, hub
 from didact.datasets.places.archives import data_suffix
-from didact.datasets.places.digests import PART_BYTES, digest_file
+from didact.datasets.places.digests import PART_BYTES, FileDigest, digest_file
 from didact.datasets.places.locate import LocatedFile, identity_of, locate
 from didact.datasets.places.remote import is_remote, land
 from didact.datasets.places.remote_stream import RemoteFile, describe
 from didact.datasets.readers import text_files
+from didact.datasets.readers.reading import Layout
 from didact.datasets.rows.options import RowOptions, row_options
 from didact.datasets.rows.raw_row import RawRow
 from didact.datasets.sources.inspection import inspect, unknown_form
@@ -81,18 +82,20 @@ def _open_files(
     mapping: FieldMapping | None,
     part_bytes: int | None,
 ) -> OpenedSource:
-    found = []
+    found: list[tuple[list[object], Layout, FileDigest | None]] = []
     digests: dict[str, str] = {}
     for file in files:
         layout = inspect(source.name, file, options, source.format, mapping)
         beside = [digest_file(side, part_bytes).sha256 for side in table_file_list(layout.tables)]
+        digest: FileDigest | None = None
+        content: object
         if isinstance(file.path, RemoteFile):
-            digest, content = None, identity_of(file.path)
+            content = identity_of(file.path)
         else:
             digest = digest_file(file.path, part_bytes)
             content = digests[layout.file] = digest.sha256
         found.append(([data_suffix(file.path), content, *beside], layout, digest))
-    found.sort(key=lambda entry: (str(entry[0][1:]), entry[0][0]))
+    found.sort(key=lambda entry: (str(entry[0][1:]), str(entry[0][0])))
     by_file = [file_parts(number, layout, digest, mapping) for number, (_, layout, digest) in enumerate(found)]
     sizes = [digest.size if digest is not None else None for *_, digest in found]
     parts = join_small(by_file, sizes, part_bytes or PART_BYTES)

@@ -109,12 +109,12 @@ def join_small(files: Sequence[Sequence[Part]], sizes: Sequence[int | None], par
     room = 0
     for parts, size in zip(files, sizes, strict=True):
         alone = size is None or len(parts) > 1
-        if not alone and groups and size <= room and _may_join(groups[-1], parts[0]):
+        if size is not None and not alone and groups and size <= room and _may_join(groups[-1], parts[0]):
             groups[-1].append(parts[0])
             room -= size
         else:
             groups += [[part] for part in parts]
-            room = 0 if alone else part_bytes - size
+            room = 0 if alone or size is None else part_bytes - size
     return [_joined(group) for group in groups]
 
 
