@@ -10,10 +10,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from didact.notebook import DidactError, evaluate, finetune, plan, promote, recipe, sweep, versions
+    from didact.notebook import (
+        DidactError,
+        cards,
+        evaluate,
+        finetune,
+        load,
+        plan,
+        predict,
+        promote,
+        recipe,
+        sweep,
+        versions,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["DidactError", "evaluate", "finetune", "plan", "promote", "recipe", "sweep", "versions"]
+__all__ = [
+    "DidactError",
+    "cards",
+    "evaluate",
+    "finetune",
+    "load",
+    "plan",
+    "predict",
+    "promote",
+    "recipe",
+    "sweep",
+    "versions",
+]
 
 
 def __getattr__(name: str) -> Any:

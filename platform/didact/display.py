@@ -2,21 +2,13 @@
 
 import io
 import sys
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _NOTEBOOK_COLUMNS = 110
 _HTML = '<pre style="white-space:pre;overflow-x:auto;line-height:normal;font-family:monospace">{code}</pre>'
-
-
-class _Pretty(Protocol):
-    """IPython's printer."""
-
-    def text(self, text: str) -> None:
-        """Print some text."""
-        ...
 
 
 class Shown:
@@ -29,12 +21,7 @@ class Shown:
         raise TypeError(f"{type(self).__name__} does not say how it looks")
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(file=io.StringIO(), highlight=False, force_terminal=False)
-        with console.capture() as captured:
-            console.print(self)
-        return captured.get().rstrip("\n")
+        return as_text(self)
 
     def _repr_html_(self) -> str:
         from rich.console import Console
@@ -45,8 +32,18 @@ class Shown:
         console.print(self)
         return console.export_html(inline_styles=True, code_format=_HTML)
 
-    def _repr_pretty_(self, printer: _Pretty, cycle: bool) -> None:
-        printer.text(str(self))
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        # IPython takes its text from here; from `_repr_pretty_` it does not where a class has a `__repr__` of its own.
+        return {"text/plain": as_text(self), "text/html": self._repr_html_()}
+
+
+def as_text(shown: Shown) -> str:
+    """How a result looks, as plain text as wide as the terminal."""
+    from rich.console import Console
+
+    written = io.StringIO()
+    Console(file=written, highlight=False, force_terminal=False, force_jupyter=False).print(shown)
+    return "\n".join(line.rstrip() for line in written.getvalue().splitlines())
 
 
 def in_notebook() -> bool:

@@ -5,7 +5,9 @@ Every other module asks here, so this file is the complete list.
 
 import contextlib
 import importlib.util
+import logging
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,6 +115,15 @@ def setting(name: str, value: str) -> Iterator[None]:
 def set_default(name: str, value: str) -> None:
     """Set a variable that a library reads at import, unless the user has set it."""
     os.environ.setdefault(name, value)
+
+
+def quiet_libraries() -> None:
+    """Keep libraries from telling users of didact, who cannot act on it, how they load. Before they are imported."""
+    set_default("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore", message="IProgress not found")  # of tqdm, whose bars are off
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it reports every optional kernel it lacks
+    logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)  # it asks for ipywidgets in every notebook
 
 
 def prepend_path(folder: Path) -> None:

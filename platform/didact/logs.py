@@ -31,5 +31,4 @@ def configure(verbose: bool = False) -> None:
         handler.setFormatter(logging.Formatter(_FORMAT, datefmt="%H:%M:%S"))
         root.addHandler(handler)
         root.propagate = False
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it reports every optional kernel it lacks
     root.setLevel(logging.DEBUG if verbose else logging.INFO)

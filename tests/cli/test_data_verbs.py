@@ -59,7 +59,7 @@ def test_filters_and_json() -> None:
     ("arguments", "message"),
     [
         (("list", "--task", "maths"), "known: .*math"),
-        (("list", "--generation", "robot"), "not one of human"),
+        (("list", "--generation", "robot"), "known: .*human"),
         (("list", "--group", "all"), "expected one of chain-of-thought"),
         (("show", "doly"), "did you mean dolly"),
         (("add", "x.json", "--name", "x", "--field", "output"), "ROLE=FIELD"),

@@ -1,7 +1,6 @@
 """`import didact`: the names, what they show of themselves, and how an error reads."""
 
 import importlib
-import io
 
 import pytest
 from rich.text import Text
@@ -18,11 +17,6 @@ class Answer(Shown):
     @override
     def __rich__(self) -> Text:
         return Text("loss <0.5>", style="bold")
-
-
-class Printer(io.StringIO):
-    def text(self, text: str) -> None:
-        self.write(text)
 
 
 def test_every_name_is_there_and_explained() -> None:
@@ -44,9 +38,8 @@ def test_other_names_are_refused_as_python_does() -> None:
 
 
 def test_results_show_themselves_as_text_and_as_html() -> None:
-    printer = Printer()
-    Answer()._repr_pretty_(printer, cycle=False)
-    assert str(Answer()) == printer.getvalue() == "loss <0.5>"
+    assert str(Answer()) == Answer()._repr_mimebundle_()["text/plain"] == "loss <0.5>"
+    assert Answer()._repr_mimebundle_()["text/html"] == Answer()._repr_html_()
     assert "loss &lt;0.5&gt;" in Answer()._repr_html_()
     assert "font-weight: bold" in Answer()._repr_html_()
 

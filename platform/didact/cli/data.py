@@ -49,15 +49,11 @@ def data_list(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="A table for a page")] = False,
 ) -> None:
     """List the datasets of the catalog that fit every condition."""
-    from didact.datasets.catalog import GENERATIONS, filter_cards, group_cards, load_cards
+    from didact.datasets.catalog.listing import find_cards
     from didact.datasets.catalog.table import markdown_table
 
-    if generation is not None and generation not in GENERATIONS:
-        raise DataError(f"--generation {generation} is not one of {', '.join(GENERATIONS)}")
-    known = load_cards()
-    _check_word("--task", task, [each for card in known for each in card.tasks])
-    cards = filter_cards(
-        known if group is None else group_cards(group, known),
+    cards = find_cards(
+        group=group,
         language=language,
         task=task,
         generation=generation,
@@ -72,8 +68,10 @@ def data_list(
     elif as_markdown:
         print(markdown_table(cards), end="")
     else:
-        Console().print(_table(cards))
-        Console().print(f"{len(cards)} of {len(known)} datasets; didact data show NAME tells more", highlight=False)
+        Console().print(cards)
+        Console().print(
+            f"{len(cards)} of {cards.num_known} datasets; didact data show NAME tells more", highlight=False
+        )
 
 
 @data.command("show")
@@ -167,45 +165,11 @@ def data_preview(
             Console().print(preview(table[index], prepared.tokenizer))
 
 
-def _check_word(option: str, word: str | None, known: Sequence[str]) -> None:
-    if word is not None and word not in known:
-        raise DataError(f"{option} {word} is no card's; known: {', '.join(sorted(set(known)))}")
-
-
 def _pair(option: str, text: str, form: str) -> tuple[str, str]:
     key, found, value = text.partition("=")
     if not found or not key or not value:
         raise DataError(f"{option} {text} is not of the form {form}")
     return key, value
-
-
-def _table(cards: Sequence["Card"]) -> Table:
-    from didact.datasets.catalog.table import permission
-
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("Name", no_wrap=True)
-    table.add_column("Lang.", max_width=5)
-    table.add_column("Tasks", max_width=20)
-    table.add_column("Answers by", no_wrap=True)
-    table.add_column("CoT", no_wrap=True)
-    table.add_column("Rows", justify="right", no_wrap=True)
-    table.add_column("Comm.", no_wrap=True)
-    for card in cards:
-        table.add_row(
-            *(escape(card.name), " ".join(card.languages), " ".join(card.tasks), card.generation),
-            *("yes" if card.reasoning else "", _short(card.num_rows)),
-            "?" if card.commercial is None else permission(card.commercial),
-        )
-    return table
-
-
-def _short(num_rows: int | None) -> str:
-    if num_rows is None:
-        return "?"
-    for size, unit in ((1_000_000, "M"), (1_000, "k")):
-        if num_rows >= size:
-            return f"{num_rows / size:.{1 if num_rows < 100 * size else 0}f}{unit}"
-    return str(num_rows)
 
 
 def _facts(card: "Card") -> Table:

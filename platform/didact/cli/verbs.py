@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
 def guarded() -> Iterator[None]:
     """Quiet libraries, and didact's own errors as one clear message and their exit code."""
     logs.configure()
-    env.set_default("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    env.quiet_libraries()
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     try:

@@ -1,23 +1,54 @@
-"""Show a run's progress on the driver by following its step records: a bar on a terminal, plain lines elsewhere."""
+"""Show a run's progress on the driver by following its step records: a bar on a terminal, a bar in a notebook, plain
+lines elsewhere."""
 
 import contextlib
+import contextvars
+import html
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+from typing_extensions import override
 
+from didact.display import Shown, in_notebook
 from didact.files import follow_jsonl
 from didact.runs import Run
 
 _PERIOD_SECONDS = 0.5
+_Show = Callable[[int, str, bool], None]
+
+
+@dataclass(frozen=True, slots=True)
+class NotebookBar(Shown):
+    """How far a run is, as a notebook shows it."""
+
+    name: str
+    step: int
+    num_steps: int
+    figures: str
+
+    @override
+    def __rich__(self) -> Text:
+        return Text(f"{self.name} step {self.step}/{self.num_steps}  {self.figures}")
+
+    @override
+    def _repr_html_(self) -> str:
+        return (
+            f'<b>{html.escape(self.name)}</b> <progress value="{self.step}" max="{self.num_steps}"></progress> '
+            f"{self.step}/{self.num_steps}&ensp;{html.escape(self.figures)}"
+        )
 
 
 @contextlib.contextmanager
 def show_progress(run: Run, num_steps: int) -> Iterator[None]:
     """Follow `steps.jsonl` until the block ends."""
     stop = threading.Event()
-    thread = threading.Thread(target=_follow, args=(run, num_steps, stop), daemon=True, name="progress")
+    # The cell that a notebook prints below is part of the context, which a thread does not have by itself.
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(_follow, run, num_steps, stop), daemon=True, name="progress")
     thread.start()
     try:
         yield
@@ -27,27 +58,42 @@ def show_progress(run: Run, num_steps: int) -> Iterator[None]:
 
 
 def _follow(run: Run, num_steps: int, stop: threading.Event) -> None:
-    console = Console(stderr=True)
     _, offset = follow_jsonl(run.steps, 0)  # pass over earlier attempts
-    columns = (
-        TextColumn("[bold]{task.fields[name]}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("training", total=num_steps, name=run.name, figures="starting workers")
+    with _shown(run.name, num_steps) as show:
         done = False
         while not done:
             done = stop.wait(_PERIOD_SECONDS)  # once more after the end, for the last lines
             records, offset = follow_jsonl(run.steps, offset)
             for record in records:
-                figures = _figures(record["metrics"])
-                progress.update(task, completed=record["step"], figures=figures)
-                if not console.is_terminal and _is_milestone(record, num_steps):
-                    console.print(f"{run.name} step {record['step']}/{num_steps}  {figures}", highlight=False)
+                show(record["step"], _figures(record["metrics"]), _is_milestone(record, num_steps))
+
+
+@contextlib.contextmanager
+def _shown(name: str, num_steps: int) -> Iterator[_Show]:
+    console = Console(stderr=True)
+    if in_notebook():
+        from IPython.display import display
+
+        handle = display(NotebookBar(name, 0, num_steps, "starting workers"), display_id=True)
+        yield lambda step, figures, _: handle.update(NotebookBar(name, step, num_steps, figures))
+    elif console.is_terminal:
+        columns = (
+            TextColumn("[bold]{task.fields[name]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task("training", total=num_steps, name=name, figures="starting workers")
+            yield lambda step, figures, _: progress.update(task, completed=step, figures=figures)
+    else:
+        yield (
+            lambda step, figures, milestone: (
+                console.print(f"{name} step {step}/{num_steps}  {figures}", highlight=False) if milestone else None
+            )
+        )
 
 
 def _is_milestone(record: dict[str, object], num_steps: int) -> bool:

@@ -15,8 +15,22 @@ Example:
     5
 """
 
+from didact.datasets.catalog.listing import find_cards as cards
 from didact.errors import DidactError
+from didact.notebook.models import load, predict
 from didact.notebook.runs import evaluate, finetune, plan, promote, sweep, versions
 from didact.notebook.settings import recipe
 
-__all__ = ["DidactError", "evaluate", "finetune", "plan", "promote", "recipe", "sweep", "versions"]
+__all__ = [
+    "DidactError",
+    "cards",
+    "evaluate",
+    "finetune",
+    "load",
+    "plan",
+    "predict",
+    "promote",
+    "recipe",
+    "sweep",
+    "versions",
+]

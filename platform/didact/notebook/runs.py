@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from didact import env
 from didact.notebook.settings import recipe, spec_from
 from didact.spec import EvaluateSpec, FinetuneSpec, SweepSpec
 
@@ -26,6 +27,7 @@ def plan(start: "str | Path | FinetuneSpec | None" = None, /, **fields: Any) -> 
         DidactError: anything that keeps the recipe from running, with what to change.
     """
     spec = recipe(start, **fields)
+    env.quiet_libraries()
     from didact.evaluation import task_texts
     from didact.preparation import Plan, prepare_data
 
@@ -46,6 +48,7 @@ def finetune(
         DidactError: anything that keeps the recipe from running, with what to change.
     """
     spec = recipe(start, **fields)
+    env.quiet_libraries()
     from didact.cluster import finetune as run
 
     return run(spec, allow_fresh=allow_fresh)
@@ -65,6 +68,7 @@ def evaluate(start: "str | Path | EvaluateSpec | None" = None, /, **fields: Any)
     if "adapter" in fields:
         fields = {**fields, "adapter": reference_of(fields["adapter"])}
     spec = spec_from(EvaluateSpec, start, fields)
+    env.quiet_libraries()
     from didact.cluster import evaluate_adapter
 
     return evaluate_adapter(spec)
@@ -84,6 +88,7 @@ def sweep(start: "str | Path | SweepSpec | None" = None, /, **fields: Any) -> "S
     if isinstance(start_recipe, FinetuneSpec):
         fields = {**fields, "recipe": start_recipe.name}
     spec = spec_from(SweepSpec, start, fields)
+    env.quiet_libraries()
     from didact.tuning import run_sweep
 
     origin = Path("this search") if start is None or isinstance(start, SweepSpec) else Path(start)
@@ -96,6 +101,7 @@ def versions(name: str | None = None) -> "Sequence[ModelVersion]":
     Args:
         name: of a registered model; left out: all.
     """
+    env.quiet_libraries()
     from didact.registry import open_registry
 
     return [version for version in open_registry().list() if name in (None, version.name)]
@@ -107,6 +113,7 @@ def promote(name: str, version: int, alias: str = "champion") -> "ModelVersion":
     Raises:
         NotRegistered: there is no such version.
     """
+    env.quiet_libraries()
     from didact.registry import open_registry
 
     return open_registry().promote(name, version, alias)

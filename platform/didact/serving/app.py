@@ -35,6 +35,7 @@ class ModelReplica:
 
     def __init__(self, spec: ServeSpec) -> None:
         logs.configure()
+        env.quiet_libraries()
         given = ray.get_runtime_context().get_assigned_resources()
         self._worker = build_worker(spec, num_threads=max(int(given.get("CPU", 1)), 1), on_gpu="GPU" in given)
 
@@ -113,6 +114,7 @@ class GatewayIngress:
 
     def __init__(self, spec: ServeSpec, replicas: DeploymentHandle) -> None:
         logs.configure()
+        env.quiet_libraries()
         backend = RayBackend(replicas)
         settings = GatewaySettings(spec.max_new_tokens, spec.request_timeout_seconds, env.api_keys())
         self._app = build_gateway(backend, build_catalog(spec, backend), settings)

@@ -6,8 +6,8 @@ you type -> Talk.answer -> text as it comes
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from typing import Protocol
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
+from typing import Any, Protocol
 
 import httpx
 from typing_extensions import override
@@ -20,6 +20,7 @@ from didact.serving.replica.worker import Ask, Event, Refusal, Worker
 from didact.spec import ServeSpec
 
 _MAX_NEW_TOKENS, _TIMEOUT_SECONDS = ServeSpec().max_new_tokens, ServeSpec().request_timeout_seconds
+_Run = Callable[[Coroutine[Any, Any, Event | None]], Event | None]
 _HELP = "/model NAME changes the model, /models lists them, /reset forgets the conversation, /quit ends."
 
 
@@ -114,15 +115,29 @@ class LocalTalk(Talk):
             raise ChatError(str(error)) from error
         ask = Ask(uuid.uuid4().hex, tuple(messages), adapter, self._max_new_tokens, 3600, self._sampling)
         with asyncio.Runner() as runner:
-            events = self._worker.ask(ask)
-            try:
-                while (event := runner.run(_next(events))) is not None:
-                    if isinstance(event, Refusal):
-                        raise ChatError(event.message)
-                    if isinstance(event, Delta):
-                        yield event.text
-            finally:
-                runner.run(events.aclose())
+            yield from answer_pieces(self._worker, ask, runner.run)
+
+
+def answer_pieces(worker: Worker, ask: Ask, run: _Run) -> Iterator[str]:
+    """The text of an answer as it comes.
+
+    Args:
+        worker: who is asked.
+        ask: the question.
+        run: runs a coroutine to its end, always in the same event loop.
+
+    Raises:
+        ChatError: no answer.
+    """
+    events = worker.ask(ask)
+    try:
+        while (event := run(_next(events))) is not None:
+            if isinstance(event, Refusal):
+                raise ChatError(event.message)
+            if isinstance(event, Delta):
+                yield event.text
+    finally:
+        run(_closed(events))
 
 
 def chat_loop(
@@ -182,6 +197,10 @@ def _turn(talk: Talk, model: str, history: list[Message], line: str, write: Call
         write(" [stopped]")
     write("\n")
     history.append(Message("assistant", answer))
+
+
+async def _closed(events: AsyncGenerator[Event, None]) -> None:
+    await events.aclose()
 
 
 async def _next(events: AsyncGenerator[Event, None]) -> Event | None:

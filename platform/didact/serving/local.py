@@ -1,17 +1,12 @@
 """Predict and chat without a server: the engine in this process, the adapter from a folder or the registry."""
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from didact import env
-from didact.models import verify_adapter
-from didact.registry import locate_adapter, open_registry
 from didact.serving.chat import HttpTalk, LocalTalk, chat_loop
-from didact.serving.engine.protocol import AdapterRef
-from didact.serving.predict import PredictReport, PredictSettings, predict_file
-from didact.serving.replica.assemble import base_name, build_catalog, build_worker
-from didact.serving.replica.worker import Worker
+from didact.serving.model import load_model
+from didact.serving.predict import PredictReport, PredictSettings
+from didact.serving.replica.assemble import build_catalog
 from didact.spec import PREDICTED_TOKENS, ModelSpec, ServeSpec
 
 
@@ -39,12 +34,9 @@ def predict_locally(
         DataError: see `predict_file`.
         ModelError: the base cannot be loaded.
     """
-    spec = ServeSpec(model=model)
-    found = _local_adapter(adapter)
     settings = PredictSettings(max_new_tokens=max_new_tokens, temperature=temperature)
-    name = found.version_id if found else base_name(spec)
-    with _worker(spec) as worker:
-        return predict_file(worker, source, output, model=name, adapter=found, settings=settings)
+    with load_model(adapter, model) as loaded:
+        return loaded.predict_file(source, output, settings)
 
 
 def chat_locally(model: ModelSpec, adapter: str | None = None) -> None:
@@ -54,11 +46,10 @@ def chat_locally(model: ModelSpec, adapter: str | None = None) -> None:
         AdapterError, NotRegistered, RegistryError: the adapter cannot be used.
         ModelError: the base cannot be loaded.
     """
-    spec = ServeSpec(model=model)
-    found = _local_adapter(adapter)
-    with _worker(spec) as worker:
-        talk = LocalTalk(worker, build_catalog(spec, worker), {adapter: found} if adapter and found else {})
-        chat_loop(talk, adapter)
+    with load_model(adapter, model) as loaded:
+        catalog = build_catalog(ServeSpec(model=model), loaded.worker)
+        folders = {adapter: loaded.adapter} if adapter and loaded.adapter else {}
+        chat_loop(LocalTalk(loaded.worker, catalog, folders), adapter)
 
 
 def chat_over_http(url: str, model: str | None = None) -> None:
@@ -68,19 +59,3 @@ def chat_over_http(url: str, model: str | None = None) -> None:
         ChatError: the server cannot be reached.
     """
     chat_loop(HttpTalk(url, next(iter(env.api_keys()), None)), model)
-
-
-def _local_adapter(reference: str | None) -> AdapterRef | None:
-    if reference is None:
-        return None
-    folder = locate_adapter(reference, open_registry())
-    return AdapterRef(f"{reference}#{verify_adapter(folder).sha256[:12]}", folder)
-
-
-@contextlib.contextmanager
-def _worker(spec: ServeSpec) -> Iterator[Worker]:
-    worker = build_worker(spec, env.threads())
-    try:
-        yield worker
-    finally:
-        worker.close()

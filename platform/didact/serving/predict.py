@@ -8,7 +8,7 @@ An interrupted run goes on behind the last complete line of its output.
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ def predict_file(
     model: str,
     adapter: ModelVersion | AdapterRef | None = None,
     settings: PredictSettings | None = None,
+    run: Callable[[Coroutine[Any, Any, int]], int] = asyncio.run,
 ) -> PredictReport:
     """Answer every line of `source`; line k of `output` belongs to the k-th line of `source` that is not blank.
 
@@ -80,6 +81,8 @@ def predict_file(
         worker: from `build_worker`; stays open.
         model: what `model` says in the output.
         adapter: what answers; None is the base.
+        settings: how answers are generated.
+        run: runs a coroutine to its end, where an event loop may be running already.
 
     Raises:
         DataError: `source` is missing, or `output` was written for other rows or another model.
@@ -90,7 +93,7 @@ def predict_file(
     except FileNotFoundError:
         raise DataError(f"{source} does not exist; expected JSON lines with prompts") from None
     kept = _already_written(output, rows, model)
-    failed = asyncio.run(_answer_rows(worker, rows[kept:], output, model, adapter, settings))
+    failed = run(_answer_rows(worker, rows[kept:], output, model, adapter, settings))
     report = PredictReport(len(rows) - kept - failed, failed, kept)
     _log.info("%s: %d answered, %d failed, %d kept", output, report.num_answered, report.num_failed, report.num_kept)
     return report
@@ -121,7 +124,7 @@ class Row:
         except UnicodeEncodeError:
             return cls(line, {}, None, "holds half of a surrogate pair, which is no character")
         try:
-            return cls(line, values, _prompt(values))
+            return cls(line, values, prompt_of(values))
         except DataError as error:
             return cls(line, values, None, str(error))
 
@@ -130,7 +133,15 @@ class Row:
         return {**{key: value for key, value in self.fields.items() if key not in _ADDED}, **added}
 
 
-def _prompt(values: dict[str, Any]) -> tuple[Message, ...]:
+def prompt_of(values: dict[str, Any]) -> tuple[Message, ...]:
+    """What a row asks.
+
+    Raises:
+        DataError: it has none of the fields, or they hold something else.
+    """
+    values = {
+        field: value for field, value in values.items() if value is not None
+    }  # a table has all, some of them null
     if "messages" in values:
         return _messages(values["messages"])
     if "prompt" in values:
@@ -198,13 +209,25 @@ async def _answer_rows(
     settings: PredictSettings,
 ) -> int:
     failed = 0
+    async for answered in answered_in_order(worker, rows, adapter, settings, model):
+        failed += "error" in answered
+        append_jsonl(output, answered)
+    return failed
+
+
+async def answered_in_order(
+    worker: Worker,
+    rows: list[Row],
+    adapter: ModelVersion | AdapterRef | None,
+    settings: PredictSettings,
+    model: str,
+) -> AsyncIterator[dict[str, Any]]:
+    """Each row with `prediction` and `model` added, or `error`, `line` and `model`; see `predict_file`."""
     async for row, answer, error in _in_order(worker, rows, adapter, settings):
         if error:
-            failed += 1
-            append_jsonl(output, row.record(error=error, line=row.line, model=model))
+            yield row.record(error=error, line=row.line, model=model)
         else:
-            append_jsonl(output, row.record(prediction=answer, model=model))
-    return failed
+            yield row.record(prediction=answer, model=model)
 
 
 async def _in_order(

@@ -1,15 +1,21 @@
 """What all specs share: frozen, strict about unknown keys, and errors that name file, field, found and expected."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
+from typing_extensions import override
 
+from didact.display import Shown
 from didact.errors import SpecError
 from didact.spec.explain import complaints, plain
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
-class Spec(BaseModel):
+
+class Spec(BaseModel, Shown):
     """A frozen piece of a recipe. Unknown keys are refused; the docstring under each field is its documentation."""
 
     model_config = ConfigDict(
@@ -20,6 +26,14 @@ class Spec(BaseModel):
         validate_default=True,
         protected_namespaces=(),
     )
+
+    @override
+    def __rich__(self) -> "RenderableType":
+        """What is set, as a file says it; all else is left at its default."""
+        from rich.text import Text
+
+        values = self.model_dump(mode="json", exclude_unset=True)
+        return Text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip("\n"))
 
     @model_validator(mode="before")
     @classmethod

@@ -38,15 +38,14 @@ def keep_rows(rows: Any) -> str:
     Raises:
         DataError: it is none of these, or holds no rows.
     """
-    records, kind = _records(rows)
+    kind = _kind(rows)
     home = cache_dir() / _KIND
     home.mkdir(parents=True, exist_ok=True)
     scratch = home / f".{uuid4().hex}.tmp"
     digest, count = hashlib.sha256(), 0
     try:
         with scratch.open("wb") as stream:
-            for record in records:
-                line = _line(record)
+            for line in json_lines(rows):
                 digest.update(line)
                 stream.write(line)
                 count += 1
@@ -57,6 +56,18 @@ def keep_rows(rows: Any) -> str:
     finally:
         scratch.unlink(missing_ok=True)
     return PREFIX + entry.address
+
+
+def json_lines(rows: Any) -> Iterator[bytes]:
+    """Rows as `keep_rows` writes them, one JSON value and a line feed each.
+
+    Args:
+        rows: see `keep_rows`.
+
+    Raises:
+        DataError: see `keep_rows`.
+    """
+    return map(_line, _records(rows))
 
 
 def is_kept(path: str) -> bool:
@@ -91,19 +102,27 @@ def _add(entry: CacheEntry, scratch: Path, count: int) -> None:
     entry.add(PartRecord(_FILE, (shard_of(file, rows=count),), {"accepted": count}))
 
 
-def _records(rows: Any) -> tuple[Iterable[Any], str]:
-    """The rows as plain data, and what they were, in words."""
-    library = type(rows).__module__.partition(".")[0]
-    kind = f"{library}.{type(rows).__name__}"
+def _library(rows: Any) -> str:
+    return type(rows).__module__.partition(".")[0]
+
+
+def _kind(rows: Any) -> str:
+    """What rows are, in words."""
+    return "list of dicts" if isinstance(rows, list | tuple) else f"{_library(rows)}.{type(rows).__name__}"
+
+
+def _records(rows: Any) -> Iterable[Any]:
+    """The rows as plain data."""
+    library, kind = _library(rows), _kind(rows)
     if isinstance(rows, list | tuple):
-        return rows, "list of dicts"
+        return rows
     if library == "pandas" and hasattr(rows, "to_dict") and hasattr(rows, "columns"):
-        return _pandas_records(rows), kind
+        return _pandas_records(rows)
     if library == "datasets" and hasattr(rows, "iter"):
         batches = rows.with_format("arrow").iter(_BATCH_ROWS)
-        return (record for batch in batches for record in batch.to_pylist()), kind
+        return (record for batch in batches for record in batch.to_pylist())
     if hasattr(rows, "__arrow_c_stream__"):
-        return _arrow_records(rows), kind
+        return _arrow_records(rows)
     if isinstance(rows, Mapping) and rows and library == "datasets":
         raise DataError(
             f"data.sources: found a {kind} with the splits {', '.join(rows)}; give one, as table[{next(iter(rows))!r}]"

@@ -1,0 +1,220 @@
+"""A base, and an adapter on it, in this process: asked from Python, where an event loop may be running already.
+
+name or folder -> load_model -> Model -> chat, stream, predict_rows, predict_file
+"""
+
+import asyncio
+import threading
+import uuid
+import weakref
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar, overload
+
+from rich.table import Table
+from rich.text import Text
+from typing_extensions import override
+
+from didact import env
+from didact.datasets.places.in_memory import json_lines
+from didact.display import Shown
+from didact.models import verify_adapter
+from didact.registry import locate_adapter, open_registry
+from didact.serving.chat import answer_pieces
+from didact.serving.engine.protocol import AdapterRef, Sampling
+from didact.serving.predict import PredictReport, PredictSettings, Row, answered_in_order, predict_file, prompt_of
+from didact.serving.replica.assemble import base_name, build_worker
+from didact.serving.replica.worker import Ask, Worker
+from didact.spec import PREDICTED_TOKENS, ModelSpec, ServeSpec, read_mapping, validate
+
+_Result = TypeVar("_Result")
+_SHOWN_ROWS = 20
+_SHOWN_CHARACTERS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions(Shown, Sequence[dict[str, Any]]):
+    """The rows that were asked, each with `prediction` and `model` added, or `error` and `line` where it has none."""
+
+    rows: tuple[dict[str, Any], ...]
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[dict[str, Any], ...]: ...
+    @override
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | tuple[dict[str, Any], ...]:
+        return self.rows[index]
+
+    @override
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @override
+    def __rich__(self) -> Table:
+        shown = self.rows[:_SHOWN_ROWS]
+        more = f"{len(shown)} of {len(self)} rows" if len(shown) < len(self) else None
+        table = Table("", "asked", "prediction", caption=more)
+        for number, row in enumerate(shown, 1):
+            answer = Text(_cut(row["prediction"])) if "prediction" in row else Text(row["error"], style="red")
+            table.add_row(str(number), Text(_cut(_asked(row))), answer)
+        return table
+
+
+class Model(Shown):
+    """A model in memory that answers. Close it, or use it in a `with` block, to give the memory back."""
+
+    def __init__(self, worker: Worker, name: str, adapter: AdapterRef | None = None) -> None:
+        """Take over a worker.
+
+        Args:
+            worker: from `build_worker`; closed with the model.
+            name: what answers are said to come from.
+            adapter: what answers; None is the base.
+        """
+        self.worker, self.name, self.adapter = worker, name, adapter
+        # A notebook's cells run inside a loop, in which no other can be run: this one has a thread of its own.
+        self._loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=self._loop.run_forever, name=f"model {name}", daemon=True)
+        thread.start()
+        self._close = weakref.finalize(self, _close, worker, self._loop, thread)
+
+    def chat(
+        self,
+        messages: str | Sequence[Mapping[str, str]],
+        *,
+        max_new_tokens: int = PREDICTED_TOKENS,
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> str:
+        """The model's next turn.
+
+        Args:
+            messages: what the user says, or the turns so far as `{"role": ..., "content": ...}`, the user's last.
+            max_new_tokens: longest answer, in tokens.
+            temperature: 0 is greedy.
+            seed: the same seed gives the same answer; None draws one.
+
+        Raises:
+            DataError: the turns are no conversation.
+            ChatError: no answer.
+        """
+        return "".join(self.stream(messages, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed))
+
+    def stream(
+        self,
+        messages: str | Sequence[Mapping[str, str]],
+        *,
+        max_new_tokens: int = PREDICTED_TOKENS,
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> Iterator[str]:
+        """The model's next turn, piece by piece; see `chat`."""
+        asked = {"prompt": messages} if isinstance(messages, str) else {"messages": [dict(each) for each in messages]}
+        sampling = Sampling(temperature=temperature, seed=seed)
+        ask = Ask(uuid.uuid4().hex, prompt_of(asked), self.adapter, max_new_tokens, 3600, sampling)
+        return answer_pieces(self.worker, ask, self._run)
+
+    def predict_rows(self, rows: Any, settings: PredictSettings | None = None) -> Predictions:
+        """Answer rows that are in memory, each as `predict_file` answers a line.
+
+        Args:
+            rows: texts, dicts, or a table.
+            settings: how answers are generated.
+
+        Raises:
+            DataError: `rows` are none of these.
+        """
+        if isinstance(rows, list | tuple):
+            rows = [{"prompt": each} if isinstance(each, str) else each for each in rows]
+        asked = [Row.parse(number, line) for number, line in enumerate(json_lines(rows), 1)]
+        return Predictions(tuple(self._run(self._answers(asked, settings or PredictSettings()))))
+
+    def predict_file(self, source: Path, output: Path, settings: PredictSettings | None = None) -> PredictReport:
+        """Answer a file of prompts; see `predict.predict_file`."""
+        return predict_file(
+            self.worker, source, output, model=self.name, adapter=self.adapter, settings=settings, run=self._run
+        )
+
+    def close(self) -> None:
+        """Stop the engine; the model cannot be asked any more."""
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @override
+    def __rich__(self) -> Text:
+        return Text(f"{self.name}{'' if self._close.alive else ' (closed)'}")
+
+    async def _answers(self, rows: list[Row], settings: PredictSettings) -> list[dict[str, Any]]:
+        answers = answered_in_order(self.worker, rows, self.adapter, settings, self.name)
+        return [answer async for answer in answers]
+
+    def _run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        """Run it in the model's loop; an interrupt of the caller ends it there as well."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+
+def load_model(reference: str | None, base: ModelSpec | None = None) -> Model:
+    """Bring a model into memory.
+
+    Args:
+        reference: a run folder, an adapter folder, or `name`, `name@alias`, `name:version`; None is the base alone.
+        base: the base; None for the one that the adapter was trained on.
+
+    Raises:
+        AdapterError, NotRegistered, RegistryError: the adapter cannot be used.
+        ModelError: the base cannot be loaded.
+    """
+    if reference is not None and (whole := _whole_model(reference)) is not None:
+        spec = ServeSpec(model=_trained_on(Path(reference), base).model_copy(update={"base": str(whole)}))
+        return Model(build_worker(spec, env.threads()), reference)
+    if reference is None:
+        spec = ServeSpec(model=base or ModelSpec())
+        return Model(build_worker(spec, env.threads()), base_name(spec))
+    folder = locate_adapter(reference, open_registry())
+    adapter = AdapterRef(f"{reference}#{verify_adapter(folder).sha256[:12]}", folder)
+    spec = ServeSpec(model=_trained_on(folder, base))
+    return Model(build_worker(spec, env.threads()), adapter.version_id, adapter)
+
+
+def _whole_model(reference: str) -> Path | None:
+    """The folder of a run that trained the base itself."""
+    folder = Path(reference).expanduser() / "adapter"
+    return folder if (folder / "config.json").is_file() and not (folder / "adapter.json").is_file() else None
+
+
+def _trained_on(folder: Path, base: ModelSpec | None) -> ModelSpec:
+    recipe = folder / "recipe.json"
+    if base is not None or not recipe.is_file():
+        return base or ModelSpec()
+    spec: ModelSpec = validate(ModelSpec, read_mapping(recipe)["model"], str(recipe))
+    return spec
+
+
+def _close(worker: Worker, loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    asyncio.run_coroutine_threadsafe(loop.shutdown_default_executor(), loop).result()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+    worker.close()
+
+
+def _asked(row: Mapping[str, Any]) -> str:
+    if isinstance(turns := row.get("messages"), list) and turns:
+        return str(turns[-1].get("content", "")) if isinstance(turns[-1], dict) else ""
+    return "\n".join(str(row[key]) for key in ("prompt", "instruction", "input") if row.get(key))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + " ..."
