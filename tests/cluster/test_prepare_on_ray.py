@@ -7,8 +7,8 @@ import pytest
 
 from didact.cluster import WORTH_RAY_BYTES, ray_runner, run_on_ray
 from didact.datasets import load_dataset
-from didact.datasets.conversation import ConversationView
 from didact.datasets.sources.opening import open_source
+from didact.datasets.stored.view import ConversationView
 from didact.errors import DataError
 from didact.preparation import Encoder, Runner, prepare_source, run_here, tokenize
 from didact.spec import SourceSpec, TokensSpec

@@ -8,9 +8,9 @@ import numpy as np
 
 from didact.cache.entry import CacheEntry
 from didact.datasets import Conversation, Dataset
-from didact.datasets.conversation import ConversationView
 from didact.datasets.sources.conversion import Batch
 from didact.datasets.stored.reader import StoredConversations
+from didact.datasets.stored.view import ConversationView
 from didact.datasets.stored.writer import ConversationWriter
 from didact.files import fingerprint
 

@@ -14,10 +14,10 @@ import pytest
 
 from didact.cache.entry import CacheEntry
 from didact.datasets import Conversation, Dataset, Message, load_dataset
-from didact.datasets.conversation import ConversationView
 from didact.datasets.load import conversations_entry
 from didact.datasets.sources import conversion
 from didact.datasets.sources.opening import open_source
+from didact.datasets.stored.view import ConversationView
 from didact.errors import DataError
 from didact.preparation import Encoder, PartDone, PartJob, prepare_source, run_here, tokenize
 from didact.spec import SourceSpec, TokensSpec

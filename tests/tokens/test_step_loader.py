@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from didact.datasets.conversation import Conversation, Dataset, Message
+from didact.datasets.conversation import Conversation, Message
+from didact.datasets.dataset import Dataset
 from didact.env import cache_dir
 from didact.errors import DataError
 from didact.mixtures import Mixture

@@ -14,7 +14,8 @@ Example:
 """
 
 from didact.datasets.added import AddedCard, add_card
-from didact.datasets.conversation import AllRows, Conversation, Dataset, Message, Role
+from didact.datasets.conversation import Conversation, Message, Role
+from didact.datasets.dataset import AllRows, Dataset
 from didact.datasets.load import load_dataset
 from didact.datasets.places.generated import open_generator
 from didact.datasets.places.hub import open_hub

@@ -11,7 +11,8 @@ import numpy as np
 from didact.cache.columns import within
 from didact.cache.entry import CacheEntry
 from didact.datasets import catalog
-from didact.datasets.conversation import Conversation, ConversationView, Dataset
+from didact.datasets.conversation import Conversation
+from didact.datasets.dataset import Dataset
 from didact.datasets.forms.drafts import RowSettings
 from didact.datasets.forms.table_of_forms import REASONED_FORMS
 from didact.datasets.places import hub
@@ -21,6 +22,7 @@ from didact.datasets.sources.opening import OpenedSource, open_source
 from didact.datasets.stored.choice import Selection, select
 from didact.datasets.stored.fill import ConversionJob, Converter, convert_here
 from didact.datasets.stored.reader import StoredConversations
+from didact.datasets.stored.view import ConversationView
 from didact.env import cache_dir
 from didact.errors import DataError
 from didact.files import fingerprint

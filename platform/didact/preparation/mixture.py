@@ -8,7 +8,7 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase
 
 from didact.cache.entry import CacheEntry
-from didact.datasets.conversation import Dataset
+from didact.datasets.dataset import Dataset
 from didact.errors import DataError
 from didact.logs import get_logger
 from didact.mixtures import Mixture, build_mixture

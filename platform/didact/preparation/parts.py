@@ -19,7 +19,8 @@ from transformers import PreTrainedTokenizerBase
 from didact import files
 from didact.cache.columns import within
 from didact.cache.entry import CacheEntry
-from didact.datasets.conversation import Conversation, ConversationView, Dataset
+from didact.datasets.conversation import Conversation
+from didact.datasets.dataset import Dataset
 from didact.datasets.load import store
 from didact.datasets.places.generated import PREFIX as GENERATED
 from didact.datasets.sources.conversion import Batch, convert
@@ -27,7 +28,6 @@ from didact.datasets.sources.opening import OpenedSource
 from didact.datasets.stored.fill import ConversionJob, Converter
 from didact.datasets.stored.reader import StoredConversations, stored_batches
 from didact.datasets.stored.writer import ConversationWriter
-from didact.errors import DataError
 from didact.spec import SourceSpec, TokensSpec
 from didact.tokens.encode import encode_all
 from didact.tokens.shards import TokenWriter
@@ -181,7 +181,7 @@ def tokenize(dataset: Dataset, encoder: Encoder, cache_dir: Path, run: Runner = 
     Raises:
         TemplateError: the template has no property by which answers can be found in its text.
     """
-    stored = stored_rows(dataset)
+    stored = dataset.stored
     choice = None if dataset.chosen is None else sha256(dataset.chosen.tobytes()).hexdigest()
     entry = _entry(cache_dir, encoder, stored.entry, choice)
     starts = stored.first_positions
@@ -202,17 +202,6 @@ def tokenize(dataset: Dataset, encoder: Encoder, cache_dir: Path, run: Runner = 
     facts = {**stored.entry.facts(), "conversations": stored.entry.address, "contract": encoder.contract.fingerprint}
     entry.fill([record.key for record in stored.records], facts, make)
     return entry
-
-
-def stored_rows(dataset: Dataset) -> StoredConversations:
-    """Where a data set's rows are read from.
-
-    Raises:
-        DataError: from nowhere: it was not made by `load_dataset`.
-    """
-    if isinstance(dataset.train, ConversationView) and isinstance(dataset.train.base, StoredConversations):
-        return dataset.train.base
-    raise DataError(f"the rows of {dataset.name!r} are not stored; expected a data set made by load_dataset")
 
 
 def _entry(cache_dir: Path, encoder: Encoder, conversations: CacheEntry, choice: str | None) -> CacheEntry:

@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 
 from didact import files
-from didact.cache.columns import GrowingArray, within
+from didact.cache.columns import GrowingArray
 from didact.cache.entry import CacheEntry, Shard, shard_of
-from didact.datasets.conversation import ConversationView
-from didact.datasets.stored.reader import StoredConversations
+from didact.datasets.stored.view import ConversationView
 from didact.errors import DataError
 from didact.logs import get_logger
 from didact.tokens.shards import OUTCOMES, TokenShard
@@ -199,16 +198,14 @@ def _shards(tokens: CacheEntry) -> tuple[Shard, ...]:
 
 
 def _write_index(folder: Path, tokens: CacheEntry, view: ConversationView) -> TokenStats:
-    stored = view.base
-    assert isinstance(stored, StoredConversations)
-    starts, first_rows = stored.first_positions, stored.first_rows
+    starts, first_rows = view.stored.first_positions, view.stored.first_rows
     outcomes, tally, longest, number = Counter[str](), Counter[str](), 0, 0
     with ExitStack() as stack:
         arrays = {
             stem: stack.enter_context(GrowingArray(folder / f"{stem}.npy", dtype)) for stem, dtype in ARRAYS.items()
         }
         for part, record in enumerate(tokens.manifest() or ()):
-            wanted = _wanted(view.places, starts[part], starts[part + 1])
+            wanted = _wanted(view, starts[part], starts[part + 1])
             for shard in record.shards:
                 opened = TokenShard.open(tokens.sound_shard(shard))
                 asked, outcome = wanted[opened.numbers("position")], opened.numbers("outcome")
@@ -231,8 +228,8 @@ def _write_index(folder: Path, tokens: CacheEntry, view: ConversationView) -> To
     return TokenStats(samples=samples, longest=longest, rejected=rejected, **figures)
 
 
-def _wanted(places: np.ndarray | range, start: int, stop: int) -> np.ndarray:
+def _wanted(view: ConversationView, start: int, stop: int) -> np.ndarray:
     """bool [stop - start]: which of the accepted rows `start` to `stop - 1` are in the view."""
     wanted = np.zeros(stop - start, dtype=bool)
-    wanted[within(places, start, stop) - start] = True
+    wanted[view.within(start, stop) - start] = True
     return wanted

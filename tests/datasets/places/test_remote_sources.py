@@ -23,7 +23,6 @@ from didact.datasets.quality import against_texts
 from didact.datasets.sources.opening import open_source
 from didact.datasets.stored.choice import select
 from didact.errors import DataError, SpecError
-from didact.preparation.parts import stored_rows
 from didact.spec import ContaminationSpec, EvaluationSetSpec, SourceSpec, validate
 from tests.fakes.damages import DAMAGES
 from tests.fakes.web_server import WebFolder, serve
@@ -236,12 +235,12 @@ def test_of_a_streamed_source_only_the_chosen_rows_are_stored(tmp_path: Path, we
     assert (streamed.rows_read, streamed.rows_rejected) == (landed.rows_read, landed.rows_rejected)
     assert len((tmp_path / "r" / "rows.jsonl").read_text().splitlines()) == 1
     whole = load(path=settings["path"], stream=True)
-    chosen = select(stored_rows(whole), max_rows=60, held_out_rows=20, seed=0)
+    chosen = select(whole.stored, max_rows=60, held_out_rows=20, seed=0)
     for part, places in (("train", chosen.train), ("held_out", chosen.held_out)):
-        assert list(getattr(streamed, part)) == [stored_rows(whole)[place] for place in places.tolist()]
+        assert list(getattr(streamed, part)) == [whole.stored[place] for place in places.tolist()]
     assert streamed.dropped == {LEAK: chosen.num_leaks} and chosen.num_leaks > 0
     assert len(streamed.train) == 40 and len(streamed.held_out) == 20
-    sample = stored_rows(streamed)
+    sample = streamed.stored
     assert len(sample) == 60 and sample.entry.folder not in stored
     assert load(stream=True, **settings).train == streamed.train
 

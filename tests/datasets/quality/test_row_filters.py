@@ -15,6 +15,7 @@ from didact.datasets.quality.contaminated import find_contaminated
 from didact.datasets.quality.duplicates import jaccard
 from didact.datasets.quality.texts import digest, shingles
 from didact.datasets.quality.twins import find_twins
+from didact.env import cache_dir
 from didact.errors import DataError
 from didact.spec import DataSpec, DuplicatesSpec, validate
 from tests.fakes.datasets import stored_dataset
@@ -30,7 +31,7 @@ def talk(row: int, user: str, answer: str = "Yes.") -> Conversation:
 def dataset(name: str, *users: str, held_out: tuple[str, ...] = ()) -> Dataset:
     kept_apart = tuple(talk(100 + row, user) for row, user in enumerate(held_out))
     train = tuple(talk(10 * row, user) for row, user in enumerate(users))
-    return Dataset(name, train, kept_apart, name, len(users), 0, None)
+    return stored_dataset(cache_dir(), name, [*kept_apart, *train], len(kept_apart))
 
 
 def data(**changes: Any) -> DataSpec:
@@ -49,8 +50,12 @@ def contaminated(source: Dataset, *questions: EvalText) -> Kept:
     return find_contaminated(source, ContaminationIndex(questions))
 
 
-A = dataset("a", "red", "Red ", "blue", TALE, "green", held_out=("black",))
-B = dataset("b", "red", "black", TALE + " too", "white", "white")
+@pytest.fixture
+def two() -> list[Dataset]:
+    return [
+        dataset("a", "red", "Red ", "blue", TALE, "green", held_out=("black",)),
+        dataset("b", "red", "black", TALE + " too", "white", "white"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -64,13 +69,15 @@ B = dataset("b", "red", "black", TALE + " too", "white", "white")
         ({"across": "drop", "near": True, "threshold": 0.99}, ([], [0, 1])),
     ],
 )
-def test_later_twins_and_twins_of_held_out_rows_go(duplicates: dict[str, Any], dropped: tuple[list[int], ...]) -> None:
-    found = twins([A, B], **duplicates)
+def test_later_twins_and_twins_of_held_out_rows_go(
+    two: list[Dataset], duplicates: dict[str, Any], dropped: tuple[list[int], ...]
+) -> None:
+    found = twins(two, **duplicates)
     assert [[index for index, stays in enumerate(row) if not stays] for row in kept(found)] == list(dropped)
 
 
-def test_findings_name_the_twin() -> None:
-    first, second = twins([A, B], within="drop", across="drop", near=True)
+def test_findings_name_the_twin(two: list[Dataset]) -> None:
+    first, second = twins(two, within="drop", across="drop", near=True)
     assert first.found == {"exact_duplicate": 1}
     assert first.examples[0].cause == Twin("a", 0, False, 1.0)
     assert second.found == {"exact_duplicate": 3, "near_duplicate": 1}
@@ -83,7 +90,8 @@ def test_findings_name_the_twin() -> None:
 
 
 def test_prompts_alone_may_decide() -> None:
-    one = Dataset("a", (talk(0, "Name a colour.", "Red."), talk(1, "Name a colour.", "Blue.")), (), "a", 2, 0, None)
+    rows = [talk(0, "Name a colour.", "Red."), talk(1, "Name a colour.", "Blue.")]
+    one = stored_dataset(cache_dir(), "a", rows)
     assert kept(twins([one], within="drop")) == [[True, True]]
     assert kept(twins([one], within="drop", compare="prompt")) == [[True, False]]
 

@@ -5,9 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from didact.datasets import AllRows, Conversation, Dataset, Message
+from didact.datasets import AllRows, Conversation, Message
 from didact.datasets.quality import source_statistics
 from didact.datasets.quality.statistics import HALF_OCTAVES, LANGUAGE_SAMPLE, language_shares
+from didact.env import cache_dir
+from tests.fakes.datasets import stored_dataset
 
 ENGLISH = "The history of the city begins with a small settlement on the river, founded by traders from the north."
 GERMAN = "Die Geschichte der Stadt beginnt mit einer kleinen Siedlung am Fluss, die von Händlern gegründet wurde."
@@ -75,9 +77,9 @@ def test_a_source_without_rows_has_figures() -> None:
 
 def test_all_rows_are_training_and_then_held_out_rows() -> None:
     train, held_out = tuple(talk(row, "t") for row in range(3)), tuple(talk(row, "h") for row in range(3, 5))
-    rows = AllRows(Dataset("d", train, held_out, "f", 5, 0, None))
+    rows = AllRows(stored_dataset(cache_dir(), "d", [*held_out, *train], len(held_out)))
     assert [row.row for row in rows] == [0, 1, 2, 3, 4]
-    assert rows[-1] is held_out[1]
+    assert rows[-1] == held_out[1]
     assert rows[1:4] == (*train[1:], held_out[0])
     with pytest.raises(IndexError):
         rows[5]

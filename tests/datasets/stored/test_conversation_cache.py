@@ -12,11 +12,11 @@ import pytest
 
 from didact.cache.entry import CacheEntry
 from didact.datasets import Dataset, load_dataset
-from didact.datasets.conversation import ConversationView
 from didact.datasets.load import conversations_entry, store
 from didact.datasets.quality import drop_leaks, filtered
 from didact.datasets.sources.opening import OpenedSource, open_source
 from didact.datasets.stored.reader import StoredConversations
+from didact.datasets.stored.view import ConversationView
 from didact.datasets.stored.writer import prompt_key
 from didact.errors import DataError
 from didact.spec import SourceSpec

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from didact.datasets.conversation import Dataset
+from didact.datasets.dataset import Dataset
 from didact.datasets.quality.contamination import ContaminationIndex
 from didact.datasets.quality.marks import SHOWN, Marks
 from didact.datasets.quality.types import Kept, Match

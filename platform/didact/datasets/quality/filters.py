@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from didact import files
-from didact.datasets.conversation import Dataset
+from didact.datasets.dataset import Dataset
 from didact.datasets.quality.contaminated import find_contaminated, refuse_contaminated
 from didact.datasets.quality.contamination import ContaminationIndex
 from didact.datasets.quality.evaluation_sets import against_texts

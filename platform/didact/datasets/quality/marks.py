@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from didact.datasets.conversation import Dataset
+from didact.datasets.dataset import Dataset
 from didact.datasets.quality.types import Finding, Kept, Match, Twin
 
 SHOWN = 5

@@ -8,7 +8,7 @@ import numpy as np
 
 from didact import files
 from didact.cache.entry import CacheEntry, PartRecord, new_file, shard_of
-from didact.datasets.conversation import Dataset
+from didact.datasets.dataset import Dataset
 from didact.datasets.quality.types import Finding, Kept, Match, Twin
 from didact.env import cache_dir
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from didact.datasets.conversation import Dataset
+from didact.datasets.dataset import Dataset
 from didact.datasets.quality.duplicates import Texts, index_texts
 from didact.datasets.quality.marks import Marks
 from didact.datasets.quality.types import Kept, Twin

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from didact.datasets.conversation import Dataset
+from didact.datasets.dataset import Dataset
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Conversations on disk: written once a part, read by position, chosen from by their keys alone.
 
-    ConversionJob -> Batches -> ConversationWriter -> CacheEntry -> StoredConversations -> select -> positions
+    ConversionJob -> Batches -> ConversationWriter -> CacheEntry -> StoredConversations -> select -> ConversationView
 
 Example:
     >>> from pathlib import Path
@@ -20,10 +20,12 @@ Example:
 from didact.datasets.stored.choice import Selection, select
 from didact.datasets.stored.fill import ConversionJob, Converter, convert_here
 from didact.datasets.stored.reader import Keys, StoredConversations
+from didact.datasets.stored.view import ConversationView
 from didact.datasets.stored.writer import KEY, ConversationWriter
 
 __all__ = [
     "KEY",
+    "ConversationView",
     "ConversationWriter",
     "ConversionJob",
     "Converter",
