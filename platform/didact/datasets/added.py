@@ -109,7 +109,7 @@ def _check(card: Card) -> FirstRows:
     source = SourceSpec(name=card.name, path=PREFIX + card.name)
     checked = first_rows(open_card(source, card), CHECKED_ROWS)
     num_read = len(checked.accepted) + len(checked.rejects)
-    check_share(card.name, num_read, len(checked.rejects), checked.rejects[:3], MAX_BAD_ROWS_SHARE, None)
+    check_share(card.name, num_read, len(checked.rejects), checked.rejects, MAX_BAD_ROWS_SHARE, None)
     if not checked.accepted:
         raise DataError(f"{card.source.home} holds no row that can be used")
     return checked

@@ -1,7 +1,7 @@
 """A source of the recipe -> `Dataset`: open, convert once into the cache, choose rows, fingerprint."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -37,7 +37,6 @@ LEAKS = "leaks"
 """Fact of a sample: rows that were left out of it for a held-out row's prompt."""
 KEYS_ONLY = "keys"
 """Kind of the cache's entries for sources of which only the chosen rows' texts are stored."""
-_SUMMARISED = 3
 
 _log = get_logger(__name__)
 
@@ -71,24 +70,24 @@ def load_dataset(
     _warn_unused(source)
     opened = opened or open_source(source)
     stored = store(opened, source, seed, convert)
-    num_rejected = stored.rejected.total()
-    quarantine = write_quarantine(quarantine_dir, source.name, _rejects(stored, opened))
-    first = list(islice(_rejects(stored, opened), _SUMMARISED))
-    check_share(source.name, stored.num_rows, num_rejected, first, max_bad_rows_share, quarantine)
+    num_rows, num_rejected = stored.num_rows, stored.rejected.total()
+    files = [part.places for part in opened.parts]
+    quarantine = write_quarantine(quarantine_dir, source.name, stored.rejects(files))
+    check_share(source.name, num_rows, num_rejected, stored.rejects(files), max_bad_rows_share, quarantine)
     chosen = select(stored, max_rows=source.max_rows, held_out_rows=source.held_out_rows, seed=seed)
     if is_sampled(source):
         chosen = replace(chosen, num_leaks=stored.entry.facts()[LEAKS])
-    _check_enough(source, chosen, stored.num_rows, num_rejected)
+    _check_enough(source, chosen, num_rows, num_rejected)
     _log.info(
         "source %s: %d rows read, %d rejected; %d to train on, %d held out, %d dropped for a held-out row's prompt",
-        *(source.name, stored.num_rows, num_rejected, len(chosen.train), len(chosen.held_out), chosen.num_leaks),
+        *(source.name, num_rows, num_rejected, len(chosen.train), len(chosen.held_out), chosen.num_leaks),
     )
     return Dataset(
         name=source.name,
         train=ConversationView(stored, chosen.train, f"{chosen.digest}/train"),
         held_out=ConversationView(stored, chosen.held_out, f"{chosen.digest}/held_out"),
         fingerprint=_fingerprint(source, seed, stored.entry.address),
-        rows_read=stored.num_rows,
+        rows_read=num_rows,
         rows_rejected=num_rejected,
         quarantine=quarantine,
         dropped={LEAK: chosen.num_leaks} if chosen.num_leaks else {},
@@ -190,10 +189,6 @@ def first_rows(opened: OpenedSource, num_rows: int) -> FirstRows:
     accepted = tuple(conversation for batch in batches for conversation in batch.accepted)
     rejects = tuple(refused for batch in batches for refused in batch.rejects)
     return FirstRows(tuple(dict.fromkeys(form for form, _ in rows)), accepted, rejects)
-
-
-def _rejects(stored: StoredConversations, opened: OpenedSource) -> Iterator[Reject]:
-    return (refused for number, part in enumerate(opened.parts) for refused in stored.rejects(number, part.places))
 
 
 def _chosen(source: SourceSpec, stored: StoredConversations, selection: Selection) -> np.ndarray | None:

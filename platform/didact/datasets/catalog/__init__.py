@@ -23,7 +23,7 @@ from didact.datasets.catalog.card import (
 from didact.datasets.catalog.card_file import card_yaml
 from didact.datasets.catalog.groups import GROUPS, group_cards
 from didact.datasets.catalog.licences import check_commercial, licence_of
-from didact.datasets.catalog.resolve import ROOT_OPTION, CardPlace, card_of, resolve_card
+from didact.datasets.catalog.resolve import ROOT_OPTION, CardPlace, card_of, named_card, resolve_card
 
 __all__ = [
     "GENERATIONS",
@@ -42,6 +42,7 @@ __all__ = [
     "group_cards",
     "licence_of",
     "load_cards",
+    "named_card",
     "resolve_card",
     "user_card_dir",
 ]

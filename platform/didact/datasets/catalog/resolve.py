@@ -51,8 +51,15 @@ def card_of(source: SourceSpec) -> Card | None:
     Raises:
         DataError: no card has that name, or it is the name of a group.
     """
-    if not source.path.startswith(PREFIX):
-        return None
+    return named_card(source) if source.path.startswith(PREFIX) else None
+
+
+def named_card(source: SourceSpec) -> Card:
+    """The card of a source `card:NAME`.
+
+    Raises:
+        DataError: as `card_of`.
+    """
     name = source.path.removeprefix(PREFIX)
     cards = load_cards()
     if name in GROUPS and all(card.name != name for card in cards):

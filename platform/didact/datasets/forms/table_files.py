@@ -137,10 +137,8 @@ def _possible_places(form: str, path: SourceFile, given: str | None) -> list[Pat
     return TABLE_FILES[form].places(path) if given is None else [path.parent / Path(given).expanduser()]
 
 
-def table_file_list(place: Path | None) -> list[Path]:
+def table_file_list(place: Path) -> list[Path]:
     """Every file that holds tables, in an order that does not depend on the machine."""
-    if place is None:
-        return []
     return sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
 
 

@@ -24,11 +24,6 @@ class LocatedFile:
     url: str | None = None
     """What it was copied from: a URL, or `memory:ADDRESS`."""
 
-    @property
-    def place(self) -> str:
-        """The file as the user knows it."""
-        return self.url or str(self.path)
-
 
 def locate(source: str, path: str, *, stream: bool = False) -> list[LocatedFile]:
     """The files of a file, folder, glob or URL, sorted by relative name. Files elsewhere are copied into the cache.

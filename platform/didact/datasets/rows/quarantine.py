@@ -1,9 +1,9 @@
 """Refused rows: written down with their place and reason, and too many of them stop the run."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 from didact.datasets.rows.raw_row import BadRow, RawRow
@@ -12,6 +12,7 @@ from didact.files import write_lines
 
 SHOWN_CHARACTERS = 2_000
 _DETAIL_CHARACTERS = 300
+_SHOWN_ROWS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def check_share(
     source: str,
     num_read: int,
     num_rejected: int,
-    first: Sequence[Reject],
+    rejects: Iterable[Reject],
     max_bad_rows_share: float,
     quarantine: Path | None,
 ) -> None:
@@ -74,7 +75,7 @@ def check_share(
         source: the source's name.
         num_read: rows read.
         num_rejected: rows refused.
-        first: the first of these.
+        rejects: these; the first of them are shown.
         max_bad_rows_share: how many may be, 0 to 1.
         quarantine: the file with all of them, or None.
 
@@ -87,7 +88,7 @@ def check_share(
     raise DataError(
         f"source {source!r}: {num_rejected:,} of {num_read:,} rows ({num_rejected / num_read:.2%}) cannot be used, "
         f"more than data.max_bad_rows_share = {max_bad_rows_share:g} allows. First: "
-        + "; ".join(entry.summary for entry in first)
+        + "; ".join(entry.summary for entry in islice(rejects, _SHOWN_ROWS))
         + f". {where} Repair or remove these rows, or raise data.max_bad_rows_share."
     )
 

@@ -9,9 +9,8 @@ Example:
     1
 """
 
-from didact.datasets.sources.conversion import Batch, convert
+from didact.datasets.sources.conversion import Batch, Part, convert
 from didact.datasets.sources.inspection import inspect
 from didact.datasets.sources.opening import OpenedSource, open_source
-from didact.datasets.sources.parts import Part
 
 __all__ = ["Batch", "OpenedSource", "Part", "convert", "inspect", "open_source"]

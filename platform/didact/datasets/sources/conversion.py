@@ -1,18 +1,55 @@
-"""A part of a source -> batches of accepted conversations and refused rows, never more than a batch in memory."""
+"""A part of a source -> batches of accepted conversations and refused rows, never more than a batch in memory.
+
+A part is a small value that can be sent to any node that sees the source, and is read there on its own.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 
 from didact.datasets.conversation import Conversation
 from didact.datasets.forms.drafts import RowSettings
+from didact.datasets.forms.field_mapping import FieldMapping, map_rows
+from didact.datasets.forms.table_files import TABLE_FILES, join_tables
 from didact.datasets.forms.table_of_forms import to_conversation
+from didact.datasets.readers.reading import Layout, Piece, read
 from didact.datasets.rows.quarantine import Reject, reject
 from didact.datasets.rows.raw_row import BadRow, RawRow
-from didact.datasets.sources.parts import Part
 from didact.spec.data import Form
 
 BATCH_ROWS = 1024
 _BATCH_CHARACTERS = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some rows of a source that follow each other."""
+
+    key: str
+    """Name within the source; parts in the order of their keys are in the order of the source. Pieces of one file, or
+    of one numbered source, name their size, so that pieces of another size are not taken for them."""
+    places: tuple[str, ...]
+    """The files that its rows stand in, or the path of a source that is not a file, as the quarantine names them."""
+    form: Form
+    """How its rows are written."""
+    reads: "tuple[partial[Iterator[RawRow]], ...]"
+    """Read those of each place."""
+    mapping: FieldMapping | None = None
+    """Step before the form is read."""
+    size: int = 0
+    """Bytes that are read, as far as that is known: how much work it is beside others."""
+
+    def rows(self) -> Iterator[RawRow]:
+        """The raw rows, brought into the shape of their form."""
+        rows = chain.from_iterable(read() for read in self.reads)
+        return map_rows(self.mapping, rows) if self.mapping else rows
+
+
+def file_rows(layout: Layout, piece: Piece | None = None) -> Iterator[RawRow]:
+    """The raw rows of a file or of a piece of it; questions with the tables that lie beside them."""
+    rows = read(layout, piece)
+    return join_tables(layout.form, layout.path, layout.tables, rows) if layout.form in TABLE_FILES else rows
 
 
 @dataclass(slots=True)

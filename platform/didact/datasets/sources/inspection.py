@@ -61,7 +61,8 @@ def inspect(
     form = None if format == "auto" else format
     container = options.container or _container_of(file.path, options, form)
     _check_container(file.path, container, options)
-    layout = Layout(file.path, file.place, container, form, options.encoding, end_mark=options.end_mark)
+    named = file.url or str(file.path)
+    layout = Layout(file.path, named, container, form, options.encoding, end_mark=options.end_mark)
     if container == "delimited":
         layout = _with_columns(layout, options, find_form=format == "auto" and mapping is None)
     if format == "auto" and layout.form is None:

@@ -20,8 +20,9 @@ from didact.datasets.readers import text_files
 from didact.datasets.readers.reading import Layout
 from didact.datasets.rows.options import RowOptions, row_options
 from didact.datasets.rows.raw_row import RawRow
+from didact.datasets.sources.conversion import Part
 from didact.datasets.sources.inspection import inspect, unknown_form
-from didact.datasets.sources.parts import Part, counted_parts, file_parts, join_small
+from didact.datasets.sources.parts import counted_parts, file_parts, join_small
 from didact.errors import DataError
 from didact.spec import SourceSpec
 from didact.spec.data import Form
@@ -61,9 +62,8 @@ def open_source(source: SourceSpec, part_bytes: int | None = None) -> OpenedSour
         return _open_generated(source)
     if source.path.startswith(hub.PREFIX):
         return _open_hub(source, row_options(source), None)
-    card = catalog.card_of(source)
-    if card is not None:
-        return open_card(source, card, part_bytes)
+    if source.path.startswith(catalog.PREFIX):
+        return open_card(source, catalog.named_card(source), part_bytes)
     if source.format == "reasoning_gym":
         raise DataError(
             f"source {source.name!r}: format reasoning_gym needs a path such as {generated.PREFIX}chain_sum, "
@@ -86,7 +86,8 @@ def _open_files(
     digests: dict[str, str] = {}
     for file in files:
         layout = inspect(source.name, file, options, source.format, mapping)
-        beside = [digest_file(side, part_bytes).sha256 for side in table_file_list(layout.tables)]
+        tables = table_file_list(layout.tables) if layout.tables else []
+        beside = [digest_file(table, part_bytes).sha256 for table in tables]
         digest: FileDigest | None = None
         content: object
         if isinstance(file.path, RemoteFile):

@@ -1,57 +1,28 @@
-"""A source in parts: small values that can be sent to any node that sees the source, and read there on their own."""
+"""What was found of a source -> its parts: ranges of lines, row groups, small files together, numbers of rows."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from didact.datasets.forms.field_mapping import FieldMapping, map_rows
-from didact.datasets.forms.table_files import TABLE_FILES, join_tables
+from didact.datasets.forms.field_mapping import FieldMapping
+from didact.datasets.forms.table_files import TABLE_FILES
 from didact.datasets.forms.table_of_forms import COLUMN_FORMS
 from didact.datasets.places.archives import COMPRESSIONS
 from didact.datasets.places.digests import PART_BYTES, FileDigest
 from didact.datasets.places.remote_stream import RemoteFile
 from didact.datasets.readers import columnar
 from didact.datasets.readers.json_files import Lines
-from didact.datasets.readers.reading import Layout, Piece, read
+from didact.datasets.readers.reading import Layout, Piece
 from didact.datasets.rows.raw_row import RawRow
+from didact.datasets.sources.conversion import Part, file_rows
 from didact.spec.data import Form
 
 PART_ROWS = 25_000
 """Rows of a generator or a hub data set that make one part."""
 PART_FILES = 2_000
 """Most files that make one part."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Some rows of a source that follow each other."""
-
-    key: str
-    """Name within the source; parts in the order of their keys are in the order of the source. Pieces of one file, or
-    of one numbered source, name their size, so that pieces of another size are not taken for them."""
-    places: tuple[str, ...]
-    """The files that its rows stand in, or the path of a source that is not a file, as the quarantine names them."""
-    form: Form
-    """How its rows are written."""
-    reads: "tuple[partial[Iterator[RawRow]], ...]"
-    """Read those of each place."""
-    mapping: FieldMapping | None = None
-    """Step before the form is read."""
-    size: int = 0
-    """Bytes that are read, as far as that is known: how much work it is beside others."""
-
-    def rows(self) -> Iterator[RawRow]:
-        """The raw rows, brought into the shape of their form."""
-        rows = chain.from_iterable(read() for read in self.reads)
-        return map_rows(self.mapping, rows) if self.mapping else rows
-
-
-def file_rows(layout: Layout, piece: Piece | None = None) -> Iterator[RawRow]:
-    """The raw rows of a file or of a piece of it; questions with the tables that lie beside them."""
-    rows = read(layout, piece)
-    return join_tables(layout.form, layout.path, layout.tables, rows) if layout.form in TABLE_FILES else rows
 
 
 def file_parts(number: int, layout: Layout, digest: FileDigest | None, mapping: FieldMapping | None) -> list[Part]:

@@ -7,8 +7,7 @@ import numpy as np
 
 from didact.cache.entry import CacheEntry
 from didact.datasets.forms.drafts import RowSettings
-from didact.datasets.sources.conversion import convert
-from didact.datasets.sources.parts import Part
+from didact.datasets.sources.conversion import Part, convert
 from didact.datasets.stored.writer import ConversationWriter
 
 

@@ -114,19 +114,19 @@ class StoredConversations(Sequence[Conversation]):
                     yield Keys(start, rows + first_row, *(_key_array(batch.column(column)) for column in (1, 2)))
                     start += shard.rows
 
-    def rejects(self, part: int, places: Sequence[str]) -> Iterator[Reject]:
-        """The refused rows of a part.
+    def rejects(self, files: Sequence[Sequence[str]]) -> Iterator[Reject]:
+        """The refused rows.
 
         Args:
-            part: its number.
-            places: names of its files now; the same bytes may have lain elsewhere when they were read.
+            files: of each part, the names of its files now; the same bytes may have lain elsewhere when they were read.
         """
-        for shard in self.records[part].shards:
-            if shard.name.endswith(".rejects.jsonl"):
-                with self.entry.sound_shard(shard).open(encoding="utf-8") as stream:
-                    for line in stream:
-                        refused = Reject(**json.loads(line))
-                        yield replace(refused, file=places[refused.number])
+        for record, names in zip(self.records, files, strict=True):
+            for shard in record.shards:
+                if shard.name.endswith(".rejects.jsonl"):
+                    with self.entry.sound_shard(shard).open(encoding="utf-8") as stream:
+                        for line in stream:
+                            refused = Reject(**json.loads(line))
+                            yield replace(refused, file=names[refused.number])
 
 
 def stored_batches(
