@@ -14,7 +14,7 @@ from didact.datasets.places.remote_stream import RemoteFile, SourceFile
 from didact.datasets.readers.json_files import read_lines
 from didact.datasets.rows.decoding import check_object, decode_json, decode_text, parse_json
 from didact.datasets.rows.fields import items, text
-from didact.datasets.rows.raw_row import BadRow, RawRow
+from didact.datasets.rows.raw_row import BOM, BadRow, RawRow
 
 _MAX_TABLE_BYTES = 10_000_000
 
@@ -200,7 +200,7 @@ def _from_folder(layout: TableLayoutOnDisk, folder: Path, name: str) -> dict[str
         raw = source.stream.read(_MAX_TABLE_BYTES + 1)
     if len(raw) > _MAX_TABLE_BYTES:
         raise BadRow("too_long", f"table {name!r} has more than {_MAX_TABLE_BYTES:,} bytes")
-    return layout.read(raw.removeprefix(b"\xef\xbb\xbf"))
+    return layout.read(raw.removeprefix(BOM))
 
 
 def _from_lines(layout: TableLayoutOnDisk, file: Path) -> dict[str, dict[str, Any] | BadRow]:

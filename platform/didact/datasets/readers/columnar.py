@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from didact.datasets.places.archives import open_bytes, until_damage
 from didact.datasets.places.remote_stream import SourceFile
 from didact.datasets.rows.decoding import decode_text
-from didact.datasets.rows.raw_row import MAX_RECORD_BYTES, BadRow, RawRow
+from didact.datasets.rows.raw_row import BOM, MAX_RECORD_BYTES, SHOWN_BYTES, BadRow, RawRow
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-BOM = b"\xef\xbb\xbf"
 BLANK = b" \r\n"
 """A line of these bytes only is not a row. Tabs are columns."""
 _MAX_LINES = 1_000
@@ -169,7 +168,7 @@ def _records(file: str, stream: BinaryIO, how: Delimited) -> Iterator[RawRow]:
         fault = None
         if len(content) > MAX_RECORD_BYTES:
             fault = BadRow("too_long", f"{len(content):,} bytes; at most {MAX_RECORD_BYTES:,} are accepted")
-            content = content[:8192]
+            content = content[:SHOWN_BYTES]
         if content.strip(BLANK):
             yield RawRow(file, here, start, content.rstrip(b"\r\n"), fault)
 

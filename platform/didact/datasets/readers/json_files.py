@@ -14,11 +14,9 @@ from typing import BinaryIO
 from didact.datasets.places.archives import mapped, open_bytes, until_damage
 from didact.datasets.places.remote_stream import SourceFile
 from didact.datasets.rows.decoding import decode_text, parse_json
-from didact.datasets.rows.raw_row import MAX_RECORD_BYTES, BadRow, RawRow
+from didact.datasets.rows.raw_row import BOM, MAX_RECORD_BYTES, SHOWN_BYTES, BadRow, RawRow
 
-BOM = b"\xef\xbb\xbf"
 BLANK = b" \t\r\n"
-_SHOWN_BYTES = 8_192
 _SKIP_BYTES = 1 << 20
 _CLOSES = {b"]": b"[", b"}": b"{"}
 # Possessive, so that a missing closing quote costs one scan of the file and not one per character.
@@ -79,7 +77,7 @@ def read_object(path: Path, encoding: str | None = None) -> Iterator[RawRow]:
     with mapped(path, encoding) as (data, source):
         start, stop = _trim(data, len(BOM) if data[:3] == BOM else 0, len(data))
         fault = _too_long(stop - start) if stop - start > MAX_RECORD_BYTES else None
-        content = data[start : stop if fault is None else start + _SHOWN_BYTES]
+        content = data[start : stop if fault is None else start + SHOWN_BYTES]
         row = RawRow(str(path), data[:start].count(b"\n") + 1, start, content, fault)
         yield from until_damage(iter([row]), source, path)
 
@@ -105,7 +103,7 @@ def _lines(path: SourceFile, stream: BinaryIO, blank: bytes | None, lines: Lines
         if len(piece) > MAX_RECORD_BYTES and not piece.endswith(b"\n"):
             while not piece.endswith(b"\n") and (rest := stream.readline(_SKIP_BYTES)):
                 offset += len(rest)
-                piece = piece[:_SHOWN_BYTES] + rest[-1:]
+                piece = piece[:SHOWN_BYTES] + rest[-1:]
             fault = _too_long(offset - start)
         if line == 1 and piece.startswith(BOM):
             piece, start = piece[len(BOM) :], start + len(BOM)
@@ -133,7 +131,7 @@ def _elements(path: Path, data: mmap.mmap, opening: bytes) -> Iterator[RawRow]:
         line, counted = line + data[counted:start].count(b"\n"), start
         if fault is None and stop - start > MAX_RECORD_BYTES:
             fault = _too_long(stop - start)
-        content = data[start : stop if fault is None else min(stop, start + _SHOWN_BYTES)]
+        content = data[start : stop if fault is None else min(stop, start + SHOWN_BYTES)]
         yield RawRow(str(path), line, start, content, fault)
 
 

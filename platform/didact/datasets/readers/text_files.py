@@ -11,7 +11,7 @@ from didact.datasets.places.remote_stream import SourceFile
 from didact.datasets.readers.json_files import read_lines
 from didact.datasets.rows.decoding import decode_text
 from didact.datasets.rows.options import END_MARK
-from didact.datasets.rows.raw_row import MAX_RECORD_BYTES, BadRow, RawRow
+from didact.datasets.rows.raw_row import MAX_RECORD_BYTES, SHOWN_BYTES, BadRow, RawRow
 
 _CHUNK_BYTES = 1 << 16
 
@@ -89,4 +89,4 @@ def _text_row(path: SourceFile, line: int, offset: int, content: bytes, too_long
             raise BadRow("too_long", f"more than {MAX_RECORD_BYTES:,} bytes without the end mark")
         yield RawRow(str(path), line, offset, {"text": decode_text(body.rstrip())})
     except BadRow as bad:
-        yield RawRow(str(path), line, offset, body[:8192], bad)
+        yield RawRow(str(path), line, offset, body[:SHOWN_BYTES], bad)

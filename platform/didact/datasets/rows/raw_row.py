@@ -29,6 +29,10 @@ Reason = Literal[
 
 MAX_RECORD_BYTES = 10_000_000
 """Longest record that is accepted; longer ones are text that lost its line ends, not instructions."""
+SHOWN_BYTES = 8_192
+"""What is kept of a record that is refused for its length."""
+BOM = b"\xef\xbb\xbf"
+"""What some programs write before the first line of UTF-8 text; no part of a row."""
 
 
 class BadRow(Exception):

@@ -16,7 +16,7 @@ from didact.datasets.readers.columnar import Delimited
 from didact.datasets.readers.reading import WHOLE, Layout, read
 from didact.datasets.rows.decoding import decode_columns, decode_json
 from didact.datasets.rows.options import Container, RowOptions
-from didact.datasets.rows.raw_row import MAX_RECORD_BYTES, BadRow
+from didact.datasets.rows.raw_row import BOM, MAX_RECORD_BYTES, BadRow
 from didact.errors import DataError
 from didact.spec.data import Form, Format
 
@@ -80,7 +80,7 @@ def _container_of(path: SourceFile, options: RowOptions, form: Form | None) -> C
     if suffix in _BY_SUFFIX:
         return _BY_SUFFIX[suffix]
     with open_bytes(path, options.encoding) as source:
-        head = source.stream.read(_HEAD_BYTES).removeprefix(json_files.BOM).lstrip()
+        head = source.stream.read(_HEAD_BYTES).removeprefix(BOM).lstrip()
     if head.startswith(b"["):
         return "array" if not head.startswith(b"[|") else "text"
     if not head.startswith(b"{"):
@@ -155,7 +155,7 @@ def _first_lines(layout: Layout) -> bytes:
 
 
 def _column_form(lines: bytes) -> Form:
-    for line in lines.removeprefix(json_files.BOM).split(b"\n"):
+    for line in lines.removeprefix(BOM).split(b"\n"):
         try:
             if is_csl(decode_columns(line.rstrip(b"\r"))):
                 return "csl"
