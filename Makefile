@@ -18,7 +18,7 @@ DEEPSPEED_BUILD := DS_BUILD_OPS=0 DS_ACCELERATOR=cpu
 # Extra arguments: make test ARGS="tests/spec -k override"
 ARGS ?=
 
-.PHONY: help setup demo test test-faults check bench-peers pins clean
+.PHONY: help setup demo test test-faults test-gpu check bench-peers pins clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -45,6 +45,9 @@ test: setup ## run all tests but the nightly ones
 test-faults: setup ## run every test of the fault table, many minutes, and write docs/faults.md
 	status=0; OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m fault --junitxml=$(VENV)/faults.xml $(ARGS) || status=$$?; \
 	$(BIN)/python benchmarks/faults.py $(VENV)/faults.xml; exit $$status
+
+test-gpu: setup ## run every check of the paths that a GPU changes, beside its twin on the CPU; none without a GPU
+	$(BIN)/python -m didact.gpu_proof $(ARGS)
 
 check: setup ## lint, format and types
 	$(BIN)/ruff check

@@ -22,6 +22,7 @@ import torch
 from benchmarks.sharded_capabilities import STRATEGIES, refusal, sharded_outcomes
 from didact.errors import DidactError
 from didact.files import write_text
+from didact.gpu_proof.methods import METHODS
 from didact.models import (
     AdapterHost,
     attach_adapter,
@@ -34,7 +35,6 @@ from didact.models import (
 from didact.preparation import prepare_data
 from didact.spec import FinetuneSpec, FullSpec, LoraSpec, MethodSpec
 from didact.training import CheckpointStore, Objective, StepReport, train
-from tests.fakes.methods import METHODS
 from tests.fakes.recipes import tiny_recipe
 
 PAGE = Path(__file__).parents[1] / "docs" / "capabilities.md"
@@ -326,7 +326,7 @@ def _saved(model: Any, recipe: FinetuneSpec, folder: Path) -> Path:
 
 def _reason(message: str, folder: Path) -> str:
     """One line, without the names of scratch folders."""
-    message = message.replace("tiny recipe cannot be used:\n  - (whole file): ", "").splitlines()[0]
+    message = message.removeprefix("tiny recipe cannot be used:\n  - ").splitlines()[0]
     return re.sub(rf"adapter {re.escape(str(folder))}\S* ", "it ", message)
 
 

@@ -95,8 +95,9 @@ Written by `PYTHONPATH=platform python -m benchmarks.footprint`; a test compares
 
 The estimate counts weights and training state on the meta device, and what autograd keeps by running one and two layers
 of the model, with its method, on tensors without data. On top come logits (of some hundred positions at a time where
-[the loop](training.md) computes them so), the gradients of one block, one unpacked layer of a quantized base, the
-gathered blocks of a cut one, and an overhead: on a GPU 1 GiB for context and buffers and 6% for fragmentation.
+[the loop](training.md) computes them so), the gradients of one block (a third of them on a GPU, whose allocator gives
+room on at once), one unpacked layer of a quantized base, the gathered blocks of a cut one, and an overhead: on a GPU
+1 GiB for context and buffers and 6% for fragmentation.
 `didact plan RECIPE` shows it for the recipe's `training.sharding`; `--probe` runs two steps on this machine and shows
 their peak, the speed, and what a step and the run would take.
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from didact.errors import DidactError
+from didact.gpu_proof.methods import METHODS
 from didact.spec import LoraSpec, MethodSpec
-from tests.fakes.methods import METHODS
 from tests.fakes.recipes import tiny_recipe
 from tests.fakes.sharded import Case, adapter_weights, run_case, run_cases, steps
 from tests.fakes.workers import run_workers

@@ -17,7 +17,7 @@ ROWS = (
     ("tuning",),
     ("cluster", "serving.app"),
     ("registry", "connect"),
-    ("preparation",),
+    ("preparation", "gpu_proof"),
     ("training", "evaluation", "serving.engine"),
     ("models", "tokens"),
     ("devices", "capacity"),
@@ -31,7 +31,7 @@ ROWS = (
 DEPTH = {room: depth for depth, row in enumerate(ROWS) for room in row}
 TENSOR_ROOMS = {
     *("tuning", "cluster", "serving.app", "registry", "preparation", "training", "evaluation", "serving.engine"),
-    *("models", "tokens", "devices"),
+    *("models", "tokens", "devices", "gpu_proof"),
 }
 # Library -> rooms that may import it. mlflow and ray have their own rules below.
 LIBRARY_ROOMS = {

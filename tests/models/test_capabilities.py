@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.capabilities import CHECKS, COLUMNS, outcome, read_page, sharded_refusal
 from benchmarks.sharded_capabilities import STRATEGIES
-from tests.fakes.methods import METHODS
+from didact.gpu_proof.methods import METHODS
 
 Cells = dict[tuple[str, str], str]
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from didact.errors import AdapterError, ModelError
+from didact.gpu_proof.methods import METHODS
 from didact.models import (
     AdapterHost,
     Manners,
@@ -27,7 +28,6 @@ from didact.models.weight_files import ShardWriter, read_shards
 from didact.spec import LimitsSpec, LoraSpec, MergeSpec, ModelSpec, PartialSpec, PeftSpec, PrefixSpec
 from didact.spec import QuantizationSpec as Bits
 from tests.fakes.adapters import make_adapter
-from tests.fakes.methods import METHODS
 from tests.fakes.models import save_tiny_base
 from tests.fakes.tokenizer import byte_tokenizer
 

@@ -74,7 +74,7 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any], device: torch.d
     check_devices(spec, device)
     prepared = open_prepared(run.prepared, spec, task_texts)
     settled = settle_dtype(spec, device)
-    model, packing = _loaded(settled, prepared.num_steps, load_device(spec, device, world.size))
+    model, packing = _loaded(settled, prepared.num_steps, load_device(spec, device, world.size), device)
     if spec.training.compile:
         compile_blocks(model)
     identity = fingerprint([prepared.mixture.fingerprint, base_fingerprint(spec.model), spec.adapter.model_dump()])
@@ -127,9 +127,11 @@ def settle_dtype(spec: FinetuneSpec, device: torch.device) -> FinetuneSpec:
     return spec.model_copy(update={"model": spec.model.model_copy(update={"dtype": dtype})})
 
 
-def _loaded(spec: FinetuneSpec, num_steps: int, device: torch.device) -> tuple[torch.nn.Module, bool]:
+def _loaded(
+    spec: FinetuneSpec, num_steps: int, read_to: torch.device, device: torch.device
+) -> tuple[torch.nn.Module, bool]:
     try:
-        return trainable_model(spec, num_steps, device)
+        return trainable_model(spec, num_steps, read_to, device)
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise ModelTooLarge(memory_words(error, device)) from error

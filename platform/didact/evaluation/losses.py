@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from didact.errors import DataError, ModelError
 from didact.evaluation.generate import base_of, evaluation_mode, num_prefix_positions
+from didact.models import row_bounds
 from didact.tokens.batches import NO_TARGET, pack, pad, supervised_positions
 from didact.tokens.types import Batch, Sample
 
@@ -98,7 +99,10 @@ def _summed_loss(model: Any, batch: Batch, accepted: frozenset[str], device: tor
     if "logits_to_keep" in accepted:
         kept = supervised_positions(batch)
         inputs["logits_to_keep"], targets = kept, targets[:, kept]
-    moved = {name: value.to(device) for name, value in inputs.items() if value is not None and name in accepted}
+    moved: dict[str, Any] = {}
+    moved |= {name: value.to(device) for name, value in inputs.items() if value is not None and name in accepted}
+    if batch.attention_mask is None:
+        moved |= row_bounds(model, batch.position_ids, torch.device(device))
     # A cache would make the model take packed positions for a continuation.
     logits = model(**moved, use_cache=False).logits
     supervised = targets != NO_TARGET

@@ -18,7 +18,7 @@ from didact.models.export import Manners, MergeProof, merge_adapter
 from didact.models.footprint import Footprint, estimate_footprint, positions_at_once
 from didact.models.methods import StepHook, step_hook
 from didact.models.model_folder import check_model, save_model
-from didact.models.packing import supports_packing, use_packed_attention
+from didact.models.packing import row_bounds, supports_packing, use_packed_attention
 from didact.models.repeated import compile_blocks, repeated_blocks
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "merge_adapter",
     "positions_at_once",
     "repeated_blocks",
+    "row_bounds",
     "save_adapter",
     "save_model",
     "step_hook",

@@ -101,6 +101,11 @@ def _check_method(spec: FinetuneSpec) -> None:
             f"{method} cannot train under training.sharding.strategy {spec.training.sharding.strategy!r}: {reason}; "
             "choose 'ddp' or 'fsdp'"
         )
+    if spec.model.dtype == "float16" and spec.training.sharding.strategy.startswith("zero"):
+        raise ValueError(
+            "model.dtype 'float16' needs its loss scaled, and DeepSpeed clips gradients before they could be scaled "
+            "back; choose training.sharding.strategy 'ddp' or 'fsdp', or another dtype"
+        )
     _check_quantization(spec, method)
 
 

@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from didact.models import positions_at_once
 
-# Columns taken to float32 at once, so that the chain of small operations stays in a processor's cache.
+# Columns taken to float32 at once, so that the chain of small operations stays in a processor's cache. A GPU takes all:
+# its time goes by the number of operations.
 _COLUMNS = 2048
 
 
@@ -22,7 +23,7 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         losses, gradients = [hidden.new_zeros((), dtype=torch.float32)], [hidden.new_empty(0, hidden.shape[1])]
-        num_rows = positions_at_once(weight.shape[0])
+        num_rows = positions_at_once(weight.shape[0], on_cpu=hidden.device.type == "cpu")
         for rows, wanted in zip(hidden.split(num_rows), targets.split(num_rows), strict=True):
             logits = functional.linear(rows, weight)
             loss, total = _exponentials(logits, wanted)
@@ -46,7 +47,8 @@ def _exponentials(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Te
 
     Returns the rows' cross-entropies [rows] and the sums of the exponentials with the targets' [rows, 1], float32.
     """
-    parts, places = logits.split(_COLUMNS, dim=1), torch.arange(len(logits), device=logits.device)
+    columns = _COLUMNS if logits.device.type == "cpu" else logits.shape[1]
+    parts, places = logits.split(columns, dim=1), torch.arange(len(logits), device=logits.device)
     top = torch.stack([part.amax(dim=1) for part in parts]).amax(dim=0)[:, None].float()
     wanted = logits[places, targets].float()
     total = torch.zeros_like(top)
@@ -94,7 +96,8 @@ def frozen_head(
     was_training = base.training
     model.eval()
     try:
-        with torch.no_grad():
+        # Not worth compiling for: two tokens, once.
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             ids = torch.tensor([[0, 1]], device=device or head.weight.device)
             logits = model(input_ids=ids, use_cache=False).logits
     finally:

@@ -103,6 +103,7 @@ class _Stepper:
     sharding: Sharding
     hook: StepHook
     objective: Objective
+    compute_dtype: torch.dtype
     spec: TrainingSpec
     world: World
     skipped: SkippedSteps
@@ -121,7 +122,7 @@ class _Stepper:
         sharding = shard(model, spec, adapter, world)
         objective = Objective(sharding.model, compute_dtype, sharding.device)
         skipped = SkippedSteps(spec.max_skipped_steps)
-        return cls(model, sharding, step_hook(model), objective, spec, world, skipped, stop)
+        return cls(model, sharding, step_hook(model), objective, compute_dtype, spec, world, skipped, stop)
 
     def resume(self, checkpoints: Checkpoints) -> int:
         """Load the newest checkpoint on every worker; worker 0 chooses. Returns the number of steps already done."""
@@ -133,6 +134,15 @@ class _Stepper:
             self.hook.load_state(self.skipped.load_state(method_state))
         return step
 
+    def loss_scale(self, num_supervised: int) -> float:
+        """What the loss is multiplied by for its backward pass, a power of two, so that nothing is rounded by it.
+
+        In float16 the gradient of a mean over many tokens vanishes below 6e-8; that of their sum does not.
+        """
+        if self.compute_dtype != torch.float16:
+            return 1.0
+        return 2.0 ** max(0, num_supervised.bit_length() - 1)
+
     def method_state(self) -> dict[str, torch.Tensor]:
         """What a checkpoint holds besides weights and the optimizer's moments."""
         return self.hook.state() | self.skipped.state()
@@ -143,12 +153,15 @@ class _Stepper:
         self.model.train()
         torch.manual_seed(_step_seed(self.spec.seed, step, self.world.rank))
         loss = torch.zeros((), device=self.objective.device)
+        scale = self.loss_scale(batches.num_supervised)
         for batch in batches.micro_batches:
             part = self.objective.summed_loss(batch) / batches.num_supervised
-            self.sharding.backward(part)
+            self.sharding.backward(part * scale)
             loss += part.detach()
         asked = torch.tensor(float(self.stop()), device=loss.device)
         loss_value, stopping = self.sharding.sum_gradients(torch.stack([loss, asked])).tolist()
+        if scale != 1:
+            self.sharding.divide_gradients(scale)
         self.hook.before_update()
         norm = self.sharding.update(rate, self.spec.max_grad_norm)
         if math.isfinite(loss_value) and math.isfinite(norm):

@@ -6,6 +6,7 @@ import inspect
 import torch
 from torch.nn import functional
 
+from didact.models import row_bounds
 from didact.tokens import Batch
 from didact.training.head_loss import frozen_head, loss_as_logits
 
@@ -25,7 +26,7 @@ class Objective:
             device: where batches go; default where the model lies.
         """
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self._model = model
+        self._model, self._base = model, base
         self.device = device or next(model.parameters()).device
         self._selects_positions = "logits_to_keep" in inspect.signature(base.forward).parameters
         self._compute_dtype = compute_dtype
@@ -52,6 +53,7 @@ class Objective:
             position_ids=batch.position_ids.to(self.device),
             use_cache=False,
             logits_to_keep=positions.to(self.device),
+            **row_bounds(self._base, batch.position_ids, self.device),
         )
         return output.logits[0]
 
@@ -59,6 +61,7 @@ class Objective:
         """Logits of every position, flattened: padded rows, and architectures that cannot select positions."""
         if batch.attention_mask is None:
             extra = {"position_ids": batch.position_ids.to(self.device)}
+            extra |= row_bounds(self._base, batch.position_ids, self.device)
         else:
             extra = {"attention_mask": batch.attention_mask.to(self.device)}
         output = self._model(input_ids=batch.input_ids.to(self.device), use_cache=False, **extra)

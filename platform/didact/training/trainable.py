@@ -24,13 +24,16 @@ def check_devices(spec: FinetuneSpec, device: torch.device) -> None:
         check_compile(machine, on_gpu=on_gpu, index=index)
 
 
-def trainable_model(spec: FinetuneSpec, num_steps: int, device: torch.device) -> tuple[torch.nn.Module, bool]:
+def trainable_model(
+    spec: FinetuneSpec, num_steps: int, device: torch.device, computes_on: torch.device | None = None
+) -> tuple[torch.nn.Module, bool]:
     """Load the base, attach the method, and say whether rows are packed for it.
 
     Args:
         spec: the recipe.
         num_steps: optimizer steps of the run.
         device: where the base is read to.
+        computes_on: where it will compute, when it is moved there later, block by block.
 
     Raises:
         ModelError: the base or the method does not fit the recipe.
@@ -39,7 +42,7 @@ def trainable_model(spec: FinetuneSpec, num_steps: int, device: torch.device) ->
     base = load_base(model_spec, device, shared=not spec.adapter.trains_base)
     packing = resolve_packing(spec, base)
     if packing:
-        use_packed_attention(base, spec.tokens.max_length)
+        use_packed_attention(base, spec.tokens.max_length, computes_on or device)
     model = attach_adapter(
         base,
         spec.adapter,

@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 import torch
 from peft import PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel
 
 from didact.errors import ModelError
+from didact.models.adapter.fused_lora import fuse_lora
 from didact.models.methods import (
     align_positions,
     loftq_start,
@@ -79,8 +81,24 @@ def _wrap(
         loftq_start(wrapped, unquantized)
     remember_start(wrapped)
     align_positions(wrapped)
+    _leave_casts_to_autocast(wrapped)
+    fuse_lora(wrapped)
     _name_base(wrapped, base_name)
     return wrapped
+
+
+def _leave_casts_to_autocast(wrapped: PeftModel) -> None:
+    """Stop plain LoRA layers from copying what enters them to float32, only for autocast to bring it back.
+
+    Each layer would make and keep its own copies. Variants (DoRA) compute with weights beside it in that precision.
+    """
+    for module in wrapped.modules():
+        if isinstance(module, LoraLayer) and not module.lora_variant:
+            module._cast_input_dtype = _cast_outside_autocast
+
+
+def _cast_outside_autocast(states: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return states if torch.is_autocast_enabled(states.device.type) else states.to(dtype)
 
 
 def _name_base(wrapped: PeftModel, base_name: str) -> None:

@@ -7,13 +7,17 @@ counted as it is, in a fraction of a second for 70 billion parameters too.
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from didact.models.packing.packed_attention import use_packed_attention
+
+_COUNTED = "didact_counted"
+"""Name of an attention that is only counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +124,32 @@ def _kept(model: torch.nn.Module, load: Load, compute: torch.dtype, keeps_inputs
 def _inputs(base: PreTrainedModel, load: Load) -> dict[str, torch.Tensor]:
     """One packed row where the platform's own attention takes it, else a row a sample."""
     count, length = load.rows
-    if load.packed and load.on_cpu and use_packed_attention(base, length):
+    where = torch.device("cpu" if load.on_cpu else "cuda")
+    if load.packed and use_packed_attention(base, length, where):
+        if not load.on_cpu:
+            AttentionInterface.register(_COUNTED, _keeps_like_flash)
+            AttentionMaskInterface.register(_COUNTED, lambda *_args, **_kwargs: None)
+            base.set_attn_implementation(_COUNTED)
         ids = torch.zeros(1, count * length, dtype=torch.long)
         return {"input_ids": ids, "position_ids": torch.arange(length).repeat(count)[None]}
     return {"input_ids": torch.zeros(count, length, dtype=torch.long)}
+
+
+class _Flash(torch.autograd.Function):
+    """Keeps what flash attention keeps, and computes nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        batch, heads, length, _ = query.shape
+        output = query.new_empty(batch, length, heads, value.shape[-1])
+        ctx.save_for_backward(query, key, value, output, query.new_empty(heads, length, dtype=torch.float32))
+        return output
+
+
+def _keeps_like_flash(
+    _module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_mask: Any, **_kwargs: Any
+) -> tuple[torch.Tensor, None]:
+    return _Flash.apply(query, key, value), None
 
 
 def _train_without_chance(model: torch.nn.Module) -> None:

@@ -6,6 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from didact.devices import this_machine
 from didact.errors import ModelError
 from didact.models.adapter.attach import attach_adapter
 from didact.models.base.load import compute_dtype
@@ -21,11 +22,16 @@ class Subject:
     model: ModelSpec
     adapter: MethodSpec
     num_steps: int | None = None
+    on_cpu: bool = True
 
     @property
     def compute(self) -> torch.dtype:
-        """Of matrix products."""
-        return compute_dtype(self.model)
+        """Of matrix products; a GPU that is not here is taken for one that computes in bfloat16."""
+        if self.on_cpu:
+            return compute_dtype(self.model)
+        if self.model.dtype == "auto" and not this_machine().gpus:
+            return torch.bfloat16
+        return compute_dtype(self.model, "cuda")
 
     def bare(self, config: PreTrainedConfig) -> PreTrainedModel:
         """The base alone, frozen; each weight in the dtype it is held in, packed ones in that they are unpacked to."""

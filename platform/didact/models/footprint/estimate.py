@@ -17,6 +17,9 @@ _FLOAT = 4
 _CPU_OVERHEAD = 0.10  # GiB: buffers of matrix products
 _GPU_OVERHEAD = 1.0  # GiB: context, kernels, communication buffers
 _GPU_FRAGMENTATION = 0.06
+_GPU_BACKWARD = 1 / 3
+"""Gradients of the block in its backward pass, as a share of what it kept: a GPU's allocator gives each tensor's room
+to the next one. Found on an H200 over the settings of `didact.gpu_proof.memory`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +162,7 @@ def demand_of(
         load: one forward pass.
         num_steps: of the run, for methods with a schedule.
     """
-    subject = Subject(model, adapter, num_steps)
+    subject = Subject(model, adapter, num_steps, load.on_cpu)
     bare = subject.bare(config)
     held = {parameter: parameter.numel() * parameter.element_size() for parameter in bare.parameters()}
     unpacked = 0
@@ -199,8 +202,8 @@ def _activations(subject: Subject, config: PreTrainedConfig, load: Load) -> floa
     )
     kept = measured(config, lambda short: subject.attached(short, recompute=load.recompute))
     block = measured(config, subject.attached) if load.recompute else kept
-    total = kept.outside_layers + config.get_text_config().num_hidden_layers * kept.per_layer + block.per_layer
-    return total + (block.per_layer if load.recompute else 0)
+    total = kept.outside_layers + config.get_text_config().num_hidden_layers * kept.per_layer
+    return total + block.per_layer * ((1 if load.recompute else 0) + (1 if load.on_cpu else _GPU_BACKWARD))
 
 
 def _flops(config: PreTrainedConfig, weights: int, adapter: MethodSpec, load: Load) -> float:

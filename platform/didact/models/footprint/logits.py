@@ -8,19 +8,22 @@ from didact.models.footprint.counting import Subject
 
 LOGITS_AT_ONCE = 1 << 24
 """Logits of a packed row under a frozen output layer: few enough to bound memory, enough to keep products large."""
+GPU_LOGITS_AT_ONCE = 1 << 27
+"""On a GPU, where a product must be larger to be fast."""
 _FLOAT = 4
 
 
-def positions_at_once(vocabulary: int) -> int:
+def positions_at_once(vocabulary: int, *, on_cpu: bool = True) -> int:
     """How many positions of a packed row get their logits together."""
-    return max(64, LOGITS_AT_ONCE // vocabulary)
+    return max(64, (LOGITS_AT_ONCE if on_cpu else GPU_LOGITS_AT_ONCE) // vocabulary)
 
 
 def logit_bytes(bare: PreTrainedModel, subject: Subject, load: Load) -> float:
     """Bytes of logits, their shares and their gradient.
 
     A packed row under a frozen plain output layer computes them for `positions_at_once`, which become their shares in
-    place; else all of them are there in float32, with their logarithms and their gradient.
+    place, on a GPU by way of a copy in float32; else all of them are there in float32, with their logarithms and their
+    gradient.
 
     Args:
         bare: the base, each weight in the dtype it is held in.
@@ -33,6 +36,7 @@ def logit_bytes(bare: PreTrainedModel, subject: Subject, load: Load) -> float:
     frozen = not subject.adapter.trains_base and head.weight.dtype == subject.compute
     if load.packed and frozen and type(head) is torch.nn.Linear and head.bias is None:
         gradient = load.projected_tokens * hidden * width
-        return min(positions_at_once(values), load.projected_tokens) * values * width + gradient
+        at_once = min(positions_at_once(values, on_cpu=load.on_cpu), load.projected_tokens)
+        return at_once * values * (width if load.on_cpu else width + _FLOAT) + gradient
     converted = values * hidden * width if head.weight.dtype != subject.compute else 0
     return load.projected_tokens * values * 3 * _FLOAT + converted

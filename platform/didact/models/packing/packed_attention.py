@@ -1,8 +1,8 @@
-"""Attention over a packed row, sample by sample, on processors.
+"""Attention over a packed row, sample by sample, on processors and GPUs.
 
 transformers keeps packed samples apart with a dense mask of length x length, so its attention computes every pair of
-samples and throws the result away. On a GPU flash attention skips them; here samples are attended to side by side: the
-same function without the waste.
+samples and throws the result away. Here samples are attended to side by side: the same function without the waste. On
+processors by `packed_kernel`, on GPUs by PyTorch's kernels; never by a mask of length x length.
 """
 
 from typing import Any
@@ -12,26 +12,27 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from didact.models.packing.gpu_attention import best_alone, flash_attention, sample_by_sample
 from didact.models.packing.packed_kernel import packed_kernel
-from didact.models.packing.packed_plan import sample_spans
 
 _NAME = "didact_packed"
 
 
-def use_packed_attention(model: PreTrainedModel, max_length: int) -> bool:
+def use_packed_attention(model: PreTrainedModel, max_length: int, device: torch.device | None = None) -> bool:
     """Switch a base model's attention to that of samples side by side, where that is the same function.
 
     Args:
-        model: as loaded; only a model on a CPU that uses PyTorch's SDPA is switched.
-        max_length: longest sample, in tokens. Models whose window is shorter keep their mask.
+        model: as loaded; only a model that uses PyTorch's SDPA is switched.
+        max_length: longest sample, in tokens. On processors models whose window is shorter keep their mask.
+        device: where it will compute; default where it lies.
 
     Returns:
         Whether the model was switched.
     """
     config = model.config.get_text_config()
     window = getattr(config, "sliding_window", None)
-    fits = model._supports_attention_backend and config._attn_implementation == "sdpa"
-    if model.device.type != "cpu" or not fits or (window and window < max_length):
+    cut_by_window = bool(window and window < max_length) and (device or model.device).type == "cpu"
+    if not model._supports_attention_backend or config._attn_implementation != "sdpa" or cut_by_window:
         return False
     AttentionInterface.register(_NAME, packed_attention)
     AttentionMaskInterface.register(_NAME, _mask_for_padded_rows)
@@ -62,26 +63,19 @@ def packed_attention(
     """
     positions = kwargs.get("position_ids")
     length = query.shape[2]
-    if attention_mask is not None or positions is None or query.shape[0] != 1 or key.shape[2] != length:
+    biased = any(kwargs.get(each) is not None for each in ("position_bias", "softcap"))
+    if attention_mask is not None or positions is None or biased or query.shape[0] != 1 or key.shape[2] != length:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    if kwargs.get("dropout"):
-        return _sample_by_sample(module, query, key, value, kwargs), None
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else value.dtype
-    states = (each.to(dtype) for each in (query, key, value))
+    kind = query.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else value.dtype
+    query, key, value = (each.to(dtype) for each in (query, key, value))
+    if kwargs.get("dropout") or (kind != "cpu" and best_alone(query, value, kwargs)):
+        return sample_by_sample(module, query, key, value, kwargs), None
     scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
-    with torch.autocast("cpu", enabled=False):
-        return packed_kernel()(*states, positions, scaling), None
-
-
-def _sample_by_sample(
-    module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, kwargs: dict[str, Any]
-) -> torch.Tensor:
-    """SDPA for each sample: where attention weights are dropped out, which the kernel does not do."""
-    parts = []
-    for start, end in sample_spans(kwargs["position_ids"]):
-        states = (query[:, :, start:end], key[:, :, start:end], value[:, :, start:end])
-        parts.append(sdpa_attention_forward(module, *states, None, **{**kwargs, "is_causal": True})[0])
-    return torch.cat(parts, dim=1)
+    with torch.autocast(kind, enabled=False):
+        if kind == "cpu":
+            return packed_kernel(query, key, value, positions, scaling), None
+        return flash_attention(query, key, value, scaling, kwargs), None
 
 
 def _mask_for_padded_rows(*args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor | None:

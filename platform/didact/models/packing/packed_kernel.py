@@ -6,7 +6,6 @@ keeps or copies every intermediate. Here the backward pass recomputes the weight
 operation, and heads that share a key share its products.
 """
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -14,35 +13,25 @@ import torch
 from didact.models.packing.packed_plan import Group, Plan, plan_attention, sample_spans
 
 
-@cache
-def packed_kernel() -> Any:
-    """The operator `(query, key, value, positions, scaling) -> attended`, which `torch.compile` leaves as it is.
-
-    Takes query [1, heads, length, head_dim], key and value [1, key heads, length, head_dim] of one dtype, int64
-    positions [1, length] that restart at 0 with each sample, and the factor of the scores; returns
-    [1, length, heads, head_dim].
-    Raises ModelError when the row does not begin with position 0.
-    """
-    kernel = torch.library.custom_op("didact::packed_attention", _forward, mutates_args=())
-    kernel.register_fake(lambda query, key, value, positions, scaling: _like(query))
-    gradient = torch.library.custom_op("didact::packed_attention_backward", _backward, mutates_args=())
-    gradient.register_fake(lambda grad, query, key, value, positions, scaling: (_like(query), _like(key), _like(value)))
-
-    def setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        *tensors, ctx.scaling = inputs
-        ctx.save_for_backward(*tensors)
-
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        grads = gradient(grad, *ctx.saved_tensors, ctx.scaling)
-        return *(each.transpose(1, 2) for each in grads), None, None
-
-    kernel.register_autograd(backward, setup_context=setup)
-    return kernel
-
-
-def _forward(
+@torch.library.custom_op("didact::packed_attention", mutates_args=())
+def packed_kernel(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, positions: torch.Tensor, scaling: float
 ) -> torch.Tensor:
+    """Causal attention inside each sample; `torch.compile` leaves the operator as it is.
+
+    Args:
+        query: [1, heads, length, head_dim].
+        key: [1, key heads, length, head_dim], of the same dtype.
+        value: as `key`.
+        positions: int64 [1, length], restarting at 0 with each sample.
+        scaling: factor of the scores.
+
+    Returns:
+        [1, length, heads, head_dim].
+
+    Raises:
+        ModelError: the row does not begin with position 0.
+    """
     plan, rows = _plan(query, key, positions), tuple(_rows(each) for each in (query, key, value))
     parts = []
     for group in plan.groups:
@@ -51,7 +40,8 @@ def _forward(
     return _ordered(plan, parts, query)
 
 
-def _backward(
+@torch.library.custom_op("didact::packed_attention_backward", mutates_args=())
+def _gradients(
     grad: torch.Tensor,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -73,6 +63,30 @@ def _backward(
         _add_to_keys(group, to_key, _scaled(to_scores.transpose(1, 2), queries, scaling))
         _add_to_keys(group, to_value, torch.bmm(weights.transpose(1, 2), outer))
     return _ordered(plan, to_query, query), to_key, to_value
+
+
+@packed_kernel.register_fake
+def _shape(query: torch.Tensor, _key: Any, _value: Any, _positions: Any, _scaling: Any) -> torch.Tensor:
+    return _like(query)
+
+
+@_gradients.register_fake
+def _gradient_shapes(
+    _grad: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, _positions: Any, _scaling: Any
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return _like(query), _like(key), _like(value)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    *tensors, ctx.scaling = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    return *(each.transpose(1, 2) for each in _gradients(grad, *ctx.saved_tensors, ctx.scaling)), None, None
+
+
+packed_kernel.register_autograd(_backward, setup_context=_setup)
 
 
 def _plan(query: torch.Tensor, key: torch.Tensor, positions: torch.Tensor) -> Plan:

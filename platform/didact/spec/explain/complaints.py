@@ -21,7 +21,11 @@ def complaints(model: type[BaseModel], values: Any, errors: list[Any]) -> list[s
         values: the data; `Lined` mappings give line numbers.
         errors: of pydantic's `ValidationError.errors()`.
     """
-    told = [each for found in place_all(model, values, errors) for each in _complain(model, values, found)]
+    found = place_all(model, values, errors)
+    # What one alternative's own check says of a value tells more than that it is none of the others.
+    checked = {each.path for each in found if each.kind == "value_error"}
+    found = [each for each in found if each.kind == "value_error" or each.path not in checked]
+    told = [each for place in found for each in _complain(model, values, place)]
     return [_line(values, each.said) for each in _without_consequences(told)]
 
 

@@ -25,6 +25,9 @@ class Sharding(Protocol):
     def sum_gradients(self, figures: torch.Tensor) -> torch.Tensor:
         """Make gradients sums over workers. Returns the sums of `figures` [count], float64."""
 
+    def divide_gradients(self, divisor: float) -> None:
+        """Undo what the loss was multiplied by."""
+
     def update(self, rate: float, max_norm: float) -> float:
         """Clip gradients to a global norm of `max_norm` and update with the learning rate.
 

@@ -36,6 +36,12 @@ class Replicated(Sharding):
         return self._world.sum_gradients(list(self.parameters.values()), figures)
 
     @override
+    def divide_gradients(self, divisor: float) -> None:
+        for parameter in self.parameters.values():
+            if parameter.grad is not None:
+                parameter.grad.div_(divisor)
+
+    @override
     def update(self, rate: float, max_norm: float) -> float:
         norm = _whole(torch.nn.utils.clip_grad_norm_(self.parameters.values(), max_norm)).item()
         if math.isfinite(norm):
@@ -68,7 +74,8 @@ class Replicated(Sharding):
                     continue
                 moments = {key: state.moments[f"{key}.{name}"] for key in MOMENTS}
                 self._optimizer.state[parameter] = {
-                    key: moment.clone() if key == "step" else _cut_like(parameter, moment)
+                    # The fused optimizer counts steps where it computes.
+                    key: moment.to(_device(parameter), copy=True) if key == "step" else _cut_like(parameter, moment)
                     for key, moment in moments.items()
                 }
 
@@ -87,10 +94,14 @@ def _whole(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def _device(parameter: torch.Tensor) -> torch.device:
+    return parameter.to_local().device if isinstance(parameter, DTensor) else parameter.device
+
+
 def _cut_like(parameter: torch.nn.Parameter, tensor: torch.Tensor) -> torch.Tensor:
     """A copy of `tensor` on the parameter's device, cut over workers as the parameter is."""
     if isinstance(parameter, DTensor):
         # Every worker has read the same file, so nothing is sent.
-        local = tensor.to(parameter.to_local().device)
+        local = tensor.to(_device(parameter))
         return distribute_tensor(local, parameter.device_mesh, parameter.placements, src_data_rank=None)
     return tensor.to(parameter.device, copy=True)

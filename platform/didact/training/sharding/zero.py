@@ -55,6 +55,10 @@ class Zero(Sharding):
         return self._world.sum(figures.double())
 
     @override
+    def divide_gradients(self, divisor: float) -> None:
+        raise TypeError("DeepSpeed clips before gradients could be scaled back; recipes in float16 are refused")
+
+    @override
     def update(self, rate: float, max_norm: float) -> float:
         """Clip, to the norm that DeepSpeed was set up with, and step; it skips the step when the norm is not finite."""
         set_learning_rate(self._optimizer, rate)

@@ -1,0 +1,105 @@
+"""The embedded engine: base, LoRA and both at once, beside transformers' own generation of each alone."""
+
+import asyncio
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from didact.gpu_proof.checks import Check, Outcome
+from didact.gpu_proof.numerics import CPU
+from didact.gpu_proof.subjects import random_base, tiny_config
+from didact.models import AdapterHost, attach_adapter, save_adapter
+from didact.serving.engine import AdapterRef, EmbeddedEngine, GenerationRequest
+from didact.spec import LoraSpec
+from didact.tokens import TemplateContract
+
+PROMPTS = tuple(tuple(range(10, 10 + length)) for length in (3, 60, 1, 17, 33))
+FINGERPRINT = "r" * 64
+_TEMPLATE = "{% for message in messages %}{{ message['content'] + '<|end|>' }}{% endfor %}"
+_NUM_TOKENS = 16
+
+
+def checks() -> Iterator[Check]:
+    """All of this module."""
+    for dtype in (torch.float32, torch.bfloat16):
+        name = str(dtype).removeprefix("torch.")
+        yield Check("engine", f"base, {name}, beside each prompt alone", partial(_answers, dtype=dtype, kinds=0))
+        yield Check("engine", f"LoRA, {name}, beside each alone", partial(_answers, dtype=dtype, kinds=1))
+        yield Check("engine", f"base and two LoRAs mixed, {name}", partial(_answers, dtype=dtype, kinds=3))
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """Each byte is a token."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={char: number for number, char in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|pad|>")
+    fast.chat_template = _TEMPLATE
+    return fast
+
+
+def random_adapter(base: PreTrainedModel, folder: Path, seed: int, spread: float = 0.3) -> AdapterRef:
+    """A folder with a LoRA adapter whose weights are random, strong enough to change answers. Leaves wrappers off."""
+    model = attach_adapter(base, LoraSpec(r=8), seed=seed, base_name="random")
+    torch.manual_seed(seed)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=spread)
+    folder.mkdir(parents=True)
+    TemplateContract.build(byte_tokenizer(), "auto").save(folder)
+    facts = save_adapter(model, folder, base="random", base_fingerprint=FINGERPRINT, method="lora")
+    model.unload()
+    return AdapterRef(f"a{seed}:1#{facts.sha256[:12]}", folder)
+
+
+async def generate(engine: EmbeddedEngine, requests: Sequence[GenerationRequest]) -> list[list[int]]:
+    """The tokens of each request, all asked for at once."""
+
+    async def one(request: GenerationRequest) -> list[int]:
+        return [token async for delta in engine.generate(request) for token in delta.token_ids]
+
+    return await asyncio.gather(*(one(request) for request in requests))
+
+
+def _answers(device: torch.device, dtype: torch.dtype, kinds: int) -> Outcome:
+    """Share of answers that leave the way of the one alone; rounding may turn a tie in bfloat16."""
+    config = tiny_config()
+    with tempfile.TemporaryDirectory() as folder:
+        base = random_base(config, device, dtype, drawn_on=CPU)
+        references = [random_adapter(base, Path(folder) / str(seed), seed) for seed in (1, 2)]
+        choices: dict[int, list[AdapterRef | None]] = {0: [None], 1: [references[0]], 3: [None, *references]}
+        host = AdapterHost(base, FINGERPRINT)
+        engine = EmbeddedEngine(host, byte_tokenizer())
+        try:
+            asked = [
+                GenerationRequest(f"{number}-{place}", prompt, adapter, _NUM_TOKENS)
+                for number, prompt in enumerate(PROMPTS)
+                for place, adapter in enumerate(choices[kinds])
+            ]
+            together = asyncio.run(generate(engine, asked))
+        finally:
+            engine.close()
+        alone = [_alone(host, each) for each in asked]
+    wrong = sum(found != wanted for found, wanted in zip(together, alone, strict=True))
+    words = f"{len(asked) - wrong} of {len(asked)} answers equal"
+    return Outcome(wrong / len(asked), 0.0 if dtype == torch.float32 else 0.35, words)
+
+
+def _alone(host: AdapterHost, request: GenerationRequest) -> list[int]:
+    """Greedy, one token after the other, the whole text computed anew each time."""
+    name = None
+    if request.adapter is not None:
+        name = "alone"
+        host.load(name, request.adapter.folder)
+    ids = list(request.prompt_ids)
+    with host.active(name) as model, torch.inference_mode():
+        for _ in range(request.max_new_tokens):
+            logits = model(input_ids=torch.tensor([ids], device=host.base.device), use_cache=False).logits
+            ids.append(int(logits[0, -1].argmax()))
+    return ids[len(request.prompt_ids) :]
