@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from didact import env
 from didact.notebook.settings import recipe, spec_from
@@ -59,14 +59,18 @@ def evaluate(start: "str | Path | EvaluateSpec | None" = None, /, **fields: Any)
 
     Args:
         start: a file such as jobs/evaluations/demo.yaml; left out: the defaults.
-        **fields: `model`, `adapter` and `evaluation` as in the file, over its own. `adapter` may also be what
-            `finetune` returned, or a version.
+        **fields: `model`, `adapter` and `evaluation` as in the file, over its own. `adapter` may also be a version, or
+            what `finetune` returned, whose base is then the default. Without `evaluation` its held-out rows are used.
 
     Raises:
         DidactError: anything that keeps it from running, with what to change.
     """
-    if "adapter" in fields:
-        fields = {**fields, "adapter": reference_of(fields["adapter"])}
+    adapter = fields.get("adapter")
+    if start is None:
+        trained = {"model": adapter.run.spec().model} if _is_result(adapter) else {}
+        fields = {**trained, "evaluation": {}, **fields}
+    if adapter is not None:
+        fields = {**fields, "adapter": reference_of(adapter)}
     spec = spec_from(EvaluateSpec, start, fields)
     env.quiet_libraries()
     from didact.cluster import evaluate_adapter
@@ -121,6 +125,11 @@ def promote(name: str, version: int, alias: str = "champion") -> "ModelVersion":
 
 def reference_of(adapter: Any) -> Any:
     """The name or folder of an adapter that is given as what `finetune` returned, as a version or a path."""
-    if hasattr(adapter, "run") and hasattr(adapter.run, "path"):
+    if _is_result(adapter):
         return str(adapter.run.path)
     return str(adapter) if isinstance(adapter, Path) else getattr(adapter, "id", adapter)
+
+
+def _is_result(adapter: Any) -> "TypeGuard[FinetuneResult]":
+    """Whether it is a `FinetuneResult`, whose room takes seconds to import."""
+    return hasattr(adapter, "run") and hasattr(adapter.run, "path")
