@@ -251,6 +251,29 @@ def test_closing_the_iterator_cancels(engine: EmbeddedEngine) -> None:
     assert engine.stats().generated_tokens < 900
 
 
+def test_a_request_can_be_cancelled_while_its_prompt_is_read() -> None:
+    model, reading, go_on = tiny_model(), threading.Event(), threading.Event()
+    model.register_forward_pre_hook(lambda *_: (reading.set(), go_on.wait())[:0] or None)
+    engine = EmbeddedEngine(AdapterHost(model, TINY_BASE), byte_tokenizer())
+
+    async def leave() -> None:
+        first = asyncio.create_task(anext(engine.generate(request(PROMPTS[0], tokens=900))))
+        await asyncio.to_thread(reading.wait)
+        first.cancel()
+        await asyncio.wait([first])
+        go_on.set()
+        await answer(engine, request(PROMPTS[1], tokens=4))
+        while engine.stats().num_running:
+            await asyncio.sleep(0)
+
+    try:
+        asyncio.run(leave())
+        assert engine.stats().generated_tokens < 100
+    finally:
+        go_on.set()
+        engine.close()
+
+
 def test_deadline_ends_a_request(engine: EmbeddedEngine) -> None:
     late = request(PROMPTS[0], tokens=900, deadline=time.monotonic() - 1)
     fine = request(PROMPTS[1], tokens=4)

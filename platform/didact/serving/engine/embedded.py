@@ -61,6 +61,7 @@ class EmbeddedEngine(Engine):
         self._max_batch_size = max_batch_size
         self._max_waiting = max_waiting
         self._waiting: deque[Row] = deque()
+        self._starting: list[Row] = []
         self._batches: list[Batch] = []
         self._preloads: deque[tuple[AdapterRef, Future[None]]] = deque()
         self._prompt_tokens = 0
@@ -103,7 +104,7 @@ class EmbeddedEngine(Engine):
     @override
     def cancel(self, request_id: str) -> None:
         with self._changed:
-            for row in [*self._waiting, *(row for batch in self._batches for row in batch.rows)]:
+            for row in self._rows():
                 if row.request.request_id == request_id:
                     row.cancelled = True
             self._changed.notify()
@@ -172,8 +173,7 @@ class EmbeddedEngine(Engine):
     def _sweep(self) -> None:
         """Let go of rows that nobody waits for or whose time is over."""
         with self._changed:
-            rows = [*self._waiting, *(row for batch in self._batches for row in batch.rows)]
-            for row in rows:
+            for row in self._rows():
                 row.done = row.done or row.cancelled
                 row.expire()
             self._waiting = deque(row for row in self._waiting if not row.done)
@@ -196,6 +196,8 @@ class EmbeddedEngine(Engine):
         """Start waiting rows while there is room; rows of the oldest row's version come along with it."""
         while rows := self._next_rows():
             self._start(rows)
+            with self._changed:
+                self._starting = []
 
     def _next_rows(self) -> list[Row]:
         room = self._max_batch_size - sum(len(batch.rows) for batch in self._batches)
@@ -208,7 +210,12 @@ class EmbeddedEngine(Engine):
             alike = [row for row in self._waiting if row.version_id == first.version_id and not row.alone]
             rows = [first] if first.alone else alike[:room]
             self._waiting = deque(row for row in self._waiting if row not in rows)
+            self._starting = rows
             return rows
+
+    def _rows(self) -> list[Row]:
+        """All that are not finished, those whose prompts are being read among them; asked under the lock."""
+        return [*self._waiting, *self._starting, *(row for batch in self._batches for row in batch.rows)]
 
     def _put_back(self, rows: list[Row]) -> None:
         with self._changed:
@@ -289,7 +296,7 @@ class EmbeddedEngine(Engine):
 
     def _fail_all(self) -> None:
         with self._changed:
-            rows = [*self._waiting, *(row for batch in self._batches for row in batch.rows)]
+            rows = self._rows()
             futures = [future for _, future in self._preloads]
             self._waiting.clear()
             self._preloads.clear()
