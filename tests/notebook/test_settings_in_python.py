@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -40,6 +41,14 @@ def test_a_recipe_that_comes_with_didact_is_found_by_its_name() -> None:
     assert didact.recipe("demo") == load_spec(FinetuneSpec, RECIPES / "demo.yaml")
     with pytest.raises(SpecError, match="did you mean 'demo'"):
         didact.recipe("demoo")
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    space = {"adapter.r": {"choice": np.array([4, 8])}}
+    assert didact.recipe("demo", training={"steps": np.int64(5), "learning_rate": np.float32(0.5)}).training.steps == 5
+    assert spec_from(SweepSpec, None, {"name": "s", "recipe": "demo.yaml", "space": space}).model_dump()["space"] == {
+        "adapter.r": {"choice": (4, 8)}
+    }
 
 
 def test_another_method_takes_the_place_of_the_first() -> None:

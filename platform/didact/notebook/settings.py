@@ -78,6 +78,8 @@ def _plain(value: Any) -> Any:
         return value.model_dump(mode="json", exclude_unset=True)
     if isinstance(value, Path):
         return str(value)
+    if hasattr(value, "tolist"):  # numpy's numbers and arrays, as loops over settings have them
+        return value.tolist()
     if isinstance(value, Mapping):
         return {key: _plain(each) for key, each in value.items()}
     return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
