@@ -1,8 +1,9 @@
 """Compiled blocks compute what they computed, for rows of any length, under the same names."""
 
 import torch
+from torch._dynamo.utils import counters
 
-from didact.models import attach_adapter, compile_blocks, use_packed_attention
+from didact.models import attach_adapter, compile_blocks, uncompiled, use_packed_attention
 from didact.spec import LoraSpec
 from tests.fakes.models import tiny_model
 
@@ -37,3 +38,15 @@ def test_compiled_blocks_are_the_same_function() -> None:
             assert torch.allclose(ours, expected, rtol=1e-4, atol=1e-7)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > before
     assert list(model.state_dict()) == names
+
+
+def test_within_uncompiled_nothing_is_compiled() -> None:
+    model = tiny_model()
+    torch._dynamo.reset()
+    counters.clear()
+    compile_blocks(model, backend="eager")
+    with uncompiled(model):
+        plain = model(input_ids=torch.arange(8)[None]).logits
+    assert not counters["stats"]
+    assert torch.allclose(model(input_ids=torch.arange(8)[None]).logits, plain, atol=1e-6)
+    assert counters["stats"]

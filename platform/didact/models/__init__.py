@@ -19,7 +19,7 @@ from didact.models.footprint import Footprint, estimate_footprint, positions_at_
 from didact.models.methods import StepHook, step_hook
 from didact.models.model_folder import check_model, save_model
 from didact.models.packing import row_bounds, supports_packing, use_packed_attention
-from didact.models.repeated import compile_blocks, repeated_blocks
+from didact.models.repeated import compile_blocks, repeated_blocks, uncompiled
 
 __all__ = [
     "AdapterFacts",
@@ -45,6 +45,7 @@ __all__ = [
     "save_model",
     "step_hook",
     "supports_packing",
+    "uncompiled",
     "use_packed_attention",
     "verify_adapter",
 ]

@@ -1,5 +1,8 @@
 """The repeated blocks of a model: what it is cut by over workers, and what is compiled once for all of them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from transformers import PreTrainedModel
 
@@ -40,6 +43,19 @@ def compile_blocks(model: torch.nn.Module, backend: str = "inductor") -> int:
     for block in blocks:
         base.get_submodule(block.name).compile(dynamic=True, backend=backend)
     return len(blocks)
+
+
+@contextmanager
+def uncompiled(model: torch.nn.Module) -> Iterator[None]:
+    """Within it compiled modules compute as they are written, so that a pass of another shape compiles nothing."""
+    compiled = [(module, module._compiled_call_impl) for module in model.modules() if module._compiled_call_impl]
+    for module, _ in compiled:
+        module._compiled_call_impl = None
+    try:
+        yield
+    finally:
+        for module, call in compiled:
+            module._compiled_call_impl = call
 
 
 def _size(module: torch.nn.Module) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from didact.models import positions_at_once
+from didact.models import positions_at_once, uncompiled
 
 # Columns taken to float32 at once, so that the chain of small operations stays in a processor's cache. A GPU takes all:
 # its time goes by the number of operations.
@@ -96,8 +96,7 @@ def frozen_head(
     was_training = base.training
     model.eval()
     try:
-        # Not worth compiling for: two tokens, once.
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        with torch.no_grad(), uncompiled(model):  # two tokens, once, are not worth compiling for
             ids = torch.tensor([[0, 1]], device=device or head.weight.device)
             logits = model(input_ids=ids, use_cache=False).logits
     finally:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from bitsandbytes.functional import QuantState
 from peft import PeftModel
 from peft.tuners.lora import Linear
 from peft.tuners.lora.bnb import Linear4bit
@@ -81,11 +82,17 @@ class FusedLinear4bit(_Fused, Linear4bit):
     """On a layer in 4 bits, whose weight is unpacked for each product."""
 
     def _computes_in(self, dtype: torch.dtype) -> bool:
-        state = self.base_layer.weight.quant_state
+        state = self._state()
         return state is not None and state.dtype == dtype
 
+    def _state(self) -> QuantState | None:
+        """How the weight is packed; one that FSDP has gathered is a plain parameter, and its layer knows."""
+        state = getattr(self.base_layer.weight, "quant_state", None)
+        return state if state is not None else getattr(self.base_layer, "quant_state", None)
+
     def _result(self, rows: torch.Tensor, first: torch.Tensor, second: torch.Tensor, scaling: float) -> torch.Tensor:
-        weight, state = self.base_layer.weight, self.base_layer.weight.quant_state
+        weight, state = self.base_layer.weight, self._state()
+        assert state is not None  # `_computes_in` has seen it
         inner = state.state2 if state.nested else None
         return lora_linear_4bit(
             rows,
