@@ -3,7 +3,8 @@
     HTTP request -> Gateway (resolve the name) -> ModelReplica -> Engine -> tokens -> HTTP stream
 
 This package itself exports the engine level, which knows neither Ray nor the registry; `serving.app` is the Ray Serve
-application, `serving.deploy` starts it, `serving.predict` and `serving.chat` use the same engine without HTTP.
+application, `serving.deploy` starts it; `serving.predict`, `serving.chat` and `serving.model` use the same engine
+without HTTP.
 
 Example:
     >>> from didact.models import AdapterHost, base_fingerprint, load_base, load_tokenizer

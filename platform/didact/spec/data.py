@@ -55,7 +55,8 @@ class SourceSpec(Spec):
     """Name in tables, metrics (`eval/<name>/loss`) and lineage."""
     path: str
     """A file, folder or glob, on this machine or as a URL (`https://`, `s3://`, `gs://`); `card:NAME`, a dataset of the
-    catalog; `reasoning-gym:TASK`; or a Hugging Face dataset as `hf:OWNER/NAME[:CONFIG]`."""
+    catalog; `reasoning-gym:TASK`; or a Hugging Face dataset as `hf:OWNER/NAME[:CONFIG]`. Rows that a program gave are
+    `memory:ADDRESS`."""
     format: Format = "auto"
     """How rows are written; `auto` recognises it from the path and the first rows. `text`, which only this field asks
     for, makes documents of text files (each file one, or cut at `options.end_mark`) and of records with a `text`."""
