@@ -44,7 +44,7 @@ def test_workers_need_no_row_once_the_data_is_prepared(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_is_trained_once_and_asked_by_its_result(tmp_path: Path) -> None:
     first = didact.finetune(tiny(tmp_path))
     assert first.training is not None and first.training.steps == 4
