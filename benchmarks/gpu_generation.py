@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
-from didact.gpu_proof.engine import FINGERPRINT, byte_tokenizer, generate, random_adapter
+from didact.gpu_proof.engine import FINGERPRINT, generate, random_adapter
 from didact.gpu_proof.subjects import large_config, random_base
+from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.models import AdapterHost
 from didact.serving.engine import EmbeddedEngine, GenerationRequest
 

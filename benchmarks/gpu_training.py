@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from didact.gpu_proof.subjects import RandomSteps, large_config, random_base
+from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.models import attach_adapter, compile_blocks, use_packed_attention
 from didact.models.footprint import Load, Sharding, demand_of
 from didact.spec import LoraSpec, MethodSpec, ModelSpec, QuantizationSpec, TrainingSpec
@@ -172,9 +173,9 @@ def trainer(setting: Setting, device: torch.device, num_steps: int, *, rows: int
                     for each in samples
                 ]
             )
-            loop: Any = SFTTrainer(model, arguments, train_dataset=rows_of_trl, processing_class=_tokenizer())
+            loop: Any = SFTTrainer(model, arguments, train_dataset=rows_of_trl, processing_class=byte_tokenizer())
         else:
-            collator = DataCollatorForSeq2Seq(_tokenizer(), padding=True, label_pad_token_id=-100)
+            collator = DataCollatorForSeq2Seq(byte_tokenizer(), padding=True, label_pad_token_id=-100)
             loop = Trainer(model, TrainingArguments(**options), data_collator=collator, train_dataset=samples)
         loop.add_callback(Ticks())
         loop.remove_callback(PrinterCallback)
@@ -222,12 +223,6 @@ def _rows(batches: StepBatches) -> list[dict[str, list[int]]]:
             labels = torch.cat([torch.tensor([-100]), targets[:-1]])
             rows.append({"input_ids": ids.tolist(), "labels": labels.tolist()})
     return rows
-
-
-def _tokenizer() -> Any:
-    from didact.gpu_proof.engine import byte_tokenizer
-
-    return byte_tokenizer()
 
 
 def lora(rank: int = 16) -> LoraSpec:

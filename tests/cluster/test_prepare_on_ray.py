@@ -10,10 +10,10 @@ from didact.datasets import load_dataset
 from didact.datasets.sources.opening import open_source
 from didact.datasets.stored.view import ConversationView
 from didact.errors import DataError
+from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.preparation import Encoder, Runner, prepare_source, run_here, tokenize
 from didact.spec import SourceSpec, TokensSpec
 from didact.tokens import TemplateContract, TokenTable, view_table
-from tests.fakes.tokenizer import byte_tokenizer
 from tests.fakes.web_server import serve
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]

@@ -8,11 +8,11 @@ import torch
 from didact.datasets.conversation import Message
 from didact.errors import DataError
 from didact.evaluation import TaskResult, generate_answers, held_out_loss, reasoning_gym_items, run_task, score_answers
+from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.spec import Gsm8kTask, HeldOutTask, ReasoningGymTask, TaskSpec
 from didact.tokens.template import TemplateContract
 from didact.tokens.types import Sample
 from tests.fakes.models import tiny_model
-from tests.fakes.tokenizer import byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
 CONTRACT = TemplateContract.build(TOKENIZER, "auto")

@@ -9,11 +9,11 @@ from transformers import GenerationConfig
 from didact.datasets.conversation import Message
 from didact.errors import DataError
 from didact.evaluation import generate_answers
+from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.models.adapter.attach import attach_adapter
 from didact.spec import LoraSpec, PrefixSpec
 from didact.tokens.template import TemplateContract
 from tests.fakes.models import tiny_model
-from tests.fakes.tokenizer import byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
 CONTRACT = TemplateContract.build(TOKENIZER, "auto")

@@ -1,1 +1,1 @@
-"""Small stand-ins that behave like the real thing: a byte tokenizer and two-layer random models of each family."""
+"""Small stand-ins that behave like the real thing: two-layer random models of each family, adapters, data, servers."""

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import torch
 
+from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.models import attach_adapter, base_fingerprint, load_base, save_adapter
 from didact.spec import LoraSpec, MethodSpec, ModelSpec
 from didact.tokens import TemplateContract
 from tests.fakes.models import tiny_model
-from tests.fakes.tokenizer import byte_tokenizer
 
 TINY_BASE = "b" * 64
 """Fingerprint of the tiny base in tests that do not save it to a folder."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from tests.fakes.tokenizer import byte_tokenizer
+from didact.gpu_proof.tokenizer import byte_tokenizer
 
 VOCAB = 272
 _SMALL = {"vocab_size": VOCAB, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}

@@ -6,10 +6,10 @@ from pathlib import Path
 from transformers import AutoConfig
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from didact.gpu_proof.tokenizer import byte_tokenizer
 from tests.fakes.models import FAMILIES
 from tests.fakes.originals import CONFIGS
 from tests.fakes.sentencepieces import train
-from tests.fakes.tokenizer import byte_tokenizer
 
 
 def cache_snapshot(cache: Path, hub_id: str, family: str) -> Path:

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from didact.errors import AdapterError, ModelError
 from didact.gpu_proof.methods import METHODS
+from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.models import (
     AdapterHost,
     Manners,
@@ -29,7 +30,6 @@ from didact.spec import LimitsSpec, LoraSpec, MergeSpec, ModelSpec, PartialSpec,
 from didact.spec import QuantizationSpec as Bits
 from tests.fakes.adapters import make_adapter
 from tests.fakes.models import save_tiny_base
-from tests.fakes.tokenizer import byte_tokenizer
 
 IDS = torch.arange(20).unsqueeze(0)
 LINEAR = [

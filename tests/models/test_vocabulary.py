@@ -12,12 +12,12 @@ from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from didact.errors import ModelError
+from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.models import AdapterHost, attach_adapter, base_fingerprint, load_base, merge_adapter, save_adapter
 from didact.models.families.sentencepieces import fast_tokenizer, wrapped
 from didact.models.vocabulary import add_rows, extend_tokenizer, extend_vocabulary, new_token_ids
 from didact.spec import LoraSpec, ModelSpec, SourceSpec
 from tests.fakes.models import save_tiny_base, tiny_model
-from tests.fakes.tokenizer import byte_tokenizer
 
 WORDS = ["你好", "世界", "中文", "分词", "标点", "机器学习", "自然语言", "处理", "模型", "训练"]
 OLD = ["the", "cat", "sat", "on", "a", "mat", "and", "dogs", "ran", "over", "hill", "to", "see", "what", "is", "there"]

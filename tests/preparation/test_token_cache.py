@@ -19,13 +19,13 @@ from didact.datasets.sources import conversion
 from didact.datasets.sources.opening import open_source
 from didact.datasets.stored.view import ConversationView
 from didact.errors import DataError
+from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.preparation import Encoder, PartDone, PartJob, prepare_source, run_here, tokenize
 from didact.spec import SourceSpec, TokensSpec
 from didact.tokens import Rejection, TemplateContract, TokenTable, encode, encode_all, open_table, view_table
 from didact.tokens.shards import TokenWriter
 from tests.fakes.damages import DAMAGES
 from tests.fakes.datasets import stored_dataset
-from tests.fakes.tokenizer import byte_tokenizer
 from tests.fakes.web_server import serve
 
 TOKENS = TokensSpec(max_length=100)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.models import AdapterHost
 from didact.serving import EmbeddedEngine
 from didact.serving.api.gateway import GatewaySettings, build_gateway
@@ -16,7 +17,6 @@ from didact.serving.replica.worker import Worker
 from tests.fakes.adapters import TINY_BASE, save_tiny_adapter
 from tests.fakes.models import tiny_model
 from tests.fakes.registry import ShelfRegistry
-from tests.fakes.tokenizer import byte_tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from didact.errors import AdapterError
+from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.models import AdapterHost
 from didact.serving import (
     AdapterRef,
@@ -27,7 +28,6 @@ from didact.serving.engine.row import Row
 from didact.spec import MethodSpec, PrefixSpec, PromptSpec, PTuningSpec
 from tests.fakes.adapters import TINY_BASE, save_tiny_adapter
 from tests.fakes.models import FAMILIES, tiny_model
-from tests.fakes.tokenizer import byte_tokenizer
 
 TRAINED_POSITIONS = [
     PrefixSpec(method="prefix", num_virtual_tokens=5),

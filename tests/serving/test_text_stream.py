@@ -2,8 +2,8 @@
 
 import pytest
 
+from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.serving.engine.text_stream import TextStream
-from tests.fakes.tokenizer import byte_tokenizer
 
 
 def pieces(text: str | bytes, stop: tuple[str, ...] = ()) -> tuple[list[str], TextStream]:

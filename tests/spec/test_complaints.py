@@ -26,22 +26,12 @@ from didact.spec import (
 from didact.spec.explain.places import placed
 from didact.spec.explain.schema import all_fields, value_at
 from didact.spec.explain.where import line_of
+from tests.fakes.small_files import FILES, RECIPE
 
 FOREIGN = re.compile(
     r"[Ii]nput|valid (dictionary|tuple|string|integer|number|boolean)|tagged|\btags?\b|function-|constrained|literal\[|"
     r"Extra inputs|instance of|validation|unable to parse|discriminator|[Mm]odel_type|Spec\b|tuple\[|NoneType|None\b"
 )
-RECIPE: dict[str, Any] = {
-    "name": "small",
-    "data": {"sources": [{"name": "sums", "path": "hf:owner/sums"}]},
-    "training": {"steps": 100},
-}
-FILES: dict[type[Spec], dict[str, Any]] = {
-    FinetuneSpec: RECIPE,
-    SweepSpec: {"name": "s", "recipe": "r.yaml", "space": {"adapter.r": {"choice": [4, 8]}}},
-    ServeSpec: {},
-    EvaluateSpec: {"evaluation": {}},
-}
 JUNK = [None, True, -1, 1.5, float("nan"), "words", [], ["a", 1], {"a": 1}, [[]]]
 
 

@@ -9,24 +9,14 @@ import pytest
 import yaml
 
 from didact.errors import SpecError
-from didact.spec import EvaluateSpec, FinetuneSpec, ServeSpec, Spec, SweepSpec, load_spec, validate
+from didact.spec import FinetuneSpec, Spec, load_spec, validate
 from didact.spec.explain.keys import unknown_key
 from didact.spec.explain.places import placed
 from didact.spec.explain.schema import all_fields, at
 from didact.spec.explain.translate import as_word, translate, words
 from tests.conftest import ROOT
+from tests.fakes.small_files import FILES, RECIPE
 
-RECIPE: dict[str, Any] = {
-    "name": "small",
-    "data": {"sources": [{"name": "sums", "path": "hf:owner/sums"}]},
-    "training": {"steps": 100},
-}
-FILES: dict[type[Spec], dict[str, Any]] = {
-    FinetuneSpec: RECIPE,
-    SweepSpec: {"name": "s", "recipe": "r.yaml", "space": {"adapter.r": {"choice": [4, 8]}}},
-    ServeSpec: {},
-    EvaluateSpec: {"evaluation": {}},
-}
 # A value that somebody may have written for a field, where the field's own type does not tell one.
 EXAMPLES: dict[str, Any] = {
     "name": "my-run",

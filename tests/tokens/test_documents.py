@@ -8,12 +8,12 @@ import pytest
 
 from didact.datasets import Conversation, Message, load_dataset
 from didact.errors import DataError
+from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.preparation import Encoder, tokenize
 from didact.spec import SourceSpec, TokensSpec
 from didact.tokens import TemplateContract, encode_all, view_table
 from didact.tokens.documents import encode_documents, split
 from tests.fakes.datasets import stored_dataset
-from tests.fakes.tokenizer import byte_tokenizer
 
 EOS = 256
 

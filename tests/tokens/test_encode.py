@@ -6,9 +6,9 @@ from transformers import ByT5Tokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from didact.datasets.conversation import Conversation, Message, Role
 from didact.errors import TemplateError
+from didact.gpu_proof.tokenizer import CHATML, byte_tokenizer
 from didact.spec import TokensSpec
 from didact.tokens import Rejection, Sample, TemplateContract, encode, encode_all
-from tests.fakes.tokenizer import CHATML, byte_tokenizer
 
 END = "<|im_end|>"
 

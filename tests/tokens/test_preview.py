@@ -4,9 +4,9 @@ import numpy as np
 from rich.text import Text
 
 from didact.datasets.conversation import Conversation, Message
+from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.spec import TokensSpec
 from didact.tokens import Sample, TemplateContract, encode, preview
-from tests.fakes.tokenizer import byte_tokenizer
 
 
 def previewed(answer: str, loss_on: str = "assistant") -> tuple[Text, str]:

@@ -12,11 +12,11 @@ from transformers.utils import chat_template_utils
 from didact.datasets import Conversation, Message
 from didact.datasets.rows.decoding import parse_json
 from didact.datasets.rows.raw_row import BadRow
+from didact.gpu_proof.tokenizer import CHATML, byte_tokenizer
 from didact.spec import TokensSpec
 from didact.tokens import Sample, TemplateContract, encode_all
 from didact.tokens.byte_level import samples_by_bytes
 from didact.tokens.render import Renderer
-from tests.fakes.tokenizer import CHATML, byte_tokenizer
 
 TEXTS = [" hi ", "好🎉", "{{ x }}", "", "a</think>b", 'say "x"\n\\', "<|im|>"]
 CONTENT = "message['content']"

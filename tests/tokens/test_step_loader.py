@@ -10,12 +10,12 @@ from didact.datasets.conversation import Conversation, Message
 from didact.datasets.dataset import Dataset
 from didact.env import cache_dir
 from didact.errors import DataError
+from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.mixtures import Mixture
 from didact.preparation import PreparedMixture, prepare_mixture
 from didact.spec import DataSpec, SourceSpec, TokensSpec, TrainingSpec
 from didact.tokens import Batch, StepLoader, TemplateContract, deal
 from tests.fakes.datasets import stored_dataset
-from tests.fakes.tokenizer import byte_tokenizer
 
 PAD = 257
 DATA = DataSpec(sources=(SourceSpec(name="chat", path="-"), SourceSpec(name="sums", path="-", weight=3)), seed=5)

@@ -8,8 +8,8 @@ from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 
 from didact.datasets.conversation import Message
 from didact.errors import TemplateError
+from didact.gpu_proof.tokenizer import CHATML, byte_tokenizer
 from didact.tokens import TemplateContract, tokenizer_digest
-from tests.fakes.tokenizer import CHATML, byte_tokenizer
 
 ASK = (Message("system", "Be brief."), Message("user", "Hi"))
 END, PAD, START = 256, 257, 258

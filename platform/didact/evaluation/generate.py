@@ -10,6 +10,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from didact.datasets.conversation import Message
 from didact.errors import DataError
 from didact.logs import get_logger
+from didact.models import base_of
 from didact.tokens.template import TemplateContract
 
 _log = get_logger(__name__)
@@ -71,11 +72,6 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
-
-
-def base_of(model: Any) -> Any:
-    """The Hugging Face model inside a PEFT model; a plain model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def num_prefix_positions(model: Any) -> int:

@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional
 
 from didact.errors import DataError, ModelError
-from didact.evaluation.generate import base_of, evaluation_mode, num_prefix_positions
-from didact.models import row_bounds
+from didact.evaluation.generate import evaluation_mode, num_prefix_positions
+from didact.models import base_of, row_bounds
 from didact.tokens.batches import NO_TARGET, pack, pad, supervised_positions
 from didact.tokens.types import Batch, Sample
 

@@ -1,17 +1,15 @@
 """Bases in 4 and 8 bits: the loss near the unquantized one's, the gradients of the same base on the CPU."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import torch
 
 from didact.gpu_proof.checks import Check, Outcome, distance
-from didact.gpu_proof.numerics import CPU, LENGTHS, LORA
-from didact.gpu_proof.subjects import random_base, random_samples, tiny_config
-from didact.models import attach_adapter, use_packed_attention
+from didact.gpu_proof.numerics import CPU, Pass
+from didact.gpu_proof.subjects import random_base, tiny_config
 from didact.spec import QuantizationSpec
-from didact.tokens import pack
-from didact.training import Objective
 
 _KINDS = {
     "4-bit NF4, double quantization": QuantizationSpec(bits=4),
@@ -32,31 +30,17 @@ def checks() -> Iterator[Check]:
     yield Check("bases", "4-bit weights are stored in the compute dtype", _storage)
 
 
-def _pass(device: torch.device, dtype: torch.dtype, spec: QuantizationSpec | None) -> tuple[float, torch.Tensor]:
-    base = random_base(tiny_config(), device, dtype, spec, drawn_on=CPU)
-    use_packed_attention(base, max(LENGTHS))
-    model = attach_adapter(base, LORA, seed=0, base_name="random")
-    parameters = [each for each in model.parameters() if each.requires_grad]
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for each in parameters:
-            each.add_((torch.randn(each.shape, generator=generator) * 0.02).to(device))
-    batch = pack(random_samples(LENGTHS))
-    loss = Objective(model.train(), dtype, device).summed_loss(batch) / batch.num_supervised
-    loss.backward()
-    return loss.item(), torch.cat([each.grad.float().flatten() for each in parameters])
-
-
 def _near(device: torch.device, spec: QuantizationSpec, dtype: torch.dtype) -> Outcome:
     """Quantizing moves the loss of a random model little, and gradients by a tenth or so."""
-    (loss, gradient), (plain_loss, plain_gradient) = _pass(device, dtype, spec), _pass(device, dtype, None)
+    plain = Pass(device, dtype)
+    (loss, gradient), (plain_loss, plain_gradient) = replace(plain, quantization=spec).result(), plain.result()
     words = f"gradients {distance(gradient, plain_gradient):.1e} apart"
     return Outcome(abs(loss - plain_loss) / plain_loss, 2e-2, words)
 
 
 def _alike(device: torch.device, spec: QuantizationSpec) -> Outcome:
-    (_, gradient), (_, plain) = _pass(device, torch.bfloat16, spec), _pass(CPU, torch.bfloat16, spec)
-    return Outcome(distance(gradient, plain), 8e-2)
+    twin = Pass(CPU, torch.bfloat16, quantization=spec)
+    return Outcome(distance(replace(twin, device=device).result()[1], twin.result()[1]), 8e-2)
 
 
 def _storage(device: torch.device) -> Outcome:

@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 from didact.gpu_proof.checks import Check, Outcome
 from didact.gpu_proof.numerics import CPU
 from didact.gpu_proof.subjects import random_base, tiny_config
+from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.models import AdapterHost, attach_adapter, save_adapter
 from didact.serving.engine import AdapterRef, EmbeddedEngine, GenerationRequest
 from didact.spec import LoraSpec
@@ -20,7 +20,6 @@ from didact.tokens import TemplateContract
 
 PROMPTS = tuple(tuple(range(10, 10 + length)) for length in (3, 60, 1, 17, 33))
 FINGERPRINT = "r" * 64
-_TEMPLATE = "{% for message in messages %}{{ message['content'] + '<|end|>' }}{% endfor %}"
 _NUM_TOKENS = 16
 
 
@@ -31,17 +30,6 @@ def checks() -> Iterator[Check]:
         yield Check("engine", f"base, {name}, beside each prompt alone", partial(_answers, dtype=dtype, kinds=0))
         yield Check("engine", f"LoRA, {name}, beside each alone", partial(_answers, dtype=dtype, kinds=1))
         yield Check("engine", f"base and two LoRAs mixed, {name}", partial(_answers, dtype=dtype, kinds=3))
-
-
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """Each byte is a token."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={char: number for number, char in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|pad|>")
-    fast.chat_template = _TEMPLATE
-    return fast
 
 
 def random_adapter(base: PreTrainedModel, folder: Path, seed: int, spread: float = 0.3) -> AdapterRef:

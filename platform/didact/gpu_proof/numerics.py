@@ -7,10 +7,11 @@ from functools import partial
 import torch
 from torch._dynamo.utils import counters
 
+from didact.devices import this_machine
 from didact.gpu_proof.checks import Check, Outcome, Unavailable, distance
 from didact.gpu_proof.subjects import FAMILIES, random_base, random_samples, tiny_config
 from didact.models import attach_adapter, compile_blocks, use_packed_attention
-from didact.spec import FullSpec, LoraSpec, MethodSpec
+from didact.spec import FullSpec, LoraSpec, MethodSpec, QuantizationSpec
 from didact.tokens import Batch, pack, pad
 from didact.training import Objective
 
@@ -36,6 +37,7 @@ class Pass:
     """The loss straight from hidden states, where that may be."""
     recompute: bool = False
     compiled: bool = False
+    quantization: QuantizationSpec | None = None
 
     def result(self) -> tuple[float, torch.Tensor]:
         """Mean loss, and all gradients in one row."""
@@ -53,7 +55,7 @@ class Pass:
     def objective(self) -> tuple[Objective, list[torch.nn.Parameter]]:
         """The loss and what is trained; weights are drawn on the CPU, so that they are the same everywhere."""
         held = torch.float32 if self.method.trains_base else self.dtype
-        base = random_base(tiny_config(self.family), self.device, held, drawn_on=CPU)
+        base = random_base(tiny_config(self.family), self.device, held, self.quantization, drawn_on=CPU)
         if self.packed and self.per_sample:
             use_packed_attention(base, max(LENGTHS))
         model = attach_adapter(
@@ -72,13 +74,13 @@ class Pass:
         return objective, parameters
 
 
-def beside(found: Pass, twin: Pass, allowed: float | None = None) -> Outcome:
+def beside(found: Pass, twin: Pass) -> Outcome:
     """The farther of loss and gradient."""
     (loss, gradient), (plain_loss, plain_gradient) = found.result(), twin.result()
     far = distance(gradient, plain_gradient)
     words = f"loss {loss:.4f} beside {plain_loss:.4f}"
     off = abs(loss - plain_loss) / plain_loss
-    return Outcome(max(far, off) if far == far else far, TOLERANCES[found.dtype] if allowed is None else allowed, words)
+    return Outcome(max(far, off) if far == far else far, TOLERANCES[found.dtype], words)
 
 
 def checks() -> Iterator[Check]:
@@ -114,8 +116,8 @@ def _check_alike(group: str, name: str, found: Pass, twin: Pass) -> Check:
 
 
 def _compare(device: torch.device, found: Pass, twin: Pass, move_twin: bool) -> Outcome:
-    old = device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0)
-    if found.dtype == torch.bfloat16 and old:
+    gpu = this_machine().gpu(device)
+    if found.dtype == torch.bfloat16 and gpu and not gpu.bfloat16:
         raise Unavailable("the card does not compute in bfloat16")
     return beside(replace(found, device=device), replace(twin, device=device) if move_twin else twin)
 

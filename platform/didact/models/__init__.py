@@ -13,7 +13,7 @@ Example:
 """
 
 from didact.models.adapter import AdapterFacts, AdapterHost, attach_adapter, save_adapter, verify_adapter
-from didact.models.base import base_fingerprint, base_folder, compute_dtype, load_base, load_tokenizer
+from didact.models.base import base_fingerprint, base_folder, base_of, compute_dtype, load_base, load_tokenizer
 from didact.models.export import Manners, MergeProof, merge_adapter
 from didact.models.footprint import Footprint, estimate_footprint, positions_at_once
 from didact.models.methods import StepHook, step_hook
@@ -31,6 +31,7 @@ __all__ = [
     "attach_adapter",
     "base_fingerprint",
     "base_folder",
+    "base_of",
     "check_model",
     "compile_blocks",
     "compute_dtype",

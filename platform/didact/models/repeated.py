@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from transformers import PreTrainedModel
 
+from didact.models.base import base_of
 from didact.models.methods.blocks import decoder_blocks
 
 
@@ -38,7 +39,7 @@ def compile_blocks(model: torch.nn.Module, backend: str = "inductor") -> int:
     Raises:
         ModelError: the model has no blocks that can be told apart.
     """
-    base: PreTrainedModel = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base: PreTrainedModel = base_of(model)
     blocks = decoder_blocks(base)
     for block in blocks:
         base.get_submodule(block.name).compile(dynamic=True, backend=backend)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from didact.models import positions_at_once, uncompiled
+from didact.models import base_of, positions_at_once, uncompiled
 
 # Columns taken to float32 at once, so that the chain of small operations stays in a processor's cache. A GPU takes all:
 # its time goes by the number of operations.
@@ -85,7 +85,7 @@ def frozen_head(
         compute_dtype: of the matrix products.
         device: where it computes; default where the output layer lies.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_of(model)
     head: Any = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
     if type(head) is not torch.nn.Linear or head.bias is not None or head.weight.requires_grad:
         return None

@@ -6,7 +6,7 @@ import inspect
 import torch
 from torch.nn import functional
 
-from didact.models import row_bounds
+from didact.models import base_of, row_bounds
 from didact.tokens import Batch
 from didact.training.head_loss import frozen_head, loss_as_logits
 
@@ -25,7 +25,7 @@ class Objective:
             compute_dtype: of the matrix products.
             device: where batches go; default where the model lies.
         """
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        base = base_of(model)
         self._model, self._base = model, base
         self.device = device or next(model.parameters()).device
         self._selects_positions = "logits_to_keep" in inspect.signature(base.forward).parameters

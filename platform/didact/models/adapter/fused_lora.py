@@ -9,7 +9,7 @@ from peft import PeftModel
 from peft.tuners.lora import Linear
 from peft.tuners.lora.bnb import Linear4bit
 
-from didact.models.adapter.lora_operators import lora_linear, lora_linear_4bit
+from didact.models.adapter.lora_operators import lora_linear
 
 _HALF = (torch.bfloat16, torch.float16)
 
@@ -94,19 +94,19 @@ class FusedLinear4bit(_Fused, Linear4bit):
         weight, state = self.base_layer.weight, self._state()
         assert state is not None  # `_computes_in` has seen it
         inner = state.state2 if state.nested else None
-        return lora_linear_4bit(
+        return lora_linear(
             rows,
             weight,
+            self.base_layer.bias,
+            first,
+            second,
+            scaling,
             state.absmax,
             state.offset if inner else None,
             inner.absmax if inner else None,
             inner.code if inner else None,
             [*state.shape, state.blocksize, inner.blocksize if inner else 0],
             state.quant_type,
-            self.base_layer.bias,
-            first,
-            second,
-            scaling,
         )[0]
 
 

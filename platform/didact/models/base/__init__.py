@@ -12,7 +12,15 @@ Example:
     torch.float32
 """
 
-from didact.models.base.load import base_fingerprint, base_folder, compute_dtype, load_base, load_tokenizer
+from didact.models.base.load import base_fingerprint, base_folder, base_of, compute_dtype, load_base, load_tokenizer
 from didact.models.base.quantize import quantization_of
 
-__all__ = ["base_fingerprint", "base_folder", "compute_dtype", "load_base", "load_tokenizer", "quantization_of"]
+__all__ = [
+    "base_fingerprint",
+    "base_folder",
+    "base_of",
+    "compute_dtype",
+    "load_base",
+    "load_tokenizer",
+    "quantization_of",
+]

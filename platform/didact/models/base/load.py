@@ -178,6 +178,11 @@ def compute_dtype(spec: ModelSpec, device: str | torch.device = "cpu") -> torch.
     return torch.bfloat16 if this_machine().bfloat16(torch.device(device)) else torch.float32
 
 
+def base_of(model: Any) -> Any:
+    """The Hugging Face model inside a PEFT model; a plain model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def base_fingerprint(spec: ModelSpec) -> str:
     """A digest that tells two base models apart, in well under a second also for large ones.
 

@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from didact.models.base import base_of
 from didact.models.packing.packed_attention import use_packed_attention
 
 _COUNTED = "didact_counted"
@@ -94,7 +95,7 @@ def _shortened(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
 
 def _kept(model: torch.nn.Module, load: Load, compute: torch.dtype, keeps_inputs: bool) -> int:
     """Bytes that the forward pass up to the hidden states leaves for the backward pass, weights excluded."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_of(model)
     kept: dict[int, torch.UntypedStorage] = {}
     with FakeTensorMode(allow_non_fake_inputs=True):
         _make_fake(model)

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from didact.devices import this_machine
+from didact.models.base import base_of
 from didact.models.packing.packed_plan import sample_spans
 from didact.models.versions import VARLEN
 
@@ -36,15 +38,16 @@ def row_bounds(model: Any, positions: torch.Tensor, device: torch.device) -> dic
     Returns:
         Arguments of the model's forward pass; none on a processor, or for a model that hands none on to its layers.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    kinds = {each.kind for each in inspect.signature(base.forward).parameters.values()}
-    if device.type == "cpu" or inspect.Parameter.VAR_KEYWORD not in kinds:
+    if device.type == "cpu":
+        return {}
+    kinds = {each.kind for each in inspect.signature(base_of(model).forward).parameters.values()}
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
         return {}
     bounds, longest = _bounds(positions)
     there = bounds.to(device, non_blocking=True)
     facts = {"cu_seq_lens_q": there, "cu_seq_lens_k": there, "max_length_q": longest, "max_length_k": longest}
-    hopper = device.type == "cuda" and torch.cuda.get_device_capability(device) >= _HOPPER
-    if hopper and positions.shape[1] >= _LONG * (len(bounds) - 1):
+    gpu = this_machine().gpu(device)
+    if gpu and gpu.capability >= _HOPPER and positions.shape[1] >= _LONG * (len(bounds) - 1):
         facts["sample_bounds"] = bounds
     return facts
 

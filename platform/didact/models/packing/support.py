@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from didact.models.base import base_of
+
 _LENGTH = 6
 _SHARE = 0.1
 
@@ -20,7 +22,7 @@ def supports_packing(model: Any) -> bool:
     Args:
         model: a causal language model, with or without an adapter, on its device; its mode is left as it was.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_of(model)
     if "position_ids" not in inspect.signature(base.forward).parameters:
         return False
     was_training = model.training
