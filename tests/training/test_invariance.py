@@ -10,6 +10,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from didact.models import attach_adapter, load_base
 from didact.preparation import prepare_data
 from didact.spec import FinetuneSpec
+from didact.training import Callback
 from tests.fakes.loops import Loop, run_loops
 from tests.fakes.recipes import tiny_recipe
 
@@ -47,36 +48,31 @@ def recipe_of_one(spec: FinetuneSpec) -> FinetuneSpec:
     return spec.model_copy(update={"training": spec.training.model_copy(update={"micro_batch_size": 1})})
 
 
-class Gradient:
-    """Keeps a worker's gradients as they are when the optimizer gets them."""
+def one_step(spec: FinetuneSpec, folder: Path, workers: int) -> tuple[list[Loop], list[Gradients]]:
+    """One step on `workers` threads, and the gradients that each worker's optimizer was given.
 
-    def __init__(self, model: torch.nn.Module) -> None:
-        self._named = {name: each for name, each in model.named_parameters() if each.requires_grad}
-        self.found: Gradients = {}
-        self._hook = register_optimizer_step_pre_hook(self._keep)
+    One hook for all: torch keeps hooks in one dictionary, which a thread that ends must not change while others step.
+    """
+    models: list[torch.nn.Module] = []
+    found: dict[int, Gradients] = {}
 
-    def _keep(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
-        if optimizer.param_groups[0]["params"][0] is next(iter(self._named.values())):
-            self.found = {name: each.grad.clone() for name, each in self._named.items() if each.grad is not None}
+    def keep(optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
+        first = optimizer.param_groups[0]["params"][0]
+        for model in models:
+            trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
+            if next(iter(trained.values())) is first:
+                found[id(model)] = {name: each.grad.clone() for name, each in trained.items() if each.grad is not None}
 
-    def on_start(self, start: int, num_steps: int) -> None:
-        pass
+    def remember(model: torch.nn.Module, rank: int) -> Sequence[Callback]:
+        models.append(model)
+        return ()
 
-    def on_step(self, report: object) -> None:
-        pass
-
-    def close(self) -> None:
-        self._hook.remove()
-
-
-def one_step(spec: FinetuneSpec, folder: Path, workers: int) -> tuple[list[Loop], list[Gradient]]:
-    kept: list[Gradient] = []
-
-    def listeners(model: torch.nn.Module, rank: int) -> Sequence[Gradient]:
-        kept.append(Gradient(model))
-        return kept[-1:]
-
-    return run_loops(spec, folder, workers, listeners), kept
+    hook = register_optimizer_step_pre_hook(keep)
+    try:
+        loops = run_loops(spec, folder, workers, remember)
+    finally:
+        hook.remove()
+    return loops, [found[id(model)] for model in models]
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +102,9 @@ def test_loss_and_gradient_are_the_oracles(
     largest = max(each.abs().max().item() for each in gradient.values())
     for loop, kept in zip(loops, gradients, strict=True):
         assert loop.losses == pytest.approx([loss], rel=LOSS_TOLERANCE)
-        assert kept.found.keys() == gradient.keys()
+        assert kept.keys() == gradient.keys()
         for name, value in gradient.items():
-            assert (kept.found[name] - value).abs().max().item() <= GRADIENT_TOLERANCE * largest, name
+            assert (kept[name] - value).abs().max().item() <= GRADIENT_TOLERANCE * largest, name
 
 
 @pytest.mark.fault("T11")
