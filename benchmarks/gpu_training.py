@@ -13,7 +13,7 @@ import torch
 from didact.gpu_proof.subjects import RandomSteps, large_config, random_base
 from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.models import attach_adapter, compile_blocks, use_packed_attention
-from didact.models.footprint import Load, Sharding, demand_of
+from didact.models.footprint import Load, StateSharding, demand_of
 from didact.spec import LoraSpec, MethodSpec, ModelSpec, QuantizationSpec, TrainingSpec
 from didact.tokens import StepBatches
 from didact.training import StepReport, train
@@ -190,7 +190,7 @@ def estimate_gib(setting: Setting) -> float:
     lengths = setting.lengths[0]
     load = Load(sum(lengths), round(sum(lengths) / len(lengths)), 1 / 3, on_cpu=False)
     spec = ModelSpec(dtype="bfloat16", quantization=setting.quantization)
-    footprint = demand_of(large_config(setting.size), spec, setting.method, load, 10).footprint(Sharding())
+    footprint = demand_of(large_config(setting.size), spec, setting.method, load, 10).footprint(StateSharding())
     return footprint.total_gib - footprint.overhead_gib
 
 

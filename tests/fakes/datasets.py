@@ -8,7 +8,7 @@ import numpy as np
 
 from didact.cache.entry import CacheEntry
 from didact.datasets import Conversation, Dataset
-from didact.datasets.sources.conversion import Batch
+from didact.datasets.sources.conversion import ConversationBatch
 from didact.datasets.stored.reader import StoredConversations
 from didact.datasets.stored.view import ConversationView
 from didact.datasets.stored.writer import ConversationWriter
@@ -29,7 +29,7 @@ def stored_dataset(
                 first = int(pieces[int(key)][0]) if len(pieces[int(key)]) else 0
                 for place in pieces[int(key)].tolist():
                     # Rows count from the beginning of their part.
-                    writer.add(Batch([replace(rows[place], row=rows[place].row - first)]))
+                    writer.add(ConversationBatch([replace(rows[place], row=rows[place].row - first)]))
 
     entry.fill([str(number) for number in range(parts)], {"source": name}, make)
     stored = StoredConversations(entry)

@@ -7,7 +7,7 @@ from transformers import AutoConfig
 from benchmarks import footprint as page
 from didact.models.adapter.attach import attach_adapter
 from didact.models.base.load import load_base
-from didact.models.footprint import CUT, OFFLOADED, Demand, Load, Sharding, demand_of, fewest
+from didact.models.footprint import CUT, OFFLOADED, Demand, Load, StateSharding, demand_of, fewest
 from didact.models.footprint.activations import measure_activations
 from didact.models.footprint.counting import Subject
 from didact.models.packing.packed_attention import use_packed_attention
@@ -105,7 +105,7 @@ def test_a_quantized_base_is_small_and_its_embeddings_are_not_packed(base: str) 
 def test_strategies_cut_what_they_say() -> None:
     def of(workers: int = 4, *, trains_base: bool = False, **options: object) -> tuple[float, float, float]:
         spec = ShardingSpec.model_validate(options)
-        cut = Sharding.of(spec, workers, trains_base=trains_base, on_cpu=False)
+        cut = StateSharding.of(spec, workers, trains_base=trains_base, on_cpu=False)
         footprint = DEMAND.footprint(cut)
         return footprint.weights_gib, footprint.gradients_gib, footprint.optimizer_gib
 
@@ -123,7 +123,7 @@ def test_strategies_cut_what_they_say() -> None:
 def test_blocks_are_gathered_and_kept_as_asked() -> None:
     def activations(**options: object) -> float:
         spec = ShardingSpec.model_validate({"strategy": "fsdp", **options})
-        return DEMAND.footprint(Sharding.of(spec, 4, trains_base=False, on_cpu=False)).activations_gib
+        return DEMAND.footprint(StateSharding.of(spec, 4, trains_base=False, on_cpu=False)).activations_gib
 
     # The message of the adapter's gradients, 40 GiB, is larger than the activations, which are gone by then.
     assert activations() == 40 + 8 + 2 * 2
@@ -133,7 +133,7 @@ def test_blocks_are_gathered_and_kept_as_asked() -> None:
 def test_fewest_is_the_smallest_that_fits() -> None:
     fit = fewest(DEMAND, 300, CUT)
     assert fit is not None and fit.footprint.total_gib <= 300
-    halved = Sharding.of(fit.sharding, fit.count // 2, trains_base=False, on_cpu=False)
+    halved = StateSharding.of(fit.sharding, fit.count // 2, trains_base=False, on_cpu=False)
     assert fit.count > 1 and DEMAND.footprint(halved).total_gib > 300
     assert fewest(DEMAND, 10, CUT) is None
     offloaded = fewest(DEMAND, 300, OFFLOADED)

@@ -23,8 +23,8 @@ from didact.serving import (
     PromptTooLong,
     Sampling,
 )
-from didact.serving.engine.batch import Batch
-from didact.serving.engine.row import Row
+from didact.serving.engine.batch import DecodingBatch
+from didact.serving.engine.row import BatchRow
 from didact.spec import MethodSpec, PrefixSpec, PromptSpec, PTuningSpec
 from tests.fakes.adapters import TINY_BASE, save_tiny_adapter
 from tests.fakes.models import FAMILIES, tiny_model
@@ -120,12 +120,12 @@ def test_logits_after_trained_positions_are_those_of_each_row_alone(
     host = AdapterHost(tiny_model(family), TINY_BASE)
     host.load("only", make_adapter(tmp_path / "p", 3, family, spec).folder)
 
-    async def rows_of_a_loop() -> list[Row]:
-        return [Row(request(prompt), 1024, byte_tokenizer(), host.base.device) for prompt in PROMPTS]
+    async def rows_of_a_loop() -> list[BatchRow]:
+        return [BatchRow(request(prompt), 1024, byte_tokenizer(), host.base.device) for prompt in PROMPTS]
 
     rows = asyncio.run(rows_of_a_loop())
     with host.active("only") as model, torch.inference_mode():
-        batch = Batch(host.base, rows)
+        batch = DecodingBatch(host.base, rows)
         found = [batch.open(model.get_prompt(len(rows)))]
         for row in rows:
             row.answer.append(65)

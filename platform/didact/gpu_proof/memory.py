@@ -10,7 +10,7 @@ from didact.gpu_proof.checks import Check, Outcome, Unavailable
 from didact.gpu_proof.subjects import RandomSteps, large_config, random_base
 from didact.gpu_proof.training import run_steps
 from didact.models import attach_adapter, use_packed_attention
-from didact.models.footprint import Load, Sharding, demand_of
+from didact.models.footprint import Load, StateSharding, demand_of
 from didact.spec import FullSpec, LoraSpec, MethodSpec, ModelSpec, QuantizationSpec
 
 _GIB = 2**30
@@ -84,7 +84,7 @@ def _estimate(setting: Setting) -> float:
         on_cpu=False,
     )
     model = ModelSpec(dtype="bfloat16", quantization=setting.quantization)
-    footprint = demand_of(large_config("1B"), model, setting.method, load, 2).footprint(Sharding())
+    footprint = demand_of(large_config("1B"), model, setting.method, load, 2).footprint(StateSharding())
     return footprint.total_gib - footprint.overhead_gib
 
 

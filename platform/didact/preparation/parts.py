@@ -23,7 +23,7 @@ from didact.datasets.conversation import Conversation
 from didact.datasets.dataset import Dataset
 from didact.datasets.load import store
 from didact.datasets.places.generated import PREFIX as GENERATED
-from didact.datasets.sources.conversion import Batch, convert
+from didact.datasets.sources.conversion import ConversationBatch, convert
 from didact.datasets.sources.opening import OpenedSource
 from didact.datasets.stored.fill import ConversionJob, Converter
 from didact.datasets.stored.reader import StoredConversations, stored_batches
@@ -224,11 +224,13 @@ def _libraries_out_of_sight() -> Iterator[None]:
             gc.unfreeze()
 
 
-def _batches(job: PartJob, told: ConversationWriter | None) -> Iterator[tuple[int, Sequence[Conversation], Batch]]:
+def _batches(
+    job: PartJob, told: ConversationWriter | None
+) -> Iterator[tuple[int, Sequence[Conversation], ConversationBatch]]:
     """Each batch with the rows of it that are stored, and the place of their first among the part's stored rows."""
     if job.conversion is None or told is None:
         for start, stored in stored_batches(job.conversations, job.key, job.chosen):
-            yield start, stored, Batch(stored)
+            yield start, stored, ConversationBatch(stored)
         return
     start = 0
     for batch in convert(job.conversion.part, job.conversion.settings):

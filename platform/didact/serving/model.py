@@ -23,7 +23,7 @@ from didact.models import verify_adapter
 from didact.registry import locate_adapter, open_registry
 from didact.serving.chat import answer_pieces
 from didact.serving.engine.protocol import AdapterRef, Sampling
-from didact.serving.predict import PredictReport, PredictSettings, Row, answered_in_order, predict_file, prompt_of
+from didact.serving.predict import PredictReport, PredictSettings, PromptRow, answered_in_order, predict_file, prompt_of
 from didact.serving.replica.assemble import base_name, build_worker
 from didact.serving.replica.worker import Ask, Worker
 from didact.spec import PREDICTED_TOKENS, ModelSpec, ServeSpec, read_mapping, validate
@@ -128,7 +128,7 @@ class Model(Shown):
         """
         if isinstance(rows, list | tuple):
             rows = [{"prompt": each} if isinstance(each, str) else each for each in rows]
-        asked = [Row.parse(number, line) for number, line in enumerate(json_lines(rows), 1)]
+        asked = [PromptRow.parse(number, line) for number, line in enumerate(json_lines(rows), 1)]
         return Predictions(tuple(self._run(self._answers(asked, settings or PredictSettings()))))
 
     def predict_file(self, source: Path, output: Path, settings: PredictSettings | None = None) -> PredictReport:
@@ -151,7 +151,7 @@ class Model(Shown):
     def __rich__(self) -> Text:
         return Text(f"{self.name}{'' if self._close.alive else ' (closed)'}")
 
-    async def _answers(self, rows: list[Row], settings: PredictSettings) -> list[dict[str, Any]]:
+    async def _answers(self, rows: list[PromptRow], settings: PredictSettings) -> list[dict[str, Any]]:
         answers = answered_in_order(self.worker, rows, self.adapter, settings, self.name)
         return [answer async for answer in answers]
 

@@ -89,7 +89,7 @@ def predict_file(
     """
     settings = settings or PredictSettings()
     try:
-        rows = [Row.parse(number, line) for number, line in _lines(source)]
+        rows = [PromptRow.parse(number, line) for number, line in _lines(source)]
     except FileNotFoundError:
         raise DataError(f"{source} does not exist; expected JSON lines with prompts") from None
     kept = _already_written(output, rows, model)
@@ -100,7 +100,7 @@ def predict_file(
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PromptRow:
     """One line of the input."""
 
     line: int
@@ -111,7 +111,7 @@ class Row:
     error: str = ""
 
     @classmethod
-    def parse(cls, line: int, text: bytes) -> "Row":
+    def parse(cls, line: int, text: bytes) -> "PromptRow":
         """Read one line; what is wrong with it goes into `error`."""
         try:
             values = json.loads(text)
@@ -179,7 +179,7 @@ def _lines(source: Path) -> Iterator[tuple[int, bytes]]:
                 yield number, line
 
 
-def _already_written(output: Path, rows: list[Row], model: str) -> int:
+def _already_written(output: Path, rows: list[PromptRow], model: str) -> int:
     """Complete lines of an earlier run. A last line without its end is cut off."""
     if not output.exists():
         return 0
@@ -202,7 +202,7 @@ def _already_written(output: Path, rows: list[Row], model: str) -> int:
 
 async def _answer_rows(
     worker: Worker,
-    rows: list[Row],
+    rows: list[PromptRow],
     output: Path,
     model: str,
     adapter: ModelVersion | AdapterRef | None,
@@ -217,7 +217,7 @@ async def _answer_rows(
 
 async def answered_in_order(
     worker: Worker,
-    rows: list[Row],
+    rows: list[PromptRow],
     adapter: ModelVersion | AdapterRef | None,
     settings: PredictSettings,
     model: str,
@@ -231,10 +231,10 @@ async def answered_in_order(
 
 
 async def _in_order(
-    worker: Worker, rows: list[Row], adapter: ModelVersion | AdapterRef | None, settings: PredictSettings
-) -> AsyncIterator[tuple[Row, str, str]]:
+    worker: Worker, rows: list[PromptRow], adapter: ModelVersion | AdapterRef | None, settings: PredictSettings
+) -> AsyncIterator[tuple[PromptRow, str, str]]:
     """Row, answer and error of each row, in order, with `concurrency` rows in work."""
-    running: deque[tuple[Row, asyncio.Task[tuple[str, str]]]] = deque()
+    running: deque[tuple[PromptRow, asyncio.Task[tuple[str, str]]]] = deque()
     waiting = iter(rows)
     try:
         while True:
@@ -251,7 +251,7 @@ async def _in_order(
 
 
 async def _answer(
-    worker: Worker, row: Row, adapter: ModelVersion | AdapterRef | None, settings: PredictSettings
+    worker: Worker, row: PromptRow, adapter: ModelVersion | AdapterRef | None, settings: PredictSettings
 ) -> tuple[str, str]:
     if row.prompt is None:
         return "", row.error

@@ -9,8 +9,8 @@ Example:
     1
 """
 
-from didact.datasets.sources.conversion import Batch, Part, convert
+from didact.datasets.sources.conversion import ConversationBatch, Part, convert
 from didact.datasets.sources.inspection import inspect
 from didact.datasets.sources.opening import OpenedSource, open_source
 
-__all__ = ["Batch", "OpenedSource", "Part", "convert", "inspect", "open_source"]
+__all__ = ["ConversationBatch", "OpenedSource", "Part", "convert", "inspect", "open_source"]

@@ -53,7 +53,7 @@ def file_rows(layout: Layout, piece: Piece | None = None) -> Iterator[RawRow]:
 
 
 @dataclass(slots=True)
-class Batch:
+class ConversationBatch:
     """Some rows that follow each other."""
 
     accepted: list[Conversation] = field(default_factory=list)
@@ -66,7 +66,7 @@ class Batch:
         return len(self.accepted) + len(self.rejects)
 
 
-def convert(part: Part, settings: RowSettings) -> Iterator[Batch]:
+def convert(part: Part, settings: RowSettings) -> Iterator[ConversationBatch]:
     """Read, check and convert a part.
 
     Args:
@@ -78,10 +78,10 @@ def convert(part: Part, settings: RowSettings) -> Iterator[Batch]:
 
 def convert_rows(
     rows: Iterator[tuple[Form, RawRow]], settings: RowSettings, places: Sequence[str] = ()
-) -> Iterator[Batch]:
+) -> Iterator[ConversationBatch]:
     """Check and convert raw rows, counted from 0; of the refused ones the number of their file in `places` is kept."""
     numbers = {place: number for number, place in enumerate(places)}
-    batch, characters = Batch(), 0
+    batch, characters = ConversationBatch(), 0
     for index, (form, raw) in enumerate(rows):
         try:
             conversation = to_conversation(form, raw, index, settings)
@@ -91,6 +91,6 @@ def convert_rows(
             batch.rejects.append(reject(raw, bad, numbers.get(raw.file, 0)))
         if batch.num_rows >= BATCH_ROWS or characters >= _BATCH_CHARACTERS:
             yield batch
-            batch, characters = Batch(), 0
+            batch, characters = ConversationBatch(), 0
     if batch.num_rows:
         yield batch

@@ -6,12 +6,12 @@ Example:
     >>> from pathlib import Path
     >>> from didact.cache import CacheEntry
     >>> from didact.datasets import Conversation, Message
-    >>> from didact.datasets.sources import Batch
+    >>> from didact.datasets.sources import ConversationBatch
     >>> from didact.datasets.stored import ConversationWriter, StoredConversations
     >>> entry = CacheEntry(Path("cache/conversations/5c0e"))
     >>> asked = Conversation((Message("user", "Add 2 and 3."), Message("assistant", "5")), row=0)
     >>> with ConversationWriter(entry, "first") as writer:
-    ...     _ = writer.add(Batch([asked]))
+    ...     _ = writer.add(ConversationBatch([asked]))
     >>> entry.finish(["first"], {"source": "sums"})
     >>> StoredConversations(entry)[0] == asked
     True

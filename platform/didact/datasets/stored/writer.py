@@ -24,7 +24,7 @@ from didact.cache.columns import SHARD_ROWS, within, write_one_batch
 from didact.cache.entry import CacheEntry, PartRecord, Shard, new_file, shard_of
 from didact.datasets.conversation import Conversation, Message
 from didact.datasets.rows.quarantine import Reject
-from didact.datasets.sources.conversion import Batch
+from didact.datasets.sources.conversion import ConversationBatch
 
 KEY = np.dtype("S16")
 """A digest of 16 bytes; equal values are equal digests."""
@@ -88,7 +88,7 @@ class ConversationWriter:
         }
         self._entry.add(PartRecord(self._key, tuple(self._shards), counts))
 
-    def add(self, batch: Batch) -> list[Conversation]:
+    def add(self, batch: ConversationBatch) -> list[Conversation]:
         """Write some rows; returns the accepted ones that are stored."""
         for refused in batch.rejects:
             self._add_reject(refused)

@@ -1,7 +1,7 @@
 """How much memory a worker needs and how much it computes, worked out without loading weights.
 
     configuration -> parameters on the meta device -> two layers run on fake tensors: what autograd keeps -> Demand
-    Demand of a worker alone + Sharding -> Footprint
+    Demand of a worker alone + StateSharding -> Footprint
 
 Example:
     >>> from transformers import LlamaConfig
@@ -17,7 +17,7 @@ from didact.models.footprint.activations import Load
 from didact.models.footprint.estimate import Demand, Footprint, demand_of, estimate_footprint
 from didact.models.footprint.logits import positions_at_once
 from didact.models.footprint.machines import CUT, OFFLOADED, Fit, fewest
-from didact.models.footprint.sharding import Sharding
+from didact.models.footprint.sharding import StateSharding
 
 __all__ = [
     "CUT",
@@ -26,7 +26,7 @@ __all__ = [
     "Fit",
     "Footprint",
     "Load",
-    "Sharding",
+    "StateSharding",
     "demand_of",
     "estimate_footprint",
     "fewest",

@@ -9,7 +9,7 @@ from didact.models.base.load import base_description
 from didact.models.footprint.activations import Load, measure_activations
 from didact.models.footprint.counting import Subject, packed_weights
 from didact.models.footprint.logits import logit_bytes
-from didact.models.footprint.sharding import Sharding
+from didact.models.footprint.sharding import StateSharding
 from didact.spec import FinetuneSpec, MethodSpec, ModelSpec, QuantizationSpec
 
 _GIB = 2**30
@@ -81,7 +81,7 @@ class Demand:
     accumulates: bool
     flops: float
 
-    def footprint(self, sharding: Sharding) -> Footprint:
+    def footprint(self, sharding: StateSharding) -> Footprint:
         """The part of one worker."""
         state = self.num_trainable * _FLOAT
         optimizer = (3 if sharding.copies else 2) * state / sharding.optimizer
@@ -106,7 +106,7 @@ class Demand:
         overhead = _CPU_OVERHEAD if self.on_cpu else _GPU_OVERHEAD + _GPU_FRAGMENTATION * sum(parts.values())
         return Footprint(self.num_parameters, self.num_trainable, overhead_gib=overhead, flops=self.flops, **parts)
 
-    def _gathered(self, sharding: Sharding) -> float:
+    def _gathered(self, sharding: StateSharding) -> float:
         """Blocks that are whole for a moment: the one that computes and the next one on its way, with gradients."""
         if sharding.base == 1 and not sharding.base_offloads:
             return 0.0
@@ -144,7 +144,7 @@ def estimate_footprint(
         accumulates=training.global_batch_size > training.micro_batch_size * spec.placement.min_workers,
         on_cpu=on_cpu,
     )
-    sharding = Sharding.of(
+    sharding = StateSharding.of(
         training.sharding, spec.placement.min_workers, trains_base=spec.adapter.trains_base, on_cpu=on_cpu
     )
     return demand_of(config, spec.model, spec.adapter, load, training.steps).footprint(sharding)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from didact.models.footprint.estimate import Demand, Footprint
-from didact.models.footprint.sharding import Sharding
+from didact.models.footprint.sharding import StateSharding
 from didact.spec import ShardingSpec
 
 _COUNTS = (1, 2, 4, 8, 16, 32, 64)
@@ -37,7 +37,7 @@ def fewest(demand: Demand, memory_gib: float, choices: Sequence[ShardingSpec] = 
     """
     for count in _COUNTS:
         for spec in choices:
-            sharding = Sharding.of(spec, count, trains_base=demand.trains_base, on_cpu=demand.on_cpu)
+            sharding = StateSharding.of(spec, count, trains_base=demand.trains_base, on_cpu=demand.on_cpu)
             footprint = demand.footprint(sharding)
             if footprint.total_gib <= memory_gib:
                 return Fit(count, spec, footprint)

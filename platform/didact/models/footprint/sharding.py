@@ -6,7 +6,7 @@ from didact.spec import ShardingSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Sharding:
+class StateSharding:
     """Into how many parts each kind of state is cut; 1 means that every worker holds all of it."""
 
     base: int = 1
@@ -24,7 +24,7 @@ class Sharding:
     num_workers: int = 1
 
     @classmethod
-    def of(cls, spec: ShardingSpec, num_workers: int, *, trains_base: bool, on_cpu: bool) -> "Sharding":
+    def of(cls, spec: ShardingSpec, num_workers: int, *, trains_base: bool, on_cpu: bool) -> "StateSharding":
         """The cut of a strategy (ZeRO, Rajbhandari et al., 2020, section 5; FSDP cuts as its third stage).
 
         Args:

@@ -25,7 +25,7 @@ _REFUSALS: dict[RefusalKind, tuple[int, str]] = {
 }
 
 
-class Form:
+class Endpoint:
     """How chat and completions differ in what they send."""
 
     def __init__(self, chat: bool, request_id: str, model: str, fingerprint: str) -> None:
@@ -161,7 +161,7 @@ async def first_events(events: Opened, num_choices: int) -> list[tuple[int, Prog
 async def sse(
     first: Sequence[tuple[int, Progress]],
     rest: Opened,
-    form: Form,
+    endpoint: Endpoint,
     tally: Tally,
     include_usage: bool,
     on_error: Callable[[Exception], ApiError],
@@ -171,22 +171,22 @@ async def sse(
     An error in the middle becomes one last `{"error": ...}` event: the status has long been sent.
     """
     for index, event in first:
-        if isinstance(event, Started) and (opening := form.opening(index)) is not None:
-            yield form.chunk(opening)
+        if isinstance(event, Started) and (opening := endpoint.opening(index)) is not None:
+            yield endpoint.chunk(opening)
     async with contextlib.aclosing(rest):
         try:
             async for index, event in _chained(first, rest):
                 tally.add(index, event)
                 if isinstance(event, Delta):
                     if event.text:
-                        yield form.chunk(form.piece(index, event.text))
+                        yield endpoint.chunk(endpoint.piece(index, event.text))
                     if event.finish_reason:
-                        yield form.chunk(form.ending(index, event.finish_reason))
+                        yield endpoint.chunk(endpoint.ending(index, event.finish_reason))
         except Exception as error:  # noqa: BLE001 - logged and told to the client, who has an open stream
             yield _event(on_error(error).body)
             return
     if include_usage:
-        yield form.chunk(usage=tally.usage)
+        yield endpoint.chunk(usage=tally.usage)
     yield "data: [DONE]\n\n"
 
 

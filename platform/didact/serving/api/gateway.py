@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from didact.errors import NotRegistered, RegistryError
 from didact.logs import get_logger
 from didact.registry import ModelVersion
-from didact.serving.api.answers import Form, Opened, Progress, Tally, collect, first_events, merged, sse
+from didact.serving.api.answers import Endpoint, Opened, Progress, Tally, collect, first_events, merged, sse
 from didact.serving.api.api_errors import ApiError, invalid_body, unknown_model
 from didact.serving.api.openai_types import ChatRequest, CompletionRequest, GenerationBody, ModelCard
 from didact.serving.engine.protocol import ReplicaLost
@@ -121,12 +121,12 @@ class Gateway:
         ]
         fingerprint = version_id(meaning.version) if meaning.version else await self._base_id()
         headers = {"x-didact-model-version": fingerprint, "x-request-id": request_id}
-        form = Form(chat, request_id, body.model, fingerprint)
+        endpoint = Endpoint(chat, request_id, body.model, fingerprint)
         if not body.stream:
-            return JSONResponse(await self._whole(asks, form, body.num_choices), headers=headers)
-        first, rest = await self._opened(asks, form)
+            return JSONResponse(await self._whole(asks, endpoint, body.num_choices), headers=headers)
+        first, rest = await self._opened(asks, endpoint)
         tally = Tally(body.num_choices)
-        events = sse(first, rest, form, tally, body.include_usage, on_error=_as_api_error)
+        events = sse(first, rest, endpoint, tally, body.include_usage, on_error=_as_api_error)
         return StreamingResponse(
             events, media_type="text/event-stream", headers={**headers, "cache-control": "no-cache"}
         )
@@ -142,18 +142,18 @@ class Gateway:
             stop=body.stop_texts,
         )
 
-    async def _whole(self, asks: list[Ask], form: Form, per_prompt: int) -> dict[str, Any]:
+    async def _whole(self, asks: list[Ask], endpoint: Endpoint, per_prompt: int) -> dict[str, Any]:
         async def once() -> dict[str, Any]:
             tally = Tally(per_prompt)
-            async with contextlib.aclosing(merged(self.backend, asks, form.prompt_field)) as events:
+            async with contextlib.aclosing(merged(self.backend, asks, endpoint.prompt_field)) as events:
                 texts, reasons = await collect(events, len(asks), tally)
-            return form.whole(texts, reasons, tally.usage)
+            return endpoint.whole(texts, reasons, tally.usage)
 
         return await _twice(once)
 
-    async def _opened(self, asks: list[Ask], form: Form) -> tuple[list[tuple[int, Progress]], Opened]:
+    async def _opened(self, asks: list[Ask], endpoint: Endpoint) -> tuple[list[tuple[int, Progress]], Opened]:
         async def once() -> tuple[list[tuple[int, Progress]], Opened]:
-            events = merged(self.backend, asks, form.prompt_field)
+            events = merged(self.backend, asks, endpoint.prompt_field)
             try:
                 return await first_events(events, len(asks)), events
             except BaseException:

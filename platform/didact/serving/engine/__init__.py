@@ -1,6 +1,6 @@
 """Generation: requests in, tokens out, one base and many adapters. Knows neither Ray, HTTP nor the registry.
 
-    GenerationRequest -> EmbeddedEngine -> Row in a Batch of one adapter -> Sampling -> TextStream -> Delta, one by one
+    GenerationRequest -> EmbeddedEngine -> BatchRow in a DecodingBatch -> Sampling -> TextStream -> Delta, one by one
 
 Example:
     >>> import torch

@@ -11,13 +11,13 @@ import inspect
 import torch
 from transformers import Cache, DynamicCache, PreTrainedModel
 
-from didact.serving.engine.row import Row
+from didact.serving.engine.row import BatchRow
 
 
-class Batch:
+class DecodingBatch:
     """Rows in generation. The adapter must be in force on `base` during `open` and `step`."""
 
-    def __init__(self, base: PreTrainedModel, rows: list[Row]) -> None:
+    def __init__(self, base: PreTrainedModel, rows: list[BatchRow]) -> None:
         self.rows = rows
         self.version_id = rows[0].version_id
         self._base = base
@@ -86,7 +86,7 @@ class Batch:
             layer.keys = layer.keys[chosen, :, surplus:]
             layer.values = layer.values[chosen, :, surplus:]
 
-    def join(self, other: "Batch") -> None:
+    def join(self, other: "DecodingBatch") -> None:
         """Take over the rows of a batch of the same version; both must have read their prompts."""
         columns = max(self._mask.shape[-1], other._mask.shape[-1])
         for batch in (self, other):

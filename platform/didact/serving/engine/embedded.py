@@ -20,7 +20,7 @@ from didact.errors import AdapterError
 from didact.logs import get_logger
 from didact.models import AdapterHost
 from didact.serving.engine.adapter_pool import AdapterPool
-from didact.serving.engine.batch import Batch
+from didact.serving.engine.batch import DecodingBatch
 from didact.serving.engine.protocol import (
     AdapterRef,
     Delta,
@@ -31,7 +31,7 @@ from didact.serving.engine.protocol import (
     GenerationRequest,
     PromptTooLong,
 )
-from didact.serving.engine.row import Row
+from didact.serving.engine.row import BatchRow
 from didact.spec import ServeSpec
 
 _log = get_logger(__name__)
@@ -60,9 +60,9 @@ class EmbeddedEngine(Engine):
         self._pool = AdapterPool(host, max_adapters)
         self._max_batch_size = max_batch_size
         self._max_waiting = max_waiting
-        self._waiting: deque[Row] = deque()
-        self._starting: list[Row] = []
-        self._batches: list[Batch] = []
+        self._waiting: deque[BatchRow] = deque()
+        self._starting: list[BatchRow] = []
+        self._batches: list[DecodingBatch] = []
         self._preloads: deque[tuple[AdapterRef, Future[None]]] = deque()
         self._prompt_tokens = 0
         self._generated_tokens = 0
@@ -96,7 +96,7 @@ class EmbeddedEngine(Engine):
             self._check_working()
             if len(self._waiting) >= self._max_waiting:
                 raise EngineBusy(f"{len(self._waiting)} requests are waiting already; try again shortly")
-            row = Row(request, self.context_length, self._tokenizer, self._base.device)
+            row = BatchRow(request, self.context_length, self._tokenizer, self._base.device)
             self._waiting.append(row)
             self._changed.notify()
         return row.read(on_close=self.cancel)
@@ -199,7 +199,7 @@ class EmbeddedEngine(Engine):
             with self._changed:
                 self._starting = []
 
-    def _next_rows(self) -> list[Row]:
+    def _next_rows(self) -> list[BatchRow]:
         room = self._max_batch_size - sum(len(batch.rows) for batch in self._batches)
         with self._changed:
             # The oldest row holds the line when running versions hold all adapter places: if newer rows could still
@@ -213,18 +213,18 @@ class EmbeddedEngine(Engine):
             self._starting = rows
             return rows
 
-    def _rows(self) -> list[Row]:
+    def _rows(self) -> list[BatchRow]:
         """All that are not finished, those whose prompts are being read among them; asked under the lock."""
         return [*self._waiting, *self._starting, *(row for batch in self._batches for row in batch.rows)]
 
-    def _put_back(self, rows: list[Row]) -> None:
+    def _put_back(self, rows: list[BatchRow]) -> None:
         with self._changed:
             self._waiting.extendleft(reversed(rows))
 
     def _pinned(self) -> set[str | None]:
         return {batch.version_id for batch in self._batches}
 
-    def _start(self, rows: list[Row]) -> None:
+    def _start(self, rows: list[BatchRow]) -> None:
         """Load the rows' adapter, read their prompts, and let them join the running batch of their version."""
         try:
             if rows[0].request.adapter is not None:
@@ -233,7 +233,7 @@ class EmbeddedEngine(Engine):
                 rows = _with_room(rows, _num_trained(model))
                 if not rows:
                     return
-                batch = Batch(self._base, rows)
+                batch = DecodingBatch(self._base, rows)
                 logits = batch.open(_trained_positions(model, len(rows)))
         except AdapterError as error:
             for row in rows:
@@ -247,7 +247,7 @@ class EmbeddedEngine(Engine):
         self._advance(batch, logits)
         self._place(batch)
 
-    def _place(self, batch: Batch) -> None:
+    def _place(self, batch: DecodingBatch) -> None:
         if not batch.rows:
             return
         running = next((each for each in self._batches if each.version_id == batch.version_id and not each.alone), None)
@@ -257,7 +257,7 @@ class EmbeddedEngine(Engine):
             else:
                 running.join(batch)
 
-    def _take_turn(self, batch: Batch) -> None:
+    def _take_turn(self, batch: DecodingBatch) -> None:
         try:
             with self._pool.active(batch.version_id):
                 for _ in range(_STEPS_PER_TURN):
@@ -269,7 +269,7 @@ class EmbeddedEngine(Engine):
             self._isolate(rows, error)
         self._forget_empty()
 
-    def _advance(self, batch: Batch, logits: torch.Tensor) -> None:
+    def _advance(self, batch: DecodingBatch, logits: torch.Tensor) -> None:
         finite = torch.isfinite(logits).all(dim=-1).tolist()
         for row, row_logits, good in zip(batch.rows, logits, finite, strict=True):
             if good:
@@ -280,7 +280,7 @@ class EmbeddedEngine(Engine):
             self._generated_tokens += sum(finite)
         batch.keep_unfinished()
 
-    def _isolate(self, rows: list[Row], error: Exception) -> None:
+    def _isolate(self, rows: list[BatchRow], error: Exception) -> None:
         """One row of a failed batch may have caused it: try each by itself, so that only the guilty one fails."""
         _log.warning("a batch of %d failed: %s: %s", len(rows), type(error).__name__, error)
         if len(rows) == 1:
@@ -315,7 +315,7 @@ def _num_trained(model: Any) -> int:
     return config.num_virtual_tokens if config is not None and config.is_prompt_learning else 0
 
 
-def _with_room(rows: list[Row], num_trained: int) -> list[Row]:
+def _with_room(rows: list[BatchRow], num_trained: int) -> list[BatchRow]:
     """The rows whose context has room for an answer beside the trained positions; the others fail."""
     for row in rows:
         row.reserve(num_trained)

@@ -12,7 +12,7 @@ from didact.serving.engine.sampling import Sampler
 from didact.serving.engine.text_stream import TextStream
 
 
-class Row:
+class BatchRow:
     """A request, the answer so far, and the stream that its caller reads.
 
     All that is needed to go on lies here and nothing of it in a batch, so a row can leave one batch and continue in
