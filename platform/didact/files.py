@@ -49,15 +49,19 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(path: Path, check: Callable[[Path], object] | None = None) -> Iterator[Path]:
+def new_folder(path: Path, check: Callable[[Path], object] | None = None, *, replace: bool = True) -> Iterator[Path]:
     """Yield a scratch folder that becomes `path` when the block ends well, and vanishes when it raises.
 
-    An existing `path` is replaced. Scratch folders of killed processes are left as `.NAME.PID.tmp`; `clear_scratch`
+    Scratch folders of killed processes are left as `.NAME.PID.tmp`; `clear_scratch`
     removes them.
 
     Args:
         path: the folder.
         check: opens what the block wrote, and raises where it is not what readers of `path` expect.
+        replace: whether an existing `path` is deleted; else it is left as it is.
+
+    Raises:
+        FileExistsError: `path` exists when the block ends, and is not to be replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -70,7 +74,9 @@ def new_folder(path: Path, check: Callable[[Path], object] | None = None) -> Ite
         for file in scratch.rglob("*"):
             if file.is_file():
                 sync_file(file)
-        if path.exists():
+        if os.path.lexists(path):
+            if not replace:
+                raise FileExistsError(f"{path} came into being meanwhile")
             shutil.rmtree(path)
         scratch.rename(path)
         sync_folder(path.parent)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from didact.files import write_json
 from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.models import attach_adapter, base_fingerprint, load_base, save_adapter
 from didact.spec import LoraSpec, MethodSpec, ModelSpec
@@ -21,8 +22,13 @@ def save_tiny_adapter(
     family: str = "llama",
     spec: MethodSpec | None = None,
     base_fingerprint: str = TINY_BASE,
+    base: str = "tiny",
+    recipe: bool = False,
 ) -> str:
-    """A random adapter folder with template contract and manifest, LoRA by default. Returns the adapter's sha256."""
+    """A random adapter folder with template contract and manifest, LoRA by default. Returns the adapter's sha256.
+
+    `base` is the one that it names: in its manifest, or where `recipe` in the recipe beside it.
+    """
     spec = spec or LoraSpec(r=4)
     model = attach_adapter(tiny_model(family), spec, seed=seed, base_name="tiny")
     torch.manual_seed(seed)
@@ -31,7 +37,10 @@ def save_tiny_adapter(
             torch.nn.init.normal_(parameter, std=0.4)
     folder.mkdir(parents=True)
     TemplateContract.build(byte_tokenizer(), "auto").save(folder)
-    facts = save_adapter(model, folder, base="tiny", base_fingerprint=base_fingerprint, method=spec.method)
+    if recipe:
+        write_json(folder / "recipe.json", {"model": {"base": base}})
+    named = "elsewhere" if recipe else base
+    facts = save_adapter(model, folder, base=named, base_fingerprint=base_fingerprint, method=spec.method)
     return facts.sha256
 
 

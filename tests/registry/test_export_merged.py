@@ -1,14 +1,17 @@
 """`didact merge`: a registered or trained adapter becomes a folder that any engine loads, with the proof shown."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from didact import cli
-from didact.errors import AdapterError
+from didact.errors import AdapterError, ModelError
 from didact.models import base_fingerprint
+from didact.models.model_folder import new_model_folder
+from didact.registry import locate_adapter, open_registry, recorded_base
 from didact.registry.export import export_merged
 from didact.spec import MergeSpec, ModelSpec
 from didact.tokens import TemplateContract
@@ -47,3 +50,75 @@ def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
     save_tiny_adapter(tmp_path / "adapter", 1, base_fingerprint=base_fingerprint(spec))
     with pytest.raises(AdapterError, match="trained with another tokenizer"):
         export_merged(spec, tmp_path / "adapter", tmp_path / "merged", MergeSpec())
+
+
+def merge(*arguments: object) -> object:
+    """The exit code of `didact merge`."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["merge", *map(str, arguments)])
+    return ended.value.code
+
+
+def everything_in(folder: Path) -> dict[str, bytes]:
+    return {str(each.relative_to(folder)): each.read_bytes() for each in folder.rglob("*") if each.is_file()}
+
+
+@pytest.mark.parametrize("record", ["recipe.json", "adapter.json"])
+def test_the_base_is_the_one_that_the_adapter_names(tmp_path: Path, record: str) -> None:
+    base = save_tiny_base(tmp_path / "base")
+    adapter, spec = tmp_path / "run" / "adapter", ModelSpec(base=str(base))
+    save_tiny_adapter(
+        adapter, 1, base_fingerprint=base_fingerprint(spec), base=str(base), recipe=record == "recipe.json"
+    )
+    assert merge(tmp_path / "run", tmp_path / "merged") == 0
+    assert (tmp_path / "merged" / "proof.json").is_file()
+
+
+def test_what_is_there_is_neither_replaced_nor_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = save_tiny_base(tmp_path / "base")
+    adapter = tmp_path / "run" / "adapter"
+    save_tiny_adapter(adapter, 1, base_fingerprint=base_fingerprint(ModelSpec(base=str(base))), base=str(base))
+    (tmp_path / "keep").mkdir()
+    (tmp_path / "keep" / "precious.txt").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(base)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    before = everything_in(tmp_path)
+    monkeypatch.chdir(base)
+    for output in (".", "", "..", base, tmp_path / "keep", tmp_path / "keep" / "precious.txt", tmp_path / "empty",
+                   adapter, tmp_path / "run", tmp_path / "link", tmp_path / "dangling"):  # fmt: skip
+        assert merge(tmp_path / "run", output) == ModelError.exit_code
+        assert "exists; give a folder that does not" in capsys.readouterr().err.replace("\n", " ")
+    for output, reason in (
+        (base / "merged", "lies inside"),
+        (tmp_path / "link" / "merged", "lies inside"),
+        (adapter / "deep" / "merged", "lies inside"),
+        (tmp_path / "keep" / "precious.txt" / "merged", "is not a folder"),
+    ):
+        assert merge(tmp_path / "run", output) == ModelError.exit_code
+        assert reason in capsys.readouterr().err.replace("\n", " ")
+    assert (
+        everything_in(tmp_path) == before and (tmp_path / "empty").is_dir() and os.path.lexists(tmp_path / "dangling")
+    )
+
+
+def test_a_folder_that_comes_into_being_meanwhile_is_left_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="meanwhile"), new_model_folder(tmp_path / "merged") as scratch:
+        (scratch / "config.json").write_text("{}")
+        (tmp_path / "merged").mkdir()
+        (tmp_path / "merged" / "theirs").write_text("theirs")
+    assert everything_in(tmp_path) == {"merged/theirs": b"theirs"}
+
+
+def test_a_recorded_base_that_is_gone_is_named(tmp_path: Path) -> None:
+    save_tiny_adapter(tmp_path / "adapter", 1, base=str(tmp_path / "gone"))
+    with pytest.raises(AdapterError, match="gone', which is not there any more; give the folder where it lies now"):
+        recorded_base(tmp_path / "adapter")
+
+
+def test_a_run_that_trained_the_base_itself_has_nothing_to_merge(tmp_path: Path) -> None:
+    save_tiny_base(tmp_path / "run" / "adapter")
+    with pytest.raises(AdapterError, match="trained the whole base"):
+        locate_adapter(str(tmp_path / "run"), open_registry(folder=tmp_path))

@@ -15,6 +15,7 @@ from didact.serving.engine.protocol import AdapterRef
 from didact.serving.model import Model, Predictions
 from didact.serving.predict import PredictReport, PredictSettings
 from didact.serving.replica.worker import Worker
+from didact.spec import ServeSpec
 
 SHORT = PredictSettings(max_new_tokens=6, concurrency=3)
 ROWS = [{"prompt": "one", "id": 1}, {"instruction": "two", "input": "2"}, {"question": "three"}]
@@ -22,7 +23,7 @@ ROWS = [{"prompt": "one", "id": 1}, {"instruction": "two", "input": "2"}, {"ques
 
 @pytest.fixture()
 def model(worker: Worker) -> Model:
-    return Model(worker, "tiny")
+    return Model(worker, "tiny", ServeSpec())
 
 
 def inside_a_loop(call: Callable[[], object]) -> object:
@@ -43,7 +44,7 @@ def test_it_answers_alike_inside_and_outside_a_loop(model: Model) -> None:
 
 
 def test_an_adapter_answers_for_itself(worker: Worker, adapters: list[Path], model: Model) -> None:
-    tuned = Model(worker, "tuned", AdapterRef("tuned#1", adapters[0]))
+    tuned = Model(worker, "tuned", ServeSpec(), AdapterRef("tuned#1", adapters[0]))
     assert tuned.chat("hello", max_new_tokens=6) != model.chat("hello", max_new_tokens=6)
 
 

@@ -43,6 +43,9 @@ app.add_typer(data, name="data")
 app.command()(recipes)
 app.command()(init)
 
+BaseName = Annotated[
+    str | None, typer.Option(help="Base model; default: the one the adapter was trained on, else the bundled one")
+]
 AdapterName = Annotated[str, typer.Argument(help="A run folder, an adapter folder, or name, name@alias, name:version")]
 
 
@@ -133,7 +136,7 @@ def predict(
     source: Annotated[Path, typer.Argument(help="JSON lines with `prompt`, `messages` or `instruction`")],
     output: Annotated[Path, typer.Argument(help="JSON lines with `prediction` added")],
     model: Annotated[str, typer.Option(help="An adapter, as for `merge`; left out: the base alone")] = "",
-    base: Annotated[str, typer.Option(help="Base model")] = ModelSpec().base,
+    base: BaseName = None,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = PREDICTED_TOKENS,
     temperature: Annotated[float, typer.Option(min=0.0)] = 0.0,
 ) -> None:
@@ -141,7 +144,7 @@ def predict(
     from didact.serving.local import predict_locally
 
     counts = predict_locally(
-        ModelSpec(base=base), model or None, source, output, max_new_tokens=max_new_tokens, temperature=temperature
+        _named(base), model or None, source, output, max_new_tokens=max_new_tokens, temperature=temperature
     )
     Console().print(counts.render())
 
@@ -149,18 +152,19 @@ def predict(
 @app.command()
 def merge(
     adapter: AdapterName,
-    output: Annotated[Path, typer.Argument(help="Folder to write")],
+    output: Annotated[Path, typer.Argument(help="Folder to write; it must not exist")],
     settings: Annotated[
         list[str] | None, typer.Argument(help="Settings of the merge, such as dtype=float32 weights=original")
     ] = None,
-    base: Annotated[str, typer.Option(help="Base model")] = ModelSpec().base,
+    base: BaseName = None,
 ) -> None:
     """Write base + adapter as one Hugging Face folder, with the proof that it computes the same."""
     spec = spec_of(MergeSpec, settings or [], "merge settings")
-    from didact.registry import locate_adapter, open_registry
+    from didact.registry import locate_adapter, open_registry, recorded_base
     from didact.registry.export import export_merged
 
-    proof = export_merged(ModelSpec(base=base), locate_adapter(adapter, open_registry()), output, spec)
+    folder = locate_adapter(adapter, open_registry())
+    proof = export_merged(_named(base) or recorded_base(folder), folder, output, spec)
     Console().print(f"merged into {output}; distance from base + adapter (also in proof.json):")
     for distance in proof.distances:
         Console().print(f"  {distance}", highlight=False)
@@ -251,7 +255,7 @@ def chat(
     url: Annotated[
         str, typer.Option(help="A running server, such as http://127.0.0.1:8000; left out: in this process")
     ] = "",
-    base: Annotated[str, typer.Option(help="Base model")] = ModelSpec().base,
+    base: BaseName = None,
 ) -> None:
     """Talk to a model in the terminal."""
     from didact.serving.local import chat_locally, chat_over_http
@@ -259,7 +263,7 @@ def chat(
     if url:
         chat_over_http(url, model or None)
     else:
-        chat_locally(ModelSpec(base=base), model or None)
+        chat_locally(_named(base), model or None)
 
 
 @app.command()
@@ -284,3 +288,7 @@ def schema(kind: Annotated[str, typer.Argument(help="finetune, sweep, evaluate o
     if kind not in kinds:
         raise typer.BadParameter(f"expected one of {', '.join(kinds)}; found {kind!r}")
     print(json_schema(kinds[kind]), end="")
+
+
+def _named(base: str | None) -> ModelSpec | None:
+    return None if base is None else ModelSpec(base=base)

@@ -13,7 +13,7 @@ from didact.errors import OutOfMemory, SpecError
 from didact.evaluation import EvalReport, TaskResult, combine, run_task, task_texts
 from didact.models import AdapterHost, base_fingerprint, load_base, load_tokenizer, supports_packing
 from didact.preparation import open_prepared, prepare_data
-from didact.registry import locate_adapter, open_registry
+from didact.registry import locate_adapter, open_registry, recorded_base
 from didact.spec import (
     EvaluateSpec,
     EvaluationSpec,
@@ -78,7 +78,8 @@ def evaluate_adapter(spec: EvaluateSpec) -> EvalReport:
         raise SpecError(
             "evaluation.tasks asks for held_out, whose rows only a trained adapter's recipe names; set adapter"
         )
-    model = absolute_base(spec.model)
+    asked = recorded_base(adapter) if adapter and "model" not in spec.model_fields_set else spec.model
+    model = absolute_base(asked)
     base = Subject(model, None, recipe)
     tuned = Subject(model, adapter, recipe) if adapter else None
     with ray_cluster():

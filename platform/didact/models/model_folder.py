@@ -2,8 +2,9 @@
 
 import contextlib
 import json
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,47 @@ def save_model(model: Any, folder: Path) -> None:
             model.save_pretrained(folder)
     finally:
         del model.should_save_on_this_rank
+
+
+def check_output(output: Path, *sources: Path) -> None:
+    """Nothing, where a new model can be written to `output` without touching anything that is there.
+
+    Args:
+        output: the folder to write.
+        sources: what the model is made from, which must stay as it is; a name that is no folder is passed over.
+
+    Raises:
+        ModelError: it exists, lies inside a source, or cannot be made.
+    """
+    if os.path.lexists(output):
+        raise ModelError(f"{output} exists; give a folder that does not")
+    resolved = output.resolve()
+    for source in (each.expanduser() for each in sources):
+        if source.is_dir() and resolved.is_relative_to(source.resolve()):
+            raise ModelError(f"{output} lies inside {source}, which it is made from; give a folder elsewhere")
+    there = next(each for each in resolved.parents if os.path.lexists(each))
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        reason = "may not be written to" if there.is_dir() else "is not a folder"
+        raise ModelError(f"{output} cannot be made: {there} {reason}")
+
+
+@contextlib.contextmanager
+def new_model_folder(output: Path, check: Callable[[Path], object] | None = None) -> Iterator[Path]:
+    """A scratch folder that becomes `output`, which must not be there: neither before the block nor after it.
+
+    Args:
+        output: the folder to write.
+        check: as for `files.new_folder`.
+
+    Raises:
+        ModelError: see `check_output`.
+    """
+    check_output(output)
+    try:
+        with new_folder(output, check, replace=False) as scratch:
+            yield scratch
+    except FileExistsError as error:
+        raise ModelError(f"{error}; it was left as it is, give a folder that does not exist") from error
 
 
 def check_model(folder: Path) -> None:

@@ -10,7 +10,7 @@ Example:
 
 from didact.adapter_folder import AdapterFolder, adapter_identity, check_folder
 from didact.registry.card import Figure, Lineage, model_card
-from didact.registry.locate import locate_adapter, open_registry
+from didact.registry.locate import locate_adapter, open_registry, recorded_base, whole_model
 from didact.registry.registry import ANY, Registry
 from didact.registry.versions import CHAMPION, ModelVersion, Reference, meant_by_bare_name, parse_reference
 
@@ -30,4 +30,6 @@ __all__ = [
     "model_card",
     "open_registry",
     "parse_reference",
+    "recorded_base",
+    "whole_model",
 ]

@@ -6,6 +6,7 @@ from didact.datasets.conversation import Message
 from didact.devices import this_machine
 from didact.errors import AdapterError
 from didact.models import Manners, MergeProof, load_tokenizer, merge_adapter
+from didact.models.model_folder import check_output
 from didact.spec import MergeSpec, ModelSpec
 from didact.tokens import CONTRACT_FILE, TemplateContract, tokenizer_digest
 
@@ -26,14 +27,15 @@ def export_merged(base: ModelSpec, adapter: Path, output: Path, settings: MergeS
     Args:
         base: the base model.
         adapter: an adapter folder.
-        output: folder to write.
+        output: folder to write, which must not exist.
         settings: of the merge.
 
     Raises:
         AdapterError: see `merge_adapter`; also when the base has another tokenizer than the adapter was trained with.
-        ModelError: the result is too far from base + adapter.
+        ModelError: the result is too far from base + adapter, or `output` exists.
         TemplateError: the adapter has no template contract.
     """
+    check_output(output, adapter, Path(base.base))  # before anything is fetched
     contract, tokenizer = TemplateContract.load(adapter), load_tokenizer(base)
     if (digest := tokenizer_digest(tokenizer)) != contract.tokenizer_sha256:
         raise AdapterError(

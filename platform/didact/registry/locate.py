@@ -1,11 +1,13 @@
 """Find the registry the user means, and adapters: a run folder, an adapter folder, or a registered name."""
 
+import json
 from pathlib import Path
 
+from didact.adapter_folder import MANIFEST
 from didact.env import cache_dir, runs_dir
 from didact.errors import AdapterError
 from didact.registry.registry import Registry
-from didact.spec import TrackingSpec
+from didact.spec import ModelSpec, TrackingSpec, read_mapping, validate
 from didact.tracking import resolve_uri
 
 
@@ -35,6 +37,40 @@ def locate_adapter(reference: str, registry: Registry) -> Path:
     for candidate in (folder / "adapter", folder):
         if (candidate / "adapter.json").is_file():
             return candidate
+    if whole_model(reference) is not None:
+        raise AdapterError(
+            f"run {folder} trained the whole base, not an adapter: {folder / 'adapter'} is a model of its own"
+        )
     if folder.is_dir() and "/" in reference:  # a bare word may also be the name of some unrelated folder
         raise AdapterError(f"{folder} holds neither a finished run nor an adapter (no adapter.json)")
     return registry.download(registry.resolve(reference), cache_dir())
+
+
+def whole_model(reference: str) -> Path | None:
+    """The model of a run that trained the base itself; None where `reference` is no such run folder."""
+    folder = Path(reference).expanduser() / "adapter"
+    return folder if (folder / "config.json").is_file() and not (folder / MANIFEST).is_file() else None
+
+
+def recorded_base(folder: Path) -> ModelSpec:
+    """The base that an adapter or a model was trained on, as its own folder says.
+
+    Args:
+        folder: as `locate_adapter` or `whole_model` gives it.
+
+    Raises:
+        AdapterError: the base was a folder that is not there any more.
+    """
+    recipe, manifest = folder / "recipe.json", folder / MANIFEST
+    if recipe.is_file():
+        model: ModelSpec = validate(ModelSpec, read_mapping(recipe)["model"], f"model in {recipe}")
+    elif manifest.is_file():
+        model = ModelSpec(base=json.loads(manifest.read_text(encoding="utf-8"))["base"])
+    else:
+        model = ModelSpec()
+    if Path(model.base).is_absolute() and not Path(model.base).exists():
+        raise AdapterError(
+            f"adapter {folder} was trained on base {model.base!r}, which is not there any more; give the folder where "
+            "it lies now as the base"
+        )
+    return model

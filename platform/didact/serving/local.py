@@ -7,11 +7,11 @@ from didact.serving.chat import HttpTalk, LocalTalk, chat_loop
 from didact.serving.model import load_model
 from didact.serving.predict import PredictReport, PredictSettings
 from didact.serving.replica.assemble import build_catalog
-from didact.spec import PREDICTED_TOKENS, ModelSpec, ServeSpec
+from didact.spec import PREDICTED_TOKENS, ModelSpec
 
 
 def predict_locally(
-    model: ModelSpec,
+    model: ModelSpec | None,
     adapter: str | None,
     source: Path,
     output: Path,
@@ -22,7 +22,7 @@ def predict_locally(
     """Answer a file of prompts; see `predict_file`.
 
     Args:
-        model: the base.
+        model: the base; None for the one that the adapter was trained on.
         adapter: a run folder, an adapter folder, or `name`, `name@alias`, `name:version`; None is the base alone.
         source: JSON lines.
         output: JSON lines; an interrupted run's output is continued.
@@ -39,15 +39,19 @@ def predict_locally(
         return loaded.predict_file(source, output, settings)
 
 
-def chat_locally(model: ModelSpec, adapter: str | None = None) -> None:
+def chat_locally(model: ModelSpec | None, adapter: str | None = None) -> None:
     """Chat in the terminal with a base and the adapters registered for it; see `chat_loop`.
+
+    Args:
+        model: the base; None for the one that the adapter was trained on, else the bundled one.
+        adapter: as for `predict_locally`.
 
     Raises:
         AdapterError, NotRegistered, RegistryError: the adapter cannot be used.
         ModelError: the base cannot be loaded.
     """
     with load_model(adapter, model) as loaded:
-        catalog = build_catalog(ServeSpec(model=model), loaded.worker)
+        catalog = build_catalog(loaded.spec, loaded.worker)
         folders = {adapter: loaded.adapter} if adapter and loaded.adapter else {}
         chat_loop(LocalTalk(loaded.worker, catalog, folders), adapter)
 

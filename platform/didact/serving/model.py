@@ -20,13 +20,13 @@ from didact import env
 from didact.datasets.places.in_memory import json_lines
 from didact.display import Shown
 from didact.models import verify_adapter
-from didact.registry import locate_adapter, open_registry
+from didact.registry import locate_adapter, open_registry, recorded_base, whole_model
 from didact.serving.chat import answer_pieces
 from didact.serving.engine.protocol import AdapterRef, Sampling
 from didact.serving.predict import PredictReport, PredictSettings, PromptRow, answered_in_order, predict_file, prompt_of
 from didact.serving.replica.assemble import base_name, build_worker
 from didact.serving.replica.worker import Ask, Worker
-from didact.spec import PREDICTED_TOKENS, ModelSpec, ServeSpec, read_mapping, validate
+from didact.spec import PREDICTED_TOKENS, ModelSpec, ServeSpec
 
 _Result = TypeVar("_Result")
 _SHOWN_ROWS = 20
@@ -65,15 +65,16 @@ class Predictions(Shown, Sequence[dict[str, Any]]):
 class Model(Shown):
     """A model in memory that answers. Close it, or use it in a `with` block, to give the memory back."""
 
-    def __init__(self, worker: Worker, name: str, adapter: AdapterRef | None = None) -> None:
+    def __init__(self, worker: Worker, name: str, spec: ServeSpec, adapter: AdapterRef | None = None) -> None:
         """Take over a worker.
 
         Args:
             worker: from `build_worker`; closed with the model.
             name: what answers are said to come from.
+            spec: what the worker was built from.
             adapter: what answers; None is the base.
         """
-        self.worker, self.name, self.adapter = worker, name, adapter
+        self.worker, self.name, self.spec, self.adapter = worker, name, spec, adapter
         # A notebook's cells run inside a loop, in which no other can be run: this one has a thread of its own.
         self._loop = asyncio.new_event_loop()
         thread = threading.Thread(target=self._loop.run_forever, name=f"model {name}", daemon=True)
@@ -176,30 +177,16 @@ def load_model(reference: str | None, base: ModelSpec | None = None) -> Model:
         AdapterError, NotRegistered, RegistryError: the adapter cannot be used.
         ModelError: the base cannot be loaded.
     """
-    if reference is not None and (whole := _whole_model(reference)) is not None:
-        spec = ServeSpec(model=_trained_on(Path(reference), base).model_copy(update={"base": str(whole)}))
-        return Model(build_worker(spec, env.threads()), reference)
+    if reference is not None and (whole := whole_model(reference)) is not None:
+        spec = ServeSpec(model=(base or recorded_base(whole)).model_copy(update={"base": str(whole)}))
+        return Model(build_worker(spec, env.threads()), reference, spec)
     if reference is None:
         spec = ServeSpec(model=base or ModelSpec())
-        return Model(build_worker(spec, env.threads()), base_name(spec))
+        return Model(build_worker(spec, env.threads()), base_name(spec), spec)
     folder = locate_adapter(reference, open_registry())
     adapter = AdapterRef(f"{reference}#{verify_adapter(folder).sha256[:12]}", folder)
-    spec = ServeSpec(model=_trained_on(folder, base))
-    return Model(build_worker(spec, env.threads()), adapter.version_id, adapter)
-
-
-def _whole_model(reference: str) -> Path | None:
-    """The folder of a run that trained the base itself."""
-    folder = Path(reference).expanduser() / "adapter"
-    return folder if (folder / "config.json").is_file() and not (folder / "adapter.json").is_file() else None
-
-
-def _trained_on(folder: Path, base: ModelSpec | None) -> ModelSpec:
-    recipe = folder / "recipe.json"
-    if base is not None or not recipe.is_file():
-        return base or ModelSpec()
-    spec: ModelSpec = validate(ModelSpec, read_mapping(recipe)["model"], str(recipe))
-    return spec
+    spec = ServeSpec(model=base or recorded_base(folder))
+    return Model(build_worker(spec, env.threads()), adapter.version_id, spec, adapter)
 
 
 def _close(worker: Worker, loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:

@@ -77,7 +77,7 @@ class EvaluateSpec(Spec):
     """A stand-alone evaluation: `didact evaluate FILE`."""
 
     model: ModelSpec = ModelSpec()
-    """The base model."""
+    """The base model; left out, the one that the adapter was trained on."""
     adapter: str | None = None
     """An adapter folder, a run folder, or a registered `name`, `name@alias`, `name:version`; none: base alone."""
     evaluation: EvaluationSpec

@@ -7,13 +7,14 @@ import torch
 from transformers import AutoConfig
 
 from didact.errors import AdapterError, ModelError
-from didact.files import new_folder, write_json
+from didact.files import write_json
 from didact.models.adapter.adapter_files import AdapterFacts, verify_adapter
 from didact.models.base.load import base_fingerprint, base_folder, checkpoint_quantization, load_tokenizer
 from didact.models.export.folder import Manners, write_config, write_manners
 from didact.models.export.hollow import hollow_model
 from didact.models.export.proof import MergeProof, golden_prompts, prove
 from didact.models.export.stream import MergedWeights
+from didact.models.model_folder import check_output, new_model_folder
 from didact.models.weight_files import ShardWriter
 from didact.spec import LimitsSpec, MergeSpec, ModelSpec
 
@@ -38,21 +39,23 @@ def merge_adapter(
     Args:
         spec: the base. A quantization is that of the training, where the adapter does not say it itself.
         adapter: folder of a method that is linear in the base's weights, or of `partial`.
-        output: folder to write.
+        output: folder to write, which must not exist.
         settings: number format, which weights, limits; default: `MergeSpec()`.
         manners: how the model wants to be asked; None keeps the base's own.
         device: where the proof computes.
 
     Raises:
         AdapterError: damaged, of another base, or a method that has no weights to merge.
-        ModelError: the result is past the limits, or the base's weights are packed by GPTQ, AWQ and the like.
+        ModelError: the result is past the limits, or the base's weights are packed by GPTQ, AWQ and the like, or
+            `output` exists.
     """
+    check_output(output, adapter, Path(spec.base))
     settings = settings or MergeSpec()
     facts = verify_adapter(adapter, base_fingerprint(spec))
     reference = spec.model_copy(update={"quantization": facts.quantization or spec.quantization, "dtype": "float32"})
     _check_mergeable(reference, facts, adapter, settings)
     tokenizer = load_tokenizer(spec)
-    with new_folder(output) as scratch:
+    with new_model_folder(output) as scratch:
         dtype = _write_weights(reference, facts, adapter, scratch, settings)
         write_manners(scratch, tokenizer, manners, base_folder(spec))
         prompts = golden_prompts(tokenizer, manners.prompts if manners else ())

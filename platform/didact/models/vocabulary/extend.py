@@ -9,10 +9,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from didact.datasets import load_dataset
 from didact.errors import ModelError
-from didact.files import new_folder, write_json
+from didact.files import write_json
 from didact.logs import get_logger
 from didact.models.base.load import base_fingerprint, base_folder, load_tokenizer
-from didact.models.model_folder import check_model, save_model
+from didact.models.model_folder import check_model, check_output, new_model_folder, save_model
 from didact.models.vocabulary.facts import VOCABULARY_FILE
 from didact.models.vocabulary.pieces import NewPiece, extend_tokenizer
 from didact.spec import ModelSpec, SourceSpec
@@ -57,8 +57,7 @@ def extend_vocabulary(
         DataError: no corpus is there, or it holds no text.
         ModelError: not a base or tokenizer that can be extended, or `output` exists.
     """
-    if output.exists():
-        raise ModelError(f"{output} exists; give a folder that does not")
+    check_output(output)
     dataset = load_dataset(corpus, seed=0, max_bad_rows_share=0.01, quarantine_dir=None)
     texts = [each.messages[0].content for each in dataset.train]
     tokenizer = load_tokenizer(spec)
@@ -80,7 +79,7 @@ def extend_vocabulary(
         characters_per_token_before=_characters_per_token(tokenizer, probed),
         characters_per_token=_characters_per_token(extended, probed),
     )
-    with new_folder(output, check_model) as scratch:
+    with new_model_folder(output, check_model) as scratch:
         save_model(model, scratch)
         extended.save_pretrained(scratch)
         _check_saved(scratch, extended, probed)
