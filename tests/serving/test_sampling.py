@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from didact.errors import SpecError
 from didact.serving.engine.protocol import Sampling
 from didact.serving.engine.sampling import Sampler
 
@@ -46,3 +47,52 @@ def test_penalties_count_the_answer() -> None:
     assert drawn(once, temperature=0.0, presence_penalty=0.5)[3] == 400
     assert drawn(once, temperature=0.0, frequency_penalty=0.1)[1] == 400
     assert drawn(often, temperature=0.0, frequency_penalty=0.1)[3] == 400
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"temperature": 5e-324},
+        {"temperature": 1e-45},
+        {"temperature": 1e-9},
+        {"temperature": 1e-4},
+        {"temperature": 1.0, "top_p": 1e-300},
+        {"temperature": 1.0, "top_p": 1e-45},
+        {"temperature": 2.0, "top_p": 1e-6, "top_k": 1},
+    ],
+    ids=str,
+)
+def test_the_smallest_numbers_leave_the_likeliest_token(sampling: dict[str, float]) -> None:
+    for scale in (1.0, 1e4):  # logits of some bases are in the thousands
+        sampler = Sampler(Sampling(seed=0, **sampling), torch.device("cpu"))
+        assert {sampler.draw(LOGITS * scale, []) for _ in range(20)} == {1}
+
+
+def test_the_largest_temperature_draws_all_tokens_alike() -> None:
+    assert min(drawn(temperature=1e300)) > 60
+
+
+def test_forbidden_tokens_never_come() -> None:
+    logits = torch.tensor([0.0, -torch.inf, 0.0, -torch.inf])
+    for sampling in ({"temperature": 0.0}, {"temperature": 1e-45}, {"temperature": 50.0, "top_p": 0.9, "top_k": 3}):
+        sampler = Sampler(Sampling(seed=0, **sampling), torch.device("cpu"))
+        assert {sampler.draw(logits, []) for _ in range(50)} <= {0, 2}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("temperature", float("nan")),
+        ("temperature", -0.1),
+        ("temperature", float("inf")),
+        ("top_p", 0.0),
+        ("top_p", float("nan")),
+        ("top_k", -1),
+        ("presence_penalty", float("inf")),
+        ("frequency_penalty", float("nan")),
+        ("seed", 2**63),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused_by_name(field: str, value: float) -> None:
+    with pytest.raises(SpecError, match=f"{field}: found {value}; expected"):
+        Sampling(**{field: value})

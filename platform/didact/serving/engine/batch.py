@@ -27,9 +27,9 @@ class DecodingBatch:
         self._last_only = {"logits_to_keep": 1} if _keeps_logits(base) else {}
 
     @property
-    def alone(self) -> bool:
-        """Whether no row may join."""
-        return self.rows[0].alone
+    def kind(self) -> tuple[str | None, object | None]:
+        """What rows of one batch have in common: adapter version and company."""
+        return self.rows[0].kind
 
     def open(self, trained: Cache | torch.Tensor | None = None) -> torch.Tensor:
         """Read the prompts.

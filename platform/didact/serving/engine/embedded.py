@@ -4,6 +4,9 @@
 
 Each adapter version in use has one running batch; new rows join it after their prompts were read. The thread gives
 every batch a few steps in turn, so that neither an adapter nor a long answer holds up the others.
+
+A batch that fails is cut in halves, which are tried again apart, until the guilty row stands alone and fails.
+Nothing that a row does ends the thread; only a base that cannot read a single token any more does.
 """
 
 import threading
@@ -26,7 +29,9 @@ from didact.serving.engine.protocol import (
     Delta,
     Engine,
     EngineBusy,
+    EngineDied,
     EngineStats,
+    EngineStopped,
     GenerationFailed,
     GenerationRequest,
     PromptTooLong,
@@ -148,21 +153,35 @@ class EmbeddedEngine(Engine):
 
     def _check_working(self) -> None:
         if self._closing or self._failure is not None:
-            raise GenerationFailed(f"the engine has stopped: {self._failure or 'it was closed'}")
+            reason = "it was closed" if self._failure is None else f"{type(self._failure).__name__}"
+            raise EngineStopped(f"the engine has stopped ({reason})")
 
     def _run(self) -> None:
-        try:
-            while self._wait_for_work():
+        while self._failure is None and self._wait_for_work():
+            try:
                 self._sweep()
                 self._serve_preloads()
                 self._admit()
                 for batch in list(self._batches):
                     self._take_turn(batch)
-        except Exception as error:  # noqa: BLE001 - told by `health`, so that this engine is replaced
-            _log.exception("the step thread ended")
-            self._failure = error
-        finally:
-            self._fail_all()
+            except Exception as error:  # noqa: BLE001 - no row is known to be the cause, so all end, and others can come
+                _log.exception("a round of generation failed")
+                self._fail_all(GenerationFailed(f"a round of generation failed ({type(error).__name__})"))
+                self._failure = self._broken()
+        if self._failure is None:
+            self._fail_all(GenerationFailed("the engine was closed before the answer was finished"))
+        else:  # told by `health`, so that this engine is replaced
+            self._fail_all(EngineDied("the engine ended before the answer was finished"))
+
+    def _broken(self) -> Exception | None:
+        """Why the bare base cannot read a single token any more, as after a fault of its GPU; None where it can."""
+        try:
+            with self._pool.active(None), torch.inference_mode():
+                self._base(input_ids=torch.zeros((1, 1), dtype=torch.long, device=self._base.device))
+        except Exception as error:  # noqa: BLE001 - whatever it is, this process cannot generate
+            _log.exception("the base cannot compute any more")
+            return error
+        return None
 
     def _wait_for_work(self) -> bool:
         with self._changed:
@@ -184,10 +203,12 @@ class EmbeddedEngine(Engine):
     def _serve_preloads(self) -> None:
         while self._preloads:
             adapter, future = self._preloads.popleft()
+            if not future.set_running_or_notify_cancel():
+                continue
             try:
                 if self._pool.can_take(adapter.version_id, self._pinned()):
                     self._pool.ensure(adapter, self._pinned())
-            except AdapterError as error:
+            except Exception as error:  # noqa: BLE001 - raised where somebody waits for it
                 future.set_exception(error)
             else:
                 future.set_result(None)
@@ -206,9 +227,7 @@ class EmbeddedEngine(Engine):
             # join those, a place might never become free.
             if room <= 0 or not self._waiting or not self._pool.can_take(self._waiting[0].version_id, self._pinned()):
                 return []
-            first = self._waiting[0]
-            alike = [row for row in self._waiting if row.version_id == first.version_id and not row.alone]
-            rows = [first] if first.alone else alike[:room]
+            rows = [row for row in self._waiting if row.kind == self._waiting[0].kind][:room]
             self._waiting = deque(row for row in self._waiting if row not in rows)
             self._starting = rows
             return rows
@@ -235,27 +254,30 @@ class EmbeddedEngine(Engine):
                     return
                 batch = DecodingBatch(self._base, rows)
                 logits = batch.open(_trained_positions(model, len(rows)))
+            with self._changed:
+                self._prompt_tokens += sum(len(row.request.prompt_ids) for row in rows)
+            self._advance(batch, logits)
         except AdapterError as error:
             for row in rows:
                 row.fail(error)
-            return
         except Exception as error:  # noqa: BLE001 - whatever one request broke, the others go on
-            self._isolate(rows, error)
-            return
-        with self._changed:
-            self._prompt_tokens += sum(len(row.request.prompt_ids) for row in rows)
-        self._advance(batch, logits)
-        self._place(batch)
+            self._split(rows, error)
+        else:
+            self._place(batch)
 
     def _place(self, batch: DecodingBatch) -> None:
         if not batch.rows:
             return
-        running = next((each for each in self._batches if each.version_id == batch.version_id and not each.alone), None)
-        with self._changed:
-            if running is None or batch.alone:
+        running = next((each for each in self._batches if each.kind == batch.kind), None)
+        if running is None:
+            with self._changed:
                 self._batches.append(batch)
-            else:
-                running.join(batch)
+            return
+        try:
+            running.join(batch)
+        except Exception as error:  # noqa: BLE001 - as when memory does not suffice for both
+            rows, running.rows = [*running.rows, *batch.rows], []
+            self._split(rows, error)
 
     def _take_turn(self, batch: DecodingBatch) -> None:
         try:
@@ -266,11 +288,12 @@ class EmbeddedEngine(Engine):
                         break
         except Exception as error:  # noqa: BLE001 - whatever one request broke, the others go on
             rows, batch.rows = batch.rows, []
-            self._isolate(rows, error)
+            self._split(rows, error)
         self._forget_empty()
 
     def _advance(self, batch: DecodingBatch, logits: torch.Tensor) -> None:
-        finite = torch.isfinite(logits).all(dim=-1).tolist()
+        # The largest tells of any value that is NaN or infinite; single tokens may well be forbidden with -inf.
+        finite = torch.isfinite(logits.amax(dim=-1)).tolist()
         for row, row_logits, good in zip(batch.rows, logits, finite, strict=True):
             if good:
                 row.advance(row_logits)
@@ -280,33 +303,40 @@ class EmbeddedEngine(Engine):
             self._generated_tokens += sum(finite)
         batch.keep_unfinished()
 
-    def _isolate(self, rows: list[BatchRow], error: Exception) -> None:
-        """One row of a failed batch may have caused it: try each by itself, so that only the guilty one fails."""
+    def _split(self, rows: list[BatchRow], error: Exception) -> None:
+        """One row of a failed batch may be the cause: try its halves apart, so that only the guilty one fails."""
+        rows = [row for row in rows if not row.done]
         _log.warning("a batch of %d failed: %s: %s", len(rows), type(error).__name__, error)
-        if len(rows) == 1:
-            rows[0].fail(GenerationFailed(f"the model could not compute this request ({type(error).__name__})"))
+        if len(rows) <= 1:
+            self._failure = self._broken()
+            failed = f"the model could not compute this request ({type(error).__name__})"
+            for row in rows:
+                row.fail(GenerationFailed(failed) if self._failure is None else EngineDied(failed))
             return
-        for row in rows:
-            row.alone = True
-        self._put_back([row for row in rows if not row.done])
+        half = len(rows) // 2
+        for part in (rows[:half], rows[half:]):
+            company = object()
+            for row in part:
+                row.company = company
+        self._put_back(rows)
 
     def _forget_empty(self) -> None:
         with self._changed:
             self._batches = [batch for batch in self._batches if batch.rows]
 
-    def _fail_all(self) -> None:
+    def _fail_all(self, reason: GenerationFailed) -> None:
         with self._changed:
             rows = self._rows()
             futures = [future for _, future in self._preloads]
             self._waiting.clear()
             self._preloads.clear()
-            self._batches = []
-        stopped = GenerationFailed("the engine stopped before the answer was finished")
+            self._starting, self._batches = [], []
         for row in rows:
             if not row.done:
-                row.fail(stopped)
+                row.fail(reason)
         for future in futures:
-            future.set_exception(stopped)
+            if future.set_running_or_notify_cancel():
+                future.set_exception(reason)
 
 
 def _num_trained(model: Any) -> int:

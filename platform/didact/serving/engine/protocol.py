@@ -4,12 +4,13 @@ Aliases are resolved before an engine sees a request: it only knows immutable ad
 version can ever go stale.
 """
 
+import math
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from didact.errors import DidactError
+from didact.errors import DidactError, SpecError
 
 FinishReason = Literal["stop", "length"]
 
@@ -34,6 +35,14 @@ class GenerationFailed(DidactError, RuntimeError):
     """The model could not compute an answer to this request; other requests go on."""
 
 
+class EngineStopped(GenerationFailed):
+    """The engine takes no more requests. This one was not begun; another engine may answer it."""
+
+
+class EngineDied(GenerationFailed):
+    """The engine ended while it had this request, which may be the cause: it must not be sent to another engine."""
+
+
 @dataclass(frozen=True, slots=True)
 class AdapterRef:
     """One immutable adapter version on local disk."""
@@ -46,7 +55,11 @@ class AdapterRef:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is chosen."""
+    """How the next token is chosen.
+
+    Raises:
+        SpecError: a number that is not finite or out of its range.
+    """
 
     temperature: float = 0.0
     """0 is greedy."""
@@ -60,6 +73,19 @@ class Sampling:
     """Taken once per occurrence in the answer."""
     seed: int | None = None
     """Same seed, same answer; None draws a fresh seed."""
+
+    def __post_init__(self) -> None:
+        checks = {
+            "temperature": (0 <= self.temperature < math.inf, "a number of at least 0"),
+            "top_p": (0 < self.top_p <= 1, "a number above 0, at most 1"),
+            "top_k": (self.top_k >= 0, "a whole number of at least 0"),
+            "presence_penalty": (math.isfinite(self.presence_penalty), "a finite number"),
+            "frequency_penalty": (math.isfinite(self.frequency_penalty), "a finite number"),
+            "seed": (self.seed is None or -(2**63) <= self.seed < 2**63, "a whole number of 64 bits"),
+        }
+        for name, (good, expected) in checks.items():
+            if not good:
+                raise SpecError(f"{name}: found {getattr(self, name)}; expected {expected}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +141,9 @@ class Engine(Protocol):
         """Queue the request at once and iterate over its answer. Closing the iterator cancels the request.
 
         Raises:
-            EngineBusy, PromptTooLong: at the call.
+            EngineBusy, EngineStopped, PromptTooLong: at the call.
             AdapterError, DeadlineExceeded, GenerationFailed: while iterating.
+            EngineDied: while iterating, when the engine itself ended.
         """
         ...
 
@@ -132,6 +159,6 @@ class Engine(Protocol):
         """Return when the engine works.
 
         Raises:
-            GenerationFailed: the engine can no longer generate; replace it.
+            EngineStopped: the engine can no longer generate; replace it.
         """
         ...

@@ -7,9 +7,19 @@ from collections.abc import AsyncGenerator, Callable
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from didact.serving.engine.protocol import DeadlineExceeded, Delta, FinishReason, GenerationRequest, PromptTooLong
+from didact.logs import get_logger
+from didact.serving.engine.protocol import (
+    DeadlineExceeded,
+    Delta,
+    FinishReason,
+    GenerationFailed,
+    GenerationRequest,
+    PromptTooLong,
+)
 from didact.serving.engine.sampling import Sampler
 from didact.serving.engine.text_stream import TextStream
+
+_log = get_logger(__name__)
 
 
 class BatchRow:
@@ -24,8 +34,8 @@ class BatchRow:
     ) -> None:
         self.request = request
         self.answer: list[int] = []
-        self.alone = False
-        """Shares a batch with no other row: set after the row was part of a batch that failed."""
+        self.company: object | None = None
+        """Rows share a batch only with those of the same company: set after the row was in a batch that failed."""
         self.done = False
         self.cancelled = False
         self._context_length = context_length
@@ -39,6 +49,11 @@ class BatchRow:
     def version_id(self) -> str | None:
         """The adapter version, None for the base."""
         return self.request.adapter.version_id if self.request.adapter else None
+
+    @property
+    def kind(self) -> tuple[str | None, object | None]:
+        """What rows of one batch have in common: adapter version and company."""
+        return self.version_id, self.company
 
     @property
     def ids(self) -> list[int]:
@@ -58,7 +73,14 @@ class BatchRow:
             )
 
     def advance(self, logits: torch.Tensor) -> None:
-        """Choose the next token from float [vocabulary] and hand its text on."""
+        """Choose the next token from float [vocabulary] and hand its text on. Whatever breaks here fails this row."""
+        try:
+            self._advance(logits)
+        except Exception as error:  # noqa: BLE001 - the rows beside it go on
+            _log.exception("a row failed while its next token was chosen")
+            self.fail(GenerationFailed(f"the next token could not be chosen ({type(error).__name__})"))
+
+    def _advance(self, logits: torch.Tensor) -> None:
         token = self._sampler.draw(logits, self.answer)
         self.answer.append(token)
         if token in self.request.stop_token_ids:
@@ -100,5 +122,7 @@ class BatchRow:
         self._send(Delta(text, (token,), reason))
 
     def _send(self, item: Delta | Exception) -> None:
-        if not self._loop.is_closed():  # a caller may be gone with its event loop; its row is cancelled soon
+        try:
             self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
+        except RuntimeError:  # the caller is gone with its event loop
+            self.done = True

@@ -4,6 +4,9 @@ import torch
 
 from didact.serving.engine.protocol import Sampling
 
+_GREEDY_BELOW = 1e-5
+"""Temperatures below are greedy: divided by them, logits overflow, and only the likeliest token is left anyway."""
+
 
 class Sampler:
     """Draws one request's tokens. Each request has its own random stream, so its neighbours never change its answer."""
@@ -24,9 +27,10 @@ class Sampler:
             answer: the tokens generated so far, for the penalties.
         """
         logits = self._penalised(logits.float(), answer)
-        if self.sampling.temperature == 0:
+        if self.sampling.temperature < _GREEDY_BELOW:
             return int(logits.argmax())
-        logits = logits / self.sampling.temperature
+        # The largest becomes 0, so that no quotient overflows.
+        logits = (logits - logits.max()) / self.sampling.temperature
         if 0 < self.sampling.top_k < logits.numel():
             least = logits.topk(self.sampling.top_k).values[-1]
             logits = logits.masked_fill(logits < least, -torch.inf)
@@ -49,4 +53,5 @@ def _nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
     """Zero all but the smallest set of tokens whose sum reaches `top_p`; the most likely token always stays."""
     ordered, order = probabilities.sort(descending=True)
     outside = ordered.cumsum(-1) - ordered >= top_p
+    outside[0] = False  # the smallest numbers are 0 in float32, and 0 >= 0
     return probabilities.scatter(-1, order, ordered.masked_fill(outside, 0.0))
