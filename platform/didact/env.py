@@ -7,6 +7,8 @@ import contextlib
 import importlib.util
 import logging
 import os
+import secrets
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,8 +36,25 @@ def mlflow_uri() -> str | None:
 
 
 def ray_address() -> str | None:
-    """The Ray cluster to join (`RAY_ADDRESS`, set inside a Ray job); None starts a local one."""
-    return os.environ.get("RAY_ADDRESS") or None
+    """The Ray cluster to join (`RAY_ADDRESS`, set inside a Ray job); None, as `local`, starts a local one."""
+    address = os.environ.get("RAY_ADDRESS", "").strip()
+    return None if address in ("", "local") else address
+
+
+def ray_auth_mode() -> str | None:
+    """Whether Ray asks for a token (`RAY_AUTH_MODE`: `token` or `disabled`); None when nobody has said."""
+    return os.environ.get("RAY_AUTH_MODE", "").lower() or None
+
+
+def make_ray_token() -> None:
+    """Give this process, and the local Ray that it starts, a token that nobody else knows (`RAY_AUTH_TOKEN`)."""
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def ray_temp_dir() -> Path:
+    """Where a local Ray keeps its sockets and logs, in `ray/` (`RAY_TMPDIR`, else `TMPDIR` on Linux, else /tmp)."""
+    on_linux = os.environ.get("TMPDIR") if sys.platform.startswith("linux") else None
+    return Path(os.environ.get("RAY_TMPDIR") or on_linux or "/tmp")
 
 
 def threads() -> int | None:

@@ -83,6 +83,10 @@ class PlacementError(DidactError, RuntimeError):
     exit_code = 75
 
 
+class ClusterError(DidactError, ConnectionError):
+    """A Ray that cannot be joined or started as the environment says."""
+
+
 class RunError(DidactError, RuntimeError):
     """A run folder that is missing, locked by another process, or not in the state asked for."""
 

@@ -93,7 +93,7 @@ def rule_broken(module: str, target: str) -> str | None:
         allowed = room == "registry" or (room == "tracking" and "mlflow" in file)
         return None if allowed else "mlflow belongs to registry and to tracking's MLflow files"
     if library == "ray":
-        on_ray = module in ("didact.connect", "didact.serving.app", "didact.serving.deploy")
+        on_ray = module.startswith("didact.connect") or module in ("didact.serving.app", "didact.serving.deploy")
         return (
             None if on_ray or room in ("cluster", "tuning") else "ray belongs to cluster, tuning and the Serve modules"
         )

@@ -7,7 +7,7 @@ import ray
 import torch
 
 from didact.cluster.placement import WorkerResources, worker_resources
-from didact.connect import ray_cluster
+from didact.connect import check_ray, ray_cluster
 from didact.devices import is_out_of_memory, memory_words
 from didact.errors import OutOfMemory, SpecError
 from didact.evaluation import EvalReport, TaskResult, combine, run_task, task_texts
@@ -71,6 +71,7 @@ def evaluate_adapter(spec: EvaluateSpec) -> EvalReport:
     Raises:
         SpecError: held-out losses are asked but the adapter does not come from a run folder.
     """
+    check_ray()
     adapter = locate_adapter(spec.adapter, open_registry()) if spec.adapter else None
     recipe_file = adapter / "recipe.json" if adapter else None
     recipe = load_spec(FinetuneSpec, recipe_file) if recipe_file and recipe_file.is_file() else None

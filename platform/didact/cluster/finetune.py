@@ -20,7 +20,7 @@ from didact.cluster.evaluate import Subject, evaluate_on_ray
 from didact.cluster.placement import worker_resources
 from didact.cluster.prepare import WORTH_RAY_BYTES, ray_runner
 from didact.cluster.progress import show_progress
-from didact.connect import ray_cluster
+from didact.connect import check_ray, ray_cluster
 from didact.devices import num_gpus
 from didact.display import Shown
 from didact.errors import AdapterError, DidactError
@@ -114,6 +114,7 @@ def _check_this_machine(spec: FinetuneSpec) -> None:
 
     A GPU that is there is left to them: looking at it takes memory of it.
     """
+    check_ray()
     if ray.is_initialized() or env.ray_address():
         return
     on_gpu = spec.placement.device == "gpu" or (spec.placement.device == "auto" and num_gpus() > 0)

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from didact import env
 from didact.cluster import finetune, is_trained, ray_cluster
+from didact.connect import check_ray
 from didact.errors import RunError
 from didact.evaluation import task_texts
 from didact.files import write_json
@@ -59,6 +60,7 @@ def run_sweep(
         RunError: a sweep of this name exists with other settings or is in use, or every trial failed.
         KeyboardInterrupt: Ctrl-C; what has been reached is kept.
     """
+    check_ray()
     search = load_search(spec, origin, recipe)
     runs_dir = (runs_dir or env.runs_dir()).absolute()
     folder = runs_dir / spec.name

@@ -12,10 +12,12 @@ import ray
 import didact
 from didact import env
 from didact.capacity import OWN_RAY
+from didact.connect.address import check_ray
+from didact.errors import ClusterError
 from didact.logs import get_logger
 
 _LOG = get_logger(__name__)
-SOURCE_ROOT = str(Path(didact.__file__).resolve().parent.parent)
+SOURCE_ROOT = str(Path(didact.__file__).resolve().parents[1])
 
 
 @contextlib.contextmanager
@@ -56,11 +58,19 @@ def join_ray(
         num_gpus: its GPUs; default: the machine's.
         dashboard: whether a local cluster runs Ray's dashboard.
         log_to_driver: whether workers' lines are printed here.
+
+    Raises:
+        ClusterError, PlacementError: see `check_ray`.
     """
+    check_ray()
     address = env.ray_address()
     words = {"log_to_driver": log_to_driver, "logging_level": "warning", "runtime_env": environment}
     if address is not None:
-        ray.init(address=address, **words)
+        try:
+            ray.init(address=address, **words)
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            said = " ".join(str(error.__cause__ or error).split())
+            raise ClusterError(f"the Ray at RAY_ADDRESS={address} cannot be joined: {said}") from error
         return
     _LOG.info("starting a local Ray")
     port = None

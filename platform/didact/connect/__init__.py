@@ -1,0 +1,15 @@
+"""Ray for this process: a cluster that runs already, or one of its own on this machine.
+
+    RAY_ADDRESS, RAY_AUTH_MODE, TMPDIR -> check_ray -> ray_cluster -> workers that find this very code
+
+`check_ray` says in a moment what `ray_cluster` would fail with after minutes; call it before anything takes long.
+
+Example:
+    >>> from didact.connect import check_ray
+    >>> check_ray()
+"""
+
+from didact.connect.address import check_ray
+from didact.connect.joining import SOURCE_ROOT, join_ray, ray_cluster, runtime_env, worker_variables
+
+__all__ = ["SOURCE_ROOT", "check_ray", "join_ray", "ray_cluster", "runtime_env", "worker_variables"]
