@@ -70,3 +70,10 @@ def client(worker: Worker, serve_worker: Callable[..., TestClient]) -> Iterator[
     """The running application."""
     with serve_worker(worker) as each:
         yield each
+
+
+@pytest.fixture()
+def engine() -> Iterator[EmbeddedEngine]:
+    engine = EmbeddedEngine(AdapterHost(tiny_model(), TINY_BASE), byte_tokenizer(), max_adapters=2, max_batch_size=4)
+    yield engine
+    engine.close()

@@ -3,7 +3,6 @@
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +13,9 @@ from didact.errors import AdapterError
 from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.models import AdapterHost
 from didact.serving import (
-    AdapterRef,
     DeadlineExceeded,
     EmbeddedEngine,
     EngineBusy,
-    EngineDied,
-    EngineStopped,
     GenerationFailed,
     GenerationRequest,
     PromptTooLong,
@@ -27,9 +23,9 @@ from didact.serving import (
 )
 from didact.serving.engine.batch import DecodingBatch
 from didact.serving.engine.row import BatchRow
-from didact.serving.engine.text_stream import TextStream
 from didact.spec import MethodSpec, PrefixSpec, PromptSpec, PTuningSpec
-from tests.fakes.adapters import TINY_BASE, save_tiny_adapter
+from tests.fakes.adapters import TINY_BASE
+from tests.fakes.generation import PROMPTS, answer, answers, make_adapter, oracle, request
 from tests.fakes.models import FAMILIES, tiny_model
 
 TRAINED_POSITIONS = [
@@ -37,55 +33,6 @@ TRAINED_POSITIONS = [
     PromptSpec(method="prompt", num_virtual_tokens=5),
     PTuningSpec(method="p_tuning", num_virtual_tokens=5, encoder_size=16),
 ]
-PROMPTS = [tuple(range(40, 40 + length)) for length in (3, 11, 1, 7, 19)]
-
-
-def make_adapter(folder: Path, seed: int, family: str = "llama", spec: MethodSpec | None = None) -> AdapterRef:
-    sha256 = save_tiny_adapter(folder, seed, family=family, spec=spec)
-    return AdapterRef(f"a{seed}:1#{sha256[:12]}", folder)
-
-
-def request(
-    prompt: tuple[int, ...], adapter: AdapterRef | None = None, tokens: int = 12, **fields
-) -> GenerationRequest:
-    name = f"{prompt[0]}-{len(prompt)}-{adapter}-{time.monotonic_ns()}"
-    return GenerationRequest(name, prompt, adapter, tokens, **fields)
-
-
-async def answer(engine: EmbeddedEngine, wanted: GenerationRequest) -> list[int]:
-    return [token async for delta in engine.generate(wanted) for token in delta.token_ids]
-
-
-def answers(engine: EmbeddedEngine, wanted: list[GenerationRequest]) -> list:
-    async def all_of_them() -> list:
-        return await asyncio.gather(*(answer(engine, each) for each in wanted), return_exceptions=True)
-
-    return asyncio.run(all_of_them())
-
-
-def oracle(family: str, wanted: GenerationRequest) -> list[int]:
-    """Greedy `generate()` of a model that holds only this adapter."""
-    host = AdapterHost(tiny_model(family), TINY_BASE)
-    if wanted.adapter:
-        host.load("only", wanted.adapter.folder)
-    ids = torch.tensor([wanted.prompt_ids])
-    with host.active("only" if wanted.adapter else None) as model:
-        output = model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            do_sample=False,
-            max_new_tokens=wanted.max_new_tokens,
-            eos_token_id=list(wanted.stop_token_ids) or None,
-            pad_token_id=0,
-        )
-    return output[0, ids.shape[1] :].tolist()
-
-
-@pytest.fixture()
-def engine() -> Iterator[EmbeddedEngine]:
-    engine = EmbeddedEngine(AdapterHost(tiny_model(), TINY_BASE), byte_tokenizer(), max_adapters=2, max_batch_size=4)
-    yield engine
-    engine.close()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -297,123 +244,6 @@ def test_full_queue_and_long_prompts_are_refused_at_once(engine: EmbeddedEngine)
     assert isinstance(too_long, PromptTooLong)
     assert "1024" in str(too_long)
     assert len(answers(engine, [request(tuple([40] * 1020))])[0]) == 4
-
-
-def test_a_poisoned_request_fails_alone(engine: EmbeddedEngine) -> None:
-    poison = 99
-
-    def refuse(module: torch.nn.Module, arguments: tuple, inputs: dict) -> None:
-        if (inputs["input_ids"] == poison).any():
-            raise ValueError("poisoned")
-
-    engine._base.register_forward_pre_hook(refuse, with_kwargs=True)
-    healthy = [request(prompt) for prompt in PROMPTS]
-    got = answers(engine, [*healthy[:2], request((40, poison)), *healthy[2:]])
-    assert isinstance(got.pop(2), GenerationFailed)
-    expected = [oracle("llama", each) for each in healthy]
-    assert [each for each, tokens in zip(got, expected, strict=True) if poison not in tokens] == [
-        tokens for tokens in expected if poison not in tokens
-    ]
-    engine.health()
-
-
-def test_values_that_are_not_finite_fail_only_their_row(engine: EmbeddedEngine) -> None:
-    with torch.no_grad():
-        engine._base.get_input_embeddings().weight[99] = torch.nan
-    got = answers(engine, [request((40, 99)), request(PROMPTS[0], tokens=2)])
-    assert isinstance(got[0], GenerationFailed)
-    assert len(got[1]) == 2
-
-
-@pytest.mark.parametrize("guilty", [0, 3, 6])
-def test_a_row_that_breaks_a_later_step_is_found_by_halving(guilty: int) -> None:
-    """It reads its prompt like any other; the batch fails at its fifth token, and at no cost to the others' answers."""
-    wanted = [request((40 + index, 7), tokens=12) for index in range(7)]
-    expected = [oracle("llama", each) for each in wanted]
-    model, sizes = tiny_model(), []
-
-    def refuse(module: torch.nn.Module, arguments: tuple, inputs: dict) -> None:
-        sizes.append(inputs["input_ids"].shape[0])
-        longer = inputs["attention_mask"].sum(-1) > 6 if "attention_mask" in inputs else torch.tensor([False])
-        if ((inputs["input_ids"] == expected[guilty][4]).any(-1) & longer).any():
-            raise RuntimeError("poisoned")
-
-    model.register_forward_pre_hook(refuse, with_kwargs=True)
-    engine = EmbeddedEngine(AdapterHost(model, TINY_BASE), byte_tokenizer())
-    try:
-        got = answers(engine, wanted)
-        engine.health()
-    finally:
-        engine.close()
-    poison = expected[guilty][4]
-    for tokens, right in zip(got, expected, strict=True):
-        if poison in right[4:11]:
-            assert isinstance(tokens, GenerationFailed)
-        else:
-            assert tokens == right
-    assert isinstance(got[guilty], GenerationFailed)
-    assert max(sizes) > 3  # they did not all run alone
-
-
-@pytest.mark.parametrize("place", ["sampler", "text", "nan", "infinite"])
-def test_whatever_one_row_does_the_others_answer(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, tokenizer = tiny_model(), byte_tokenizer()
-    bad = request((40, 99), tokens=6, sampling=Sampling(temperature=0.5, seed=3), stop=("zz",))
-    healthy = [request(prompt, tokens=6) for prompt in PROMPTS[:3]]
-    expected = [oracle("llama", each) for each in healthy]
-    if place == "sampler":
-        monkeypatch.setattr(torch, "multinomial", lambda *_, **__: 1 / 0)
-    elif place == "text":
-        monkeypatch.setattr(TextStream, "_possible_stop", lambda self, text: 1 / 0 if self._stop else 0)
-    else:
-        with torch.no_grad():
-            model.get_input_embeddings().weight[99] = torch.nan if place == "nan" else torch.inf
-    engine = EmbeddedEngine(AdapterHost(model, TINY_BASE), tokenizer)
-    try:
-        got = answers(engine, [healthy[0], bad, *healthy[1:]])
-        assert isinstance(got.pop(1), GenerationFailed)
-        assert got == expected
-        engine.health()
-    finally:
-        engine.close()
-
-
-def test_a_caller_whose_loop_is_gone_hurts_nobody(engine: EmbeddedEngine) -> None:
-    loop = asyncio.new_event_loop()
-    abandoned = loop.run_until_complete(asyncio.sleep(0, engine.generate))
-
-    async def queue_only() -> None:
-        abandoned(request(PROMPTS[0], tokens=900))
-
-    loop.run_until_complete(queue_only())
-    loop.close()
-    assert answers(engine, [request(PROMPTS[1], tokens=4)]) == [oracle("llama", request(PROMPTS[1], tokens=4))]
-    engine.health()
-
-
-def test_a_preload_that_breaks_in_any_way_ends_only_itself(
-    engine: EmbeddedEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(engine._pool._host, "load", lambda *_: [].pop())
-        broken = engine.preload(AdapterRef("a:1#0", tmp_path))
-        with pytest.raises(IndexError):
-            broken.result(timeout=20)
-        assert isinstance(answers(engine, [request(PROMPTS[0], AdapterRef("a:1#0", tmp_path))])[0], GenerationFailed)
-    engine.preload(make_adapter(tmp_path / "good", 1)).result(timeout=20)
-    assert len(answers(engine, [request(PROMPTS[0], tokens=3)])[0]) == 3
-
-
-def test_a_base_that_computes_no_more_ends_the_engine_and_says_so(engine: EmbeddedEngine) -> None:
-    def broken(*_: object) -> None:
-        raise RuntimeError("device-side assert")
-
-    engine._base.register_forward_pre_hook(broken)
-    got = answers(engine, [request(prompt) for prompt in PROMPTS])
-    assert all(isinstance(each, EngineDied) for each in got)
-    with pytest.raises(EngineStopped):
-        engine.health()
-    assert isinstance(answers(engine, [request(PROMPTS[0])])[0], EngineStopped)
 
 
 def test_close_fails_what_is_unfinished_and_refuses_more(engine: EmbeddedEngine) -> None:
