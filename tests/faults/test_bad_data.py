@@ -37,7 +37,6 @@ RECORDS: dict[str, tuple[bytes, str | None]] = {
     "NaN": (b'{"instruction": "a", "output": "b", "score": NaN}', "not_a_number"),
     "lone surrogate": (b'{"instruction": "a", "output": "b\\ud83d"}', "lone_surrogate"),
     "11 MB": (b'{"instruction": "a", "output": "' + b"b" * 11_000_000 + b'"}', "too_long"),
-    "truncated": (GOOD[:-2], "broken_json"),
     "list row": (b'["a", "b"]', "not_an_object"),
     "bare value": (b"3", "not_an_object"),
     "blank": (b" \t ", ""),
@@ -51,21 +50,20 @@ COLUMNS: dict[str, tuple[bytes, str | None]] = {
     "byte order mark": (BOM + GOOD_COLUMNS, None),
     "nul": (b"a\tb\x00\tc", "nul"),
     "11 MB": (b"a\tb\t" + b"c" * 11_000_000, "too_long"),
-    "truncated": (GOOD_COLUMNS[:-20], "wrong_columns"),
     "blank": (b"  ", ""),
 }
-FIRST, LAST = ("byte order mark",), ("truncated",)
+FIRST = ("byte order mark",)
 
 
-def _lines(rows: Sequence[bytes], whole: bool) -> bytes:
-    return b"\n".join(rows) + (b"\n" if whole else b"")
+def _lines(rows: Sequence[bytes]) -> bytes:
+    return b"\n".join(rows) + b"\n"
 
 
-def _array(rows: Sequence[bytes], whole: bool) -> bytes:
-    return b"[\n" + b",\n".join(rows) + (b"\n]\n" if whole else b"")
+def _array(rows: Sequence[bytes]) -> bytes:
+    return b"[\n" + b",\n".join(rows) + b"\n]\n"
 
 
-LAYOUTS: dict[str, tuple[str, str, bytes, Callable[[Sequence[bytes], bool], bytes]]] = {
+LAYOUTS: dict[str, tuple[str, str, bytes, Callable[[Sequence[bytes]], bytes]]] = {
     "lines": ("rows.jsonl", "alpaca", GOOD, _lines),
     "lines under .json": ("rows.json", "alpaca", GOOD, _lines),
     "array": ("rows.json", "alpaca", GOOD, _array),
@@ -89,8 +87,18 @@ def texts(dataset: Dataset) -> list[list[bytes]]:
     return [[message.content.encode() for message in conversation.messages] for conversation in dataset.train]
 
 
-def test_d1_knows_the_nineteen_kinds() -> None:
-    assert len(RECORDS) == 19
+def test_d1_knows_the_kinds() -> None:
+    assert len(RECORDS) == 18
+
+
+@pytest.mark.fault("D1")
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_d1_a_file_that_is_cut_is_refused_whatever_share_of_bad_rows_is_allowed(layout: str, tmp_path: Path) -> None:
+    name, form, good, pack = LAYOUTS[layout]
+    file = tmp_path / name
+    file.write_bytes(pack([good, good, good])[:-25])
+    with pytest.raises(DataError, match=rf"{name} is damaged or incomplete: it ends .*get the file again"):
+        load(file, share=1.0, form=form)
 
 
 @pytest.mark.fault("D1")
@@ -98,12 +106,12 @@ def test_d1_knows_the_nineteen_kinds() -> None:
 def test_d1_a_bad_row_costs_itself_only_and_is_found_again(layout: str, kind: str, tmp_path: Path) -> None:
     name, form, good, pack = LAYOUTS[layout]
     bad, reason = (COLUMNS if layout == "columns" else RECORDS)[kind]
-    rows = [bad, good, good] if kind in FIRST else [good, good, bad] if kind in LAST else [good, bad, good]
+    rows = [bad, good, good] if kind in FIRST else [good, bad, good]
     file = tmp_path / name
-    content = pack(rows, kind not in LAST)
+    content = pack(rows)
     file.write_bytes(content)
     alone = tmp_path / f"alone{file.suffix}"
-    alone.write_bytes(pack([good, good], True))
+    alone.write_bytes(pack([good, good]))
     dataset, expected = load(file, tmp_path / "q", form=form), load(alone, form=form)
 
     num_rows = 2 if reason == "" else 3

@@ -5,6 +5,7 @@ import pytest
 
 from didact.datasets import MAX_RECORD_BYTES
 from didact.datasets.readers.json_files import read_array, read_lines
+from didact.datasets.rows.raw_row import Damage
 
 ROWS = [
     {"text": 'brackets ]}[{ , and "quotes" \\'},
@@ -34,29 +35,24 @@ def test_every_element_of_an_array_is_cut_out_whole(indent: int | None, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("broken", "good", "offset"),
+    ("broken", "good", "offset", "rest"),
     [
-        (b'[{"a": 1}, {"a": 2}, {"a": "cut', 2, 21),
-        (b'[{"a": 1}, {"a": 2}', 2, 19),
-        (b'[{"a": 1}, {"a": {"b": 2}, "c', 1, 11),
-        (b'[{"a": 1}, {"a": 2},', 2, 20),
-        (b'[{"a": 1}, {"a": [2}, {"a": 3}]', 1, 11),
-        (b'[{"a": 1}, , {"a": 3}]', 1, 11),
-        (b'[{"a": 1}, {"a": 2},]', 2, 20),
-        (b'[{"a": 1}, {"a": 2}}, {"a": 3}]', 2, 19),
-        (b'[{"a": 1}] {"a": 2}', 1, 11),
-        (b"[", 0, 1),
+        (b'[{"a": 1}, , {"a": 3}]', 2, 11, b","),
+        (b'[{"a": 1}, {"a": 2},]', 2, 20, b"]"),
+        (b'[,{"a": 1}]', 1, 1, b","),
+        (b'[{"a": }, {"a": 2}]', 2, None, b""),
+        (b'[{"a": "x "y" z"}, {"a": 2}]', 2, None, b""),
+        (b'[{"a": "x}, {"}, {"a": 2}]', 2, None, b""),
+        (b'[{"a": "x\ny"}, {"a": 2}]', 2, None, b""),
     ],
 )
-def test_a_broken_array_yields_the_rows_before_the_break_and_one_for_the_rest(
-    broken: bytes, good: int, offset: int, tmp_path: Path
+def test_an_element_whose_end_is_known_costs_itself_only(
+    broken: bytes, good: int, offset: int | None, rest: bytes, tmp_path: Path
 ) -> None:
     rows = list(read_array(write(tmp_path / "a.json", broken)))
-    assert [row.fault for row in rows[:good]] == [None] * good
-    (rest,) = rows[good:]
-    assert rest.fault is not None and rest.fault.reason == "broken_json"
-    assert rest.byte_offset == offset
-    assert rest.content == broken[offset:]
+    assert sum(row.fault is None for row in rows) == good
+    bad = [row for row in rows if row.fault is not None]
+    assert [(row.byte_offset, row.content) for row in bad] == ([] if offset is None else [(offset, rest)])
 
 
 def test_an_empty_array_holds_no_rows(tmp_path: Path) -> None:
@@ -65,7 +61,8 @@ def test_an_empty_array_holds_no_rows(tmp_path: Path) -> None:
 
 def test_many_unpaired_quotes_do_not_slow_the_scan_down(tmp_path: Path) -> None:
     file = write(tmp_path / "a.json", b'[{"a": 1}, ' + b'"' + b'\\"' * 500_000)
-    assert [row.fault is None for row in read_array(file)] == [True, False]
+    with pytest.raises(Damage):
+        list(read_array(file))
 
 
 def test_the_record_limit_counts_the_row_without_its_line_end(tmp_path: Path) -> None:

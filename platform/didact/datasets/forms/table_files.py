@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from didact.datasets.forms.table_headings import tree_table
-from didact.datasets.places.archives import open_bytes
+from didact.datasets.places.archives import damage_of, open_bytes
 from didact.datasets.places.remote_stream import RemoteFile, SourceFile
 from didact.datasets.readers.json_files import read_lines
 from didact.datasets.rows.decoding import check_object, decode_json, decode_text, parse_json
@@ -196,7 +196,7 @@ def _from_folder(layout: TableLayoutOnDisk, folder: Path, name: str) -> dict[str
     # A name comes out of the data and must not lead anywhere else.
     if "\0" in name or not file.resolve().is_relative_to(folder.resolve()) or not file.is_file():
         raise BadRow("missing_table", f"{folder} holds no table {name!r}")
-    with open_bytes(file) as source:
+    with damage_of(str(file)), open_bytes(file) as source:
         raw = source.stream.read(_MAX_TABLE_BYTES + 1)
     if len(raw) > _MAX_TABLE_BYTES:
         raise BadRow("too_long", f"table {name!r} has more than {_MAX_TABLE_BYTES:,} bytes")
@@ -205,7 +205,7 @@ def _from_folder(layout: TableLayoutOnDisk, folder: Path, name: str) -> dict[str
 
 def _from_lines(layout: TableLayoutOnDisk, file: Path) -> dict[str, dict[str, Any] | BadRow]:
     known: dict[str, dict[str, Any] | BadRow] = {}
-    for raw in read_lines(file):
+    for raw in _table_lines(file):
         try:
             if raw.fault is not None or not isinstance(raw.content, bytes):
                 continue
@@ -217,3 +217,8 @@ def _from_lines(layout: TableLayoutOnDisk, file: Path) -> dict[str, dict[str, An
         except BadRow as bad:
             known[name] = BadRow("missing_table", f"table {name!r} in {file}:{raw.line}: {bad.reason} ({bad.detail})")
     return known
+
+
+def _table_lines(file: Path) -> Iterator[RawRow]:
+    with damage_of(str(file)):
+        yield from read_lines(file)

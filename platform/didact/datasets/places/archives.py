@@ -1,12 +1,13 @@
-"""A file's bytes as UTF-8 text, whatever it is compressed with or encoded in. Where it breaks off, reading ends.
+"""A file's bytes as UTF-8 text, whatever it is compressed with or encoded in. Where it breaks off, reading is refused.
 
-A damaged archive is not an error of the run: the rows before the damage are good, the one it cuts is refused.
+What was lost behind a break is not known, so no row of a damaged file is used, whatever share of bad rows is allowed.
 """
 
+import bz2
 import codecs
 import contextlib
-import gzip
 import io
+import lzma
 import mmap
 import shutil
 import tempfile
@@ -14,15 +15,22 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from didact.datasets.places.remote_stream import SourceFile
-from didact.datasets.rows.raw_row import BadRow, RawRow
+from didact.datasets.rows.raw_row import Damage, RawRow
 from didact.errors import DataError
 
-COMPRESSIONS = (".gz", ".zst")
+_DECOMPRESSORS: dict[str, Callable[[], Any]] = {
+    ".gz": lambda: zlib.decompressobj(wbits=31),
+    ".bz2": bz2.BZ2Decompressor,
+    ".xz": lzma.LZMADecompressor,
+}
+COMPRESSIONS = (*_DECOMPRESSORS, ".zst")
 _CHUNK_BYTES = 1 << 20
-_PIECE_BYTES = 1 << 14
+_COMPRESSED_BYTES = 1 << 15
+"""Compressed bytes taken at a time: they may become a thousand times as many."""
+_EMPTY = "it is empty, and not even nothing is compressed to nothing"
 
 
 def data_suffix(path: PurePath | SourceFile) -> str:
@@ -32,24 +40,25 @@ def data_suffix(path: PurePath | SourceFile) -> str:
 
 
 class _Bytes(io.RawIOBase):
-    """Pieces of bytes as a stream; damage ends it and is kept as `fault`."""
+    """Pieces of bytes as a stream."""
 
     def __init__(self, pull: Callable[[int], bytes]) -> None:
         self._pull = pull
         self._left = b""
-        self.fault: BadRow | None = None
+        self._num_read = 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        if not self._left and self.fault is None:
+        if not self._left:
             try:
                 self._left = self._pull(len(buffer))
-            except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-                self.fault = BadRow("damaged_file", f"the file cannot be read beyond this row: {error}")
+            except (OSError, EOFError, zlib.error, lzma.LZMAError, UnicodeDecodeError) as error:
+                raise Damage(f"it breaks off after {self._num_read:,} bytes of content: {error}") from error
         piece, self._left = self._left[: len(buffer)], self._left[len(buffer) :]
         buffer[: len(piece)] = piece
+        self._num_read += len(piece)
         return len(piece)
 
 
@@ -61,17 +70,13 @@ class ByteSource:
     """Its content as UTF-8."""
     exact_offsets: bool
     """Whether places in `stream` are places in the content as it was written."""
-    layers: tuple[_Bytes, ...]
-
-    @property
-    def fault(self) -> BadRow | None:
-        """Why `stream` ended early, or None."""
-        return next((layer.fault for layer in self.layers if layer.fault is not None), None)
+    plain: bool
+    """Whether `stream` is the file itself."""
 
 
 @contextlib.contextmanager
 def open_bytes(path: SourceFile, encoding: str | None = None) -> Iterator[ByteSource]:
-    """Open a file, plain, gzip (`.gz`) or Zstandard (`.zst`).
+    """Open a file, plain or compressed as its name says: `.gz`, `.bz2`, `.xz`, `.zst`.
 
     Args:
         path: the file, on this machine or elsewhere.
@@ -79,25 +84,65 @@ def open_bytes(path: SourceFile, encoding: str | None = None) -> Iterator[ByteSo
 
     Raises:
         DataError: there is no such encoding.
+        Damage: while it is read, that it breaks off or is not compressed as its name says.
     """
     with contextlib.ExitStack() as stack:
-        layers: list[_Bytes] = []
         stream: BinaryIO = stack.enter_context(path.open("rb"))
-        if path.suffix.lower() == ".gz":
-            unzip = stack.enter_context(gzip.GzipFile(fileobj=stream))
-            layers.append(_Bytes(unzip.read1))
-            stream = cast(BinaryIO, io.BufferedReader(layers[-1], _CHUNK_BYTES))
-        elif path.suffix.lower() == ".zst":
-            import pyarrow as pa  # carries the codec; takes a while to import
-
-            inflate = stack.enter_context(pa.CompressedInputStream(pa.PythonFile(stream, "r"), "zstd"))
-            # A small piece at a time: one that meets the damage is lost whole.
-            layers.append(_Bytes(lambda count: inflate.read(min(count, _PIECE_BYTES))))
-            stream = cast(BinaryIO, io.BufferedReader(layers[-1], _CHUNK_BYTES))
+        plain = True
+        suffix = path.suffix.lower()
+        if suffix in COMPRESSIONS:
+            stream, plain = _buffered(_inflater(stream, suffix, stack)), False
         if encoding is not None:
-            layers.append(_Bytes(_transcoder(stream, encoding)))
-            stream = cast(BinaryIO, io.BufferedReader(layers[-1], _CHUNK_BYTES))
-        yield ByteSource(stream, encoding is None, tuple(layers))
+            stream, plain = _buffered(_transcoder(stream, encoding)), False
+        yield ByteSource(stream, encoding is None, plain)
+
+
+def _buffered(pull: Callable[[int], bytes]) -> BinaryIO:
+    return cast(BinaryIO, io.BufferedReader(_Bytes(pull), _CHUNK_BYTES))
+
+
+def _inflater(stream: BinaryIO, suffix: str, stack: contextlib.ExitStack) -> Callable[[int], bytes]:
+    """Gives the next bytes of what is compressed in a stream, and raises where that breaks or ends too early."""
+    if suffix in _DECOMPRESSORS:
+        pieces = _members(stream, suffix)
+        return lambda _: next(pieces, b"")
+    import pyarrow as pa  # carries the codec; takes a while to import
+
+    inflate = stack.enter_context(pa.CompressedInputStream(pa.PythonFile(stream, "r"), "zstd"))
+
+    def pull(count: int) -> bytes:
+        piece: bytes = inflate.read(count)
+        if not piece and not stream.tell():
+            raise EOFError(_EMPTY)
+        return piece
+
+    return pull
+
+
+def _members(stream: BinaryIO, suffix: str) -> Iterator[bytes]:
+    """The content of all members of a compressed file, each of which must end as it should.
+
+    The standard library's readers of `.bz2` and `.xz` pass over whatever follows a member when they cannot read it.
+    """
+    machine: Any = None
+    left = b""
+    while data := left or stream.read(_COMPRESSED_BYTES):
+        left = b""
+        if machine is None:
+            machine = _DECOMPRESSORS[suffix]()
+        elif machine.eof:
+            # Behind a member may be zeros that fill the file up to some size.
+            data = data.lstrip(b"\0")
+            if not data:
+                continue
+            machine = _DECOMPRESSORS[suffix]()
+        if piece := machine.decompress(data):
+            yield piece
+        left = machine.unused_data
+    if machine is None:
+        raise EOFError(_EMPTY)
+    if not machine.eof:
+        raise EOFError("the compressed stream has no end")
 
 
 @contextlib.contextmanager
@@ -105,7 +150,7 @@ def mapped(path: Path, encoding: str | None = None) -> Iterator[tuple[mmap.mmap,
     """A file's content as a memory map; compressed or re-encoded content is laid in a temporary file first."""
     with open_bytes(path, encoding) as source, contextlib.ExitStack() as stack:
         file = source.stream
-        if source.layers:
+        if not source.plain:
             file = cast(BinaryIO, stack.enter_context(tempfile.TemporaryFile()))
             shutil.copyfileobj(source.stream, file, _CHUNK_BYTES)
             if file.tell() == 0:
@@ -114,19 +159,21 @@ def mapped(path: Path, encoding: str | None = None) -> Iterator[tuple[mmap.mmap,
         yield stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), source
 
 
-def until_damage(rows: Iterator[RawRow], source: ByteSource, path: SourceFile) -> Iterator[RawRow]:
-    """The rows of an open file; the one that its damage cuts short is refused, and offsets that mean nothing are left
-    out."""
-    held: RawRow | None = None
-    for row in rows:
-        if held is not None:
-            yield held
-        held = row if source.exact_offsets else replace(row, byte_offset=None)
-    if source.fault is not None:
-        cut = held or RawRow(str(path), 1, 0 if source.exact_offsets else None, b"")
-        yield replace(cut, fault=source.fault)
-    elif held is not None:
-        yield held
+def with_exact_offsets(rows: Iterator[RawRow], source: ByteSource) -> Iterator[RawRow]:
+    """The rows of an open file; offsets that mean nothing are left out."""
+    return rows if source.exact_offsets else (replace(row, byte_offset=None) for row in rows)
+
+
+@contextlib.contextmanager
+def damage_of(file: str) -> Iterator[None]:
+    """Say of which file a `Damage` is that is met inside; `file` as the user names it."""
+    try:
+        yield
+    except Damage as damage:
+        raise DataError(
+            f"{file} is damaged or incomplete: {damage}. No row of it is used, since nobody can tell what is lost; get "
+            "the file again, or repair it at that place"
+        ) from damage
 
 
 def _transcoder(stream: BinaryIO, encoding: str) -> Callable[[int], bytes]:

@@ -4,15 +4,17 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from didact.datasets.places.archives import open_bytes, until_damage
+from didact.datasets.places.archives import open_bytes, with_exact_offsets
 from didact.datasets.places.remote_stream import SourceFile
 from didact.datasets.rows.decoding import decode_text
-from didact.datasets.rows.raw_row import BOM, MAX_RECORD_BYTES, SHOWN_BYTES, BadRow, RawRow
+from didact.datasets.rows.raw_row import BOM, MAX_RECORD_BYTES, SHOWN_BYTES, BadRow, Damage, RawRow
+from didact.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,6 +23,7 @@ BLANK = b" \r\n"
 """A line of these bytes only is not a row. Tabs are columns."""
 _MAX_LINES = 1_000
 _BATCH_ROWS = 1_000
+_STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 _OPENS = {mark: re.compile(rb'(?:^|[%c])"' % mark) for mark in b",\t;|"}
 _CLOSES = re.compile(rb'(?:[^"]++|"")*+"')
 
@@ -41,20 +44,24 @@ def read_delimited(path: SourceFile, how: Delimited, encoding: str | None = None
     """Rows of delimited text as records of text. A byte order mark and blank lines are passed over.
 
     A quote that is never closed costs the line on which it opens, not the rest of the file.
+
+    Raises:
+        DataError: there is no such encoding.
+        Damage: the last row is cut in its middle.
     """
     # The standard reader's limit is for the whole process; it is only ever raised.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_RECORD_BYTES))
     with open_bytes(path, encoding) as source:
         pieces = _records(str(path), source.stream, how)
-        yield from _named(until_damage(pieces, source, path), how)
+        yield from with_exact_offsets(_named(pieces, how), source)
 
 
 def first_row(content: bytes, how: Delimited) -> list[str]:
     """The columns of the first row of some text; empty where it cannot be read."""
-    raw = next(_records("", io.BytesIO(content), how), None)
     try:
-        return [] if raw is None else _columns(raw, how)
-    except BadRow:
+        first = next(_records("", io.BytesIO(content), how), None)
+        return [] if first is None else _columns(first[0], how)
+    except (BadRow, Damage):
         return []
 
 
@@ -89,34 +96,52 @@ def parquet_groups(path: Path, num_bytes: int) -> list[RowGroups]:
 
 
 def read_parquet(path: SourceFile, groups: RowGroups | None = None) -> Iterator[RawRow]:
-    """Rows of a Parquet file, or of some row groups, a batch at a time. `line` is the row's number."""
-    import pyarrow as pa
+    """Rows of a Parquet file, or of some row groups, a batch at a time. `line` is the row's number.
+
+    Raises:
+        Damage: the file cannot be read to its end.
+    """
     import pyarrow.parquet as pq
 
     num_read = groups.first_row if groups else 0
-    try:
-        with path.open("rb") as stream, pq.ParquetFile(stream) as file:
-            wanted = range(groups.start, groups.stop) if groups else range(file.num_row_groups)
-            for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=list(wanted)):
-                yield from _batch_rows(path, batch, num_read)
-                num_read += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
-        yield _damaged(path, num_read, error)
+    with (
+        _damages(),
+        path.open("rb") as stream,
+        pq.ParquetFile(stream, page_checksum_verification=True) as file,
+    ):
+        wanted = range(groups.start, groups.stop) if groups else range(file.num_row_groups)
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=list(wanted)):
+            yield from _batch_rows(path, batch, num_read)
+            num_read += batch.num_rows
 
 
 def read_arrow(path: SourceFile) -> Iterator[RawRow]:
-    """Rows of an Arrow file (Feather version 2) or stream, a batch at a time. `line` is the row's number."""
+    """Rows of an Arrow file (Feather version 2) or stream, a batch at a time. `line` is the row's number.
+
+    Raises:
+        Damage: the file cannot be read to its end, or something follows it.
+    """
     import pyarrow as pa
 
     num_read = 0
+    with _damages(), pa.memory_map(str(path)) if isinstance(path, Path) else pa.PythonFile(path.open(), "r") as file:
+        for batch in _arrow_batches(file):
+            for start in range(0, batch.num_rows, _BATCH_ROWS):
+                yield from _batch_rows(path, batch.slice(start, _BATCH_ROWS), num_read + start)
+            num_read += batch.num_rows
+
+
+@contextmanager
+def _damages() -> Iterator[None]:
+    """What the library raises for bytes that are not what they should be, as `Damage`."""
+    import pyarrow as pa
+
     try:
-        with pa.memory_map(str(path)) if isinstance(path, Path) else pa.PythonFile(path.open(), "r") as file:
-            for batch in _arrow_batches(file):
-                for start in range(0, batch.num_rows, _BATCH_ROWS):
-                    yield from _batch_rows(path, batch.slice(start, _BATCH_ROWS), num_read + start)
-                num_read += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
-        yield _damaged(path, num_read, error)
+        yield
+    except DataError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise Damage(str(error)) from error
 
 
 def _arrow_batches(file: "pa.NativeFile") -> Iterator["pa.RecordBatch"]:
@@ -125,14 +150,26 @@ def _arrow_batches(file: "pa.NativeFile") -> Iterator["pa.RecordBatch"]:
     if file.read(6) == b"ARROW1":
         reader = pa.ipc.open_file(file)
         yield from (reader.get_batch(index) for index in range(reader.num_record_batches))
-    else:
-        file.seek(0)
-        yield from pa.ipc.open_stream(file)
+        return
+    file.seek(0)
+    yield from pa.ipc.open_stream(file)
+    # The library takes the end of the file for the end of the stream. Only this mark says that all of it was written.
+    end = file.tell()
+    file.seek(0)
+    # Before version 0.15 of the format a message had no mark of four bytes before its length.
+    mark = _STREAM_END if file.read(4) == _STREAM_END[:4] else _STREAM_END[4:]
+    file.seek(max(0, end - len(mark)))
+    if file.read(len(mark)) != mark:
+        raise Damage("the Arrow stream stops without its end mark")
+    if file.read(1):
+        raise Damage(f"something follows the end of the Arrow stream, at byte {end:,}")
 
 
 def _batch_rows(path: SourceFile, batch: "pa.RecordBatch", num_before: int) -> Iterator[RawRow]:
+    records: list[dict[str, Any] | BadRow]
     try:
-        records: list[dict[str, Any] | BadRow] = [*batch.to_pylist()]
+        _check_structure(batch)
+        records = [*batch.to_pylist()]
     except UnicodeDecodeError:
         records = [_one_record(batch.slice(index, 1)) for index in range(batch.num_rows)]
     for index, record in enumerate(records):
@@ -143,6 +180,18 @@ def _batch_rows(path: SourceFile, batch: "pa.RecordBatch", num_before: int) -> I
             yield RawRow(str(path), line, None, record)
 
 
+def _check_structure(batch: "pa.RecordBatch") -> None:
+    """Refuse offsets and lengths that point out of their buffers, which the library would follow."""
+    import pyarrow as pa
+
+    for column in batch.columns:
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid as error:
+            if "UTF8" not in str(error):  # bad text costs its row only, and is found there
+                raise
+
+
 def _one_record(row: "pa.RecordBatch") -> dict[str, Any] | BadRow:
     try:
         record: dict[str, Any] = row.to_pylist()[0]
@@ -151,13 +200,8 @@ def _one_record(row: "pa.RecordBatch") -> dict[str, Any] | BadRow:
         return BadRow("not_utf8", str(error))
 
 
-def _damaged(path: SourceFile, num_read: int, error: Exception) -> RawRow:
-    bad = BadRow("damaged_file", f"the file cannot be read beyond row {num_read}: {error}")
-    return RawRow(str(path), num_read + 1, None, b"", bad)
-
-
-def _records(file: str, stream: BinaryIO, how: Delimited) -> Iterator[RawRow]:
-    """The bytes of each row."""
+def _records(file: str, stream: BinaryIO, how: Delimited) -> Iterator[tuple[RawRow, bool]]:
+    """The bytes of each row, and whether a line end follows them."""
     offset, line = 0, 1
     waiting: list[tuple[bytes, int]] = []
     while lines := _take_record(stream, waiting, how):
@@ -170,7 +214,7 @@ def _records(file: str, stream: BinaryIO, how: Delimited) -> Iterator[RawRow]:
             fault = BadRow("too_long", f"{len(content):,} bytes; at most {MAX_RECORD_BYTES:,} are accepted")
             content = content[:SHOWN_BYTES]
         if content.strip(BLANK):
-            yield RawRow(file, here, start, content.rstrip(b"\r\n"), fault)
+            yield RawRow(file, here, start, content.rstrip(b"\r\n"), fault), lines[-1][0].endswith(b"\n")
 
 
 def _take_record(stream: BinaryIO, waiting: list[tuple[bytes, int]], how: Delimited) -> list[tuple[bytes, int]]:
@@ -180,6 +224,8 @@ def _take_record(stream: BinaryIO, waiting: list[tuple[bytes, int]], how: Delimi
     while len(lines) < _MAX_LINES and total <= MAX_RECORD_BYTES:
         piece, size = waiting.pop(0) if waiting else _line(stream)
         if not piece:
+            if inside and not lines[-1][0].endswith(b"\n"):
+                raise Damage(f"it ends inside the quotes of the row that begins with {lines[0][0][:30]!r}")
             break
         lines.append((piece, size))
         total += size
@@ -240,22 +286,26 @@ def _columns(raw: RawRow, how: Delimited) -> list[str]:
     return rows[0]
 
 
-def _named(rows: Iterator[RawRow], how: Delimited) -> Iterator[RawRow]:
+def _named(rows: Iterator[tuple[RawRow, bool]], how: Delimited) -> Iterator[RawRow]:
     names: Sequence[str] = how.columns
     if not names:
         head = next(rows, None)
         if head is None:
             return
         try:
-            names = [name.strip() for name in _columns(head, how)]
+            names = [name.strip() for name in _columns(head[0], how)]
         except BadRow as bad:
             # Without names no row can be told apart from another, so each is refused for the header's fault.
-            for raw in chain([head], rows):
+            for raw, _ in chain([head], rows):
                 yield RawRow(raw.file, raw.line, raw.byte_offset, raw.content, bad)
             return
-    for raw in rows:
+    for raw, is_ended in rows:
         try:
             columns = _columns(raw, how)
+            if len(columns) < len(names) and not is_ended:
+                raise Damage(
+                    f"it ends in the middle of line {raw.line:,}, after {len(columns)} of {len(names)} columns"
+                )
             if len(columns) != len(names):
                 raise BadRow("wrong_columns", f"found {len(columns)} columns, expected {', '.join(names)}")
         except BadRow as bad:

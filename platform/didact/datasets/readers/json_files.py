@@ -1,8 +1,10 @@
 """Files -> raw rows with their position. Knows lines and JSON arrays and objects, nothing of what a row means.
 
-Every reader is a generator: one row is in memory at a time, and a damaged row costs that row only.
+Every reader is a generator: one row is in memory at a time. A row whose end is known costs itself only when it is bad;
+where nobody can tell how many rows are lost, the file is refused with `Damage`.
 """
 
+import contextlib
 import json
 import mmap
 import re
@@ -11,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from didact.datasets.places.archives import mapped, open_bytes, until_damage
+from didact.datasets.places.archives import mapped, open_bytes, with_exact_offsets
 from didact.datasets.places.remote_stream import SourceFile
 from didact.datasets.rows.decoding import decode_text, parse_json
-from didact.datasets.rows.raw_row import BOM, MAX_RECORD_BYTES, SHOWN_BYTES, BadRow, RawRow
+from didact.datasets.rows.raw_row import BOM, MAX_RECORD_BYTES, SHOWN_BYTES, BadRow, Damage, RawRow
 
 BLANK = b" \t\r\n"
 _SKIP_BYTES = 1 << 20
@@ -22,6 +24,8 @@ _CLOSES = {b"]": b"[", b"}": b"{"}
 # Possessive, so that a missing closing quote costs one scan of the file and not one per character.
 _MEMBER = re.compile(rb'"((?:[^"\\]|\\.)*+)"\s*+:\s*+', re.DOTALL)
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{},]', re.DOTALL)
+# What stands between two rows, taken for a text because a quote before it has no partner.
+_SWALLOWED = re.compile(rb'"[\s\]}]*[\]}]\s*,[\s\[{]*"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,11 @@ class Lines:
 
 
 def read_lines(
-    path: SourceFile, blank: bytes | None = BLANK, encoding: str | None = None, lines: Lines | None = None
+    path: SourceFile,
+    blank: bytes | None = BLANK,
+    encoding: str | None = None,
+    lines: Lines | None = None,
+    mark: bytes | None = None,
 ) -> Iterator[RawRow]:
     """Rows of a file with one row a line, line end removed. A byte order mark is passed over.
 
@@ -44,49 +52,62 @@ def read_lines(
         blank: a line of these bytes only is not a row; None makes every line a row.
         encoding: how the text is written; None for UTF-8.
         lines: only these, of a plain file in UTF-8; None for all.
+        mark: what stands between the columns of a line; None where lines are JSON or plain text.
 
     Raises:
         DataError: there is no such encoding.
+        Damage: the last line is cut in its middle.
     """
     with open_bytes(path, encoding) as source:
-        yield from until_damage(_lines(path, source.stream, blank, lines), source, path)
+        yield from with_exact_offsets(_lines(path, source.stream, blank, lines, mark), source)
 
 
 def read_array(path: Path, encoding: str | None = None) -> Iterator[RawRow]:
-    """Elements of a JSON array, each cut out by its brackets, so that a damaged element spoils no other.
+    """Elements of a JSON array, each cut out by its brackets, so that a bad element spoils no other.
 
-    Where the brackets themselves no longer match, everything from the element that holds the break is one bad row.
+    Raises:
+        Damage: the brackets do not match, or something follows the array.
     """
     with mapped(path, encoding) as (data, source):
-        yield from until_damage(_elements(path, data, b"["), source, path)
+        yield from with_exact_offsets(_elements(path, data, b"["), source)
 
 
 def read_keyed(path: Path, encoding: str | None = None) -> Iterator[RawRow]:
     """Members of a JSON object whose keys are the rows' names: `{"7": {...}, "8": {...}}`.
 
     A row is its value with the key as `id` added; a value that is a list becomes `{"id": key, "values": [...]}`.
+
+    Raises:
+        Damage: as `read_array`.
     """
     seen: set[str] = set()
     with mapped(path, encoding) as (data, source):
-        for raw in until_damage(_elements(path, data, b"{"), source, path):
+        for raw in with_exact_offsets(_elements(path, data, b"{"), source):
             yield _named(raw, seen) if raw.fault is None else raw
 
 
 def read_object(path: Path, encoding: str | None = None) -> Iterator[RawRow]:
-    """A file that is one JSON object over several lines: one row."""
+    """A file that is one JSON object over several lines: one row.
+
+    Raises:
+        Damage: the object has no end.
+    """
     with mapped(path, encoding) as (data, source):
         start, stop = _trim(data, len(BOM) if data[:3] == BOM else 0, len(data))
         fault = _too_long(stop - start) if stop - start > MAX_RECORD_BYTES else None
         content = data[start : stop if fault is None else start + SHOWN_BYTES]
+        if fault is None and _is_cut(content):
+            raise Damage(f"it ends in the middle of the object that begins at byte {start:,}")
         row = RawRow(str(path), data[:start].count(b"\n") + 1, start, content, fault)
-        yield from until_damage(iter([row]), source, path)
+        yield from with_exact_offsets(iter([row]), source)
 
 
 def members(path: Path, count: int, encoding: str | None = None) -> list[tuple[str, bytes]]:
     """The first members of a JSON object: each key, and the first bytes of its value."""
     found: list[tuple[str, bytes]] = []
-    with mapped(path, encoding) as (data, _):
-        for start, stop, fault in _spans(data, b"{"):
+    # Whether the object is whole is for its reader to say.
+    with mapped(path, encoding) as (data, _), contextlib.suppress(Damage):
+        for start, stop, fault in _spans(data, data.find(b"{") + 1, b"}"):
             member = _MEMBER.match(data, start, stop)
             if fault is not None or member is None or len(found) == count:
                 break
@@ -94,7 +115,10 @@ def members(path: Path, count: int, encoding: str | None = None) -> list[tuple[s
     return found
 
 
-def _lines(path: SourceFile, stream: BinaryIO, blank: bytes | None, lines: Lines | None) -> Iterator[RawRow]:
+def _lines(
+    path: SourceFile, stream: BinaryIO, blank: bytes | None, lines: Lines | None, mark: bytes | None
+) -> Iterator[RawRow]:
+    before = b""
     line, offset = _first_line(stream, lines) if lines is not None else (0, 0)
     while (lines is None or offset < lines.stop) and (piece := stream.readline(MAX_RECORD_BYTES + 1)):
         line, start = line + 1, offset
@@ -105,10 +129,35 @@ def _lines(path: SourceFile, stream: BinaryIO, blank: bytes | None, lines: Lines
                 offset += len(rest)
                 piece = piece[:SHOWN_BYTES] + rest[-1:]
             fault = _too_long(offset - start)
+        elif not piece.endswith(b"\n") and piece.strip(blank) and _is_cut(piece, mark, before):
+            raise Damage(f"it ends in the middle of line {line:,}")
+        before = piece
         if line == 1 and piece.startswith(BOM):
             piece, start = piece[len(BOM) :], start + len(BOM)
         if blank is None or piece.strip(blank):
             yield RawRow(str(path), line, start, piece.rstrip(b"\r\n"), fault)
+
+
+def _is_cut(last: bytes, mark: bytes | None = None, before: bytes = b"") -> bool:
+    """Whether JSON, or a line of columns, that no line end follows breaks off before its own end.
+
+    Args:
+        last: the bytes at the end of a file.
+        mark: what stands between columns; None for JSON. Text that begins with no bracket is taken for whole.
+        before: the line before it, which has as many columns.
+    """
+    if last.endswith(b"\0"):
+        return True  # a file that was given its length before its content
+    if mark is not None:
+        return last.count(mark) < before.count(mark)
+    if last.removeprefix(BOM).lstrip()[:1] not in (b"{", b"["):
+        return False
+    depth = 0
+    for token in _TOKEN.finditer(last):
+        if token[0] == b'"':
+            return True
+        depth += (token[0] in b"[{") - (token[0] in b"]}")
+    return depth > 0
 
 
 def _first_line(stream: BinaryIO, lines: Lines) -> tuple[int, int]:
@@ -126,8 +175,14 @@ def _first_line(stream: BinaryIO, lines: Lines) -> tuple[int, int]:
 
 
 def _elements(path: Path, data: mmap.mmap, opening: bytes) -> Iterator[RawRow]:
+    closing, kind = (b"]", "array") if opening == b"[" else (b"}", "object")
+    first, end = _trim(data, len(BOM) if data[:3] == BOM else 0, len(data))
+    if data[first : first + 1] != opening:
+        raise Damage(f"it begins with {data[first : first + 10]!r}, expected the {opening.decode()} of an {kind}")
+    if data[end - 1 : end] != closing:  # seen before any row is given out
+        raise Damage(f"it ends before the {closing.decode()} of its {kind}")
     line, counted = 1, 0
-    for start, stop, fault in _spans(data, opening):
+    for start, stop, fault in _spans(data, first + 1, closing):
         line, counted = line + data[counted:start].count(b"\n"), start
         if fault is None and stop - start > MAX_RECORD_BYTES:
             fault = _too_long(stop - start)
@@ -155,44 +210,70 @@ def _named(raw: RawRow, seen: set[str]) -> RawRow:
     return RawRow(raw.file, raw.line, raw.byte_offset, record)
 
 
-def _spans(data: mmap.mmap, opening: bytes) -> Iterator[tuple[int, int, BadRow | None]]:
-    """First byte, end and fault of each element of an array, or of each member of an object."""
-    begin = complete = data.find(opening) + 1
-    closing = b"]" if opening == b"[" else b"}"
+def _spans(data: mmap.mmap, begin: int, closing: bytes) -> Iterator[tuple[int, int, BadRow | None]]:
+    """First byte, end and fault of each element of an array, or of each member of an object.
+
+    Raises:
+        Damage: nobody can tell where the next element begins, or something follows the last one.
+    """
+    for stop, is_garbled in _ends(data, begin, closing):
+        start, last = _trim(data, begin, stop)
+        if start < last:
+            if is_garbled and not _is_json(data[start:last]):
+                raise _damage(data, start, "a quote has no partner in what begins here")
+            yield start, last, None
+        elif data[stop : stop + 1] == b"," or data[begin - 1 : begin] == b",":
+            found = data[stop : stop + 1].decode()
+            yield stop, stop + 1, BadRow("broken_json", f"an element is missing before {found!r}")
+        begin = stop + 1
+    start, end = _trim(data, begin, len(data))
+    if start < end:
+        raise _damage(data, start, f"something follows the {closing.decode()} that ends the whole")
+
+
+def _ends(data: mmap.mmap, begin: int, closing: bytes) -> Iterator[tuple[int, bool]]:
+    """The comma or bracket behind each element, and whether the element may hold several for want of a quote."""
     open_brackets: list[bytes] = []
-    wrong = f"the file ends before the {'array' if opening == b'[' else 'object'} is closed"
+    is_whole = is_garbled = False
+    before = b""
     for token in _TOKEN.finditer(data, begin):
-        mark, here = token[0][:1], token.start()
-        if mark in b"[{":
+        here, stop = token.span()
+        mark = data[here : here + 1]
+        if mark == b'"':
+            if stop - here == 1:
+                raise _damage(data, here, "the text that begins here never ends")
+            is_garbled = is_garbled or (data[stop - 2] in b",[{" + BLANK and _SWALLOWED.fullmatch(token[0]) is not None)
+        elif mark in b"[{":
+            if is_whole:
+                raise _damage(data, here, "a comma is missing before this")
+            if before == b"," and open_brackets[-1:] == [b"{"]:
+                raise _damage(data, here, "a } is missing before this")
             open_brackets.append(mark)
-        elif mark in (b",", closing) and not open_brackets:
-            start, stop = _trim(data, begin, here)
-            if start < stop:
-                yield start, stop, None
-            elif mark == b"," or data[begin - 1 : begin] == b",":
-                wrong = f"an element is missing before {mark.decode()!r} at byte {here}"
-                break
-            begin = complete = here + 1
+        elif not open_brackets and mark in (b",", closing):
+            yield here, is_garbled
             if mark == closing:
-                yield from _after_the_end(data, begin)
                 return
-        elif mark in b"]}":
+            is_whole = is_garbled = False
+        elif mark != b",":
             if not open_brackets or open_brackets.pop() != _CLOSES[mark]:
-                wrong = f"{mark.decode()!r} at byte {here} closes no bracket of its kind"
-                break
-            complete = complete if open_brackets else token.end()
-        elif token[0] == b'"':
-            wrong = f"the string that begins at byte {here} never ends"
-            break
-    if complete > begin:
-        yield (*_trim(data, begin, complete), None)
-    yield (*_trim(data, complete, len(data)), BadRow("broken_json", f"{wrong}; nothing after this can be read"))
+                raise _damage(data, here, f"this {mark.decode()} closes no bracket of its kind")
+            is_whole = not open_brackets
+        before = mark
+    raise Damage("a bracket that it opens is never closed")
 
 
-def _after_the_end(data: mmap.mmap, end: int) -> Iterator[tuple[int, int, BadRow | None]]:
-    start, stop = _trim(data, end, len(data))
-    if start < stop:
-        yield start, stop, BadRow("broken_json", "text after the end of the file's array or object")
+def _damage(data: mmap.mmap, place: int, what: str) -> Damage:
+    line = data[:place].count(b"\n") + 1
+    return Damage(f"line {line:,}, byte {place:,} ({data[place : place + 30].decode('utf-8', 'replace')!r}): {what}")
+
+
+def _is_json(content: bytes) -> bool:
+    member = _MEMBER.match(content)
+    try:
+        parse_json(content[member.end() if member else 0 :])
+    except BadRow as bad:
+        return bad.reason != "broken_json"
+    return True
 
 
 def _trim(data: mmap.mmap, start: int, stop: int) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from didact.datasets.places.archives import damage_of
 from didact.datasets.places.remote_stream import SourceFile
 from didact.datasets.readers import columnar, json_files, text_files
 from didact.datasets.readers.columnar import Delimited, RowGroups
@@ -53,10 +54,15 @@ def read(layout: Layout, piece: Piece | None = None) -> Iterator[RawRow]:
     Args:
         layout: the file.
         piece: lines of a plain file in UTF-8, or row groups of Parquet; None for the whole file.
+
+    Raises:
+        DataError: the file is damaged or incomplete.
     """
-    rows = _rows(layout, piece)
-    # What is read is not always what the user named, as with a copy.
-    return rows if str(layout.path) == layout.file else (replace(raw, file=layout.file) for raw in rows)
+    copied = str(layout.path) != layout.file
+    with damage_of(layout.file):
+        for raw in _rows(layout, piece):
+            # What is read is not always what the user named, as with a copy.
+            yield replace(raw, file=layout.file) if copied else raw
 
 
 def _rows(layout: Layout, piece: Piece | None) -> Iterator[RawRow]:
@@ -68,7 +74,7 @@ def _rows(layout: Layout, piece: Piece | None) -> Iterator[RawRow]:
     if layout.container == "delimited" and layout.header:
         return columnar.read_delimited(path, layout.delimited, encoding)
     if layout.container == "delimited":
-        return json_files.read_lines(path, columnar.BLANK, encoding, lines)
+        return json_files.read_lines(path, columnar.BLANK, encoding, lines, layout.delimited.mark.encode())
     if layout.container == "parquet":
         return columnar.read_parquet(path, piece if isinstance(piece, RowGroups) else None)
     if layout.container == "arrow":

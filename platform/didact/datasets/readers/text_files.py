@@ -6,12 +6,13 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import cast
 
-from didact.datasets.places.archives import open_bytes, until_damage
+from didact.datasets.places.archives import damage_of, open_bytes, with_exact_offsets
 from didact.datasets.places.remote_stream import SourceFile
 from didact.datasets.readers.json_files import read_lines
 from didact.datasets.rows.decoding import decode_text
 from didact.datasets.rows.options import END_MARK
 from didact.datasets.rows.raw_row import MAX_RECORD_BYTES, SHOWN_BYTES, BadRow, RawRow
+from didact.errors import DataError
 
 _CHUNK_BYTES = 1 << 16
 
@@ -23,36 +24,49 @@ def read_parallel(files: Mapping[str, Path], encoding: str | None = None, named:
         files: name of the field -> file.
         encoding: of all of them; None for UTF-8.
         named: the first file as the user names it; None for its path.
+
+    Raises:
+        DataError: a file is damaged, or has fewer lines than another.
     """
-    readers = [read_lines(path, blank=None, encoding=encoding) for path in files.values()]
-    names = list(files)
-    file = named or str(files[names[0]])
+    file = named or str(next(iter(files.values())))
+    readers = [_all_lines(path, encoding) for path in files.values()]
     for number, lines in enumerate(zip_longest(*readers), start=1):
-        first = lines[0] or RawRow(file, number, None, b"")
-        fault: BadRow | None = None
-        record: dict[str, str] = {}
-        for name, line in zip(names, lines, strict=True):
-            try:
-                record[name] = _line_text(name, line)
-            except BadRow as bad:
-                fault = fault or bad
-        if fault is None:
-            yield RawRow(file, first.line, first.byte_offset, record)
-        else:
-            content = b"\t".join(cast(bytes, line.content) for line in lines if line is not None)
-            yield RawRow(file, first.line, first.byte_offset, content, fault)
+        if None in lines:
+            # Which line is the missing one, nobody knows, so none can be trusted to belong to its neighbours.
+            short, longer = (
+                next(name for name, line in zip(files, lines, strict=True) if (line is None) is gone)
+                for gone in (True, False)
+            )
+            raise DataError(
+                f"{files[short]} ends after {number - 1:,} lines and {files[longer]} goes on; files in parallel "
+                "have a line for each row"
+            )
+        yield _joined(file, dict(zip(files, lines, strict=True)))
+
+
+def _all_lines(path: Path, encoding: str | None) -> Iterator[RawRow]:
+    with damage_of(str(path)):
+        yield from read_lines(path, blank=None, encoding=encoding)
+
+
+def _joined(file: str, lines: Mapping[str, RawRow]) -> RawRow:
+    first = next(iter(lines.values()))
+    try:
+        record = {name: _line_text(line) for name, line in lines.items()}
+    except BadRow as fault:
+        content = b"\t".join(cast(bytes, line.content) for line in lines.values())
+        return RawRow(file, first.line, first.byte_offset, content, fault)
+    return RawRow(file, first.line, first.byte_offset, record)
 
 
 def read_separated(path: SourceFile, mark: str = END_MARK, encoding: str | None = None) -> Iterator[RawRow]:
     """Texts with an end mark after each, as records with the one field `text`."""
     with open_bytes(path, encoding) as source:
         chunks = iter(partial(source.stream.read, _CHUNK_BYTES), b"")
-        yield from until_damage(_separated(path, chunks, mark.encode()), source, path)
+        yield from with_exact_offsets(_separated(path, chunks, mark.encode()), source)
 
 
-def _line_text(name: str, line: RawRow | None) -> str:
-    if line is None:
-        raise BadRow("uneven_files", f"the file of {name!r} has fewer lines than another")
+def _line_text(line: RawRow) -> str:
     if line.fault is not None:
         raise line.fault
     return decode_text(cast(bytes, line.content))

@@ -20,8 +20,6 @@ Reason = Literal[
     "not_a_number",
     "too_long",
     "broken_csv",
-    "damaged_file",
-    "uneven_files",
     "missing_table",
     "unknown_label",
     "no_preference",
@@ -42,6 +40,11 @@ class BadRow(Exception):
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
+
+
+class Damage(Exception):
+    """A file does not end as its format ends, or breaks somewhere. Never leaves this package: it becomes a `DataError`
+    that names the file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from didact.datasets.forms.field_mapping import FieldMapping, map_rows
 from didact.datasets.forms.questions import is_csl
 from didact.datasets.forms.table_files import TABLE_FILES, tables_place
 from didact.datasets.forms.table_of_forms import COLUMN_FORMS, KNOWN_FORMS, recognise
-from didact.datasets.places.archives import COMPRESSIONS, data_suffix, open_bytes
+from didact.datasets.places.archives import COMPRESSIONS, damage_of, data_suffix, open_bytes
 from didact.datasets.places.locate import LocatedFile
 from didact.datasets.places.remote_stream import RemoteFile, SourceFile
 from didact.datasets.readers import columnar, json_files
@@ -54,8 +54,15 @@ def inspect(
         mapping: step before the form is read.
 
     Raises:
-        DataError: the form is not known, or options contradict each other or the file.
+        DataError: the form is not known, options contradict each other or the file, or the file is damaged.
     """
+    with damage_of(file.url or str(file.path)):
+        return _inspected(source, file, options, format, mapping)
+
+
+def _inspected(
+    source: str, file: LocatedFile, options: RowOptions, format: Format | None, mapping: FieldMapping | None
+) -> Layout:
     if options.columns and options.header:
         raise DataError("options.columns names columns that options.header says are named in the file; remove one")
     form = None if format == "auto" else format
