@@ -298,3 +298,20 @@ def test_two_processes_that_ask_at_once_prepare_it_once(tmp_path: Path, cache: P
     assert first == second
     assert sorted((jobs, other_jobs)) == [0, len(open_source(source, 500).parts)]
     assert conversations_entry(open_source(source, 500), source, 0).is_complete()
+
+
+def test_a_conversation_of_several_samples_is_stored_with_all_and_counts_once(tmp_path: Path) -> None:
+    """Under a template that ends the last answer only otherwise, each answer has a sample of its own."""
+    tokenizer = byte_tokenizer(
+        "{% for m in messages %}{{ '<' + m['role'] + '>' + m['content'] }}"
+        "{% if loop.last and m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
+    )
+    using = Encoder(tokenizer, TemplateContract.build(tokenizer, "auto"), TOKENS)
+    short = (Message("user", "a"), Message("assistant", "b"), Message("user", "c"), Message("assistant", "d"))
+    longer = (*short, Message("user", "long " * 40), Message("assistant", "e"))
+    rows = [Conversation(short, row=0), Conversation(longer, row=1), Conversation(short[:2], row=2)]
+    table = table_of(stored_dataset(tmp_path, "chat", rows), tmp_path, using=using)
+    assert table.rows.tolist() == [0, 0, 1, 1, 2] and (table.stats.samples, table.stats.left_out) == (5, 1)
+    learned = [tokenizer.decode(sample.ids[sample.mask]) for sample in table]
+    assert learned == [f"{answer}<|im_end|>" for answer in "bdbdb"]

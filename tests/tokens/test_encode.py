@@ -5,7 +5,6 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 from transformers import ByT5Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from didact.datasets.conversation import Conversation, Message, Role
-from didact.errors import TemplateError
 from didact.gpu_proof.tokenizer import CHATML, byte_tokenizer
 from didact.spec import TokensSpec
 from didact.tokens import Rejection, Sample, TemplateContract, encode, encode_all
@@ -29,10 +28,12 @@ def learned(
     conversation: Conversation, tokenizer: PreTrainedTokenizerBase, choice: str, loss_on: str, max_length: int = 2000
 ) -> str:
     contract = TemplateContract.build(tokenizer, choice)
-    sample = encode(conversation, tokenizer, contract, TokensSpec(loss_on=loss_on, max_length=max_length))
-    assert isinstance(sample, Sample), sample
-    assert sample.ids.dtype == "int32" and sample.mask.dtype == "bool" and sample.ids.shape == sample.mask.shape
-    return tokenizer.decode(sample.ids[sample.mask].tolist())
+    tokens = TokensSpec(loss_on=loss_on, max_length=max_length)
+    (encoded,) = encode_all([conversation], tokenizer, contract, tokens)
+    assert encoded.samples and not encoded.left_out, encoded.result
+    for sample in encoded.samples:
+        assert sample.ids.dtype == "int32" and sample.mask.dtype == "bool" and sample.ids.shape == sample.mask.shape
+    return "".join(tokenizer.decode(sample.ids[sample.mask].tolist()) for sample in encoded.samples)
 
 
 @pytest.mark.parametrize("choice", ["model", "alpaca"])
@@ -124,7 +125,7 @@ def test_template_that_closes_only_the_last_turn() -> None:
         "{% if loop.last and m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n' }}"
         "{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
     )
-    assert learned(talk("a", "b", "c", "d"), tokenizer, "auto", "assistant") == f"bd{END}"
+    assert learned(talk("a", "b", "c", "d"), tokenizer, "auto", "assistant") == f"b{END}d{END}"
 
 
 def test_an_earlier_turn_takes_nothing_of_the_next() -> None:
@@ -132,37 +133,10 @@ def test_an_earlier_turn_takes_nothing_of_the_next() -> None:
         "{% for m in messages %}{{ m['content'] }}{% if loop.last and m['role'] == 'assistant' %}"
         "{{ eos_token + '-' * 40 }}{% endif %}{{ '\n' }}{% endfor %}"
     )
-    assert learned(talk("a", "b", "c", "d"), tokenizer, "auto", "assistant") == f"bd{END}"
+    assert learned(talk("a", "b", "c", "d"), tokenizer, "auto", "assistant") == f"b{END}d{END}"
 
 
-def rewriting_history() -> PreTrainedTokenizerFast:
-    """As reasoning models': earlier answers lose their thoughts, the prompt ends with an empty thought."""
-    return byte_tokenizer(
-        "{% for m in messages %}{% if m['role'] == 'user' %}{{ 'Q:' + m['content'] }}{% elif loop.last %}"
-        "{{ 'A:<think></think>' + m['content'] + eos_token }}{% else %}{{ 'A:' + m['content'] + eos_token }}{% endif %}"
-        "{% endfor %}{% if add_generation_prompt %}{{ 'A:<think></think>' }}{% endif %}"
-    )
-
-
-def test_rewritten_history_leaves_the_last_turn() -> None:
-    tokenizer = rewriting_history()
-    contract = TemplateContract.build(tokenizer, "auto")
-    several, single = encode_all([talk("a", "b", "c", "d"), talk("a", "b")], tokenizer, contract, TokensSpec())
-    assert isinstance(several.result, Sample) and isinstance(single.result, Sample)
-    assert tokenizer.decode(several.result.ids[several.result.mask].tolist()) == f"d{END}"
-    assert (several.last_turn_only, single.last_turn_only) == (True, False)
-
-
-def test_template_whose_prompt_is_not_a_beginning_is_refused() -> None:
-    tokenizer = byte_tokenizer(
-        CHATML.replace("{{ '<|im_start|>assistant\n' }}", "{{ '<|im_start|>assistant\n<think>' }}")
-    )
-    contract = TemplateContract.build(tokenizer, "auto")
-    with pytest.raises(TemplateError, match=r"must be the beginning .* '<think>'.*alpaca"):
-        encode(SINGLE, tokenizer, contract, TokensSpec())
-
-
-def outcome(conversation: Conversation, **settings: object) -> tuple[Sample | Rejection, bool]:
+def outcome(conversation: Conversation, **settings: object) -> tuple[Sample | Rejection, int]:
     tokenizer = byte_tokenizer()
     encoded = encode_all([conversation], tokenizer, TemplateContract.build(tokenizer, "auto"), TokensSpec(**settings))[
         0

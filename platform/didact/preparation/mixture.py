@@ -59,7 +59,6 @@ def prepare_mixture(
     Raises:
         DataError: the datasets are not those of `data.sources`, a source has no usable sample, or `max_epochs` allows
             fewer samples than the run asks for.
-        TemplateError: the template has no property by which answers can be found in its text.
     """
     names = [dataset.name for dataset in datasets]
     if names != [source.name for source in data.sources]:
@@ -106,10 +105,11 @@ def _table(dataset: Dataset, part: Literal["train", "held_out"], entry: CacheEnt
         *(dataset.name, part, len(view), stats.samples, stats.tokens, stats.supervised, stats.truncated),
         stats.rejected or "none",
     )
-    if stats.last_turn_only:
+    if stats.left_out:
         _log.warning(
-            "%s (%s): the chat template rewrites earlier answers, so %d conversations teach their last answer only",
-            *(dataset.name, part, stats.last_turn_only),
+            "%s (%s): %d answers of conversations that have others are not learned: cut at tokens.max_length, or not "
+            "written by the chat template as they are",
+            *(dataset.name, part, stats.left_out),
         )
     return table
 

@@ -33,7 +33,7 @@ from didact.tokens.encode import encode_all
 from didact.tokens.shards import TokenWriter
 from didact.tokens.template import TemplateContract
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raised when the files' layout or the rules of `encode` change."""
 
 
@@ -106,11 +106,7 @@ def run_here(jobs: Sequence[PartJob], encoder: Encoder) -> Iterator[PartDone]:
 
 
 def run_job(job: PartJob, encoder: Encoder) -> PartDone:
-    """Make one part in a single pass: what is read is stored as conversations and as tokens before the next batch.
-
-    Raises:
-        TemplateError: the template has no property by which answers can be found in its text.
-    """
+    """Make one part in a single pass: what is read is stored as conversations and as tokens before the next batch."""
     rows = rejected = num_tokens = 0
     with ExitStack() as stack:
         stack.enter_context(_libraries_out_of_sight())
@@ -177,9 +173,6 @@ def tokenize(dataset: Dataset, encoder: Encoder, cache_dir: Path, run: Runner = 
         encoder: makes tokens.
         cache_dir: root of the token cache.
         run: does the work.
-
-    Raises:
-        TemplateError: the template has no property by which answers can be found in its text.
     """
     stored = dataset.stored
     choice = None if dataset.chosen is None else sha256(dataset.chosen.tobytes()).hexdigest()

@@ -11,14 +11,13 @@ from didact.datasets.conversation import Conversation
 from didact.spec import TokensSpec
 from didact.tokens.encode import encode_all
 from didact.tokens.template import TemplateContract
-from didact.tokens.types import Sample
 
 _NO_LIMIT = 2**31
 
 
 @dataclass(frozen=True, slots=True)
 class TokenCount:
-    """Tokens of one conversation in the chat template."""
+    """Tokens of one conversation in the chat template, over all its samples."""
 
     tokens: int
     learned: int
@@ -36,15 +35,15 @@ class TokenEstimate:
 
 
 def count_tokens(conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerBase) -> list[TokenCount | None]:
-    """Tokens of each conversation, nothing cut; None for one that cannot be learned from.
-
-    Raises:
-        TemplateError: the template has no property by which answers can be found in its text.
-    """
+    """Tokens of each conversation, nothing cut; None for one that cannot be learned from."""
     contract = TemplateContract.build(tokenizer, "auto")
     encoded = encode_all(conversations, tokenizer, contract, TokensSpec(max_length=_NO_LIMIT))
     return [
-        TokenCount(len(each.result.ids), int(each.result.mask[1:].sum())) if isinstance(each.result, Sample) else None
+        TokenCount(
+            sum(len(sample.ids) for sample in each.samples), sum(int(sample.mask[1:].sum()) for sample in each.samples)
+        )
+        if each.samples
+        else None
         for each in encoded
     ]
 

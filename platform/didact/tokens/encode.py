@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from didact.datasets.conversation import Conversation
 from didact.errors import TemplateError
 from didact.spec import TokensSpec
+from didact.tokens.answers import Answers, Rendered, find_answers
 from didact.tokens.byte_level import samples_by_bytes
 from didact.tokens.documents import encode_documents
 from didact.tokens.render import Renderer
@@ -33,12 +34,13 @@ class Encoded:
     """What became of one conversation."""
 
     result: Sample | Rejection
-    truncated: bool = False
-    """The sample's tail was cut at `max_length`."""
-    last_turn_only: bool = False
-    """`loss_on: assistant` asked for earlier answers too, but the template rewrites them once they are history."""
+    truncated: int = 0
+    """Samples whose tail was cut at `max_length`."""
     further: tuple[Sample, ...] = ()
-    """What follows `result` of a document that is longer than one sample."""
+    """What follows `result`: of a document that is longer than one sample, or of a conversation whose template shows
+    earlier answers otherwise than the last, so that one text cannot teach them all."""
+    left_out: tuple[str, ...] = ()
+    """Of each answer that `loss_on` asks for and no sample teaches, why; empty for a rejected conversation."""
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -46,22 +48,10 @@ class Encoded:
         return () if isinstance(self.result, Rejection) else (self.result, *self.further)
 
 
-@dataclass(frozen=True, slots=True)
-class _Rendered:
-    text: str
-    spans: tuple[tuple[int, int], ...]
-    """Characters to learn, as [start, end), in order and apart."""
-    last_turn_only: bool = False
-
-
 def encode(
     conversation: Conversation, tokenizer: PreTrainedTokenizerBase, contract: TemplateContract, tokens: TokensSpec
 ) -> Sample | Rejection:
-    """One conversation as tokens and loss mask, or why not; of a long document, the beginning.
-
-    Raises:
-        TemplateError: the template has no property by which the answer can be found in its text.
-    """
+    """One conversation as tokens and loss mask, or why not; the first of its samples where it has several."""
     return encode_all([conversation], tokenizer, contract, tokens)[0].result
 
 
@@ -74,9 +64,6 @@ def encode_all(
     """`encode` for many conversations, tokenized in one call; results in the order given.
 
     A document has no template: it becomes one sample, or several with `Encoded.further`.
-
-    Raises:
-        TemplateError: as `encode`.
     """
     texts = [each.messages[0].content for each in conversations if each.is_document]
     documents = iter(encode_documents(texts, tokenizer, tokens.max_length))
@@ -101,7 +88,7 @@ def _encode_dialogues(
     forged = special_text(tokenizer)
     stops = [text for text in tokenizer.convert_ids_to_tokens(list(contract.stop_token_ids)) if text]
     renderer = Renderer(contract, tokenizer)
-    rendered: list[_Rendered | Rejection] = []
+    rendered: list[Answers | Rejection] = []
     for conversation in conversations:
         match = next((found for m in conversation.messages if (found := forged.search(m.content))), None)
         if match:
@@ -109,70 +96,34 @@ def _encode_dialogues(
             rendered.append(Rejection("special_text", detail))
         else:
             rendered.append(_render(conversation, renderer, tokens.loss_on, stops))
-    usable = [item for item in rendered if isinstance(item, _Rendered)]
-    samples = iter(_tokenize(usable, tokenizer))
+    samples = iter(
+        _tokenize([text for item in rendered if isinstance(item, Answers) for text in item.texts], tokenizer)
+    )
     return [
-        Encoded(item) if isinstance(item, Rejection) else _fit(next(samples), item.last_turn_only, tokens)
+        Encoded(item)
+        if isinstance(item, Rejection)
+        else _fit([next(samples) for _ in item.texts], item.left_out, tokens)
         for item in rendered
     ]
 
 
-def _render(conversation: Conversation, renderer: Renderer, loss_on: str, stops: list[str]) -> _Rendered | Rejection:
+def _render(conversation: Conversation, renderer: Renderer, loss_on: str, stops: list[str]) -> Answers | Rejection:
     messages = conversation.messages
     answers = [index for index, message in enumerate(messages) if message.role == "assistant"]
     if not answers or answers[0] == 0 or answers[-1] != len(messages) - 1:
         roles = ", ".join(message.role for message in messages)
         return Rejection("no_answer", f"turns are {roles}; expected a prompt first and an answer last")
-    wanted = [] if loss_on == "all" else answers if loss_on == "assistant" else answers[-1:]
+    wanted = answers if loss_on == "assistant" else answers[-1:]
     try:
-        text = renderer.render(messages, add_generation_prompt=False)
-        headers = [renderer.render(messages[:index], add_generation_prompt=True) for index in wanted]
-        closed = [renderer.render(messages[: last + 1], add_generation_prompt=False) for last in wanted[:-1]]
+        if loss_on == "all":
+            text = renderer.render(messages, add_generation_prompt=False)
+            return Answers((Rendered(text, ((0, len(text)),)),))
+        return find_answers(messages, wanted, renderer, stops)
     except TemplateError as error:
         return Rejection("template_refused", str(error))
-    if loss_on == "all":
-        return _Rendered(text, ((0, len(text)),))
-    last_turn_only = not all(text.startswith(header) for header in headers)
-    if last_turn_only:
-        wanted, headers, closed = wanted[-1:], headers[-1:], []
-        _check_last(text, headers[0])
-    limits = [_common_length(text, earlier) for earlier in closed] + [len(text)]
-    spans = (
-        (len(header), _answer_end(text, len(header), limit, messages[index].content.strip(), stops))
-        for index, header, limit in zip(wanted, headers, limits, strict=True)
-    )
-    return _Rendered(text, tuple(spans), last_turn_only)
 
 
-def _check_last(text: str, header: str) -> None:
-    if not text.startswith(header):
-        common = _common_length(text, header)
-        raise TemplateError(
-            "the chat template's prompt for an answer must be the beginning of the text with the answer, but after "
-            f"{text[max(0, common - 40) : common]!r} the prompt goes on with {header[common : common + 40]!r} and the "
-            f"text with {text[common : common + 40]!r}; set tokens.template to alpaca"
-        )
-
-
-def _common_length(text: str, other: str) -> int:
-    if text.startswith(other):
-        return len(other)
-    pairs = enumerate(zip(text, other, strict=False))
-    return next((index for index, (mine, others) in pairs if mine != others), len(text))
-
-
-def _answer_end(text: str, start: int, limit: int, content: str, stops: list[str]) -> int:
-    """End of the answer in `text[start:limit]`, with the mark that ends the turn but nothing after it."""
-    found = text.find(content, start, limit) if content else -1
-    after = found + len(content) if found >= 0 else start
-    marks = [(position, stop) for stop in stops if (position := text.find(stop, after, limit)) >= 0]
-    if marks:
-        position, stop = min(marks)
-        return position + len(stop)
-    return after if found >= 0 else limit
-
-
-def _tokenize(rendered: list[_Rendered], tokenizer: PreTrainedTokenizerBase) -> list[Sample]:
+def _tokenize(rendered: list[Rendered], tokenizer: PreTrainedTokenizerBase) -> list[Sample]:
     if not rendered:
         return []
     if not tokenizer.is_fast:
@@ -193,7 +144,7 @@ def _tokenize(rendered: list[_Rendered], tokenizer: PreTrainedTokenizerBase) -> 
     ]
 
 
-def _mask(found: Encoding, item: _Rendered) -> np.ndarray:
+def _mask(found: Encoding, item: Rendered) -> np.ndarray:
     """Overlap, not containment: a token that holds the answer's first letter must be learned even if it begins with the
     header's last space, and each token of a multi-byte character spans the whole character."""
     mask = np.zeros(len(found), dtype=bool)
@@ -216,7 +167,7 @@ def _first_from(found: Encoding, end: int, length: int) -> int | None:
     return token if characters is not None and characters[0] >= end else None
 
 
-def _tokenize_segments(item: _Rendered, tokenizer: PreTrainedTokenizerBase) -> Sample:
+def _tokenize_segments(item: Rendered, tokenizer: PreTrainedTokenizerBase) -> Sample:
     """For tokenizers that do not say which characters a token covers: the text is cut where the mask changes."""
     edges = [0, *(edge for span in item.spans for edge in span), len(item.text)]
     ids: list[np.ndarray] = []
@@ -229,16 +180,40 @@ def _tokenize_segments(item: _Rendered, tokenizer: PreTrainedTokenizerBase) -> S
     return Sample(np.concatenate(ids), np.concatenate(masks))
 
 
-def _fit(sample: Sample, last_turn_only: bool, tokens: TokensSpec) -> Encoded:
+def _fit(samples: Sequence[Sample], left_out: Sequence[str], tokens: TokensSpec) -> Encoded:
+    fitted = [_fit_one(sample, tokens) for sample in samples]
+    kept = [each for each in fitted if isinstance(each, Sample)]
+    if not fitted:
+        return Encoded(Rejection("no_answer", "none of its answers is to be learned"))
+    if not kept:
+        return Encoded(next(each for each in reversed(fitted) if isinstance(each, Rejection)))
+    lost, truncated = list(left_out), 0
+    for whole, each in zip(samples, fitted, strict=True):
+        if isinstance(each, Rejection):
+            lost += [each.detail] * _num_answers(whole)
+        elif len(each.ids) < len(whole.ids):
+            cut = f"behind the first {len(each.ids)} of {len(whole.ids)} tokens (tokens.max_length)"
+            lost += [cut] * (_num_answers(whole) - _num_answers(each))
+            truncated += 1
+    return Encoded(kept[0], truncated, tuple(kept[1:]), tuple(lost))
+
+
+def _fit_one(sample: Sample, tokens: TokensSpec) -> Sample | Rejection:
     length = len(sample.ids)
     too_long = length > tokens.max_length
     if too_long and tokens.truncation == "drop":
-        return Encoded(Rejection("too_long", f"{length} tokens; tokens.max_length is {tokens.max_length}"))
+        return Rejection("too_long", f"{length} tokens; tokens.max_length is {tokens.max_length}")
     if too_long:
         sample = Sample(sample.ids[: tokens.max_length].copy(), sample.mask[: tokens.max_length].copy())
-    if not sample.mask[1:].any():  # a first token has no predecessor that could predict it
-        if too_long:
-            detail = f"no token to learn in the first {tokens.max_length} of {length} (tokens.max_length)"
-            return Encoded(Rejection("answer_cut", detail))
-        return Encoded(Rejection("no_answer", f"none of {length} tokens is to be learned"))
-    return Encoded(sample, truncated=too_long, last_turn_only=last_turn_only)
+    if _num_answers(sample):
+        return sample
+    if too_long:
+        detail = f"no token to learn in the first {tokens.max_length} of {length} (tokens.max_length)"
+        return Rejection("answer_cut", detail)
+    return Rejection("no_answer", f"none of {length} tokens is to be learned")
+
+
+def _num_answers(sample: Sample) -> int:
+    """Runs of learned tokens; of a first token alone nothing is learned, since none before it could predict it."""
+    starts = np.flatnonzero(sample.mask & ~np.concatenate([[False], sample.mask[:-1]]))
+    return len(starts) - bool(len(starts) and starts[0] == 0 and not sample.mask[1:2].any())

@@ -1,9 +1,9 @@
 """Tokens on disk: one plain Arrow record batch a shard, memory-mapped, so that numpy sees it without a copy.
 
-    <part>-0000.tokens.arrow    ids, mask, position, row, supervised, truncated, last_turn_only, outcome
+    <part>-0000.tokens.arrow    ids, mask, position, row, supervised, truncated, left_out, outcome
 
-A row of a shard is a conversation, also one that cannot be learned from: its ids are empty and its outcome says why. A
-document longer than a sample has several rows, which share its position.
+A row of a shard is a sample, or a conversation that cannot be learned from: its ids are empty and its outcome says why.
+Samples of one conversation share its position, and the first of them bears its counts.
 """
 
 from collections.abc import Sequence
@@ -31,8 +31,8 @@ _SCHEMA = pa.schema(
         ("position", pa.int64()),
         ("row", pa.int64()),
         ("supervised", pa.int32()),
-        ("truncated", pa.bool_()),
-        ("last_turn_only", pa.bool_()),
+        ("truncated", pa.int32()),
+        ("left_out", pa.int32()),
         ("outcome", pa.int8()),
     ]
 )
@@ -141,8 +141,8 @@ def _batch(rows: Sequence[tuple[int, int, Encoded]]) -> pa.RecordBatch:
         pa.array([position for position, _, _ in rows], pa.int64()),
         pa.array([row for _, row, _ in rows], pa.int64()),
         pa.array(supervised),
-        pa.array([encoded.truncated for _, _, encoded in rows]),
-        pa.array([encoded.last_turn_only for _, _, encoded in rows]),
+        pa.array([encoded.truncated for _, _, encoded in rows], pa.int32()),
+        pa.array([len(encoded.left_out) for _, _, encoded in rows], pa.int32()),
         pa.array([OUTCOMES.index(result.reason) if isinstance(result, Rejection) else 0 for result in results], "int8"),
     ]
     return pa.record_batch(columns, schema=_SCHEMA)

@@ -47,8 +47,8 @@ class TokenStats:
     """Tokens that are learned, over all samples."""
     truncated: int
     """Samples whose tail was cut."""
-    last_turn_only: int
-    """Samples of several answers of which only the last could be found in the template's text."""
+    left_out: int
+    """Answers that no sample teaches although `loss_on` asks for them, in conversations that have others."""
     rejected: dict[str, int]
     """Reason -> conversations left out."""
     longest: int
@@ -219,11 +219,11 @@ def _write_index(folder: Path, tokens: CacheEntry, view: ConversationView) -> To
                 arrays["supervised"].append(supervised)
                 arrays["rows"].append(opened.numbers("row")[here] + first_rows[part])
                 tally.update(tokens=int(lengths.sum()), supervised=int(supervised.sum()))
-                tally.update({flag: int(opened.numbers(flag)[here].sum()) for flag in ("truncated", "last_turn_only")})
+                tally.update({count: int(opened.numbers(count)[here].sum()) for count in ("truncated", "left_out")})
                 longest = max(longest, int(lengths.max(initial=0)))
                 number += 1
     samples = outcomes.pop(OUTCOMES[0], 0)
-    figures = {name: tally[name] for name in ("tokens", "supervised", "truncated", "last_turn_only")}
+    figures = {name: tally[name] for name in ("tokens", "supervised", "truncated", "left_out")}
     rejected = {reason: count for reason, count in sorted(outcomes.items()) if count}
     return TokenStats(samples=samples, longest=longest, rejected=rejected, **figures)
 

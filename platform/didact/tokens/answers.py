@@ -1,0 +1,176 @@
+"""Where the answers of a conversation stand, each in the form in which the model will write it.
+
+An answer is written behind the prompt that asks for it, when it is the last turn. Templates may show it otherwise once
+it is history: without its thoughts, or with another end mark. So each answer is looked up in the text that ends with
+it, and answers share a text only where the longer one begins with all that was written up to the earlier one's end.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from didact.datasets.conversation import Message
+from didact.errors import TemplateError
+from didact.tokens.render import Renderer
+
+_THOUGHTS = (
+    ("<think>", "</think>"),
+    ("<thought>", "</thought>"),
+    ("<seed:think>", "</seed:think>"),
+    ("◁think▷", "◁/think▷"),
+    ("[THINK]", "[/THINK]"),
+)
+"""Marks around the thoughts of published models."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """The text of one sample."""
+
+    text: str
+    spans: tuple[tuple[int, int], ...]
+    """Characters to learn, as [start, end), in order and apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What can be learned of a conversation."""
+
+    texts: tuple[Rendered, ...]
+    left_out: tuple[str, ...] = ()
+    """Of each answer that cannot be learned, why."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """One answer behind its prompt, as the last turn of a text."""
+
+    text: str
+    start: int
+    end: int
+
+
+def find_answers(messages: Sequence[Message], wanted: Sequence[int], renderer: Renderer, stops: list[str]) -> Answers:
+    """The texts in which some answers of a conversation are learned.
+
+    Args:
+        messages: the conversation.
+        wanted: indices of the answers, ascending.
+        renderer: of the chat template.
+        stops: texts of the tokens that end an answer.
+
+    Raises:
+        TemplateError: none of them can be learned; says why the last one cannot.
+    """
+    found, left_out = [], list[TemplateError]()
+    for index in wanted:
+        try:
+            found.append(_find(messages[: index + 1], renderer, stops))
+        except TemplateError as error:
+            left_out.append(error)
+    if left_out and not found:
+        raise left_out[-1]
+    shared: list[tuple[str, list[tuple[int, int]]]] = []
+    for answer in reversed(found):
+        written = answer.text[: answer.end]
+        spans = next((spans for text, spans in shared if text.startswith(written)), None)
+        if spans is None:
+            spans = []
+            shared.append((answer.text, spans))
+        spans.append((answer.start, answer.end))
+    texts = tuple(Rendered(text, tuple(reversed(spans))) for text, spans in reversed(shared))
+    return Answers(texts, tuple(map(str, left_out)))
+
+
+def _find(messages: Sequence[Message], renderer: Renderer, stops: list[str]) -> _Answer:
+    prompt = renderer.render(messages[:-1], add_generation_prompt=True)
+    text = renderer.render(messages, add_generation_prompt=False)
+    content = messages[-1].content
+    if not text.startswith(prompt):
+        text = _behind_prompt(prompt, text, content)
+    return _Answer(text, len(prompt), _end(text, len(prompt), content, stops))
+
+
+def _end(text: str, start: int, content: str, stops: list[str]) -> int:
+    """End of the answer in `text[start:]`, with the mark that ends the turn but nothing after it.
+
+    Raises:
+        TemplateError: not all of the answer is there.
+    """
+    after = start
+    # A template may take whole texts as they are or set thought and answer apart, but must leave nothing out.
+    whole = content.strip()
+    pieces = [whole] if text.find(whole, start) >= 0 else [piece.strip() for piece in _thought(content)]
+    for piece in pieces:
+        position = text.find(piece, after)
+        if position < 0:
+            raise TemplateError(
+                f"the chat template leaves {_short(piece)} of the answer out, and goes on after the prompt with "
+                f"{_short(text[start:])}"
+            )
+        after = position + len(piece)
+    marks = [(position, stop) for stop in stops if (position := text.find(stop, after)) >= 0]
+    if marks:
+        position, stop = min(marks)
+        return position + len(stop)
+    return after if whole else len(text)
+
+
+def _thought(content: str) -> tuple[str, str]:
+    """Thought and answer of a text that begins with a thought, marks left out; an empty thought where there is none."""
+    for opening, closing in _THOUGHTS:
+        before, closed, after = content.partition(closing)
+        if closed and (opening not in before or before.lstrip().startswith(opening)):
+            return before.lstrip().removeprefix(opening), after
+    return "", content
+
+
+def _behind_prompt(prompt: str, text: str, content: str) -> str:
+    """The answer behind a prompt that opens a thought or closes an empty one, where the template writes it otherwise.
+
+    Raises:
+        TemplateError: the prompt does not end like that, or asks for an answer without the thought that this one has.
+    """
+    for marks in _THOUGHTS:
+        opening, closing = map(re.escape, marks)
+        lead = re.search(rf"(?:{opening}\s*)?(?:{closing}\s*)?\Z", prompt)
+        if lead and lead.group() and text.startswith(prompt[: lead.start()]):
+            return prompt + _after_lead(lead.group(), text[lead.start() :], content, marks)
+    common = _common_length(text, prompt)
+    raise TemplateError(
+        "the chat template's prompt for an answer must be the beginning of the text with the answer, but after "
+        f"{text[max(0, common - 40) : common]!r} the prompt goes on with {prompt[common : common + 40]!r} and the "
+        f"text with {text[common : common + 40]!r}; set tokens.template to alpaca"
+    )
+
+
+def _after_lead(lead: str, body: str, content: str, marks: tuple[str, str]) -> str:
+    """What the model writes behind `lead`, the end of its prompt, where the template writes `body` in place of both."""
+    opening, closing = marks
+    before, closed, after = body.partition(closing)
+    thought, rest = (before.removeprefix(opening), after) if closed else ("", body)
+    given, answer = _thought(content)
+    if closing in lead:
+        if (thought + given).strip():
+            raise TemplateError(
+                f"the chat template's prompt ends with {lead!r}, which asks for an answer without a thought, but this "
+                f"one has the thought {_short((given or thought).strip())}"
+            )
+        return rest.lstrip() if closed else rest
+    if given.strip() and not thought.strip():
+        space = answer[: len(answer) - len(answer.lstrip())]
+        thought, rest = given, rest if closed else space + rest.lstrip()
+    elif not closed:
+        # The model has to close the thought that its prompt opens before it can answer.
+        line = "\n" if lead.endswith("\n") else ""
+        return f"{line}{closing}{2 * line}{rest}"
+    return (thought.lstrip() if lead[-1].isspace() else thought) + closing + rest
+
+
+def _common_length(text: str, other: str) -> int:
+    pairs = enumerate(zip(text, other, strict=False))
+    return next((index for index, (mine, others) in pairs if mine != others), min(len(text), len(other)))
+
+
+def _short(text: str, limit: int = 40) -> str:
+    return repr(text if len(text) <= limit else f"{text[:limit]}...")
