@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from didact.serving.replica.worker import Worker
+from didact.errors import AdapterError, RegistryError, TemplateError
+from didact.serving.replica.worker import Worker, words_for_clients
 from tests.fakes.adapters import save_tiny_adapter
 from tests.fakes.registry import ShelfRegistry
 from tests.serving.conftest import open_worker
@@ -226,16 +227,85 @@ def test_timeout_is_told(worker: Worker, serve_worker: Callable[..., TestClient]
 def test_an_error_after_the_first_byte_is_an_event(client: TestClient, worker: Worker) -> None:
     calls: list[int] = []
 
-    def break_later(*_: object) -> None:
+    def break_later(module: object, arguments: tuple, inputs: dict) -> None:
         calls.append(1)
-        if len(calls) > 20:
+        if len(calls) > 20 and "past_key_values" in inputs:
             raise ValueError("secret details of the machine")
 
-    worker.engine._base.register_forward_pre_hook(break_later)
+    worker.engine._base.register_forward_pre_hook(break_later, with_kwargs=True)
     received = events(client, **HELLO, max_tokens=200)
     assert received[-1]["error"]["code"] == "generation_failed"
     assert "secret" not in received[-1]["error"]["message"]
     assert any(event["choices"][0]["delta"].get("content") for event in received[:-1])
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/health", "/ready", "/v1/nothing", "/v1/models/nobody", "/"])
+def test_every_answer_has_one_request_id_the_clients_own_where_it_sent_one(client: TestClient, path: str) -> None:
+    for sent, echoed in [("abc-1", True), ("x" * 201, False), ("a b", False)]:
+        ids = client.get(path, headers={"x-request-id": sent}).headers.get_list("x-request-id")
+        assert len(ids) == 1
+        assert (ids == [sent]) == echoed
+    first, second = (client.get(path).headers["x-request-id"] for _ in range(2))
+    assert first != second
+
+
+def test_request_ids_of_answers_streams_and_faults(
+    client: TestClient, worker: Worker, serve_worker: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for changes in ({}, {"stream": True}, {"model": "nobody"}, {"temperature": 9}):
+        answer = client.post("/v1/chat/completions", json={**HELLO, **changes}, headers={"x-request-id": "one"})
+        assert answer.headers.get_list("x-request-id") == ["one"]
+    monkeypatch.setattr(worker, "facts", lambda: 1 / 0)
+    with serve_worker(worker) as other:
+        answer = other.get("/v1/models", headers={"x-request-id": "one"})
+    assert (answer.status_code, answer.headers.get_list("x-request-id")) == (500, ["one"])
+
+
+def test_behind_serve_the_proxy_adds_the_request_id(worker: Worker, serve_worker: Callable[..., TestClient]) -> None:
+    with serve_worker(worker, behind_serve=True) as client:
+        for path in ("/v1/models", "/v1/nothing"):
+            assert "x-request-id" not in client.get(path, headers={"x-request-id": "one"}).headers
+
+
+def test_no_answer_names_a_folder_of_the_server(client: TestClient, registry: ShelfRegistry, tmp_path: Path) -> None:
+    spoiled = {
+        "missing": lambda folder: (folder / "adapter_config.json").unlink(),
+        "changed": lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"0"),
+        "listed": lambda folder: (folder / "adapter.json").write_text("{}"),
+        "pickle": lambda folder: (folder / "code.bin").write_bytes(b"0"),
+        "linked": lambda folder: (folder / "more.json").symlink_to("/etc/passwd"),
+        "contract": lambda folder: (folder / "template_contract.json").write_text("{"),
+    }
+    for name, spoil in spoiled.items():
+        save_tiny_adapter(tmp_path / name, 6)
+        registry.add(name, tmp_path / name)
+        spoil(tmp_path / name)
+        answer = client.post("/v1/chat/completions", json={**HELLO, "model": name})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unsupported_adapter"), answer.text
+        assert str(tmp_path) not in answer.text
+        assert "/etc" not in answer.text
+        assert f"{name}:1" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            AdapterError("adapter /srv/c/adapters/ab12 is damaged: x is missing"),
+            "adapter demo:2 is damaged: x is missing",
+        ),
+        (AdapterError("found '/home/me/base'; expected org/base"), "demo:2: found 'base'; expected org/base"),
+        (AdapterError("~/.cache/didact/a.json: is not JSON"), "demo:2: a.json: is not JSON"),
+        (TemplateError("read s3://bucket/key/t.jinja, line 3"), "read t.jinja, line 3"),
+        (AdapterError("adapter (/srv/x) and and/or 3/4 stay"), "demo:2: adapter (x) and and/or 3/4 stay"),
+        (
+            RegistryError("registry sqlite:////srv/mlflow.db could not read demo: disk /dev/sda"),
+            "The model registry cannot be read, and demo:2 was not used here before; try again shortly.",
+        ),
+    ],
+)
+def test_words_for_clients(error: Exception, said: str) -> None:
+    assert words_for_clients(error, "demo:2") == said
 
 
 def test_damaged_and_foreign_adapters_are_400(client: TestClient, registry: ShelfRegistry, tmp_path: Path) -> None:

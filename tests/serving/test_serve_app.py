@@ -155,10 +155,18 @@ def test_a_moved_alias_is_followed_without_a_failed_request(
     assert all(text == expected[version] for version, text in answers)
 
 
-def test_a_killed_replica_costs_no_request(client: openai.OpenAI, deployed: Deployed) -> None:
+def test_a_request_whose_replica_was_killed_is_told_and_not_sent_again(
+    client: openai.OpenAI, deployed: Deployed
+) -> None:
     text = ask(client, "demo", max_tokens=200)
-    answers: list[str] = []
-    thread = threading.Thread(target=lambda: answers.append(ask(client, "demo", max_tokens=200)))
+    told: list[openai.APIStatusError] = []
+
+    def lost() -> None:
+        with pytest.raises(openai.InternalServerError) as caught:
+            ask(client.with_options(max_retries=2), "demo", max_tokens=200)
+        told.append(caught.value)
+
+    thread = threading.Thread(target=lost)
     thread.start()
     while not httpx.get(f"{deployed.url}/ready").json()["num_running"] and thread.is_alive():
         pass
@@ -168,7 +176,12 @@ def test_a_killed_replica_costs_no_request(client: openai.OpenAI, deployed: Depl
         process.kill()
     thread.join()
     assert killed
-    assert answers == [text]
+    assert [each.code for each in told] == ["engine_died"]
+    with pytest.raises(openai.BadRequestError) as again:
+        ask(client, "demo", max_tokens=200)
+    assert again.value.code == "engine_died_before"
+    other = ask(client.with_options(max_retries=9), "demo", max_tokens=201)  # once there is a replica again
+    assert other.startswith(text)
 
 
 def _replicas() -> list[psutil.Process]:

@@ -20,7 +20,7 @@ from didact import env, logs
 from didact.errors import AdapterError, RegistryError
 from didact.registry import ModelVersion
 from didact.serving.api.gateway import GatewaySettings, build_gateway
-from didact.serving.engine.protocol import EngineStats, ReplicaLost
+from didact.serving.engine.protocol import EngineDied, EngineStats, ReplicaLost
 from didact.serving.replica.assemble import base_name, build_catalog, build_worker, tracking_uri
 from didact.serving.replica.worker import Ask, Backend, BaseFacts, Event, Refusal
 from didact.spec import ServeSpec, validate
@@ -81,6 +81,10 @@ class RayBackend(Backend):
         try:
             async for event in events:
                 yield event
+        except RayActorError as error:
+            if error.preempted:  # its node was taken away, which no request is the cause of
+                raise ReplicaLost("the replica's node was taken away") from None
+            raise EngineDied("the engine ended before the answer was finished") from None
         except _LOST as error:
             raise ReplicaLost(f"the replica is gone ({type(error).__name__})") from None
         except BackPressureError:
@@ -116,7 +120,8 @@ class GatewayIngress:
         logs.configure()
         env.quiet_libraries()
         backend = RayBackend(replicas)
-        settings = GatewaySettings(spec.max_new_tokens, spec.request_timeout_seconds, env.api_keys())
+        limits = (spec.max_new_tokens, spec.request_timeout_seconds)
+        settings = GatewaySettings(*limits, api_keys=env.api_keys(), behind_serve=True)
         self._app = build_gateway(backend, build_catalog(spec, backend), settings)
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -9,7 +9,7 @@ from typing import Any
 
 from didact.serving.api.api_errors import ApiError
 from didact.serving.api.openai_types import Answer, Choice, Usage
-from didact.serving.engine.protocol import Delta, FinishReason
+from didact.serving.engine.protocol import Delta, FinishReason, ReplicaLost
 from didact.serving.replica.worker import Ask, Backend, Event, Refusal, RefusalKind, Started
 
 Progress = Started | Delta
@@ -22,6 +22,9 @@ _REFUSALS: dict[RefusalKind, tuple[int, str]] = {
     "registry": (503, "registry_unavailable"),
     "timeout": (504, "timeout"),
     "failed": (500, "generation_failed"),
+    "stopped": (503, "replica_lost"),
+    "died": (500, "engine_died"),
+    "suspect": (400, "engine_died_before"),
 }
 
 
@@ -94,7 +97,14 @@ def refusal_error(refusal: Refusal, prompt_field: str) -> ApiError:
     """A backend's refusal as an HTTP error."""
     status, code = _REFUSALS[refusal.kind]
     param = {"too_long": prompt_field, "bad_prompt": prompt_field, "bad_adapter": "model"}.get(refusal.kind)
-    return ApiError(status, refusal.message, code=code, param=param, retry_after=1 if status in (429, 503) else None)
+    return ApiError(
+        status,
+        refusal.message,
+        code=code,
+        param=param,
+        retry_after=1 if status in (429, 503) else None,
+        final=refusal.kind in ("failed", "died", "suspect"),
+    )
 
 
 async def merged(backend: Backend, asks: Sequence[Ask], prompt_field: str) -> Opened:
@@ -122,6 +132,8 @@ async def merged(backend: Backend, asks: Sequence[Ask], prompt_field: str) -> Op
             index, event = await queue.get()
             if isinstance(event, Exception):
                 raise event
+            if isinstance(event, Refusal) and event.kind == "stopped":
+                raise ReplicaLost(event.message)
             if isinstance(event, Refusal):
                 raise refusal_error(event, prompt_field)
             if event is None:

@@ -13,7 +13,14 @@ class ApiError(Exception):
     """An answer that is an error."""
 
     def __init__(
-        self, status: int, message: str, *, code: str, param: str | None = None, retry_after: int | None = None
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str,
+        param: str | None = None,
+        retry_after: int | None = None,
+        final: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -21,6 +28,8 @@ class ApiError(Exception):
         self.code = code
         self.param = param
         self.retry_after = retry_after
+        self.final = final
+        """Whether OpenAI's clients must not send the request again by themselves, as they do after a 500."""
 
     @property
     def body(self) -> dict[str, Any]:
@@ -33,6 +42,8 @@ class ApiError(Exception):
     def response(self, headers: Mapping[str, str] | None = None) -> JSONResponse:
         """The HTTP answer."""
         extra = {"retry-after": str(self.retry_after)} if self.retry_after is not None else {}
+        if self.final:
+            extra["x-should-retry"] = "false"
         return JSONResponse(self.body, status_code=self.status, headers={**(headers or {}), **extra})
 
 

@@ -21,9 +21,11 @@ from didact.registry import ModelVersion
 from didact.serving.api.answers import Endpoint, Opened, Progress, Tally, collect, first_events, merged, sse
 from didact.serving.api.api_errors import ApiError, invalid_body, unknown_model
 from didact.serving.api.openai_types import ChatRequest, CompletionRequest, GenerationBody, ModelCard
+from didact.serving.api.request_ids import REQUEST_ID_HEADERS, RequestIds
 from didact.serving.engine.protocol import ReplicaLost
 from didact.serving.replica.adapter_store import version_id
 from didact.serving.replica.catalog import Catalog, Meaning
+from didact.serving.replica.suspects import GuardedBackend
 from didact.serving.replica.worker import Ask, Backend, BaseFacts, Prompt
 from didact.spec import ServeSpec
 
@@ -44,6 +46,8 @@ class GatewaySettings:
     """Longest time from arrival to last token."""
     api_keys: tuple[str, ...] = ()
     """Accepted bearer keys; empty means open."""
+    behind_serve: bool = False
+    """Ray Serve's proxy stands before the application, and adds `x-request-id` to what it answers."""
 
 
 class Gateway:
@@ -120,7 +124,7 @@ class Gateway:
             for choice in range(body.num_choices)
         ]
         fingerprint = version_id(meaning.version) if meaning.version else await self._base_id()
-        headers = {"x-didact-model-version": fingerprint, "x-request-id": request_id}
+        headers = {"x-didact-model-version": fingerprint}
         endpoint = Endpoint(chat, request_id, body.model, fingerprint)
         if not body.stream:
             return JSONResponse(await self._whole(asks, endpoint, body.num_choices), headers=headers)
@@ -183,7 +187,7 @@ class Gateway:
 
 def build_gateway(backend: Backend, catalog: Catalog, settings: GatewaySettings) -> FastAPI:
     """The application; its catalog is followed while it runs (from start-up to shut-down)."""
-    gateway = Gateway(backend, catalog, settings)
+    gateway = Gateway(GuardedBackend(backend), catalog, settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -192,6 +196,8 @@ def build_gateway(backend: Backend, catalog: Catalog, settings: GatewaySettings)
         await asyncio.to_thread(catalog.close)
 
     app = FastAPI(title="didact", lifespan=lifespan)
+    if not settings.behind_serve:
+        app.add_middleware(RequestIds)
     app.add_exception_handler(Exception, _error_response)
     app.add_exception_handler(ApiError, _error_response)
     app.add_exception_handler(HTTPException, _http_error_response)
@@ -266,8 +272,9 @@ def _as_api_error(error: Exception) -> ApiError:
     return ApiError(500, "The server failed to answer this request.", code="internal_error")
 
 
-async def _error_response(_: Request, error: Exception) -> Response:
-    return _as_api_error(error).response()
+async def _error_response(request: Request, error: Exception) -> Response:
+    # What is not an ApiError is answered outside of all middleware.
+    return _as_api_error(error).response(request.scope.get(REQUEST_ID_HEADERS))
 
 
 async def _http_error_response(_: Request, error: Exception) -> Response:

@@ -28,7 +28,7 @@ class DeadlineExceeded(DidactError, TimeoutError):
 
 
 class ReplicaLost(DidactError, ConnectionError):
-    """The process that computed the answer is gone; another one may answer."""
+    """The process that should answer is gone, and had not begun; another one may answer."""
 
 
 class GenerationFailed(DidactError, RuntimeError):

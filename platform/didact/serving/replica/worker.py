@@ -9,6 +9,7 @@ carries the replica's traceback, which no client should see.
 import asyncio
 import contextlib
 import copy
+import re
 import threading
 import time
 from collections.abc import AsyncGenerator
@@ -20,6 +21,7 @@ from typing_extensions import override
 
 from didact.datasets.conversation import Message
 from didact.errors import AdapterError, RegistryError, TemplateError
+from didact.logs import get_logger
 from didact.registry import ModelVersion
 from didact.serving.engine.embedded import EmbeddedEngine
 from didact.serving.engine.protocol import (
@@ -27,7 +29,9 @@ from didact.serving.engine.protocol import (
     DeadlineExceeded,
     Delta,
     EngineBusy,
+    EngineDied,
     EngineStats,
+    EngineStopped,
     GenerationFailed,
     GenerationRequest,
     PromptTooLong,
@@ -36,7 +40,13 @@ from didact.serving.engine.protocol import (
 from didact.serving.replica.adapter_store import AdapterStore
 from didact.tokens import TemplateContract
 
-RefusalKind = Literal["busy", "too_long", "bad_prompt", "bad_adapter", "registry", "timeout", "failed"]
+_log = get_logger(__name__)
+_PATH = re.compile(r"(?<![\w.~/:-])(?:[A-Za-z][A-Za-z0-9+.-]*:/{2,}|~?/)[^\s'\"`,;)\]}]*[^\s'\"`,;:.)\]}]")
+"""A path from the root or of the home folder, or an address."""
+
+RefusalKind = Literal[
+    "busy", "too_long", "bad_prompt", "bad_adapter", "registry", "timeout", "failed", "stopped", "died", "suspect"
+]
 Prompt = tuple[Message, ...] | str | tuple[int, ...]
 
 
@@ -67,6 +77,7 @@ class Refusal:
     """There will be no (further) answer."""
 
     kind: RefusalKind
+    """`stopped`: the engine did not begin; `died`: it ended with this request; `suspect`: one did before."""
     message: str
 
 
@@ -90,7 +101,8 @@ class Backend(Protocol):
         """Pieces of one answer. Closing the iterator cancels it.
 
         Raises:
-            ReplicaLost: the replica died; asking again may reach another.
+            ReplicaLost: the replica was gone before it began; asking again may reach another.
+            EngineDied: the replica died while it had this, which may be the cause.
         """
         ...
 
@@ -140,9 +152,10 @@ class Worker(Backend):
                 async for delta in pieces:
                     yield delta
         except (EngineBusy, PromptTooLong, DeadlineExceeded, AdapterError, TemplateError, RegistryError) as error:
-            yield _refusal(error)
+            yield _refusal(error, ask)
         except GenerationFailed as error:
-            yield Refusal("failed", str(error))
+            kinds: dict[type[Exception], RefusalKind] = {EngineStopped: "stopped", EngineDied: "died"}
+            yield Refusal(kinds.get(type(error), "failed"), str(error))
 
     @override
     def prepare(self, version: ModelVersion) -> None:
@@ -209,7 +222,21 @@ class Worker(Backend):
         return ids
 
 
-def _refusal(error: Exception) -> Refusal:
+def words_for_clients(error: Exception, name: str) -> str:
+    """An error's message without the server's folders and addresses.
+
+    Args:
+        error: its message may name the folder of an adapter, a database or a base.
+        name: what the client calls the adapter.
+    """
+    if isinstance(error, RegistryError):
+        return f"The model registry cannot be read, and {name} was not used here before; try again shortly."
+    text = re.sub(r"\badapter " + _PATH.pattern, f"adapter {name}", str(error))
+    text = _PATH.sub(lambda found: found[0].rstrip("/").rpartition("/")[2] or "...", text)
+    return f"{name}: {text}" if isinstance(error, AdapterError) and name not in text else text
+
+
+def _refusal(error: Exception, ask: Ask) -> Refusal:
     kinds: dict[type[Exception], RefusalKind] = {
         EngineBusy: "busy",
         PromptTooLong: "too_long",
@@ -219,4 +246,12 @@ def _refusal(error: Exception) -> Refusal:
         RegistryError: "registry",
     }
     kind = next(kind for cause, kind in kinds.items() if isinstance(error, cause))
-    return Refusal(kind, str(error))
+    if isinstance(error, AdapterError | RegistryError):
+        _log.warning("%s could not answer: %s", _asked(ask), error)
+    return Refusal(kind, words_for_clients(error, _asked(ask)))
+
+
+def _asked(ask: Ask) -> str:
+    if ask.adapter is None:
+        return "the base"
+    return ask.adapter.id if isinstance(ask.adapter, ModelVersion) else ask.adapter.version_id
