@@ -33,6 +33,25 @@ FAMILIES: dict[str, dict[str, int]] = {
     "falcon": {**_SMALL, "num_attention_heads": 4, "max_position_embeddings": 1024},
     "codegen": {**_GPT2, "n_ctx": 1024, "rotary_dim": 8},
 }
+_EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 64}
+_LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16}
+_DEEPSEEK = {**_SMALL, **_HEADS, **_EXPERTS, **_LATENT, "num_key_value_heads": 4, "first_k_dense_replace": 1}
+_ROUTED = {"n_routed_experts": 4, "n_shared_experts": 1, "n_group": 1, "topk_group": 1}
+UNUSUAL: dict[str, dict[str, int]] = {
+    "mixtral": {**_SMALL, **_HEADS, "num_local_experts": 4},
+    "qwen2_moe": {**_SMALL, **_HEADS, **_EXPERTS, "num_experts": 4, "shared_expert_intermediate_size": 64},
+    "qwen3_moe": {**_SMALL, **_HEADS, **_EXPERTS, "head_dim": 16, "num_experts": 4},
+    "gpt_oss": {**_SMALL, **_HEADS, "head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "deepseek_v2": {**_DEEPSEEK, **_ROUTED},
+    "deepseek_v3": {**_DEEPSEEK, **_ROUTED, "head_dim": 8},
+    "llama4_text": {**_SMALL, **_HEADS, "head_dim": 16, "num_local_experts": 2, "intermediate_size_mlp": 128},
+    "phimoe": {**_SMALL, **_HEADS, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "gpt_bigcode": _GPT2,
+    "persimmon": {**_SMALL, "num_attention_heads": 4, "max_position_embeddings": 1024},
+    "doge": {**_SMALL, **_HEADS, "head_dim": 16},
+}
+"""Families whose layers are not like those of the rest: experts, values of another size than keys, no positions
+handed to the attention."""
 UNPACKABLE = ("bloom", "falcon", "opt")
 """Families in which samples of one row attend to each other, whatever their positions."""
 
@@ -41,7 +60,7 @@ def tiny_model(family: str = "llama", seed: int = 0) -> PreTrainedModel:
     """A random float32 model of `family` in eval mode, hidden size 64 (bitsandbytes quantizes in blocks of 64)."""
     torch.manual_seed(seed)
     special = {"bos_token_id": None, "eos_token_id": 256, "pad_token_id": 257}
-    config = AutoConfig.for_model(family, **FAMILIES[family], **special)
+    config = AutoConfig.for_model(family, **(FAMILIES | UNUSUAL)[family], **special)
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
 
 

@@ -1,6 +1,7 @@
 """Base models, adapters on them, and adapter folders."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -210,6 +211,20 @@ def test_a_damaged_adapter_is_refused(base: ModelSpec, tmp_path: Path, name: str
 
 
 @pytest.mark.fault("C8")
+@pytest.mark.parametrize("field", ["base", "base_fingerprint", "method"])
+@pytest.mark.parametrize("value", [None, 7, ["tiny"]], ids=["missing", "number", "list"])
+def test_a_record_that_does_not_tell_the_base_is_refused(
+    base: ModelSpec, tmp_path: Path, field: str, value: object
+) -> None:
+    folder = make_adapter(base, tmp_path / "adapter")
+    record = json.loads((folder / "adapter.json").read_text())
+    del record[field]
+    write_json(folder / "adapter.json", record if value is None else record | {field: value})
+    found = "nothing" if value is None else repr(value)
+    with pytest.raises(AdapterError, match=re.escape(f"adapter.json: {field!r} is {found}; expected text")):
+        verify_adapter(folder)
+
+
 def test_pickled_weights_are_refused(base: ModelSpec, tmp_path: Path) -> None:
     folder = make_adapter(base, tmp_path / "adapter")
     torch.save({}, folder / "adapter_model.bin")

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, BertConfig, PreTrainedModel
 
 from didact.errors import ModelError
 from didact.models import use_packed_attention
+from didact.models.packing.packed_kernel import packed_kernel
 from tests.fakes.models import FAMILIES, tiny_model
 
 LENGTHS = (7, 1, 12)
@@ -48,6 +50,61 @@ def test_gradients_are_those_of_the_dense_mask(family: str, lengths: tuple[int, 
         gradients.append([parameter.grad for parameter in model.parameters()])
     for dense, packed in zip(*gradients, strict=True):
         assert torch.allclose(dense, packed, atol=1e-6)
+
+
+@pytest.mark.parametrize("heads", [(8, 8), (8, 4), (4, 12), (1, 1), (1, 5), (3, 1)], ids=str)
+@pytest.mark.parametrize("lengths", [(1,), LENGTHS, (3, 133, 40)], ids=str)
+def test_keys_and_values_may_have_heads_of_any_size(heads: tuple[int, int], lengths: tuple[int, ...]) -> None:
+    _, positions = packed_row(lengths)
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((4, heads[0]), (2, heads[0]), (2, heads[1]))
+    states = [
+        torch.randn(1, number, sum(lengths), size, generator=generator, requires_grad=True) for number, size in shapes
+    ]
+    sample, place = (positions[0] == 0).cumsum(0), torch.arange(sum(lengths))
+    seen = (sample[:, None] == sample[None]) & (place[:, None] >= place[None])
+    query, key, value = states[0], *(each.repeat_interleave(2, dim=1) for each in states[1:])
+    weights = (query @ key.transpose(2, 3) * 0.3).masked_fill(~seen, float("-inf")).softmax(dim=-1)
+    dense = (weights @ value).transpose(1, 2)
+    packed = packed_kernel(*states, positions, 0.3)
+    outer = torch.randn(dense.shape, generator=generator)
+    assert packed.shape == dense.shape
+    torch.testing.assert_close(packed, dense, atol=1e-5, rtol=1e-4)
+    for ours, plain in zip(
+        torch.autograd.grad(packed, states, outer), torch.autograd.grad(dense, states, outer), strict=True
+    ):
+        torch.testing.assert_close(ours, plain, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["deepseek_v2", "deepseek_v3", "mixtral", "qwen2_moe", "qwen3_moe", "phimoe"])
+def test_mixtures_of_experts_and_values_of_other_heads_pack(family: str) -> None:
+    packed, alone, switched = in_one_row_and_alone(tiny_model(family))
+    assert switched
+    assert torch.allclose(packed, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama4_text", "gpt_bigcode", "persimmon"])
+def test_a_family_that_hands_no_positions_to_its_attention_keeps_its_mask(family: str) -> None:
+    packed, alone, switched = in_one_row_and_alone(tiny_model(family))
+    assert not switched
+    assert torch.allclose(packed, alone, atol=1e-5)
+
+
+def test_a_family_with_a_mask_of_its_own_or_none_keeps_it() -> None:
+    both_ways = AutoModelForCausalLM.from_config(
+        BertConfig(vocab_size=272, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+    )
+    assert not use_packed_attention(tiny_model("doge"), max_length=16)
+    assert not use_packed_attention(both_ways.eval(), max_length=16)
+    assert both_ways.config._attn_implementation == "sdpa"
+
+
+def in_one_row_and_alone(model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor, bool]:
+    ids, positions = packed_row(MIXED)
+    with torch.inference_mode():
+        alone = torch.cat([model(input_ids=part, use_cache=False).logits for part in ids.split(MIXED, dim=1)], dim=1)
+        switched = use_packed_attention(model, max_length=200)
+        return model(input_ids=ids, position_ids=positions, use_cache=False).logits, alone, switched
 
 
 def test_padded_rows_and_generation_still_work() -> None:

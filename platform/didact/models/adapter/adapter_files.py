@@ -8,6 +8,7 @@ safetensors is read; a pickle file in the folder is refused, because loading one
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -90,7 +91,7 @@ def verify_adapter(folder: Path, expected_base: str | None = None) -> AdapterFac
         AdapterError: files missing, changed, unsafe, not finite, or made for another base.
     """
     found = check_folder(folder)
-    record = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    record = _read_record(folder / MANIFEST)
     if expected_base is not None and record["base_fingerprint"] != expected_base:
         raise AdapterError(
             f"adapter {folder} was trained on base {record['base']!r} (fingerprint {record['base_fingerprint'][:12]}); "
@@ -106,6 +107,16 @@ def verify_adapter(folder: Path, expected_base: str | None = None) -> AdapterFac
         validate(QuantizationSpec, held, f"quantization in {folder / MANIFEST}") if held else None,
         record.get("bound_to_quantization", False),
     )
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """`adapter.json`, which `check_folder` has found to be a manifest, with what it must say of the base."""
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    for field in ("base", "base_fingerprint", "method"):
+        if not isinstance(record.get(field), str):
+            found = f"{record[field]!r}" if field in record else "nothing"
+            raise AdapterError(f"{path}: {field!r} is {found}; expected text, as a run of didact writes it")
+    return record
 
 
 def check_held_alike(facts: AdapterFacts, folder: Path, base: PreTrainedModel) -> None:

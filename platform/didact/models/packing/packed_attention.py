@@ -5,6 +5,7 @@ samples and throws the result away. Here samples are attended to side by side: t
 processors by `packed_kernel`, on GPUs by PyTorch's kernels; never by a mask of length x length.
 """
 
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -16,13 +17,16 @@ from didact.models.packing.gpu_attention import best_alone, flash_attention, sam
 from didact.models.packing.packed_kernel import packed_kernel
 
 _NAME = "didact_packed"
+_ASKING = "didact_asking"
+_ANSWERS: ContextVar[list[bool]] = ContextVar("answers of a model's layers")
 
 
 def use_packed_attention(model: PreTrainedModel, max_length: int, device: torch.device | None = None) -> bool:
     """Switch a base model's attention to that of samples side by side, where that is the same function.
 
     Args:
-        model: as loaded; only a model that uses PyTorch's SDPA is switched.
+        model: as loaded; only a model that uses PyTorch's SDPA is switched, and of these only one whose layers tell
+            their attention where samples begin. Others keep transformers' mask.
         max_length: longest sample, in tokens. On processors models whose window is shorter keep their mask.
         device: where it will compute; default where it lies.
 
@@ -34,10 +38,12 @@ def use_packed_attention(model: PreTrainedModel, max_length: int, device: torch.
     cut_by_window = bool(window and window < max_length) and (device or model.device).type == "cpu"
     if not model._supports_attention_backend or config._attn_implementation != "sdpa" or cut_by_window:
         return False
-    AttentionInterface.register(_NAME, packed_attention)
-    AttentionMaskInterface.register(_NAME, _mask_for_padded_rows)
-    model.set_attn_implementation(_NAME)
-    return True
+    for name, attention in ((_NAME, packed_attention), (_ASKING, _answer)):
+        AttentionInterface.register(name, attention)
+        AttentionMaskInterface.register(name, _mask_for_padded_rows)
+    found = _tells_samples_apart(model)
+    model.set_attn_implementation(_NAME if found else "sdpa")
+    return found
 
 
 def packed_attention(
@@ -63,8 +69,8 @@ def packed_attention(
     """
     positions = kwargs.get("position_ids")
     length = query.shape[2]
-    biased = any(kwargs.get(each) is not None for each in ("position_bias", "softcap"))
-    if attention_mask is not None or positions is None or biased or query.shape[0] != 1 or key.shape[2] != length:
+    alone = query.shape[0] != 1 or key.shape[2] != length
+    if attention_mask is not None or positions is None or alone or _biased(kwargs):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     kind = query.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else value.dtype
@@ -76,6 +82,44 @@ def packed_attention(
         if kind == "cpu":
             return packed_kernel(query, key, value, positions, scaling), None
         return flash_attention(query, key, value, scaling, kwargs), None
+
+
+def _tells_samples_apart(model: PreTrainedModel) -> bool:
+    """Whether every attention of the model, asked with two tokens, leaves it to positions who sees whom.
+
+    Some families hand no positions on to it (Llama 4, StarCoder), some a mask of their own (Doge): then a packed row
+    would be attended to as one sample.
+    """
+    device = model.get_input_embeddings().weight.device
+    positions = torch.arange(2, device=device)[None]
+    model.set_attn_implementation(_ASKING)
+    token = _ANSWERS.set([])
+    try:
+        with torch.no_grad():
+            model(input_ids=torch.zeros_like(positions), position_ids=positions, use_cache=False)
+        answers = _ANSWERS.get()
+    finally:
+        _ANSWERS.reset(token)
+    return bool(answers) and all(answers)
+
+
+def _answer(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    causal = kwargs.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    known = attention_mask is None and kwargs.get("position_ids") is not None
+    _ANSWERS.get().append(bool(known and causal and not _biased(kwargs)))
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+
+
+def _biased(facts: dict[str, Any]) -> bool:
+    return any(facts.get(each) is not None for each in ("position_bias", "softcap"))
 
 
 def _mask_for_padded_rows(*args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor | None:

@@ -22,12 +22,12 @@ def packed_kernel(
     Args:
         query: [1, heads, length, head_dim].
         key: [1, key heads, length, head_dim], of the same dtype.
-        value: as `key`.
+        value: as `key`, of any head size.
         positions: int64 [1, length], restarting at 0 with each sample.
         scaling: factor of the scores.
 
     Returns:
-        [1, length, heads, head_dim].
+        [1, length, heads, value's head_dim].
 
     Raises:
         ModelError: the row does not begin with position 0.
@@ -37,7 +37,7 @@ def packed_kernel(
     for group in plan.groups:
         queries, keys, values = _blocks(group, *rows)
         parts.append(torch.bmm(_weights(group, queries, keys, scaling), values).flatten(0, 1))
-    return _ordered(plan, parts, query)
+    return _ordered(plan, parts, query.shape[1])
 
 
 @torch.library.custom_op("didact::packed_attention_backward", mutates_args=())
@@ -49,25 +49,26 @@ def _gradients(
     positions: torch.Tensor,
     scaling: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients as [1, length, heads, head_dim]."""
+    """Gradients as [1, length, heads, head_dim], of each input's own heads."""
     plan, rows = _plan(query, key, positions), tuple(_rows(each) for each in (query, key, value))
     to_query, to_key, to_value = [], torch.zeros_like(_like(key)), torch.zeros_like(_like(value))
     grad_rows = grad.reshape(-1, grad.shape[-1])
     for group in plan.groups:
         queries, keys, values = _blocks(group, *rows)
-        outer = grad_rows.index_select(0, group.query_rows).index_fill_(0, group.filler, 0).view_as(queries)
+        outer = grad_rows.index_select(0, group.query_rows).index_fill_(0, group.filler, 0)
+        outer = outer.view(*queries.shape[:2], -1)
         weights = _weights(group, queries, keys, scaling)
         to_weights = torch.bmm(outer, values.transpose(1, 2))
         to_scores = torch._softmax_backward_data(to_weights, weights, -1, weights.dtype)
         to_query.append(_scaled(to_scores, keys, scaling).flatten(0, 1))
         _add_to_keys(group, to_key, _scaled(to_scores.transpose(1, 2), queries, scaling))
         _add_to_keys(group, to_value, torch.bmm(weights.transpose(1, 2), outer))
-    return _ordered(plan, to_query, query), to_key, to_value
+    return _ordered(plan, to_query, query.shape[1]), to_key, to_value
 
 
 @packed_kernel.register_fake
-def _shape(query: torch.Tensor, _key: Any, _value: Any, _positions: Any, _scaling: Any) -> torch.Tensor:
-    return _like(query)
+def _shape(query: torch.Tensor, _key: Any, value: torch.Tensor, _positions: Any, _scaling: Any) -> torch.Tensor:
+    return query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[3])
 
 
 @_gradients.register_fake
@@ -102,8 +103,7 @@ def _blocks(
     group: Group, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """A group's queries [key heads * blocks, heads a key head * queries, head_dim], and its keys and values."""
-    shape = (-1, group.keys, key.shape[-1])
-    keys, values = (each.index_select(0, group.key_rows).view(shape) for each in (key, value))
+    keys, values = (each.index_select(0, group.key_rows).view(-1, group.keys, each.shape[-1]) for each in (key, value))
     return query.index_select(0, group.query_rows).view(len(keys), -1, query.shape[-1]), keys, values
 
 
@@ -126,9 +126,10 @@ def _add_to_keys(group: Group, total: torch.Tensor, part: torch.Tensor) -> None:
     total.view(-1, total.shape[-1])[rows] += part.flatten(0, 1).index_select(0, group.own)
 
 
-def _ordered(plan: Plan, parts: list[torch.Tensor], states: torch.Tensor) -> torch.Tensor:
-    """The groups' rows in the sequence's order, [1, length, heads, head_dim] for `states` of the queries."""
-    return torch.cat(parts).index_select(0, plan.order).view_as(states.transpose(1, 2))
+def _ordered(plan: Plan, parts: list[torch.Tensor], num_heads: int) -> torch.Tensor:
+    """The groups' rows in the sequence's order, [1, length, heads, head_dim]."""
+    rows = torch.cat(parts).index_select(0, plan.order)
+    return rows.view(1, -1, num_heads, rows.shape[-1])
 
 
 def _like(states: torch.Tensor) -> torch.Tensor:
