@@ -46,6 +46,7 @@ UNUSUAL: dict[str, dict[str, int]] = {
     "deepseek_v3": {**_DEEPSEEK, **_ROUTED, "head_dim": 8},
     "llama4_text": {**_SMALL, **_HEADS, "head_dim": 16, "num_local_experts": 2, "intermediate_size_mlp": 128},
     "phimoe": {**_SMALL, **_HEADS, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "deepseek_v32": {**_DEEPSEEK, **_ROUTED, "head_dim": 8, "index_n_heads": 2, "index_head_dim": 16, "index_topk": 8},
     "gpt_bigcode": _GPT2,
     "persimmon": {**_SMALL, "num_attention_heads": 4, "max_position_embeddings": 1024},
     "doge": {**_SMALL, **_HEADS, "head_dim": 16},
