@@ -33,6 +33,10 @@ class TemplateError(DidactError, ValueError):
     """A chat template that cannot be used, or differs from the one an adapter was trained with."""
 
 
+class NoToolSyntax(TemplateError):
+    """A chat template that leaves out what a conversation with tools holds."""
+
+
 class ModelError(DidactError, ValueError):
     """A base model that cannot be loaded, or a method that does not fit it."""
 

@@ -1,9 +1,45 @@
 """The one form that all instruction data takes."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-Role = Literal["system", "user", "assistant", "document"]
+Role = Literal["system", "user", "assistant", "tool", "document"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One function that the assistant wants called."""
+
+    name: str
+    arguments: str
+    """JSON text of an object."""
+    id: str
+    """Says which result belongs to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """What a turn has to do with tools, beside its text."""
+
+    calls: tuple[ToolCall, ...] = ()
+    """Of an assistant's turn."""
+    call_id: str | None = None
+    """Of a result (role `tool`): the call that it answers, where that is known."""
+    name: str | None = None
+    """Of a result: the function that was called, where that is known."""
+    offered: str | None = None
+    """Of the conversation's first turn: JSON text of the list of tools that the model may call."""
+
+    def to_json(self) -> str:
+        """All fields as JSON text, in one line."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "ToolUse":
+        """What `to_json` wrote."""
+        values = json.loads(text)
+        return cls(**{**values, "calls": tuple(ToolCall(**call) for call in values["calls"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,13 +48,24 @@ class Message:
 
     role: Role
     content: str
+    tools: ToolUse | None = field(default=None, kw_only=True)
+    """Calls, results and the tools on offer; None for a turn that is text alone."""
+
+    @property
+    def written(self) -> str:
+        """Everything that this turn adds to a prompt: its text, and the calls or tools as JSON text below it."""
+        if self.tools is None:
+            return self.content
+        calls = [f'{{"name": {json.dumps(call.name)}, "arguments": {call.arguments}}}' for call in self.tools.calls]
+        return "\n".join(part for part in (self.tools.offered, self.content, *calls) if part)
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
     """An optional system message, then user and assistant turns, ending with the assistant's.
 
-    Plain text takes the same form: one message of role `document`, and nothing else.
+    Results of tools (role `tool`) stand between the assistant's call and its next turn. Plain text takes the same form:
+    one message of role `document`, and nothing else.
     """
 
     messages: tuple[Message, ...]

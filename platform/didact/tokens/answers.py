@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from didact.datasets.conversation import Message
-from didact.errors import TemplateError
+from didact.errors import NoToolSyntax, TemplateError
 from didact.tokens.render import Renderer
 
 _THOUGHTS = (
@@ -61,11 +61,14 @@ def find_answers(messages: Sequence[Message], wanted: Sequence[int], renderer: R
 
     Raises:
         TemplateError: none of them can be learned; says why the last one cannot.
+        NoToolSyntax: the template leaves out calls, results or tools.
     """
     found, left_out = [], list[TemplateError]()
     for index in wanted:
         try:
             found.append(_find(messages[: index + 1], renderer, stops))
+        except NoToolSyntax:
+            raise
         except TemplateError as error:
             left_out.append(error)
     if left_out and not found:
@@ -88,7 +91,12 @@ def _find(messages: Sequence[Message], renderer: Renderer, stops: list[str]) -> 
     content = messages[-1].content
     if not text.startswith(prompt):
         text = _behind_prompt(prompt, text, content)
-    return _Answer(text, len(prompt), _end(text, len(prompt), content, stops))
+    start = len(prompt)
+    end = _end(text, start, content, stops)
+    if messages[-1].tools is not None:  # calls stand behind the text and end the turn
+        marks = [(position, stop) for stop in stops if (position := text.rfind(stop, start)) >= 0]
+        end = max((position + len(stop) for position, stop in marks), default=len(text))
+    return _Answer(text, start, end)
 
 
 def _end(text: str, start: int, content: str, stops: list[str]) -> int:

@@ -9,7 +9,7 @@ from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 from didact.datasets.conversation import Conversation
-from didact.errors import TemplateError
+from didact.errors import NoToolSyntax, TemplateError
 from didact.spec import TokensSpec
 from didact.tokens.answers import Answers, Rendered, find_answers
 from didact.tokens.byte_level import samples_by_bytes
@@ -24,7 +24,7 @@ class Rejection:
     """A conversation that cannot be learned from."""
 
     reason: str
-    """One of `template_refused`, `special_text`, `no_answer`, `answer_cut`, `too_long`."""
+    """One of `template_refused`, `no_tool_syntax`, `special_text`, `no_answer`, `answer_cut`, `too_long`."""
     detail: str
     """What was found, in words."""
 
@@ -90,7 +90,7 @@ def _encode_dialogues(
     renderer = Renderer(contract, tokenizer)
     rendered: list[Answers | Rejection] = []
     for conversation in conversations:
-        match = next((found for m in conversation.messages if (found := forged.search(m.content))), None)
+        match = next((found for m in conversation.messages if (found := forged.search(m.written))), None)
         if match:
             detail = f"a message holds {match.group()!r}, which the tokenizer reads as a special token"
             rendered.append(Rejection("special_text", detail))
@@ -119,6 +119,8 @@ def _render(conversation: Conversation, renderer: Renderer, loss_on: str, stops:
             text = renderer.render(messages, add_generation_prompt=False)
             return Answers((Rendered(text, ((0, len(text)),)),))
         return find_answers(messages, wanted, renderer, stops)
+    except NoToolSyntax as error:
+        return Rejection("no_tool_syntax", str(error))
     except TemplateError as error:
         return Rejection("template_refused", str(error))
 

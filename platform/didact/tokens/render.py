@@ -15,6 +15,7 @@ from transformers.utils.chat_template_utils import _compile_jinja_template
 from didact.datasets.conversation import Message
 from didact.errors import TemplateError
 from didact.tokens.template import TemplateContract
+from didact.tokens.tool_syntax import uses_tools
 
 _Pattern = tuple[tuple[str, ...], bool]
 
@@ -32,6 +33,8 @@ class Renderer:
         Raises:
             TemplateError: as `TemplateContract.render`.
         """
+        if uses_tools(messages):
+            return self._contract.render(self._tokenizer, messages, add_generation_prompt)
         pattern = (tuple([message.role for message in messages]), add_generation_prompt)
         if pattern not in self._fixed:
             self._fixed[pattern] = self._fixed_texts(messages, add_generation_prompt)

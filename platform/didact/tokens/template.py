@@ -11,14 +11,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from didact import files
 from didact.adapter_folder import CONTRACT
 from didact.datasets.conversation import Message
-from didact.errors import TemplateError
+from didact.errors import NoToolSyntax, TemplateError
 from didact.logs import get_logger
+from didact.tokens.tool_syntax import TEMPLATE_ERRORS, render_with_tools, uses_tools
 
 log = get_logger(__name__)
 
@@ -152,13 +152,18 @@ class TemplateContract:
             TemplateError: the template refuses these messages (some allow no system turn, for example).
         """
         try:
+            if uses_tools(messages):
+                variables = dict(tokenizer.special_tokens_map)
+                return render_with_tools(self.template, variables, messages, add_generation_prompt)
             return tokenizer.apply_chat_template(
                 _plain(messages),
                 chat_template=self.template,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
             )
-        except jinja2.TemplateError as error:
+        except NoToolSyntax:
+            raise
+        except TEMPLATE_ERRORS as error:
             roles = ", ".join(message.role for message in messages)
             raise TemplateError(f"the chat template refuses turns of {roles}: {error}") from error
 
@@ -172,8 +177,10 @@ class TemplateContract:
         """
         text = self.render(tokenizer, messages, add_generation_prompt=True)
         forged = special_text(tokenizer)
-        if not any(forged.search(message.content) for message in messages):
+        if not any(forged.search(message.written) for message in messages):
             return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        if uses_tools(messages):
+            raise TemplateError("a turn of a conversation with tools holds the text of a special token")
         try:
             return tokenizer.apply_chat_template(
                 _plain(messages),

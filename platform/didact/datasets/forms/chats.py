@@ -5,6 +5,7 @@ from typing import Any
 
 from didact.datasets.conversation import Message, Role
 from didact.datasets.forms.drafts import Draft, RowSettings, pair
+from didact.datasets.forms.tool_turns import tool_message, with_tools
 from didact.datasets.forms.transcripts import clean, is_history, split_transcript
 from didact.datasets.rows.fields import Record, first_of, inner, items, joined, optional_text, take, text, texts
 from didact.datasets.rows.raw_row import BadRow
@@ -22,13 +23,14 @@ PAIRS = (
 )
 _ROLES: dict[str, Role] = {
     "system": "system",
+    "developer": "system",
     "human": "user",
     "user": "user",
     "gpt": "assistant",
     "chatgpt": "assistant",
     "assistant": "assistant",
 }
-_MESSAGE_ROLES = ("system", "user", "assistant")
+_MESSAGE_ROLES = ("system", "developer", "user", "assistant")
 _NONE = re.compile(r"none\.?", re.IGNORECASE)
 _MOSS_MARK = re.compile(r"\A<\|[^|<>]+\|>:?")
 
@@ -60,7 +62,8 @@ def prompt_completion(record: Record, _: RowSettings) -> Draft:
 
 def messages(record: Record, _: RowSettings) -> Draft:
     """Turns with role and content."""
-    return Draft([_turn(turn, "role", "content", _MESSAGE_ROLES) for turn in items(record, "messages")])
+    turns = [_turn(turn, "role", "content", _MESSAGE_ROLES) for turn in items(record, "messages")]
+    return Draft(with_tools(record, turns))
 
 
 def sharegpt(record: Record, _: RowSettings) -> Draft:
@@ -77,7 +80,7 @@ def sharegpt(record: Record, _: RowSettings) -> Draft:
     before = optional_text(record, "instruction") or optional_text(record, "system")
     if before.strip() and turns and turns[0].role != "system":
         turns.insert(0, Message("system", before))
-    return Draft(turns)
+    return Draft(with_tools(record, turns))
 
 
 def turn_list(record: Record, _: RowSettings) -> Draft:
@@ -204,6 +207,8 @@ def _turn(turn: Any, role_key: str, text_key: str, allowed: tuple[str, ...]) -> 
     if not isinstance(turn, dict):
         raise BadRow("wrong_type", f"a turn is {type(turn).__name__}, expected an object")
     role = text(turn, role_key)
+    if (with_tool := tool_message(turn, role, turn.get(text_key))) is not None:
+        return with_tool
     if role not in allowed:
         raise BadRow("unknown_role", f"{role_key} {role!r} is not one of {', '.join(allowed)}")
     return Message(_ROLES[role], text(turn, text_key))

@@ -8,6 +8,7 @@ from didact.datasets.forms import chats, questions
 from didact.datasets.forms import table_questions as tables
 from didact.datasets.forms.drafts import Convert, Draft, RowSettings
 from didact.datasets.forms.rationales import Reasoned, reasoned_turns
+from didact.datasets.forms.tool_turns import check_tool_order
 from didact.datasets.rows.decoding import decode_columns, decode_json
 from didact.datasets.rows.raw_row import BadRow, RawRow
 from didact.spec.data import Form
@@ -142,17 +143,17 @@ def _check_turns(messages: list[Message]) -> None:
             raise BadRow("empty_output", "the text is empty")
         return
     turns = messages[1:] if messages and messages[0].role == "system" else messages
-    roles: list[Role] = [message.role for message in turns]
+    roles: list[Role] = [message.role for message in check_tool_order(turns)]
     expected: list[Role] = ["user", "assistant"] * (len(roles) // 2)
     if not roles or roles != expected:
         found = ", ".join(roles[:8]) + (", ..." if len(roles) > 8 else "")
         raise BadRow("wrong_turns", f"found {found or 'none'}; expected user, assistant, ..., ending with assistant")
     for message in messages:
-        _check_characters(message.content)
+        _check_characters(message.written)
     # An empty user turn further on is how some chats were told to go on; an empty first one asks nothing.
     if not turns[0].content.strip():
         raise BadRow("empty_prompt", "the first turn of the user is empty")
-    if not all(message.content.strip() for message in turns[1::2]):
+    if not all(message.written.strip() for message in turns if message.role == "assistant"):
         raise BadRow("empty_output", "a turn of the assistant is empty")
 
 

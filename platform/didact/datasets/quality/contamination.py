@@ -132,7 +132,7 @@ def _flat(batch: Sequence[Conversation]) -> tuple[list[str], np.ndarray]:
     for conversation in batch:
         starts.append(len(all_words))
         for message in conversation.messages:
-            all_words += words(message.content)
+            all_words += words(message.written)
             all_words.append("")
     return all_words, np.array(starts, np.int64)
 

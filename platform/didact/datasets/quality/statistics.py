@@ -81,8 +81,8 @@ def source_statistics(name: str, conversations: Iterable[Conversation]) -> Sourc
     sample: list[tuple[int, str]] = []
     for conversation in conversations:
         messages = conversation.messages
-        characters.append(sum(len(message.content) for message in messages))
-        words_.append(sum(len(words(message.content)) for message in messages))
+        characters.append(sum(len(message.written) for message in messages))
+        words_.append(sum(len(words(message.written)) for message in messages))
         turns.append(sum(message.role != "system" for message in messages))
         roles.update(message.role for message in messages)
         with_["system"] += messages[0].role == "system"

@@ -34,7 +34,7 @@ def digest(messages: Sequence[Message]) -> bytes:
     """Sixteen bytes that are equal for messages of equal roles and normalised texts."""
     whole = hashlib.blake2b(digest_size=16)
     for message in messages:
-        whole.update(f"{message.role}\x1f{normalise(message.content)}\x1e".encode())
+        whole.update(f"{message.role}\x1f{normalise(message.written)}\x1e".encode())
     return whole.digest()
 
 
@@ -55,7 +55,7 @@ def compared(conversation: Conversation, compare: Compare) -> tuple[Message, ...
 
 def shingles(messages: Sequence[Message]) -> frozenset[str]:
     """The runs of five words of all messages together; one run for fewer words, none for texts without words."""
-    found = words("\n".join(message.content for message in messages))
+    found = words("\n".join(message.written for message in messages))
     if not found:
         return frozenset()
     last = max(1, len(found) - SHINGLE_WORDS + 1)

@@ -86,7 +86,7 @@ def convert_rows(
         try:
             conversation = to_conversation(form, raw, index, settings)
             batch.accepted.append(conversation)
-            characters += sum(len(message.content) for message in conversation.messages)
+            characters += sum(len(message.written) for message in conversation.messages)
         except BadRow as bad:
             batch.rejects.append(reject(raw, bad, numbers.get(raw.file, 0)))
         if batch.num_rows >= BATCH_ROWS or characters >= _BATCH_CHARACTERS:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from didact.cache.columns import read_one_batch, within
 from didact.cache.entry import CacheEntry, Shard
-from didact.datasets.conversation import Conversation, Message
+from didact.datasets.conversation import Conversation, Message, ToolUse
 from didact.datasets.rows.quarantine import Reject
 from didact.datasets.stored.writer import KEY
 from didact.errors import DataError
@@ -171,6 +171,9 @@ def _conversations(batch: pa.RecordBatch, first_row: int) -> list[Conversation]:
     listed = batch.column(0)
     roles, contents = (listed.values.field(index).to_pylist() for index in (0, 1))
     messages = [Message(role, content) for role, content in zip(roles, contents, strict=True)]
+    uses = listed.values.field(2)
+    for place in np.flatnonzero(uses.is_valid().to_numpy(zero_copy_only=False)).tolist():
+        messages[place] = replace(messages[place], tools=ToolUse.from_json(uses[place].as_py()))
     offsets = listed.offsets.to_pylist()
     rows, answers, rationales = (batch.column(index).to_pylist() for index in (1, 2, 3))
     return [

@@ -28,7 +28,7 @@ from didact.datasets.sources.conversion import ConversationBatch
 
 KEY = np.dtype("S16")
 """A digest of 16 bytes; equal values are equal digests."""
-_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string()), ("tools", pa.string())]))
 KEY_TYPE = pa.binary(16)
 _TEXTS = pa.schema([("messages", _MESSAGES), ("row", pa.int64()), ("answer", pa.string()), ("rationale", pa.string())])
 _KEYS = pa.schema([("row", pa.int64()), ("prompt", KEY_TYPE), ("conversation", KEY_TYPE)])
@@ -150,14 +150,22 @@ class ConversationWriter:
 def prompt_key(messages: Sequence[Message]) -> bytes:
     """16 bytes that are equal for equal messages."""
     # No message holds a NUL, so nothing but equal messages reads the same.
-    return blake2b("".join(f"{each.role}\0{each.content}\0" for each in messages).encode(), digest_size=16).digest()
+    return blake2b("".join(map(_all_of, messages)).encode(), digest_size=16).digest()
+
+
+def _all_of(message: Message) -> str:
+    said = f"{message.role}\0{message.content}\0"
+    return said if message.tools is None else f"{said}{message.tools.to_json()}\0"
 
 
 def _text_batch(conversations: Sequence[Conversation]) -> pa.RecordBatch:
     offsets = [0, *accumulate(len(each.messages) for each in conversations)]
     roles = pa.array([message.role for each in conversations for message in each.messages], pa.string())
     contents = pa.array([message.content for each in conversations for message in each.messages], pa.string())
-    messages = pa.StructArray.from_arrays([roles, contents], ["role", "content"])
+    tools = pa.array(
+        [message.tools and message.tools.to_json() for each in conversations for message in each.messages], pa.string()
+    )
+    messages = pa.StructArray.from_arrays([roles, contents, tools], ["role", "content", "tools"])
     columns = [
         pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), messages),
         pa.array([each.row for each in conversations], pa.int64()),
