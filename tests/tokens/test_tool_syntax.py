@@ -96,7 +96,7 @@ def test_ids_are_shortened_only_where_the_template_asks() -> None:
         (AS_TEXT, (ASKED, Message("assistant", "Now.", tools=CALLS.tools), RESULT, SAID), "calls"),
         (TOOLS.replace("message['role'] == 'tool'", "false"), ROUND, None),
         (TOOLS.replace("+ message['content'] + '\\n</tool_r", "+ '\\n</tool_r"), ROUND, "results of tools"),
-        ("{{ raise_exception('only users') if messages | length > 2 }}" + CHATML, ROUND, "only users"),
+        ("{{ raise_exception('only users') if messages | length > 2 }}" + TOOLS, ROUND, "only users"),
         (TOOLS.replace("message['tool_calls'] or []", "(message['tool_calls'] or [])[:1]"), None, "several calls"),
     ],
 )

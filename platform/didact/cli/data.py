@@ -227,7 +227,7 @@ def _print_samples(card: "Card", samples: "Samples", base: str | None, rows: "Ro
         size = f": {count.tokens:,} tokens, {count.learned:,} learned" if count else ""
         console.rule(f"{'made-up example' if samples.made_up else 'sample'} {number}{size}")
         for message in conversation.messages:
-            console.print(f"[bold]{message.role}:[/] {escape(_cut(message.content))}", highlight=False)
+            console.print(f"[bold]{message.role}:[/] {escape(_cut(message.written))}", highlight=False)
     if rows is not None and count_of is not None:
         _print_estimate(rows, count_of, base or BUNDLED_BASE)
 

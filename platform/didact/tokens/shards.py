@@ -21,7 +21,7 @@ from didact.datasets.conversation import Conversation
 from didact.tokens.encode import Encoded, Rejection
 from didact.tokens.types import Sample
 
-OUTCOMES = ("sample", "template_refused", "special_text", "no_answer", "answer_cut", "too_long")
+OUTCOMES = ("sample", "template_refused", "special_text", "no_answer", "answer_cut", "too_long", "no_tool_syntax")
 """What became of a conversation; its place here is the number in the shard."""
 _SHARD_TOKENS = 1 << 23
 _SCHEMA = pa.schema(

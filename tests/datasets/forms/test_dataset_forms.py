@@ -85,7 +85,7 @@ def test_cot_rows_with_wrong_or_empty_columns_are_rejected(tmp_path: Path) -> No
         (["user", "assistant", "assistant"], "wrong_turns"),
         (["user", "system", "assistant"], "wrong_turns"),
         (["system", "system", "user", "assistant"], "wrong_turns"),
-        (["user", "tool"], "unknown_role"),
+        (["user", "judge"], "unknown_role"),
         (["user", "gpt"], "unknown_role"),
     ],
 )
