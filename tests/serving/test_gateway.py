@@ -9,6 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from didact.errors import AdapterError, RegistryError, TemplateError
+from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.serving.replica.worker import Worker, words_for_clients
 from tests.fakes.adapters import save_tiny_adapter
 from tests.fakes.registry import ShelfRegistry
@@ -44,6 +45,14 @@ def test_chat_answer(client: TestClient) -> None:
     assert 1 <= usage["completion_tokens"] <= 8
     assert usage["prompt_tokens"] == len("^user\nhello$\n^assistant\n")  # one token for a byte or a mark of ChatML
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+
+
+def test_stop_token_ids_end_the_answer(client: TestClient) -> None:
+    body = {"model": "tiny", "temperature": 0, "prompt": "abc", "max_tokens": 30}
+    text = client.post("/v1/completions", json=body).json()["choices"][0]["text"]
+    number = byte_tokenizer()(text[3])["input_ids"][0]
+    cut = client.post("/v1/completions", json={**body, "stop_token_ids": [number]}).json()["choices"][0]
+    assert (cut["text"], cut["finish_reason"]) == (text[: text.index(text[3])], "stop")
 
 
 def test_streamed_text_equals_the_whole_answer(client: TestClient) -> None:
@@ -156,7 +165,7 @@ def test_what_is_wrong_is_named(
     answer = client.post("/v1/chat/completions", json={**HELLO, **changes, "stream": stream})
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (status, code)
-    assert error["param"].split(".TextPart")[0].startswith(param)
+    assert error["param"].startswith(param)
     assert error["type"] == "invalid_request_error"
     assert "Traceback" not in error["message"]
 
@@ -192,7 +201,7 @@ def test_completions_refuse_bad_prompts(client: TestClient) -> None:
 def test_size_limit_unknown_fields_and_unknown_paths(client: TestClient) -> None:
     large = {**HELLO, "messages": [{"role": "user", "content": "x" * 1_000_001}]}
     assert client.post("/v1/chat/completions", json=large).status_code == 413
-    assert chat(client, user="me", made_up={"a": 1}, max_completion_tokens=1)["usage"]["completion_tokens"] == 1
+    assert chat(client, user="me", metadata={"a": "b"}, max_completion_tokens=1)["usage"]["completion_tokens"] == 1
     missing = client.get("/v1/nothing")
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
     assert client.get("/v1/chat/completions").status_code == 405

@@ -1,12 +1,18 @@
 """Errors as OpenAI's clients expect them: a status, and a body of message, type, param and code."""
 
+import json
 from collections.abc import Mapping
+from types import NoneType
 from typing import Any
 
 from fastapi.responses import JSONResponse
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
-_UNION_TAGS = {"str", "int", "float", "bool"}
+from didact.spec.explain.places import place_all
+from didact.spec.explain.schema import Path, at, describe, is_model, value_at
+
+_LONGEST = 80
 
 
 class ApiError(Exception):
@@ -58,13 +64,38 @@ def unsupported(param: str, message: str) -> ApiError:
     return ApiError(400, message, code="unsupported_parameter", param=param)
 
 
-def invalid_body(error: ValidationError) -> ApiError:
-    """400 naming the first field that is wrong."""
-    detail = error.errors()[0]
-    if detail["type"] == "json_invalid":
-        reason = detail["ctx"]["error"]
-        return ApiError(400, f"The body is not valid JSON: {reason}.", code="invalid_json")
-    parts = [str(part) for part in detail["loc"] if str(part) not in _UNION_TAGS and "[" not in str(part)]
-    param = ".".join(parts) or None
-    code = "missing_required_parameter" if detail["type"] == "missing" else "invalid_value"
-    return ApiError(400, f"{param or 'The body'}: {detail['msg']}.", code=code, param=param)
+def as_json(value: Any) -> str:
+    """A value as the client wrote it, cut where it is long."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def invalid_body(kind: type[BaseModel], values: Any, error: ValidationError) -> ApiError:
+    """400 naming the first field that is wrong, what was found there and what is expected.
+
+    Args:
+        kind: what the body should be.
+        values: the body.
+        error: what pydantic found wrong in it.
+    """
+    found = place_all(kind, values, error.errors())
+    first = max((each for each in found if each.path[:1] == found[0].path[:1]), key=lambda each: len(each.path))
+    path, alternatives = first.path, [each for each in first.alternatives if each.type is not NoneType]
+    expected = describe(alternatives) if alternatives else "another value"
+    for length in range(len(path), 0, -1):
+        field = _field(kind, path[:length], values)
+        if field is not None:
+            if field.description:
+                path, expected = path[:length], field.description
+            break
+    param = ".".join(map(str, path))
+    if first.kind == "missing":
+        return ApiError(400, f"{param}: missing; expected {expected}.", code="missing_required_parameter", param=param)
+    message = f"{param}: found {as_json(value_at(values, path))}; expected {expected}."
+    return ApiError(400, message, code="invalid_value", param=param)
+
+
+def _field(kind: type[BaseModel], path: Path, values: Any) -> FieldInfo | None:
+    """The field at a path, None for a place inside a field's list."""
+    models = [each.type for each in at(kind, path[:-1], values) if is_model(each)]
+    return next((each.model_fields[path[-1]] for each in models if path[-1] in each.model_fields), None)

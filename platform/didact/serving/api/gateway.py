@@ -12,15 +12,15 @@ from typing import Any, TypeVar
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from didact.errors import NotRegistered, RegistryError
 from didact.logs import get_logger
 from didact.registry import ModelVersion
 from didact.serving.api.answers import Endpoint, Opened, Progress, Tally, collect, first_events, merged, sse
-from didact.serving.api.api_errors import ApiError, invalid_body, unknown_model
+from didact.serving.api.api_errors import ApiError, unknown_model
 from didact.serving.api.openai_types import ChatRequest, CompletionRequest, GenerationBody, ModelCard
+from didact.serving.api.parameters import read_body
 from didact.serving.api.request_ids import REQUEST_ID_HEADERS, RequestIds
 from didact.serving.engine.protocol import ReplicaLost
 from didact.serving.replica.adapter_store import version_id
@@ -115,7 +115,6 @@ class Gateway:
         )
 
     async def _answer(self, body: GenerationBody, prompts: list[Prompt], chat: bool) -> Response:
-        body.refuse_unsupported()
         meaning = await self._meaning(body.model)
         request_id = uuid.uuid4().hex
         asks = [
@@ -144,6 +143,7 @@ class Gateway:
             timeout_seconds=self.settings.request_timeout_seconds,
             sampling=body.sampling(choice),
             stop=body.stop_texts,
+            stop_token_ids=tuple(body.stop_token_ids or ()),
         )
 
     async def _whole(self, asks: list[Ask], endpoint: Endpoint, per_prompt: int) -> dict[str, Any]:
@@ -248,10 +248,7 @@ async def _read(request: Request, kind: type[_Body]) -> _Body:
         body += piece
         if len(body) > _MAX_BODY_BYTES:
             raise ApiError(413, f"The body is larger than {_MAX_BODY_BYTES} bytes.", code="request_too_large")
-    try:
-        return kind.model_validate_json(bytes(body))
-    except ValidationError as error:
-        raise invalid_body(error) from None
+    return read_body(bytes(body), kind)
 
 
 async def _twice(once: Callable[[], Awaitable[_Result]]) -> _Result:

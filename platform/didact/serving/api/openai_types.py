@@ -1,22 +1,26 @@
-"""Requests and answers of the OpenAI API, as far as they are served here. Unknown fields are ignored."""
+"""Requests and answers of the OpenAI API, as far as they are served here; `parameters` says what becomes of the rest.
+
+A field's description is what errors say is expected there.
+"""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from typing_extensions import override
 
 from didact.datasets.conversation import Message, Role
-from didact.serving.api.api_errors import unsupported
 from didact.serving.engine.protocol import FinishReason, Sampling
 
 _MAX_STOPS = 8
+_LONGEST_STOP = 64
+_MAX_STOP_TOKENS = 64
 _MAX_PROMPTS = 16
-_StopText = Annotated[str, Field(min_length=1, max_length=64)]
-_TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+_StopText = Annotated[str, Field(min_length=1, max_length=_LONGEST_STOP)]
+_TokenId = Annotated[int, Field(ge=0)]
+_TokenIds = Annotated[list[_TokenId], Field(min_length=1)]
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="ignore", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class StreamOptions(_Body):
@@ -36,7 +40,7 @@ class ChatMessage(_Body):
     """One turn."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: str | list[TextPart] = Field(description='text, or a list of parts {"type": "text", "text": ...}')
 
     def plain(self) -> Message:
         """The message in didact's form; `developer` is the newer word for `system`."""
@@ -48,24 +52,24 @@ class ChatMessage(_Body):
 class GenerationBody(_Body):
     """Fields that chat and completions share."""
 
-    model: str = Field(min_length=1, max_length=512)
+    model: str = Field(min_length=1, max_length=512, description="a model's name, at most 512 characters")
     max_tokens: int | None = Field(default=None, ge=1)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     top_k: int | None = Field(default=None, ge=-1)
     n: int | None = Field(default=None, ge=1, le=8)
-    stop: _StopText | Annotated[list[_StopText], Field(max_length=_MAX_STOPS)] | None = None
-    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    stop: _StopText | Annotated[list[_StopText], Field(max_length=_MAX_STOPS)] | None = Field(
+        default=None,
+        description=f"text of 1 to {_LONGEST_STOP} characters, or a list of at most {_MAX_STOPS} such texts",
+    )
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63, description="a whole number of 64 bits")
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    logprobs: Any = None
-    logit_bias: Any = None
-    repetition_penalty: Any = None
-    min_p: Any = None
-    min_tokens: Any = None
-    ignore_eos: Any = None
+    stop_token_ids: Annotated[list[_TokenId], Field(max_length=_MAX_STOP_TOKENS)] | None = Field(
+        default=None, description=f"a list of at most {_MAX_STOP_TOKENS} token ids"
+    )
 
     @property
     def num_choices(self) -> int:
@@ -98,66 +102,27 @@ class GenerationBody(_Body):
             seed=None if self.seed is None else (self.seed + choice) % 2**63,
         )
 
-    def refuse_unsupported(self) -> None:
-        """Refuse what would change the answer and cannot be honoured.
-
-        Raises:
-            ApiError: 400 `unsupported_parameter`.
-        """
-        neutral: dict[str, tuple[Any, ...]] = {
-            "logprobs": (None, False),
-            "logit_bias": (None, {}),
-            "repetition_penalty": (None, 1),
-            "min_p": (None, 0),
-            "min_tokens": (None, 0),
-            "ignore_eos": (None, False),
-        }
-        self._refuse(neutral)
-
-    def _refuse(self, neutral: dict[str, tuple[Any, ...]]) -> None:
-        for name, values in neutral.items():
-            if getattr(self, name) not in values:
-                raise unsupported(name, f"{name} is not supported here; leave it out.")
-
 
 class ChatRequest(GenerationBody):
     """POST /v1/chat/completions."""
 
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: list[ChatMessage] = Field(
+        min_length=1, description="a list of messages, at least one, each with role and content"
+    )
     max_completion_tokens: int | None = Field(default=None, ge=1)
-    top_logprobs: Any = None
-    tools: Any = None
-    tool_choice: Any = None
-    functions: Any = None
-    response_format: Any = None
-    audio: Any = None
 
     @property
     def answer_length(self) -> int | None:
         """`max_completion_tokens` is the newer name and wins."""
         return self.max_completion_tokens or self.max_tokens
 
-    @override
-    def refuse_unsupported(self) -> None:
-        super().refuse_unsupported()
-        neutral: dict[str, tuple[Any, ...]] = {
-            "top_logprobs": (None, 0),
-            "tools": (None, []),
-            "tool_choice": (None, "none", "auto"),
-            "functions": (None, []),
-            "response_format": (None, {"type": "text"}),
-            "audio": (None,),
-        }
-        self._refuse(neutral)
-
 
 class CompletionRequest(GenerationBody):
     """POST /v1/completions."""
 
-    prompt: str | _TokenIds | Annotated[list[str] | list[_TokenIds], Field(min_length=1, max_length=_MAX_PROMPTS)]
-    echo: Any = None
-    suffix: Any = None
-    best_of: Any = None
+    prompt: str | _TokenIds | Annotated[list[str] | list[_TokenIds], Field(min_length=1, max_length=_MAX_PROMPTS)] = (
+        Field(description=f"text, a list of token ids, or a list of at most {_MAX_PROMPTS} of either, none empty")
+    )
 
     @property
     def prompts(self) -> list[str | tuple[int, ...]]:
@@ -167,11 +132,6 @@ class CompletionRequest(GenerationBody):
         if isinstance(self.prompt[0], int):
             return [tuple(self.prompt)]
         return [item if isinstance(item, str) else tuple(item) for item in self.prompt]
-
-    @override
-    def refuse_unsupported(self) -> None:
-        super().refuse_unsupported()
-        self._refuse({"echo": (None, False), "suffix": (None, ""), "best_of": (None, 1, self.num_choices)})
 
 
 class Usage(BaseModel):

@@ -113,7 +113,7 @@ def mark_of(ask: Ask) -> str:
     adapter = version_id(ask.adapter) if isinstance(ask.adapter, ModelVersion) else ask.adapter
     prompt = ask.prompt if isinstance(ask.prompt, str) else [_plain(part) for part in ask.prompt]
     sampling = {**asdict(ask.sampling), "seed": None}
-    return fingerprint([str(adapter), prompt, sampling, ask.max_new_tokens, list(ask.stop)])
+    return fingerprint([str(adapter), prompt, sampling, ask.max_new_tokens, ask.stop, ask.stop_token_ids])
 
 
 def _plain(part: object) -> object:

@@ -63,6 +63,8 @@ class Ask:
     timeout_seconds: float
     sampling: Sampling = field(default_factory=Sampling)
     stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    """Beside those that the template ends answers with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +188,7 @@ class Worker(Backend):
             max_new_tokens=ask.max_new_tokens,
             sampling=ask.sampling,
             stop=ask.stop,
-            stop_token_ids=contract.stop_token_ids,
+            stop_token_ids=(*contract.stop_token_ids, *ask.stop_token_ids),
             deadline=arrived + ask.timeout_seconds,
         )
 

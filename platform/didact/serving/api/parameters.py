@@ -1,0 +1,142 @@
+"""A body's parameters: those that are honoured, those that may stand there without effect, and what else is refused.
+
+    body -> read_body(body, ChatRequest) -> ChatRequest | ApiError
+
+Every parameter that would change the answer and is not served is refused by name, so that no client believes it obeyed.
+"""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+
+from didact.serving.api.api_errors import ApiError, as_json, invalid_body, unsupported
+from didact.spec.explain.schema import Expected, expected_in, is_model, items_of
+
+_Body = TypeVar("_Body", bound=BaseModel)
+
+_WITHOUT_EFFECT = frozenset(
+    [
+        "user",
+        "metadata",
+        "store",
+        "service_tier",
+        "safety_identifier",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "parallel_tool_calls",
+        "prediction",
+        "include_obfuscation",
+        "cache_control",
+        "id",
+    ]
+)
+"""Say nothing about the answer: who asks, how it is billed, kept or sped up."""
+
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("logprobs", "ignore_eos", "use_beam_search", "echo", "continue_final_message"), (False,)),
+    **dict.fromkeys(("include_stop_str_in_output", "continuous_usage_stats", "return_token_ids"), (False,)),
+    **dict.fromkeys(("add_generation_prompt", "skip_special_tokens", "spaces_between_special_tokens"), (True,)),
+    **dict.fromkeys(("top_logprobs", "min_p", "min_tokens", "no_repeat_ngram_size", "priority"), (0,)),
+    **dict.fromkeys(("repetition_penalty", "length_penalty", "typical_p", "best_of", "num_beams"), (1,)),
+    **dict.fromkeys(("tool_choice", "function_call"), ("none", "auto")),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "verbosity": ("medium",),
+    **dict.fromkeys(("tools", "functions", "tool_calls", "documents", "annotations", "bad_words"), ()),
+    **dict.fromkeys(("logit_bias", "chat_template_kwargs"), ({},)),
+    **dict.fromkeys(("chat_template", "reasoning_effort", "reasoning"), ()),
+    **dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs"), ()),
+    **dict.fromkeys(("suffix", "audio", "refusal", "web_search_options", "thinking", "enable_thinking"), ()),
+    **dict.fromkeys(("truncate_prompt_tokens", "allowed_token_ids", "prompt_logprobs", "add_special_tokens"), ()),
+    **dict.fromkeys(("reasoning_content", "tool_call_id", "name"), ()),
+}
+"""Parameters that are not served here, with the values, beside null, [] and "", that ask for nothing."""
+
+_MEANT = {
+    **dict.fromkeys(("adapter_id", "adapter", "adapter_name", "lora", "lora_path", "lora_name", "engine"), "model"),
+    **dict.fromkeys(("max_new_tokens", "max_length", "max_output_tokens", "num_predict", "n_predict"), "max_tokens"),
+    **dict.fromkeys(("stop_sequences", "stop_strings", "stop_words"), "stop"),
+    **dict.fromkeys(("num_return_sequences", "num_completions"), "n"),
+    **dict.fromkeys(("random_seed", "rng_seed"), "seed"),
+    **dict.fromkeys(("do_sample", "temp"), "temperature"),
+    "eos_token_id": "stop_token_ids",
+    "streaming": "stream",
+    "messages": "prompt",
+    "prompt": "messages",
+    "inputs": "prompt",
+    "input": "messages",
+}
+"""How other servers' words, and those of the other endpoint, are written here."""
+
+
+def read_body(body: bytes, kind: type[_Body]) -> _Body:
+    """A request's body as `kind`; parameters that ask for nothing are left out.
+
+    Raises:
+        ApiError: 400 for what is no JSON object, and for the first parameter that is wrong, unknown or not served here.
+    """
+    try:
+        values = from_json(body)
+    except ValueError as error:
+        raise ApiError(400, f"The body is not valid JSON: {error}.", code="invalid_json") from None
+    if not isinstance(values, dict):
+        raise ApiError(400, f"The body: found {as_json(values)}; expected a JSON object.", code="invalid_value")
+    if values.get("best_of") == (values.get("n") or 1):
+        values.pop("best_of")
+    for name, value in values.items():
+        if name not in kind.model_fields and (refusal := unserved((name,), value, kind.model_fields)) is not None:
+            raise refusal
+    refusals: list[ApiError] = []
+    values = _served(values, [Expected(kind)], (), refusals)
+    try:
+        read = kind.model_validate(values)
+    except ValidationError as error:
+        raise invalid_body(kind, values, error) from None
+    if refusals:
+        raise refusals[0]
+    return read
+
+
+def _served(value: Any, alternatives: list[Expected], path: tuple[str, ...], refusals: list[ApiError]) -> Any:
+    """A value without the names that are no fields where they stand; those that ask for something are refused."""
+    if isinstance(value, list):
+        items = [item for each in alternatives for item in items_of(each)]
+        if not any(is_model(item) for item in items):
+            return value
+        return [_served(item, items, (*path, str(number)), refusals) for number, item in enumerate(value)]
+    fields = next((each.type.model_fields for each in alternatives if is_model(each)), None)
+    if not isinstance(value, dict) or fields is None:
+        return value
+    served = {}
+    for name, inner in value.items():
+        if name in fields:
+            served[name] = _served(inner, expected_in(fields[name]), (*path, name), refusals)
+        elif (refusal := unserved((*path, name), inner, fields)) is not None:
+            refusals.append(refusal)
+    return served
+
+
+def unserved(path: tuple[str, ...], value: Any, fields: Iterable[str]) -> ApiError | None:
+    """The refusal of a name that is no field at its place; None where it asks for nothing."""
+    name, param, fields = path[-1], ".".join(path), list(fields)
+    if name in _WITHOUT_EFFECT or value is None or value in ([], ""):
+        known = name in _WITHOUT_EFFECT or name in _NEUTRAL or name in _MEANT
+        return None if known else _unknown(param, name, fields)
+    if (meant := _MEANT.get(name)) in fields:
+        return unsupported(param, f"{param}: found {as_json(value)}; this is written {meant} here.")
+    if name not in _NEUTRAL:
+        return _unknown(param, name, fields)
+    if any(value == neutral and isinstance(value, bool) == isinstance(neutral, bool) for neutral in _NEUTRAL[name]):
+        return None
+    allowed = " or ".join(map(as_json, _NEUTRAL[name]))
+    leave = f"leave it out, or send {allowed}" if allowed else "leave it out"
+    return unsupported(param, f"{param}: found {as_json(value)}; {name} is not supported here: {leave}.")
+
+
+def _unknown(param: str, name: str, fields: list[str]) -> ApiError:
+    near = difflib.get_close_matches(name, [*fields, *_NEUTRAL, *_WITHOUT_EFFECT], n=1)
+    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(fields)}."
+    return ApiError(400, f"{param}: unknown parameter; {hint}", code="unknown_parameter", param=param)
