@@ -1,7 +1,7 @@
 """A folder served over HTTP from a thread, with the faults that servers have."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,6 +25,8 @@ class WebFolder:
     """How many responses break off; None for all."""
     refuses: bool = False
     """Whether everything is forbidden."""
+    after_get: Callable[[], object] = bool
+    """Called once a whole file has been sent."""
     gets: list[str] = field(default_factory=list)
     """Range asked for in each GET, empty for the whole."""
 
@@ -47,6 +49,7 @@ def serve(folder: Path) -> Iterator[WebFolder]:
         def do_GET(self) -> None:
             web.gets.append(self.headers.get("Range", ""))
             self._answer(with_body=True)
+            web.after_get()
 
         def log_message(self, *_: Any) -> None:
             pass

@@ -27,6 +27,8 @@ _DECOMPRESSORS: dict[str, Callable[[], Any]] = {
     ".xz": lzma.LZMADecompressor,
 }
 COMPRESSIONS = (*_DECOMPRESSORS, ".zst")
+IN_MEMORY_BYTES = 1 << 28
+"""Most bytes of a file that are held in memory at once."""
 _CHUNK_BYTES = 1 << 20
 _COMPRESSED_BYTES = 1 << 15
 """Compressed bytes taken at a time: they may become a thousand times as many."""
@@ -146,16 +148,24 @@ def _members(stream: BinaryIO, suffix: str) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def mapped(path: Path, encoding: str | None = None) -> Iterator[tuple[mmap.mmap, ByteSource]]:
-    """A file's content as a memory map; compressed or re-encoded content is laid in a temporary file first."""
+def mapped(path: Path, encoding: str | None = None) -> Iterator[tuple[bytes | mmap.mmap, ByteSource]]:
+    """A file's content at once: in memory, or as a memory map where it is large.
+
+    Large compressed or re-encoded content is laid in a temporary file first.
+    """
     with open_bytes(path, encoding) as source, contextlib.ExitStack() as stack:
+        # A map of a file that somebody cuts meanwhile would end this process, so only large ones are mapped.
+        content = source.stream.read(IN_MEMORY_BYTES + 1)
+        if len(content) <= IN_MEMORY_BYTES:
+            yield content, source
+            return
         file = source.stream
         if not source.plain:
             file = cast(BinaryIO, stack.enter_context(tempfile.TemporaryFile()))
+            file.write(content)
             shutil.copyfileobj(source.stream, file, _CHUNK_BYTES)
-            if file.tell() == 0:
-                file.write(b" ")  # nothing cannot be mapped
             file.flush()
+        del content
         yield stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), source
 
 

@@ -1,4 +1,4 @@
-"""What a file holds, as a digest: the first half of every address in the cache.
+"""What a file holds, as a digest: the first half of every address in the cache; and that it still held it when read.
 
 Hashing reads the whole file, so what was found of a large one is remembered beside the cache for as long as the file's
 size, times and inode stay as they were; a small one is hashed sooner than a memory of it is read. A file that changed a
@@ -10,10 +10,13 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from didact.datasets.places.remote_stream import SourceFile, check_same
 from didact.env import cache_dir
+from didact.errors import DataError
 from didact.files import write_json
 
 PART_BYTES = 1 << 22
@@ -34,6 +37,19 @@ class FileDigest:
     block_bytes: int
     newlines: tuple[int, ...]
     """Line feeds before each block of `block_bytes`: which line a row in the middle of the file stands on."""
+    state: tuple[int, ...] = ()
+    """Size, times and inode of the file; empty where a second change within their resolution would go unseen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Bytes that something is made of."""
+
+    path: SourceFile
+    file: str
+    """The file as the user names it."""
+    digest: FileDigest | None = None
+    """None for a file that is read where it is: its `version` tells one content from another."""
 
 
 def part_bytes_of(size: int) -> int:
@@ -55,29 +71,72 @@ def digest_file(path: Path, block_bytes: int | None = None) -> FileDigest:
     state = _state(path)
     block_bytes = block_bytes or part_bytes_of(state[0])
     if state[0] < _REMEMBERED_BYTES:
-        return _read(path, block_bytes)
+        return _read(path, block_bytes, state)
     memo = cache_dir() / "digests" / f"{_name(path, block_bytes)}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # not there, or damaged on this disk
         known = json.loads(memo.read_text(encoding="utf-8"))
-        if known.pop("state") == state:
-            return FileDigest(**{**known, "newlines": tuple(known["newlines"])})
-    settled = time.time_ns() - max(state[1:3]) > _SETTLED_NS
-    digest = _read(path, block_bytes)
-    if settled and _state(path) == state:
-        write_json(memo, {"state": state, **asdict(digest)})
+        if tuple(known["state"]) == state:
+            return FileDigest(**{**known, "newlines": tuple(known["newlines"]), "state": state})
+    digest = _read(path, block_bytes, state)
+    if digest.state:
+        write_json(memo, asdict(digest))
     return digest
+
+
+@contextlib.contextmanager
+def unchanged(contents: Iterable[Content]) -> Iterator[None]:
+    """Refuse what was read inside where a file was changed meanwhile, even if its bytes are those of before again.
+
+    Raises:
+        DataError: a file is not what it was when its digest was taken, or was touched while it was read.
+    """
+    before = [(content, _state_if_there(content.path)) for content in contents]
+    try:
+        yield
+    except GeneratorExit:
+        raise
+    except Exception:
+        # Half of one content and half of another breaks in many ways, of which this is the cause.
+        for content, state in before:
+            if isinstance(content.path, Path):
+                _check(content, content.path, state)
+        raise
+    for content, state in before:
+        if isinstance(content.path, Path):
+            _check(content, content.path, state)
+        else:
+            check_same(content.path)
+
+
+def _check(content: Content, path: Path, before: tuple[int, ...]) -> None:
+    now, known = _state_if_there(path), content.digest
+    assert known is not None
+    if now and now == before and (now == known.state or digest_file(path, known.block_bytes).sha256 == known.sha256):
+        return
+    raise DataError(
+        f"{content.file} {'has changed' if now else 'is gone'} while it was being read; what was read of it is thrown "
+        "away. Start again to use what it holds now, and let nothing write into it meanwhile"
+    )
 
 
 def _name(path: Path, block_bytes: int) -> str:
     return hashlib.sha256(os.fsencode(path.absolute()) + f":{block_bytes}".encode()).hexdigest()
 
 
-def _state(path: Path) -> list[int]:
+def _state(path: Path) -> tuple[int, ...]:
     found = os.stat(path)
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
-def _read(path: Path, block_bytes: int) -> FileDigest:
+def _state_if_there(path: SourceFile) -> tuple[int, ...]:
+    try:
+        return _state(path) if isinstance(path, Path) else ()
+    except OSError:
+        return ()
+
+
+def _read(path: Path, block_bytes: int, state: tuple[int, ...]) -> FileDigest:
+    settled = time.time_ns() - state[2] > _SETTLED_NS
     digest, size, lines = hashlib.sha256(), 0, 0
     newlines: list[int] = []
     with path.open("rb") as stream:
@@ -90,4 +149,6 @@ def _read(path: Path, block_bytes: int) -> FileDigest:
                 left -= len(piece)
             size += block_bytes - left
             if left:
-                return FileDigest(digest.hexdigest(), size, block_bytes, tuple(newlines))
+                break
+    state = state if settled and _state(path) == state else ()
+    return FileDigest(digest.hexdigest(), size, block_bytes, tuple(newlines), state)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -72,6 +72,40 @@ def hub_rows(path: str, split: str, revision: str | None, start: int, stop: int)
         yield RawRow(path, index + 1, None, record)
 
 
+def hub_digests(dataset: "HubDataset", num_rows: int) -> tuple[str, list[str]]:
+    """sha256 of all records, as a branch name may point elsewhere tomorrow; and of every `num_rows` of them."""
+    whole, pieces = hashlib.sha256(), [hashlib.sha256()]
+    for index, record in enumerate(dataset):
+        if index and index % num_rows == 0:
+            pieces.append(hashlib.sha256())
+        line = _as_bytes(record)
+        whole.update(line)
+        pieces[-1].update(line)
+    return whole.hexdigest(), [piece.hexdigest() for piece in pieces]
+
+
+def as_before(read: Callable[[], Iterator[RawRow]], digest: str) -> Iterator[RawRow]:
+    """The records that are read, which must be those that `hub_digests` saw when the data set was opened.
+
+    Raises:
+        DataError: they are others: the branch points elsewhere by now.
+    """
+    found, place = hashlib.sha256(), ""
+    for raw in read():
+        found.update(_as_bytes(raw.content))
+        place = raw.file
+        yield raw
+    if found.hexdigest() != digest:
+        raise DataError(
+            f"{place} has changed while it was being read; what was read of it is thrown away. Give a commit as "
+            "revision, or start again to use what it holds now"
+        )
+
+
+def _as_bytes(record: Any) -> bytes:
+    return json.dumps(record, sort_keys=True, default=str).encode("ascii") + b"\n"
+
+
 def streamed_rows(path: str, split: str, revision: str | None) -> Iterator[RawRow]:
     """The records of a hub data set as raw rows, read where it is.
 
@@ -84,17 +118,6 @@ def streamed_rows(path: str, split: str, revision: str | None) -> Iterator[RawRo
             yield RawRow(path, index, None, record)
     except failures() as error:
         raise DataError(f"{path} cannot be read beyond row {index:,}: {type(error).__name__}: {error}") from error
-
-
-def hub_identity(dataset: "HubDataset | HubStream") -> Any:
-    """Plain data that changes with the records: their sha256, as a branch name may point elsewhere tomorrow; of a
-    stream its commit."""
-    if isinstance(dataset, HubStream):
-        return list(dataset.identity)
-    digest = hashlib.sha256()
-    for record in dataset:
-        digest.update(json.dumps(record, sort_keys=True, default=str).encode("ascii") + b"\n")
-    return digest.hexdigest()
 
 
 def commit_of(path: str, revision: str | None) -> str:

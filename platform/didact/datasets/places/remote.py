@@ -17,7 +17,7 @@ from typing import cast
 from filelock import FileLock
 
 from didact.datasets.places.archives import data_suffix
-from didact.datasets.places.remote_stream import RemoteFile, describe, filesystem, is_web, patiently
+from didact.datasets.places.remote_stream import RemoteFile, check_same, describe, filesystem, is_web, patiently
 from didact.env import cache_dir
 from didact.errors import DataError
 from didact.files import (
@@ -127,6 +127,7 @@ def _fetch(folder: Path, file: RemoteFile) -> None:
         with new_folder(folder) as scratch:
             with file.open() as stream, (scratch / file.name).open("xb") as copy:
                 shutil.copyfileobj(stream, copy, 1 << 20)
+            check_same(file)
             record = {"url": file.url, "version": file.version, "files": manifest(scratch, [file.name])}
             write_json(scratch / _RECORD, record)
     except OSError as error:

@@ -123,6 +123,20 @@ def describe(url: str) -> RemoteFile:
     return RemoteFile(url, info.get("size"), version)
 
 
+def check_same(file: RemoteFile) -> None:
+    """Ask the server once more.
+
+    Raises:
+        DataError: the file is another one now; or as `describe`.
+    """
+    now = describe(file.url)
+    if now != file:
+        raise DataError(
+            f"{file.url} has changed while it was being read: {now.version or now.size}, before "
+            f"{file.version or file.size}; start again to use what it holds now"
+        )
+
+
 def patiently(url: str, ask: Callable[[], _Result]) -> _Result:
     """Call something that may fail for a while, a few times.
 
@@ -232,12 +246,7 @@ class _Stream(io.RawIOBase):
             raise
 
     def _opened(self) -> Any:
-        now = describe(self._file.url)
-        if now != self._file:
-            raise DataError(
-                f"{self._file.url} has changed while it was being read: {now.version or now.size}, before "
-                f"{self._file.version or self._file.size}; start again to use what it holds now"
-            )
+        check_same(self._file)
         files, path = filesystem(self._file.url)
         if not is_web(self._file.url):
             source = files.open(path, "rb")

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from didact.datasets.places.archives import open_bytes, with_exact_offsets
+from didact.datasets.places.archives import IN_MEMORY_BYTES, open_bytes, with_exact_offsets
 from didact.datasets.places.remote_stream import SourceFile
 from didact.datasets.rows.decoding import decode_text
 from didact.datasets.rows.raw_row import BOM, MAX_RECORD_BYTES, SHOWN_BYTES, BadRow, Damage, RawRow
@@ -121,10 +121,8 @@ def read_arrow(path: SourceFile) -> Iterator[RawRow]:
     Raises:
         Damage: the file cannot be read to its end, or something follows it.
     """
-    import pyarrow as pa
-
     num_read = 0
-    with _damages(), pa.memory_map(str(path)) if isinstance(path, Path) else pa.PythonFile(path.open(), "r") as file:
+    with _damages(), _arrow_source(path) as file:
         for batch in _arrow_batches(file):
             for start in range(0, batch.num_rows, _BATCH_ROWS):
                 yield from _batch_rows(path, batch.slice(start, _BATCH_ROWS), num_read + start)
@@ -142,6 +140,16 @@ def _damages() -> Iterator[None]:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         raise Damage(str(error)) from error
+
+
+def _arrow_source(path: SourceFile) -> "pa.NativeFile":
+    import pyarrow as pa
+
+    if not isinstance(path, Path):
+        return pa.PythonFile(path.open(), "r")
+    # A map of a file that somebody cuts meanwhile would end this process.
+    small = path.stat().st_size <= IN_MEMORY_BYTES
+    return pa.BufferReader(path.read_bytes()) if small else pa.memory_map(str(path))
 
 
 def _arrow_batches(file: "pa.NativeFile") -> Iterator["pa.RecordBatch"]:

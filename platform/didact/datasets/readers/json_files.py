@@ -19,6 +19,7 @@ from didact.datasets.rows.decoding import decode_text, parse_json
 from didact.datasets.rows.raw_row import BOM, MAX_RECORD_BYTES, SHOWN_BYTES, BadRow, Damage, RawRow
 
 BLANK = b" \t\r\n"
+_Content = bytes | mmap.mmap
 _SKIP_BYTES = 1 << 20
 _CLOSES = {b"]": b"[", b"}": b"{"}
 # Possessive, so that a missing closing quote costs one scan of the file and not one per character.
@@ -174,7 +175,7 @@ def _first_line(stream: BinaryIO, lines: Lines) -> tuple[int, int]:
     return lines.before + (skipped > 1), lines.start - 1 + skipped
 
 
-def _elements(path: Path, data: mmap.mmap, opening: bytes) -> Iterator[RawRow]:
+def _elements(path: Path, data: _Content, opening: bytes) -> Iterator[RawRow]:
     closing, kind = (b"]", "array") if opening == b"[" else (b"}", "object")
     first, end = _trim(data, len(BOM) if data[:3] == BOM else 0, len(data))
     if data[first : first + 1] != opening:
@@ -210,7 +211,7 @@ def _named(raw: RawRow, seen: set[str]) -> RawRow:
     return RawRow(raw.file, raw.line, raw.byte_offset, record)
 
 
-def _spans(data: mmap.mmap, begin: int, closing: bytes) -> Iterator[tuple[int, int, BadRow | None]]:
+def _spans(data: _Content, begin: int, closing: bytes) -> Iterator[tuple[int, int, BadRow | None]]:
     """First byte, end and fault of each element of an array, or of each member of an object.
 
     Raises:
@@ -231,7 +232,7 @@ def _spans(data: mmap.mmap, begin: int, closing: bytes) -> Iterator[tuple[int, i
         raise _damage(data, start, f"something follows the {closing.decode()} that ends the whole")
 
 
-def _ends(data: mmap.mmap, begin: int, closing: bytes) -> Iterator[tuple[int, bool]]:
+def _ends(data: _Content, begin: int, closing: bytes) -> Iterator[tuple[int, bool]]:
     """The comma or bracket behind each element, and whether the element may hold several for want of a quote."""
     open_brackets: list[bytes] = []
     is_whole = is_garbled = False
@@ -262,7 +263,7 @@ def _ends(data: mmap.mmap, begin: int, closing: bytes) -> Iterator[tuple[int, bo
     raise Damage("a bracket that it opens is never closed")
 
 
-def _damage(data: mmap.mmap, place: int, what: str) -> Damage:
+def _damage(data: _Content, place: int, what: str) -> Damage:
     line = data[:place].count(b"\n") + 1
     return Damage(f"line {line:,}, byte {place:,} ({data[place : place + 30].decode('utf-8', 'replace')!r}): {what}")
 
@@ -276,7 +277,7 @@ def _is_json(content: bytes) -> bool:
     return True
 
 
-def _trim(data: mmap.mmap, start: int, stop: int) -> tuple[int, int]:
+def _trim(data: _Content, start: int, stop: int) -> tuple[int, int]:
     while start < stop and data[start] in BLANK:
         start += 1
     while stop > start and data[stop - 1] in BLANK:

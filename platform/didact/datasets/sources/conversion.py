@@ -13,6 +13,7 @@ from didact.datasets.forms.drafts import RowSettings
 from didact.datasets.forms.field_mapping import FieldMapping, map_rows
 from didact.datasets.forms.table_files import TABLE_FILES, join_tables
 from didact.datasets.forms.table_of_forms import to_conversation
+from didact.datasets.places.digests import Content, unchanged
 from didact.datasets.readers.reading import Layout, Piece, read
 from didact.datasets.rows.quarantine import Reject, reject
 from didact.datasets.rows.raw_row import BadRow, RawRow
@@ -39,6 +40,8 @@ class Part:
     """Step before the form is read."""
     size: int = 0
     """Bytes that are read, as far as that is known: how much work it is beside others."""
+    contents: tuple[Content, ...] = ()
+    """What the source's identity says that the files hold, tables beside them included."""
 
     def rows(self) -> Iterator[RawRow]:
         """The raw rows, brought into the shape of their form."""
@@ -72,8 +75,12 @@ def convert(part: Part, settings: RowSettings) -> Iterator[ConversationBatch]:
     Args:
         part: the part.
         settings: what decides the words of its conversations.
+
+    Raises:
+        DataError: a file is damaged, or does not hold what the source's identity says.
     """
-    return convert_rows(((part.form, raw) for raw in part.rows()), settings, part.places)
+    with unchanged(part.contents):
+        yield from convert_rows(((part.form, raw) for raw in part.rows()), settings, part.places)
 
 
 def convert_rows(

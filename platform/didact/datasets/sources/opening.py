@@ -1,6 +1,7 @@
 """A source of the recipe -> its parts, whatever it is: files, a card, a generator or the hub."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,17 +13,17 @@ from didact.datasets.forms.table_files import table_file_list
 from didact.datasets.forms.table_of_forms import COLUMN_FORMS, recognise
 from didact.datasets.places import generated, hub
 from didact.datasets.places.archives import data_suffix
-from didact.datasets.places.digests import PART_BYTES, FileDigest, digest_file
+from didact.datasets.places.digests import PART_BYTES, Content, digest_file, unchanged
 from didact.datasets.places.locate import LocatedFile, identity_of, locate
 from didact.datasets.places.remote import is_remote, land
-from didact.datasets.places.remote_stream import RemoteFile, describe
+from didact.datasets.places.remote_stream import RemoteFile, SourceFile, describe
 from didact.datasets.readers import text_files
 from didact.datasets.readers.reading import Layout
 from didact.datasets.rows.options import RowOptions, row_options
 from didact.datasets.rows.raw_row import RawRow
 from didact.datasets.sources.conversion import Part
 from didact.datasets.sources.inspection import inspect, unknown_form
-from didact.datasets.sources.parts import counted_parts, file_parts, join_small
+from didact.datasets.sources.parts import PART_ROWS, counted_parts, file_parts, join_small
 from didact.errors import DataError
 from didact.spec import SourceSpec
 from didact.spec.data import Form
@@ -82,25 +83,34 @@ def _open_files(
     mapping: FieldMapping | None,
     part_bytes: int | None,
 ) -> OpenedSource:
-    found: list[tuple[list[object], Layout, FileDigest | None]] = []
+    found: list[tuple[list[object], Layout, tuple[Content, ...]]] = []
     digests: dict[str, str] = {}
-    for file in files:
-        layout = inspect(source.name, file, options, source.format, mapping)
-        tables = table_file_list(layout.tables) if layout.tables else []
-        beside = [digest_file(table, part_bytes).sha256 for table in tables]
-        digest: FileDigest | None = None
-        content: object
-        if isinstance(file.path, RemoteFile):
-            content = identity_of(file.path)
-        else:
-            digest = digest_file(file.path, part_bytes)
-            content = digests[layout.file] = digest.sha256
-        found.append(([data_suffix(file.path), content, *beside], layout, digest))
-    found.sort(key=lambda entry: (str(entry[0][1:]), str(entry[0][0])))
-    by_file = [file_parts(number, layout, digest, mapping) for number, (_, layout, digest) in enumerate(found)]
-    sizes = [digest.size if digest is not None else None for *_, digest in found]
+    with ExitStack() as stack:
+        for file in files:
+            own = _content(file.path, file.url or str(file.path), part_bytes)
+            stack.enter_context(unchanged([own]))  # what is seen of a file here must be what its digest says, too
+            layout = inspect(source.name, file, options, source.format, mapping)
+            tables = table_file_list(layout.tables) if layout.tables else []
+            beside = [_content(table, str(table), part_bytes) for table in tables]
+            if own.digest is not None:
+                digests[own.file] = own.digest.sha256
+            marks = [_mark(content) for content in (own, *beside)]
+            found.append(([data_suffix(file.path), *marks], layout, (own, *beside)))
+        found.sort(key=lambda entry: (str(entry[0][1:]), str(entry[0][0])))
+        by_file = [file_parts(number, layout, contents, mapping) for number, (_, layout, contents) in enumerate(found)]
+    sizes = [own.digest.size if own.digest is not None else None for *_, (own, *_) in found]
     parts = join_small(by_file, sizes, part_bytes or PART_BYTES)
     return OpenedSource(tuple(parts), [entry[0] for entry in found], options, digests)
+
+
+def _content(path: SourceFile, file: str, part_bytes: int | None = None) -> Content:
+    return Content(path, file, None if isinstance(path, RemoteFile) else digest_file(path, part_bytes))
+
+
+def _mark(content: Content) -> object:
+    if isinstance(content.path, RemoteFile):
+        return identity_of(content.path)
+    return content.digest and content.digest.sha256
 
 
 def _open_parallel(source: SourceSpec, options: RowOptions) -> OpenedSource:
@@ -110,14 +120,15 @@ def _open_parallel(source: SourceSpec, options: RowOptions) -> OpenedSource:
     form = recognise(files) if source.format == "auto" else source.format
     if form is None:
         raise unknown_form(source.name, source.path, f"options.parallel names {', '.join(files)}")
-    digests = {name: digest_file(file).sha256 for name, file in files.items()}
     places = {name: str(file) for name, file in files.items()}
     if is_remote(source.path):
         places = {name: f"{source.path.rstrip('/')}/{options.parallel[name]}" for name in files}
     first = next(iter(places.values()))
-    part = Part("00000", (first,), form, (partial(text_files.read_parallel, files, options.encoding, first),))
-    by_path = {places[name]: digest for name, digest in digests.items()}
-    return OpenedSource((part,), [[name, digest] for name, digest in digests.items()], options, by_path)
+    contents = {name: _content(file, places[name]) for name, file in files.items()}
+    read = partial(text_files.read_parallel, files, options.encoding, first)
+    part = Part("00000", (first,), form, (read,), contents=tuple(contents.values()))
+    digests = {content.file: str(_mark(content)) for content in contents.values()}
+    return OpenedSource((part,), [[name, _mark(content)] for name, content in contents.items()], options, digests)
 
 
 def _parallel_files(source: SourceSpec, options: RowOptions) -> dict[str, Path]:
@@ -167,13 +178,16 @@ def _open_hub(source: SourceSpec, options: RowOptions, mapping: FieldMapping | N
     if form is None:
         raise unknown_form(source.name, source.path, f"found the columns {', '.join(columns)}")
     if isinstance(dataset, hub.HubStream):
-        *_, commit = dataset.identity
-        read_all = partial(hub.streamed_rows, source.path, source.split, commit)
+        identity: Any = list(dataset.identity)
+        read_all = partial(hub.streamed_rows, source.path, source.split, identity[-1])
         parts = [Part("00000", (source.path,), form, (read_all,))]
     else:
         read = partial(hub.hub_rows, source.path, source.split, source.revision)
         parts = counted_parts(source.path, form, read, len(dataset))
-    return OpenedSource(tuple(replace(part, mapping=mapping) for part in parts), hub.hub_identity(dataset), options)
+        identity, digests = hub.hub_digests(dataset, PART_ROWS)
+        same = [partial(hub.as_before, part.reads[0], digest) for part, digest in zip(parts, digests, strict=True)]
+        parts = [replace(part, reads=(each,)) for part, each in zip(parts, same, strict=True)]
+    return OpenedSource(tuple(replace(part, mapping=mapping) for part in parts), identity, options)
 
 
 def _check_format(source: SourceSpec, possible: tuple[str, ...]) -> None:

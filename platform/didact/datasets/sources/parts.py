@@ -10,7 +10,7 @@ from didact.datasets.forms.field_mapping import FieldMapping
 from didact.datasets.forms.table_files import TABLE_FILES
 from didact.datasets.forms.table_of_forms import COLUMN_FORMS
 from didact.datasets.places.archives import COMPRESSIONS
-from didact.datasets.places.digests import PART_BYTES, FileDigest
+from didact.datasets.places.digests import PART_BYTES, Content, FileDigest
 from didact.datasets.places.remote_stream import RemoteFile
 from didact.datasets.readers import columnar
 from didact.datasets.readers.json_files import Lines
@@ -25,20 +25,21 @@ PART_FILES = 2_000
 """Most files that make one part."""
 
 
-def file_parts(number: int, layout: Layout, digest: FileDigest | None, mapping: FieldMapping | None) -> list[Part]:
+def file_parts(number: int, layout: Layout, contents: tuple[Content, ...], mapping: FieldMapping | None) -> list[Part]:
     """The parts of a file: ranges of bytes where rows are lines, row groups of Parquet, else the whole.
 
     Args:
         number: the file's place in the source's order.
         layout: the file, of a known form.
-        digest: of its content, whose blocks become the parts of a file of lines; None for a file read where it is.
+        contents: its own, whose blocks become the parts of a file of lines, and those of the tables beside it.
         mapping: of its fields.
     """
-    path, form = layout.path, layout.form
+    path, form, digest = layout.path, layout.form, contents[0].digest
     assert form is not None
     if digest is None or not isinstance(path, Path):
         size = (path.size or 0) if isinstance(path, RemoteFile) else 0
-        return [Part(f"{number:05d}-{0:015d}", (layout.file,), form, (partial(file_rows, layout),), mapping, size)]
+        key, read = f"{number:05d}-{0:015d}", partial(file_rows, layout)
+        return [Part(key, (layout.file,), form, (read,), mapping, size, contents)]
     pieces = _pieces(layout, path, digest)
     piece = f"-{digest.block_bytes}" if len(pieces) > 1 else ""
     size = digest.size // len(pieces)
@@ -50,6 +51,7 @@ def file_parts(number: int, layout: Layout, digest: FileDigest | None, mapping: 
             (partial(file_rows, layout, each),),
             mapping,
             size,
+            contents,
         )
         for start, each in pieces
     ]
@@ -96,12 +98,14 @@ def _may_join(group: Sequence[Part], part: Part) -> bool:
 def _joined(group: Sequence[Part]) -> Part:
     if len(group) == 1:
         return group[0]
-    places, reads = (
-        tuple(chain.from_iterable(each)) for each in zip(*((p.places, p.reads) for p in group), strict=True)
+    places, reads, contents = (
+        tuple(chain.from_iterable(each)) for each in zip(*((p.places, p.reads, p.contents) for p in group), strict=True)
     )
     # A name that none of them has alone: what the cache holds of the first file is not what it holds of all.
     size = sum(part.size for part in group)
-    return replace(group[0], key=f"{group[0].key}-{len(group)}", places=places, reads=reads, size=size)
+    return replace(
+        group[0], key=f"{group[0].key}-{len(group)}", places=places, reads=reads, size=size, contents=contents
+    )
 
 
 def counted_parts(place: str, form: Form, read: "partial[Iterator[RawRow]]", num_rows: int) -> list[Part]:
