@@ -5,17 +5,19 @@ adapter are those of the same run without the stop.
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
 from didact.cache import list_cache
+from didact.cache.entry import CacheEntry
+from didact.datasets.stored import StoredConversations
 from didact.env import cache_dir
+from didact.errors import DataError
 from didact.files import fingerprint
 from didact.models import base_fingerprint, verify_adapter
-from didact.preparation import DataFacts, Encoder, PartDone, PartJob, PreparedRecord, open_prepared, prepare_data
+from didact.preparation import DataFacts, PreparedRecord, open_prepared, prepare_data
 from didact.runs import Run, open_run, start_run
 from didact.tokens import TemplateContract
 from didact.tracking import effective_records
@@ -31,11 +33,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DIDACT_CACHE", str(tmp_path / "cache"))
     return open_run("before")
-
-
-def no_work(jobs: Sequence[PartJob], encoder: Encoder) -> Iterator[PartDone]:
-    assert not jobs, "the cache holds all of it, at the addresses of before"
-    return iter(())
 
 
 def cached() -> dict[str, bytes]:
@@ -59,14 +56,27 @@ class Losses:
 
 def test_its_caches_are_found_and_nothing_is_made_anew(run: Run) -> None:
     before = cached()
-    prepared = prepare_data(run.spec(), run=no_work)
+    prepared = open_prepared(run.prepared, run.spec())
     assert cached() == before
-    assert PreparedRecord.of(prepared) == PreparedRecord.read(run.prepared)
-    assert DataFacts.of(run.spec(), prepared) == DataFacts.read(run.data)
+    assert prepared.mixture.fingerprint == PreparedRecord.read(run.prepared).mixture
     assert sorted((each.kind, each.source, each.rows, each.complete) for each in list_cache(cache_dir())) == [
         ("conversations", "sums", 24, True),
         ("tokens", "sums", 20, True),
     ]
+
+
+def test_rows_that_are_converted_anew_lie_beside_and_say_the_same(run: Run) -> None:
+    before, spec = cached(), run.spec()
+    prepared = prepare_data(spec)
+    now = cached()
+    assert {file: now[file] for file in before} == before and len(now) > len(before)
+    (dataset,), (older,) = prepared.datasets, DataFacts.read(run.data).sources
+    assert (dataset.rows_read, len(dataset.train)) == (older.rows_read, older.rows_train)
+    (folder,) = (GOLDEN / "cache" / "conversations").iterdir()
+    stored = StoredConversations(CacheEntry(cache_dir() / "conversations" / folder.name))
+    assert list(dataset.stored) == list(stored)
+    with pytest.raises(DataError, match=r"rows .* became"):
+        PreparedRecord.of(prepared).write(run.prepared)
 
 
 def test_the_same_recipe_opens_the_run_again(run: Run) -> None:

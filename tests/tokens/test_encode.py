@@ -1,5 +1,7 @@
 """Exactly the right tokens are learned: each mask is decoded back to text."""
 
+from dataclasses import replace
+
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 from transformers import ByT5Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -45,6 +47,22 @@ def test_each_policy_learns_exactly_its_text(conversation: Conversation, choice:
     assert learned(conversation, tokenizer, choice, "assistant") == "".join(answers)
     assert learned(conversation, tokenizer, choice, "last_turn") == answers[-1]
     assert learned(conversation, tokenizer, choice, "all") == whole
+
+
+def test_an_answer_that_is_marked_is_read_and_not_learned() -> None:
+    tokenizer = byte_tokenizer()
+    asked, said, again, last = talk("1?", "one", "2?", "two").messages
+    first = Conversation((asked, replace(said, learned=False), again, last), 0)
+    for policy in ("assistant", "last_turn"):
+        assert learned(first, tokenizer, "model", policy) == f"two{END}"
+    whole = TemplateContract.build(tokenizer, "model").render(tokenizer, first.messages, False)
+    assert learned(first, tokenizer, "model", "all") == whole.replace(f"one{END}", "")
+    second = Conversation((asked, said, again, replace(last, learned=False)), 0)
+    assert learned(second, tokenizer, "model", "assistant") == f"one{END}"
+    assert learned(second, tokenizer, "model", "all") == whole.replace(f"two{END}", "")
+    contract = TemplateContract.build(tokenizer, "model")
+    found = encode(second, tokenizer, contract, TokensSpec(loss_on="last_turn"))
+    assert isinstance(found, Rejection) and found.reason == "no_answer"
 
 
 def test_the_sample_begins_with_the_prompt_that_serving_sends() -> None:

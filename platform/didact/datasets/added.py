@@ -12,6 +12,7 @@ from didact.datasets.places import hub
 from didact.datasets.places.locate import locate
 from didact.datasets.places.remote import is_remote
 from didact.datasets.rows.quarantine import check_share
+from didact.datasets.rows.raw_row import LEFT_OUT
 from didact.datasets.sources.opening import open_card
 from didact.errors import DataError
 from didact.files import write_text
@@ -109,7 +110,8 @@ def _check(card: Card) -> FirstRows:
     source = SourceSpec(name=card.name, path=PREFIX + card.name)
     checked = first_rows(open_card(source, card), CHECKED_ROWS)
     num_read = len(checked.accepted) + len(checked.rejects)
-    check_share(card.name, num_read, len(checked.rejects), checked.rejects, MAX_BAD_ROWS_SHARE, None)
+    bad = [refused for refused in checked.rejects if refused.reason not in LEFT_OUT]
+    check_share(card.name, num_read, len(bad), bad, MAX_BAD_ROWS_SHARE, None)
     if not checked.accepted:
         raise DataError(f"{card.source.home} holds no row that can be used")
     return checked

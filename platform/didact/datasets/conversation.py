@@ -50,6 +50,8 @@ class Message:
     content: str
     tools: ToolUse | None = field(default=None, kw_only=True)
     """Calls, results and the tools on offer; None for a turn that is text alone."""
+    learned: bool = field(default=True, kw_only=True)
+    """False for an answer that is read and not learned, because its row says so. Only answers are ever learned."""
 
     @property
     def written(self) -> str:

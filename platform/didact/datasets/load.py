@@ -1,7 +1,7 @@
 """A source of the recipe -> `Dataset`: open, convert once into the cache, choose rows, fingerprint."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -14,9 +14,10 @@ from didact.datasets import catalog
 from didact.datasets.conversation import Conversation
 from didact.datasets.dataset import Dataset
 from didact.datasets.forms.drafts import RowSettings
-from didact.datasets.forms.table_of_forms import REASONED_FORMS
+from didact.datasets.forms.table_of_forms import REASONED_FORMS, Noted
 from didact.datasets.places import hub
 from didact.datasets.rows.quarantine import Reject, check_share, write_quarantine
+from didact.datasets.rows.raw_row import LEFT_OUT
 from didact.datasets.sources.conversion import convert_rows
 from didact.datasets.sources.opening import OpenedSource, open_source
 from didact.datasets.stored.choice import Selection, select
@@ -29,7 +30,7 @@ from didact.files import fingerprint
 from didact.logs import get_logger
 from didact.spec import SourceSpec
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Raised when the same bytes become other conversations than before, so that caches made before are not used."""
 LEAK = "held_out_prompt"
 """Why a training row is dropped that asks what a held-out row asks."""
@@ -71,13 +72,16 @@ def load_dataset(
     opened = opened or open_source(source)
     stored = store(opened, source, seed, convert)
     num_rows, num_rejected = stored.num_rows, stored.rejected.total()
+    num_bad = sum(count for reason, count in stored.rejected.items() if reason not in LEFT_OUT)
     files = [part.places for part in opened.parts]
     quarantine = write_quarantine(quarantine_dir, source.name, stored.rejects(files))
-    check_share(source.name, num_rows, num_rejected, stored.rejects(files), max_bad_rows_share, quarantine)
+    bad = (entry for entry in stored.rejects(files) if entry.reason not in LEFT_OUT)
+    check_share(source.name, num_rows, num_bad, bad, max_bad_rows_share, quarantine)
     chosen = select(stored, max_rows=source.max_rows, held_out_rows=source.held_out_rows, seed=seed)
     if is_sampled(source):
         chosen = replace(chosen, num_leaks=stored.entry.facts()[LEAKS])
-    _check_enough(source, chosen, num_rows, num_rejected)
+    _check_enough(source, chosen, num_rows, stored.rejected)
+    _log_noted(source.name, stored.noted)
     _log.info(
         "source %s: %d rows read, %d rejected; %d to train on, %d held out, %d dropped for a held-out row's prompt",
         *(source.name, num_rows, num_rejected, len(chosen.train), len(chosen.held_out), chosen.num_leaks),
@@ -105,10 +109,15 @@ def conversations_entry(opened: OpenedSource, source: SourceSpec, seed: int) -> 
             "format": source.format,
             # Where a card's files lie is not what they hold.
             "options": {name: value for name, value in source.options.items() if name != catalog.ROOT_OPTION},
-            "seed": seed if any(part.form in REASONED_FORMS for part in opened.parts) else None,
+            "seed": seed if _may_reason(opened) else None,
         }
     )
     return CacheEntry(cache_dir() / "conversations" / address)
+
+
+def _may_reason(opened: OpenedSource) -> bool:
+    # A row of another form than its file's may have a rationale where the file's form has none.
+    return opened.options.reasoning != "before" or any(part.form in REASONED_FORMS for part in opened.parts)
 
 
 def store(
@@ -123,7 +132,7 @@ def store(
         convert: does the work.
     """
     entry = conversations_entry(opened, source, seed)
-    settings = RowSettings(opened.options, seed)
+    settings = RowSettings(opened.options, seed, any_form=source.format == "auto")
     jobs = [ConversionJob(part.key, entry, part, settings) for part in opened.parts]
     if not is_sampled(source):
         return _fill(jobs, source, convert)
@@ -176,6 +185,8 @@ class FirstRows:
     """Every form that was met, in order."""
     accepted: tuple[Conversation, ...]
     rejects: tuple[Reject, ...]
+    noted: Noted
+    """What was seen in the accepted rows."""
 
 
 def first_rows(opened: OpenedSource, num_rows: int) -> FirstRows:
@@ -185,10 +196,14 @@ def first_rows(opened: OpenedSource, num_rows: int) -> FirstRows:
         DataError: a file of unknown form.
     """
     rows = list(islice(opened.rows, num_rows))
-    batches = list(convert_rows(iter(rows), RowSettings(opened.options)))
+    batches = list(convert_rows(iter(rows), RowSettings(opened.options, any_form=True)))
     accepted = tuple(conversation for batch in batches for conversation in batch.accepted)
     rejects = tuple(refused for batch in batches for refused in batch.rejects)
-    return FirstRows(tuple(dict.fromkeys(form for form, _ in rows)), accepted, rejects)
+    noted = Noted()
+    for batch in batches:
+        noted.unused.update(batch.noted.unused)
+        noted.changed.update(batch.noted.changed)
+    return FirstRows(tuple(dict.fromkeys(form for form, _ in rows)), accepted, rejects, noted)
 
 
 def _chosen(source: SourceSpec, stored: StoredConversations, selection: Selection) -> np.ndarray | None:
@@ -198,10 +213,21 @@ def _chosen(source: SourceSpec, stored: StoredConversations, selection: Selectio
     return None if len(chosen) == len(stored) else chosen
 
 
-def _check_enough(source: SourceSpec, chosen: Selection, num_read: int, num_rejected: int) -> None:
+def _log_noted(source: str, noted: Noted) -> None:
+    """One line on fields that nobody read, and one on turns that were put in order."""
+    if noted.unused:
+        _log.info("source %s: fields of its rows that are not used: %s", source, ", ".join(sorted(noted.unused)))
+    if noted.changed:
+        told = ", ".join(f"{policy} in {count:,} rows" for policy, count in sorted(noted.changed.items()))
+        _log.info("source %s: turns put in order by options.turns: %s", source, told)
+
+
+def _check_enough(source: SourceSpec, chosen: Selection, num_read: int, rejected: Mapping[str, int]) -> None:
     if not len(chosen.train):
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(rejected.items()))
+        told = f"{sum(rejected.values()):,}" + (f" ({reasons})" if reasons else "")
         raise DataError(
-            f"source {source.name!r}: no row is left to train on: {num_read:,} read, {num_rejected:,} rejected, "
+            f"source {source.name!r}: no row is left to train on: {num_read:,} read, {told} rejected, "
             f"{len(chosen.held_out):,} held out, {chosen.num_leaks:,} with the prompt of a held-out row; "
             f"lower held_out_rows ({source.held_out_rows}), raise max_rows ({source.max_rows}) or give more data"
         )

@@ -94,7 +94,7 @@ def random_rows(card: Card, root: Path | None = None, count: int = 200) -> RowSa
             taken.append(row)
         elif (place := draw.randrange(num_rows)) < count:
             taken[place] = row
-    settings = RowSettings(opened.options)
+    settings = RowSettings(opened.options, any_form=True)
     good = []
     for form, raw in taken:
         with contextlib.suppress(BadRow):

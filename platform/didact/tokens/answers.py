@@ -85,6 +85,30 @@ def find_answers(messages: Sequence[Message], wanted: Sequence[int], renderer: R
     return Answers(texts, tuple(map(str, left_out)))
 
 
+def find_all_but(messages: Sequence[Message], hidden: Sequence[int], renderer: Renderer, stops: list[str]) -> Rendered:
+    """The text of a conversation with all of it to learn but some answers.
+
+    Args:
+        messages: the conversation.
+        hidden: indices of these answers, ascending.
+        renderer: of the chat template.
+        stops: texts of the tokens that end an answer.
+
+    Raises:
+        TemplateError: the template shows such an answer otherwise once it is history, so it cannot be left out.
+    """
+    text, spans, start = renderer.render(messages, add_generation_prompt=False), [], 0
+    for index in hidden:
+        answer = _find(messages[: index + 1], renderer, stops)
+        if not text.startswith(answer.text[: answer.end]):
+            raise TemplateError(
+                "the chat template rewrites earlier answers, so that one cannot be left out of the loss"
+            )
+        spans.append((start, answer.start))
+        start = answer.end
+    return Rendered(text, (*spans, *([(start, len(text))] if start < len(text) else [])))
+
+
 def _find(messages: Sequence[Message], renderer: Renderer, stops: list[str]) -> _Answer:
     prompt = renderer.render(messages[:-1], add_generation_prompt=True)
     text = renderer.render(messages, add_generation_prompt=False)

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from didact.datasets.conversation import Conversation
 from didact.errors import NoToolSyntax, TemplateError
 from didact.spec import TokensSpec
-from didact.tokens.answers import Answers, Rendered, find_answers
+from didact.tokens.answers import Answers, Rendered, find_all_but, find_answers
 from didact.tokens.byte_level import samples_by_bytes
 from didact.tokens.documents import encode_documents
 from didact.tokens.render import Renderer
@@ -113,11 +113,13 @@ def _render(conversation: Conversation, renderer: Renderer, loss_on: str, stops:
     if not answers or answers[0] == 0 or answers[-1] != len(messages) - 1:
         roles = ", ".join(message.role for message in messages)
         return Rejection("no_answer", f"turns are {roles}; expected a prompt first and an answer last")
-    wanted = answers if loss_on == "assistant" else answers[-1:]
+    wanted = [index for index in (answers[-1:] if loss_on == "last_turn" else answers) if messages[index].learned]
+    if not wanted and loss_on != "all":
+        return Rejection("no_answer", "the answer to learn is marked as not to be learned")
     try:
         if loss_on == "all":
-            text = renderer.render(messages, add_generation_prompt=False)
-            return Answers((Rendered(text, ((0, len(text)),)),))
+            hidden = [index for index in answers if not messages[index].learned]
+            return Answers((find_all_but(messages, hidden, renderer, stops),))
         return find_answers(messages, wanted, renderer, stops)
     except NoToolSyntax as error:
         return Rejection("no_tool_syntax", str(error))

@@ -7,8 +7,9 @@ Opening reads a few figures and maps the arrays, whatever the number of samples.
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,12 @@ class TokenStats:
     """Reason -> conversations left out."""
     longest: int
     """Tokens of the longest sample; 0 without samples."""
+
+    @classmethod
+    def read(cls, value: Mapping[str, Any]) -> "TokenStats":
+        """What was written, by this version or by one that counted other things."""
+        names = {each.name for each in fields(cls)}
+        return cls(**{"left_out": 0, **{name: value[name] for name in value if name in names}})
 
     @property
     def mean_tokens(self) -> float:
@@ -177,7 +184,7 @@ def open_table(place: ViewPlace, name: str) -> TokenTable:
     shards, index = _shards(place.tokens), CacheEntry(place.folder)
     try:
         value = json.loads((place.folder / STATS_FILE).read_text(encoding="utf-8"))
-        stats = TokenStats(**value["stats"])
+        stats = TokenStats.read(value["stats"])
         paths = [index.sound_shard(Shard(**{**entry, "batches": ()})) for entry in value["files"]]
         arrays = {path.stem: _map(path) for path in paths}
         return TokenTable(name, place, stats, shards=shards, held=place.tokens.hold(), **arrays)

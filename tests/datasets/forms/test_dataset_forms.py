@@ -79,19 +79,12 @@ def test_cot_rows_with_wrong_or_empty_columns_are_rejected(tmp_path: Path) -> No
         (["system"], "wrong_turns"),
         (["user"], "wrong_turns"),
         (["assistant"], "wrong_turns"),
-        (["assistant", "user", "assistant"], "wrong_turns"),
-        (["user", "assistant", "user"], "wrong_turns"),
-        (["user", "user", "assistant"], "wrong_turns"),
-        (["user", "assistant", "assistant"], "wrong_turns"),
-        (["user", "system", "assistant"], "wrong_turns"),
-        (["system", "system", "user", "assistant"], "wrong_turns"),
-        (["user", "judge"], "unknown_role"),
-        (["user", "gpt"], "unknown_role"),
+        (["assistant", "user"], "wrong_turns"),
+        (["system", "assistant"], "wrong_turns"),
+        (["user", "narrator"], "unknown_role"),
     ],
 )
-def test_turns_that_do_not_alternate_or_end_with_the_assistant_are_rejected(
-    turns: list[str], reason: str, tmp_path: Path
-) -> None:
+def test_turns_without_a_question_and_its_answer_are_rejected(turns: list[str], reason: str, tmp_path: Path) -> None:
     record = {"messages": [{"role": role, "content": "text"} for role in turns]}
     assert reasons(write_lines(tmp_path / "a.jsonl", [record, MESSAGES]), tmp_path, "messages") == [reason]
 
@@ -101,7 +94,7 @@ def test_turns_that_do_not_alternate_or_end_with_the_assistant_are_rejected(
     [
         ("text", "wrong_type"),
         (["text"], "wrong_type"),
-        ([{"role": "user", "content": ["part"]}], "wrong_type"),
+        ([{"role": "user", "content": 3}], "wrong_type"),
         ([{"role": 1, "content": "text"}], "wrong_type"),
         ([{"role": "user"}], "missing_field"),
         ([{"role": "user", "content": "a"}, {"role": "assistant", "content": " "}], "empty_output"),
@@ -114,7 +107,9 @@ def test_turns_of_wrong_shape_are_rejected(messages: object, reason: str, tmp_pa
 
 
 def test_an_unknown_form_names_the_keys_found_and_the_forms_known(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"'question', 'reply'.*messages.*sharegpt.*alpaca"):
+    with pytest.raises(
+        DataError, match=r"'question', 'reply'\. The nearest forms are (\w+ \([a-z_, ]+\)(; )?){5}; docs"
+    ):
         load(write_lines(tmp_path / "a.jsonl", [{"question": "a", "reply": "b"}]))
     (tmp_path / "b.json").write_text('{"instruction": "a",\n{"output": "b"}\n')
     with pytest.raises(DataError, match=r"line 1 is no record: broken_json"):

@@ -158,7 +158,7 @@ def test_tasks_on_chinese_papers_are_asked_in_words() -> None:
         ("comparison", {"question": "q", "answer_0": "a", "answer_1": "b", "score_0": "1", "score_1": 0}, "wrong_type"),
         ("answer_lists", {"question": "q", "human_answers": [], "chatgpt_answers": None}, "empty_output"),
         ("sharegpt", {"conversations": ["a"]}, "wrong_type"),
-        ("sharegpt", {"conversations": [{"from": "tool", "value": "a"}]}, "unknown_role"),
+        ("sharegpt", {"conversations": [{"from": "narrator", "value": "a"}]}, "unknown_role"),
         ("turn_list", {"data": ["a", 1]}, "wrong_type"),
         ("turn_list", {"data": ["a"]}, "wrong_turns"),
         ("dialogue", {"context": ["a"], "response": []}, "wrong_turns"),

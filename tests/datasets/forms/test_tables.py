@@ -178,7 +178,7 @@ def test_a_table_that_is_missing_or_outside_its_folder_costs_its_question(contex
 def test_tables_may_lie_where_the_options_say(tmp_path: Path) -> None:
     path = wtq(tmp_path)
     (tmp_path / "csv").rename(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match="1 rejected"):
+    with pytest.raises(DataError, match=r"1 \(missing_table 1\) rejected"):
         load(path, tmp_path / "q")
     assert "options.tables" in (tmp_path / "q" / "rows.jsonl").read_text()
     assert len(load(path, tables="../elsewhere").train) == 1

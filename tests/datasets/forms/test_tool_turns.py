@@ -158,7 +158,6 @@ def test_rows_without_tools_hold_none() -> None:
     [
         ([ASKED, {"role": "assistant", "content": None}], {}, "wrong_type", "content"),
         ([ASKED, {"role": "tool", "content": "4"}, SAID], {}, "wrong_turns", "follows no call"),
-        ([ASKED, {**SAID, "tool_calls": [CALL]}, {"role": "tool", "content": "4"}], {}, "wrong_turns", "ending with"),
         ([ASKED, {**SAID, "tool_calls": [{"function": {"arguments": "{}"}}]}], {}, "wrong_type", "name and arguments"),
         ([ASKED, {**SAID, "tool_calls": ["add"]}], {}, "broken_json", "tool_calls"),
         ([ASKED, {**SAID, "function_call": {"name": "add", "arguments": "{2"}}], {}, "broken_json", "arguments of add"),

@@ -3,16 +3,16 @@
 import re
 from typing import Any
 
-from didact.datasets.conversation import Message, Role
+from didact.datasets.conversation import Message
 from didact.datasets.forms.drafts import Draft, RowSettings, pair
-from didact.datasets.forms.tool_turns import tool_message, with_tools
-from didact.datasets.forms.transcripts import clean, is_history, split_transcript
+from didact.datasets.forms.turns.reading import CHAT_FIELDS, CHATS, chat_turns, said, with_context
+from didact.datasets.forms.turns.transcripts import clean, is_history, split_transcript
 from didact.datasets.rows.fields import Record, first_of, inner, items, joined, optional_text, take, text, texts
 from didact.datasets.rows.raw_row import BadRow
 
 ANSWERS = ("output", "response")
 CONTEXTS = ("input", "context")
-CHATS = ("conversations", "conversation", "items")
+ASKED = ("prompt", "question", "instruction")
 PAIRS = (
     ("prompt", "completion"),
     ("prompt", "response"),
@@ -21,16 +21,6 @@ PAIRS = (
     ("instruction", "completion"),
     ("question", "response"),
 )
-_ROLES: dict[str, Role] = {
-    "system": "system",
-    "developer": "system",
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "assistant": "assistant",
-}
-_MESSAGE_ROLES = ("system", "developer", "user", "assistant")
 _NONE = re.compile(r"none\.?", re.IGNORECASE)
 _MOSS_MARK = re.compile(r"\A<\|[^|<>]+\|>:?")
 
@@ -38,10 +28,9 @@ _MOSS_MARK = re.compile(r"\A<\|[^|<>]+\|>:?")
 def alpaca(record: Record, _: RowSettings) -> Draft:
     """Instruction, optional input or context, output or response, and optional history of (question, answer) pairs."""
     instruction, output = text(record, "instruction"), text(record, first_of(record, ANSWERS))
-    given = optional_text(record, first_of(record, CONTEXTS))
+    given, earlier = _given(record), _history(record)
     if is_history(instruction) and not given.strip():
-        return Draft([*split_transcript(instruction)[:-1], Message("assistant", output)])
-    earlier = _pair_turns(record, "history") if record.get("history") else []
+        return Draft([*earlier, *split_transcript(instruction)[:-1], Message("assistant", output)])
     return Draft([*earlier, Message("user", joined(instruction, given)), Message("assistant", output)])
 
 
@@ -55,32 +44,25 @@ def seed_task(record: Record, _: RowSettings) -> Draft:
 
 
 def prompt_completion(record: Record, _: RowSettings) -> Draft:
-    """A prompt and what follows it, under any of the names in `PAIRS`."""
-    prompt, completion = next((names for names in PAIRS if set(names) <= record.keys()), PAIRS[0])
-    return pair(text(record, prompt), text(record, completion))
+    """A prompt and what follows it, under any of the names in `PAIRS`: texts, turns, or lists of turns."""
+    filled = {key for key, value in record.items() if value is not None}
+    pairs = (names for keys in (filled, record.keys()) for names in PAIRS if set(names) <= keys)
+    prompt, completion = next(pairs, PAIRS[0])
+    return Draft([*said(record, prompt, "user"), *said(record, completion, "assistant")])
 
 
 def messages(record: Record, _: RowSettings) -> Draft:
-    """Turns with role and content."""
-    turns = [_turn(turn, "role", "content", _MESSAGE_ROLES) for turn in items(record, "messages")]
-    return Draft(with_tools(record, turns))
+    """Turns with role and content, as a list or as the JSON text of one."""
+    return Draft(chat_turns(record, "messages"))
 
 
 def sharegpt(record: Record, _: RowSettings) -> Draft:
     """Turns with from and value, with role and content, or with a question and its answer in each."""
-    turns: list[Message] = []
-    for turn in items(record, first_of(record, CHATS)):
-        if not isinstance(turn, dict) or "from" in turn:
-            turns.append(_turn(turn, "from", "value", tuple(_ROLES)))
-        elif "role" in turn:
-            turns.append(_turn(turn, "role", "content", _MESSAGE_ROLES))
-        else:
-            asked, said = ("human", "assistant") if "human" in turn else ("question", "answer")
-            turns += [Message("user", text(turn, asked)), Message("assistant", text(turn, said))]
-    before = optional_text(record, "instruction") or optional_text(record, "system")
+    turns = chat_turns(record, first_of(record, CHATS))
+    before = optional_text(record, "instruction")
     if before.strip() and turns and turns[0].role != "system":
         turns.insert(0, Message("system", before))
-    return Draft(with_tools(record, turns))
+    return Draft(turns)
 
 
 def turn_list(record: Record, _: RowSettings) -> Draft:
@@ -111,16 +93,31 @@ def document(record: Record, _: RowSettings) -> Draft:
     return Draft([Message("document", text(record, "text"))])
 
 
-def preference(record: Record, settings: RowSettings) -> Draft:
-    """A chosen and a rejected answer, each a transcript, a list of messages or, after a prompt, a text: the chosen."""
-    chosen = take(record, "chosen")
-    if isinstance(chosen, list) and chosen and isinstance(chosen[0], str):
-        raise BadRow("wrong_type", "field 'chosen' is a list of texts; one record a dialogue is expected")
-    if isinstance(chosen, list):
-        return messages({"messages": chosen}, settings)
-    said = text(record, "chosen")
-    prompt = first_of(record, ("prompt", "question", "instruction"))
-    return pair(text(record, prompt), said) if prompt in record else Draft(split_transcript(said))
+def preference(record: Record, _: RowSettings) -> Draft:
+    """A chosen and a rejected answer: the chosen.
+
+    It is a transcript, all turns of a chat, or what follows a prompt: a text, a turn or a list of turns. The prompt is
+    turns, or a text with what it is about in `input` or `context`.
+    """
+    reply = said(record, "chosen", "assistant")
+    asked = _asked(record)
+    if isinstance(record["chosen"], str):
+        return Draft([*asked, *reply] if asked else split_transcript(record["chosen"]))
+    if any(message.role == "user" for message in reply):
+        system = asked[:1] if asked and asked[0].role == "system" != reply[0].role else []
+        return Draft([*system, *reply])
+    return Draft([*asked, *reply])
+
+
+def _asked(record: Record) -> list[Message]:
+    """What comes before a chosen answer; nothing where it tells the whole chat itself."""
+    for key in CHAT_FIELDS:
+        if record.get(key) is not None:
+            return chat_turns(record, key)
+    key = first_of(record, ASKED)
+    if key not in record:
+        return []
+    return [*_history(record), *with_context(said(record, key, "user"), _given(record))]
 
 
 def comparison(record: Record, _: RowSettings) -> Draft:
@@ -191,6 +188,14 @@ def _moss_part(turn: dict[str, Any], key: str) -> str:
     return "" if _NONE.fullmatch(found) else found
 
 
+def _given(record: Record) -> str:
+    return joined(*(optional_text(record, key) for key in CONTEXTS))
+
+
+def _history(record: Record) -> list[Message]:
+    return _pair_turns(record, "history") if record.get("history") else []
+
+
 def _pair_turns(record: Record, key: str) -> list[Message]:
     pairs = items(record, key)
     for both in pairs:
@@ -201,14 +206,3 @@ def _pair_turns(record: Record, key: str) -> list[Message]:
 
 def _alternating(pairs: Any) -> list[Message]:
     return [message for asked, reply in pairs for message in (Message("user", asked), Message("assistant", reply))]
-
-
-def _turn(turn: Any, role_key: str, text_key: str, allowed: tuple[str, ...]) -> Message:
-    if not isinstance(turn, dict):
-        raise BadRow("wrong_type", f"a turn is {type(turn).__name__}, expected an object")
-    role = text(turn, role_key)
-    if (with_tool := tool_message(turn, role, turn.get(text_key))) is not None:
-        return with_tool
-    if role not in allowed:
-        raise BadRow("unknown_role", f"{role_key} {role!r} is not one of {', '.join(allowed)}")
-    return Message(_ROLES[role], text(turn, text_key))

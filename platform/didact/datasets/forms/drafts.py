@@ -26,6 +26,8 @@ class RowSettings:
     options: RowOptions = field(default_factory=RowOptions)
     seed: int = 0
     """`data.seed`: which reasoning template a row gets."""
+    any_form: bool = False
+    """Whether a row that does not fit the source's form may be of another one, which its own fields tell."""
 
     def language(self, text: str) -> Language:
         """Language of what is said around `text`."""

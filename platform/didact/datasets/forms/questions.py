@@ -11,7 +11,9 @@ from didact.datasets.rows.raw_row import BadRow
 
 RATIONALES = ("rationale", "chain_of_thought", "cot", "explanation", "analysis", "solution", "reasoning")
 CHOICES = ("choices", "options")
-_LETTERS = "ABCDEFGH"
+COT_ANSWERS = ("answer", "gold_ans", "pred_ans")
+EXPLANATIONS = ("explanation", "explanation_1")
+LETTERS = "ABCDEFGH"
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
 _NLI_LABELS = ("entailment", "neutral", "contradiction")
 _NLI_ZH = ("蕴含", "中立", "矛盾")
@@ -77,7 +79,7 @@ def reasoning_gym(record: Record, _: RowSettings) -> Draft:
 
 def cot(record: Record, _: RowSettings) -> Reasoned:
     """A question with rationale and answer under any of their usual names."""
-    answer = written(record, first_of(record, ("answer", "gold_ans", "pred_ans")))
+    answer = written(record, first_of(record, COT_ANSWERS))
     question = re.sub(r"\AQ:\s*|\s*\n?A:\s*\Z", "", text(record, "question"))
     return _reasoned(question, text(record, first_of(record, RATIONALES)), answer)
 
@@ -112,7 +114,7 @@ def nli(record: Record, settings: RowSettings) -> Draft | Reasoned:
         raise BadRow("empty_prompt", "the premise or the hypothesis is empty")
     question = _NLI[language].format(premise=premise.strip(), hypothesis=hypothesis.strip())
     answer = (_NLI_ZH if language == "zh" else _NLI_LABELS)[place]
-    key = first_of(record, ("explanation", "explanation_1"))
+    key = first_of(record, EXPLANATIONS)
     return (
         pair(question, answer, answer) if key not in record else _reasoned(question, text(record, key).strip(), answer)
     )
@@ -168,16 +170,16 @@ def _reasoned(question: str, rationale: str, answer: str) -> Reasoned:
 def _choices(record: Record) -> dict[str, str]:
     key = first_of(record, CHOICES)
     if key not in record:
-        return {letter: written(record, letter) for letter in _LETTERS if record.get(letter) is not None}
+        return {letter: written(record, letter) for letter in LETTERS if record.get(letter) is not None}
     given = record[key]
     if isinstance(given, dict) and "text" not in given:
         return {str(letter): written(given, letter) for letter in given}
     if given is None:
         return {}
     found = texts(given, "text") if isinstance(given, dict) else texts(record, key)
-    if len(found) > len(_LETTERS):
-        raise BadRow("wrong_type", f"{len(found)} choices; at most {len(_LETTERS)} are expected")
-    lettered = zip(_LETTERS, found, strict=False)
+    if len(found) > len(LETTERS):
+        raise BadRow("wrong_type", f"{len(found)} choices; at most {len(LETTERS)} are expected")
+    lettered = zip(LETTERS, found, strict=False)
     return {letter: re.sub(rf"\A\(?{letter}[).:．、]\s*", "", choice) for letter, choice in lettered}
 
 

@@ -94,8 +94,12 @@ def inner(record: Record, key: str) -> dict[str, Any]:
 
 
 def first_of(record: Record, keys: tuple[str, ...]) -> str:
-    """The name of the first of these fields that is there; the first name where none is."""
-    return next((key for key in keys if key in record), keys[0])
+    """The name of the first of these fields that is there and not null, else of the first that is there at all.
+
+    The first name where none is.
+    """
+    filled = next((key for key in keys if record.get(key) is not None), None)
+    return filled or next((key for key in keys if key in record), keys[0])
 
 
 def joined(*parts: str) -> str:

@@ -16,6 +16,19 @@ TableForm = Literal["markdown", "csv", "html", "key_value"]
 Language = Literal["en", "zh"]
 
 
+class TurnPolicies(Spec):
+    """What is done with chats whose turns do not go from user to assistant by turns; `refuse` refuses the row."""
+
+    assistant_first: Literal["leave_out", "refuse"] = "leave_out"
+    """A chat begins with the assistant, as with a greeting: that turn is left out."""
+    same_side: Literal["join", "refuse"] = "join"
+    """Two turns of one side follow each other: one turn of both, a blank line between."""
+    system_later: Literal["to_user", "refuse"] = "to_user"
+    """A system message stands after the first turn: its text is said by the user at that place."""
+    user_last: Literal["leave_out", "refuse"] = "leave_out"
+    """A chat ends with the user, or with a tool's result: what nobody answered is left out."""
+
+
 class RowOptions(Spec):
     """Settings of one source, all of them optional."""
 
@@ -51,6 +64,12 @@ class RowOptions(Spec):
     """Longer tables are cut to their first rows, and say so; the header stays. None: never."""
     max_table_columns: int | None = Field(default=None, ge=1)
     """Wider tables are cut to their first columns, and say so. None: never."""
+    turns: TurnPolicies = TurnPolicies()
+    """What is done with chats whose turns do not alternate."""
+    ignore: tuple[str, ...] = ()
+    """Fields of rows or of turns that are passed over as if they were not there."""
+    at_least: dict[str, float] = Field(default_factory=dict)
+    """Field with a number, such as `rating` -> the least that is learned; rows below are left out and counted."""
 
 
 def row_options(source: SourceSpec, passed_on: tuple[str, ...] = ()) -> RowOptions:

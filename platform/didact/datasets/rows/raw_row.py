@@ -23,7 +23,11 @@ Reason = Literal[
     "missing_table",
     "unknown_label",
     "no_preference",
+    "unusable_field",
+    "unwanted",
 ]
+LEFT_OUT: frozenset[Reason] = frozenset(("unwanted",))
+"""Rows that say themselves that they are not to be learned: counted and kept in the quarantine, but not bad."""
 
 MAX_RECORD_BYTES = 10_000_000
 """Longest record that is accepted; longer ones are text that lost its line ends, not instructions."""

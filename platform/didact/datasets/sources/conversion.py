@@ -12,7 +12,7 @@ from didact.datasets.conversation import Conversation
 from didact.datasets.forms.drafts import RowSettings
 from didact.datasets.forms.field_mapping import FieldMapping, map_rows
 from didact.datasets.forms.table_files import TABLE_FILES, join_tables
-from didact.datasets.forms.table_of_forms import to_conversation
+from didact.datasets.forms.table_of_forms import Noted, to_conversation
 from didact.datasets.places.digests import Content, unchanged
 from didact.datasets.readers.reading import Layout, Piece, read
 from didact.datasets.rows.quarantine import Reject, reject
@@ -62,6 +62,8 @@ class ConversationBatch:
     accepted: list[Conversation] = field(default_factory=list)
     """`row` counts from 0 at the beginning of the part."""
     rejects: list[Reject] = field(default_factory=list)
+    noted: Noted = field(default_factory=Noted)
+    """What was seen in the accepted rows."""
 
     @property
     def num_rows(self) -> int:
@@ -91,7 +93,7 @@ def convert_rows(
     batch, characters = ConversationBatch(), 0
     for index, (form, raw) in enumerate(rows):
         try:
-            conversation = to_conversation(form, raw, index, settings)
+            conversation = to_conversation(form, raw, index, settings, batch.noted)
             batch.accepted.append(conversation)
             characters += sum(len(message.written) for message in conversation.messages)
         except BadRow as bad:

@@ -1,13 +1,15 @@
 """A file -> how its rows stand in it and what they mean: container, encoding, columns and form, decided once."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 
 from didact.datasets.forms.field_mapping import FieldMapping, map_rows
+from didact.datasets.forms.hints import nearest_forms
 from didact.datasets.forms.questions import is_csl
 from didact.datasets.forms.table_files import TABLE_FILES, tables_place
-from didact.datasets.forms.table_of_forms import COLUMN_FORMS, KNOWN_FORMS, recognise
+from didact.datasets.forms.table_of_forms import COLUMN_FORMS, form_of, recognise
 from didact.datasets.places.archives import COMPRESSIONS, damage_of, data_suffix, open_bytes
 from didact.datasets.places.locate import LocatedFile
 from didact.datasets.places.remote_stream import RemoteFile, SourceFile
@@ -172,32 +174,34 @@ def _column_form(lines: bytes) -> Form:
 
 
 def _form_of(source: str, layout: Layout, mapping: FieldMapping | None) -> Form:
-    rows, found = read(layout), ""
+    rows, found, keys = read(layout), "", list[str]()
     for raw in islice(map_rows(mapping, rows) if mapping else rows, _ROWS_TO_RECOGNISE):
         try:
             if raw.fault is not None:
                 raise raw.fault
-            keys = list(decode_json(raw.content) if isinstance(raw.content, bytes) else raw.content)
+            record = decode_json(raw.content) if isinstance(raw.content, bytes) else raw.content
         except BadRow as bad:
             found = found or f"line {raw.line} is no record: {bad.reason} ({bad.detail})"
             continue
-        form = recognise(keys)
+        form = form_of(record)
         if form is not None:
             return form
+        keys = keys or list(record)
         found = found or f"found the keys {', '.join(repr(key) for key in keys[:20]) or '(none)'}"
-    raise unknown_form(source, layout.file, found or "the file holds no rows")
+    raise unknown_form(source, layout.file, found or "the file holds no rows", keys)
 
 
-def unknown_form(source: str, where: str, found: str) -> DataError:
+def unknown_form(source: str, where: str, found: str, keys: Sequence[str] = ()) -> DataError:
     """What to do about data whose form is not recognised.
 
     Args:
         source: the source's name.
         where: the file or path.
         found: what it holds.
+        keys: names of its fields.
     """
     return DataError(
-        f"source {source!r}: {where} is in no known form: {found[:500]}. Known forms: {KNOWN_FORMS}, "
-        "and cot_tsv for .tsv files. Change the source's path, say its format in data.sources, or say which fields "
+        f"source {source!r}: {where} is in no known form: {found[:500]}. The nearest forms are {nearest_forms(keys)}; "
+        "docs/forms.md lists all. Change the source's path, say its format in data.sources, or say which fields "
         "hold what: didact data add PLACE --name NAME --field instruction=FIELD --field output=FIELD"
     )

@@ -119,7 +119,7 @@ def _open_parallel(source: SourceSpec, options: RowOptions) -> OpenedSource:
     files = _parallel_files(source, options)
     form = recognise(files) if source.format == "auto" else source.format
     if form is None:
-        raise unknown_form(source.name, source.path, f"options.parallel names {', '.join(files)}")
+        raise unknown_form(source.name, source.path, f"options.parallel names {', '.join(files)}", list(files))
     places = {name: str(file) for name, file in files.items()}
     if is_remote(source.path):
         places = {name: f"{source.path.rstrip('/')}/{options.parallel[name]}" for name in files}
@@ -176,7 +176,7 @@ def _open_hub(source: SourceSpec, options: RowOptions, mapping: FieldMapping | N
     columns = list(mapping.fields if mapping else ()) or hub.hub_columns(dataset)
     form = recognise(columns) if source.format == "auto" else source.format
     if form is None:
-        raise unknown_form(source.name, source.path, f"found the columns {', '.join(columns)}")
+        raise unknown_form(source.name, source.path, f"found the columns {', '.join(columns)}", columns)
     if isinstance(dataset, hub.HubStream):
         identity: Any = list(dataset.identity)
         read_all = partial(hub.streamed_rows, source.path, source.split, identity[-1])

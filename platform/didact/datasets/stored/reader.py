@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from itertools import accumulate
+from itertools import accumulate, repeat
 from pathlib import Path
 from typing import Any, overload
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 from didact.cache.columns import read_one_batch, within
 from didact.cache.entry import CacheEntry, Shard
 from didact.datasets.conversation import Conversation, Message, ToolUse
+from didact.datasets.forms.table_of_forms import Noted
 from didact.datasets.rows.quarantine import Reject
 from didact.datasets.stored.writer import KEY
 from didact.errors import DataError
@@ -80,6 +81,15 @@ class StoredConversations(Sequence[Conversation]):
     def rejected(self) -> Counter[str]:
         """Reason -> rows."""
         return sum((Counter(record.counts["rejected"]) for record in self.records), Counter())
+
+    @property
+    def noted(self) -> Noted:
+        """What was seen in the rows; nothing for conversations that were stored before it was taken down."""
+        noted = Noted()
+        for record in self.records:
+            noted.unused.update(record.counts.get("unused", {}))
+            noted.changed.update(record.counts.get("changed", {}))
+        return noted
 
     def __len__(self) -> int:
         """Accepted rows."""
@@ -169,11 +179,13 @@ def _text_reader(path: Path) -> pa.RecordBatchFileReader:
 
 def _conversations(batch: pa.RecordBatch, first_row: int) -> list[Conversation]:
     listed = batch.column(0)
-    roles, contents = (listed.values.field(index).to_pylist() for index in (0, 1))
-    messages = [Message(role, content) for role, content in zip(roles, contents, strict=True)]
-    uses = listed.values.field(2)
-    for place in np.flatnonzero(uses.is_valid().to_numpy(zero_copy_only=False)).tolist():
-        messages[place] = replace(messages[place], tools=ToolUse.from_json(uses[place].as_py()))
+    roles, contents, *more = (listed.values.field(index).to_pylist() for index in range(listed.values.type.num_fields))
+    # Conversations that were stored before turns had tools and marks have two fields; all of their answers are learned.
+    tools, learned = more or (repeat(None), repeat(True))
+    messages = [
+        Message(role, content, tools=None if use is None else ToolUse.from_json(use), learned=mark)
+        for role, content, use, mark in zip(roles, contents, tools, learned, strict=False)
+    ]
     offsets = listed.offsets.to_pylist()
     rows, answers, rationales = (batch.column(index).to_pylist() for index in (1, 2, 3))
     return [

@@ -23,12 +23,14 @@ import pyarrow as pa
 from didact.cache.columns import SHARD_ROWS, within, write_one_batch
 from didact.cache.entry import CacheEntry, PartRecord, Shard, new_file, shard_of
 from didact.datasets.conversation import Conversation, Message
+from didact.datasets.forms.table_of_forms import Noted
 from didact.datasets.rows.quarantine import Reject
 from didact.datasets.sources.conversion import ConversationBatch
 
 KEY = np.dtype("S16")
 """A digest of 16 bytes; equal values are equal digests."""
-_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string()), ("tools", pa.string())]))
+_TURN = [("role", pa.string()), ("content", pa.string()), ("tools", pa.string()), ("learned", pa.bool_())]
+_MESSAGES = pa.list_(pa.struct(_TURN))
 KEY_TYPE = pa.binary(16)
 _TEXTS = pa.schema([("messages", _MESSAGES), ("row", pa.int64()), ("answer", pa.string()), ("rationale", pa.string())])
 _KEYS = pa.schema([("row", pa.int64()), ("prompt", KEY_TYPE), ("conversation", KEY_TYPE)])
@@ -67,6 +69,7 @@ class ConversationWriter:
         self._batches: list[int] = []
         self._num_accepted = 0
         self._reasons: Counter[str] = Counter()
+        self._noted = Noted()
 
     def __enter__(self) -> Self:
         return self
@@ -85,6 +88,8 @@ class ConversationWriter:
             "rows": self._num_rows,
             "accepted": self._num_accepted,
             "rejected": dict(sorted(self._reasons.items())),
+            "unused": dict(sorted(self._noted.unused.items())),
+            "changed": dict(sorted(self._noted.changed.items())),
         }
         self._entry.add(PartRecord(self._key, tuple(self._shards), counts))
 
@@ -93,6 +98,8 @@ class ConversationWriter:
         for refused in batch.rejects:
             self._add_reject(refused)
         self._num_rows += batch.num_rows
+        self._noted.unused.update(batch.noted.unused)
+        self._noted.changed.update(batch.noted.changed)
         accepted = self._chosen(batch.accepted)
         if not accepted:
             return []
@@ -165,7 +172,8 @@ def _text_batch(conversations: Sequence[Conversation]) -> pa.RecordBatch:
     tools = pa.array(
         [message.tools and message.tools.to_json() for each in conversations for message in each.messages], pa.string()
     )
-    messages = pa.StructArray.from_arrays([roles, contents, tools], ["role", "content", "tools"])
+    learned = pa.array([message.learned for each in conversations for message in each.messages], pa.bool_())
+    messages = pa.StructArray.from_arrays([roles, contents, tools, learned], [name for name, _ in _TURN])
     columns = [
         pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), messages),
         pa.array([each.row for each in conversations], pa.int64()),

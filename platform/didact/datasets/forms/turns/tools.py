@@ -20,7 +20,7 @@ CALL_ROLES = frozenset(("function_call", "tool_call"))
 """Who speaks where a turn is calls alone, as JSON text."""
 OFFERS = ("tools", "functions")
 """Fields of a row that list what may be called."""
-TURN_FIELDS = frozenset(("tool_calls", "function_call", "tool_call_id", "name"))
+TOOL_FIELDS = frozenset(("tool_calls", "function_call", "tool_call_id"))
 """Fields of a turn that are read here, beside who speaks and what is said."""
 _CALL = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
 _RESULT = re.compile(r"<tool_response>\s*(.*?)\s*</tool_response>", re.DOTALL)
