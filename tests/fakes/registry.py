@@ -1,10 +1,11 @@
 """A model registry on a shelf: adapter folders with versions and aliases, and outages at will."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from didact.errors import AdapterError, NotRegistered, RegistryError
 from didact.models import verify_adapter
-from didact.registry import ModelVersion, parse_reference
+from didact.registry import Holding, ModelVersion, parse_reference
 
 
 class ShelfRegistry:
@@ -15,10 +16,14 @@ class ShelfRegistry:
         self.questions = 0
         self._folders: dict[str, list[Path]] = {}
         self._sha256: dict[Path, str] = {}
+        self._made: dict[str, int] = {}
+        self._num_made = 0
         self._aliases: dict[str, dict[str, int]] = {}
 
     def add(self, name: str, folder: Path, alias: str | None = None) -> ModelVersion:
         """Register a folder as the next version."""
+        if name not in self._folders:
+            self._made[name] = self._num_made = self._num_made + 1
         self._folders.setdefault(name, []).append(folder)
         self._sha256[folder] = verify_adapter(folder).sha256
         version = len(self._folders[name])
@@ -32,7 +37,7 @@ class ShelfRegistry:
 
     def remove(self, name: str) -> None:
         """Delete a model."""
-        del self._folders[name]
+        del self._folders[name], self._made[name]
         self._aliases.pop(name, None)
 
     def resolve(self, reference: str, default_alias: str = "champion") -> ModelVersion:
@@ -51,6 +56,21 @@ class ShelfRegistry:
         if not 1 <= number <= newest:
             raise NotRegistered(f"no model {reference!r}")
         return self._version(wanted.name, number)
+
+    def version(self, name: str, number: int) -> ModelVersion:
+        """See `Registry.version`."""
+        self._ask()
+        if not 1 <= number <= len(self._folders.get(name, [])):
+            raise NotRegistered(f"no model {name}:{number}")
+        return replace(self._version(name, number), aliases=())
+
+    def holdings(self) -> tuple[Holding, ...]:
+        """See `Registry.holdings`."""
+        self._ask()
+        return tuple(
+            Holding(name, self._made[name], dict(self._aliases.get(name, {})), self._version(name, len(folders)))
+            for name, folders in sorted(self._folders.items())
+        )
 
     def list(self) -> tuple[ModelVersion, ...]:
         """See `Registry.list`."""

@@ -155,6 +155,20 @@ def test_what_is_absent_is_said_with_what_there_is(registry: Registry, tmp_path:
         registry.promote("present", 7)
 
 
+def test_holdings_say_what_every_name_means(registry: Registry, tmp_path: Path) -> None:
+    for number in range(3):
+        register(registry, "held", adapter(tmp_path / str(number), f"weights {number}"))
+    registry.promote("held", 2)
+    connect(registry.uri).create_registered_model("empty")
+    held = {each.name: each for each in registry.holdings()}
+    assert (held["held"].aliases, held["held"].newest) == ({"champion": 2}, registry.resolve("held:3"))
+    assert (held["empty"].aliases, held["empty"].newest) == ({}, None)
+    second = registry.version("held", 2)
+    assert (second.id, second.adapter_sha256) == ("held:2", registry.resolve("held").adapter_sha256)
+    with pytest.raises(NotRegistered):
+        registry.version("held", 9)
+
+
 def test_models_of_other_tools_are_left_alone(registry: Registry) -> None:
     client = connect(registry.uri)
     client.create_registered_model("foreign")

@@ -331,6 +331,21 @@ def test_damaged_and_foreign_adapters_are_400(client: TestClient, registry: Shel
     assert chat(client, model="demo")["model"] == "demo"
 
 
+def test_a_promoted_version_that_cannot_be_served_is_told_on_its_card(
+    client: TestClient, registry: ShelfRegistry, tmp_path: Path
+) -> None:
+    assert chat(client, model="demo")["system_fingerprint"].startswith("demo:1#")
+    save_tiny_adapter(tmp_path / "foreign", 5, base_fingerprint="c" * 64)
+    number = registry.add("demo", tmp_path / "foreign", alias="champion").version
+    deadline = time.monotonic() + 20
+    while not (problem := client.get("/v1/models/demo").json()["problem"]):
+        assert time.monotonic() < deadline
+    assert f"demo:{number} cannot be served" in problem
+    assert "trained on base" in problem
+    assert str(tmp_path) not in problem
+    assert chat(client, model="demo")["system_fingerprint"].startswith("demo:1#")
+
+
 def test_an_unreachable_registry_is_503_for_new_names_only(client: TestClient, registry: ShelfRegistry) -> None:
     chat(client, model="demo")
     registry.down = True

@@ -12,13 +12,14 @@ from didact.adapter_folder import AdapterFolder, adapter_identity, check_folder
 from didact.registry.card import Figure, Lineage, model_card
 from didact.registry.locate import locate_adapter, open_registry, recorded_base, whole_model
 from didact.registry.registry import ANY, Registry
-from didact.registry.versions import CHAMPION, ModelVersion, Reference, meant_by_bare_name, parse_reference
+from didact.registry.versions import CHAMPION, Holding, ModelVersion, Reference, meant_by_bare_name, parse_reference
 
 __all__ = [
     "ANY",
     "CHAMPION",
     "AdapterFolder",
     "Figure",
+    "Holding",
     "Lineage",
     "ModelVersion",
     "Reference",

@@ -5,7 +5,7 @@ changes to a name happen under a lock of this machine's cache folder, after look
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from didact.registry.versions import (
     CHAMPION,
     MANIFEST_TAG,
     SHA_TAG,
+    Holding,
     ModelVersion,
     check_alias,
     check_name,
@@ -107,6 +108,30 @@ class Registry:
         if wanted.alias or not versions:
             raise self._absent(reference, wanted.name, aliases)
         return versions[0]
+
+    def version(self, name: str, number: int) -> ModelVersion:
+        """One version, without its aliases.
+
+        Raises:
+            NotRegistered: no such version.
+            RegistryError: MLflow is dead or refuses, or it is no adapter.
+        """
+        return self._version(name, number, {})
+
+    def holdings(self) -> tuple[Holding, ...]:
+        """Every name with its aliases and its newest version, by one question however many versions there are.
+
+        Raises:
+            RegistryError: MLflow is dead or refuses.
+        """
+        found = []
+        for model in self._registered():
+            aliases = {alias: int(number) for alias, number in model.aliases.items()}
+            newest = max(model.latest_versions or (), key=lambda version: int(version.version), default=None)
+            ours = newest is not None and SHA_TAG in newest.tags
+            head = _model_version(newest, aliases) if ours else None
+            found.append(Holding(model.name, int(model.creation_timestamp), aliases, head))
+        return tuple(found)
 
     def list(self) -> tuple[ModelVersion, ...]:
         """All registered adapters, by name, newest first. Models of other tools are left out.
@@ -242,6 +267,11 @@ class Registry:
 
     def _models(self) -> dict[str, dict[str, int]]:
         """Name -> alias -> version."""
+        return {
+            model.name: {alias: int(number) for alias, number in model.aliases.items()} for model in self._registered()
+        }
+
+    def _registered(self) -> Sequence[Any]:
         models: list[Any] = []
         token: str | None = ""
         with asking(self.uri, "list models"):
@@ -249,7 +279,7 @@ class Registry:
                 page = self._client.search_registered_models(max_results=_PAGE, page_token=token or None)
                 models += page
                 token = page.token or None
-        return {model.name: {alias: int(number) for alias, number in model.aliases.items()} for model in models}
+        return models
 
     def _aliases(self, name: str) -> dict[str, int]:
         """Alias -> version of a registered model."""

@@ -40,6 +40,19 @@ class ModelVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class Holding:
+    """What the registry holds of one name."""
+
+    name: str
+    created_ms: int
+    """When the name was made: one that is deleted and made again counts its versions from 1 again."""
+    aliases: dict[str, int]
+    """Alias -> version."""
+    newest: ModelVersion | None
+    """None where the newest version is no adapter of didact."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reference:
     """A parsed `NAME`, `NAME@ALIAS` or `NAME:VERSION`."""
 

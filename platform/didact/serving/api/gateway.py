@@ -112,6 +112,7 @@ class Gateway:
             parent=base,
             max_model_len=length,
             aliases=list(aliases),
+            problem=self.catalog.problem(name),
         )
 
     async def _answer(self, body: GenerationBody, prompts: list[Prompt], chat: bool) -> Response:
@@ -168,7 +169,13 @@ class Gateway:
 
     async def _meaning(self, name: str) -> Meaning:
         try:
-            return await asyncio.to_thread(self.catalog.resolve, name)
+            found = self.catalog.meaning(name)
+            if found is None:
+                await asyncio.wrap_future(self.catalog.next_look(name))
+                found = self.catalog.meaning(name)
+            if found is None:
+                raise unknown_model(name)
+            return found
         except NotRegistered:
             raise unknown_model(name) from None
         except RegistryError as error:

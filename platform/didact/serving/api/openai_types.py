@@ -191,3 +191,5 @@ class ModelCard(BaseModel):
     max_model_len: int | None = None
     """Tokens of prompt and answer together."""
     aliases: list[str] = Field(default_factory=list)
+    problem: str | None = None
+    """Why the name still answers as `root`, where the registry says another version that cannot be served."""

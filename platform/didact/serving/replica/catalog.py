@@ -2,30 +2,41 @@
 
     "demo" -> alias champion -> version 3 -> ModelVersion(name="demo", version=3)
 
-Meanings are remembered and looked up again in the background, so a request waits for the registry only the first time a
-name is used. A moved alias is followed once the new version is verified and in memory; until then, and when that fails,
+One look at the registry, the same question whatever it holds, says what all names mean. Looks are taken in the
+background and requests are answered from the last one; only a name that it does not hold waits for the next. A name in
+use that means another version follows it once that version is verified and in memory; until then, and when that fails,
 the old one answers. While the registry is down, everything known keeps its meaning.
 """
 
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 from didact.errors import AdapterError, DidactError, NotRegistered, RegistryError
 from didact.logs import get_logger
-from didact.registry import CHAMPION, ModelVersion, Registry, meant_by_bare_name, parse_reference
+from didact.registry import CHAMPION, Holding, ModelVersion, Reference, Registry, meant_by_bare_name, parse_reference
 from didact.serving.replica.adapter_store import version_id
+from didact.serving.replica.worker import words_for_clients
 
 _log = get_logger(__name__)
 _REMEMBERED = 1024
 _ABSENT_SECONDS = 2.0
-"""How long a name stays unknown before the registry is asked again."""
+"""How long a name stays unknown before the registry is looked at again for it."""
 
 _REFUSED_SECONDS = 60.0
 """How long a version that could not be served is left alone before it is tried again."""
+
+_NEW_PER_LOOK = 50
+"""Versions for the list that are asked for in one look; names in use do not wait for them."""
+
+_SHORTEST_GAP_SECONDS = 0.1
+_GAPS_PER_LOOK = 20
+"""The time between looks is at least this many times what one took: however many names are unknown or registered,
+looking costs a twentieth of a processor at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +57,13 @@ class Offer:
     """What the bare name means."""
     aliases: tuple[str, ...]
     """Aliases that the name has, on any version."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    name: str
+    before: ModelVersion
+    after: ModelVersion
 
 
 class Catalog:
@@ -76,19 +94,24 @@ class Catalog:
         self._poll_seconds = poll_seconds
         self._known: OrderedDict[str, ModelVersion] = OrderedDict()
         self._absent: OrderedDict[str, float] = OrderedDict()
-        self._offers: tuple[Offer, ...] = ()
+        self._wanted: OrderedDict[str, None] = OrderedDict()
+        self._holdings: Mapping[str, Holding] = {}
+        self._versions: OrderedDict[tuple[str, int, int], ModelVersion] = OrderedDict()
         self._refused: dict[str, float] = {}
+        self._problems: dict[str, str] = {}
         self._complaint: str | None = None
         self._lock = threading.Lock()
-        self._stop = threading.Event()
+        self._waiting: list[Future[None]] = []
+        self._asked, self._stop = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
+        self._preparing = ThreadPoolExecutor(1, thread_name_prefix="prepare")
+        self._moving: set[str] = set()
 
-    def resolve(self, name: str) -> Meaning:
-        """The meaning of a name. May ask the registry: call it off the event loop.
+    def meaning(self, name: str) -> Meaning | None:
+        """The meaning of a name, at once; None where only another look at the registry can tell.
 
         Raises:
             NotRegistered: no such model, version or alias.
-            RegistryError: a name not seen before while the registry cannot be reached.
         """
         if name == self.base_name:
             return Meaning(name, None)
@@ -98,33 +121,57 @@ class Catalog:
                 return Meaning(name, self._known[name])
             if not _is_reference(name) or self._absent.get(name, 0) > time.monotonic():
                 raise NotRegistered(f"no model {name!r}")
-        try:
-            version = self._registry.resolve(name, self._default_alias)
-        except NotRegistered:
-            with self._lock:
-                _remember(self._absent, name, time.monotonic() + min(_ABSENT_SECONDS, self._poll_seconds))
-            raise
+        return None
+
+    def next_look(self, name: str) -> "Future[None]":
+        """Done when the registry was looked at for `name`, early if need be; then ask for its `meaning` again.
+
+        The future raises RegistryError when the registry cannot be reached.
+        """
+        looked: Future[None] = Future()
         with self._lock:
-            _remember(self._known, name, version)
-        return Meaning(name, version)
+            _remember(self._wanted, name, None)
+            self._waiting.append(looked)
+            self._asked.set()
+        return looked
+
+    def resolve(self, name: str) -> Meaning:
+        """The meaning of a name; blocks where the registry must be looked at.
+
+        Raises:
+            NotRegistered: no such model, version or alias.
+            RegistryError: a name not seen before while the registry cannot be reached.
+        """
+        found = self.meaning(name)
+        if found is None:
+            looked = self.next_look(name)
+            if self._thread is None:
+                self.refresh()
+            looked.result()
+            found = self.meaning(name)
+        if found is None:
+            raise NotRegistered(f"no model {name!r}")
+        return found
 
     def offers(self) -> Sequence[Offer]:
         """All registered names, as of the last look."""
-        return self._offers
+        found = []
+        for name, held in sorted(self._holdings.items()):
+            version = self._known.get(name) or self._cached(held, _number(held, Reference(name), self._default_alias))
+            if version is not None:
+                aliases = tuple(alias for alias, number in sorted(held.aliases.items()) if number == version.version)
+                offered = replace(version, aliases=aliases)
+                found.append(Offer(offered, tuple(sorted(held.aliases))))
+        return found
+
+    def problem(self, name: str) -> str | None:
+        """Why a name still answers as another version than the registry says; None where it does not."""
+        return self._problems.get(name)
 
     def refresh(self) -> None:
         """Look at the registry once: follow moved aliases, forget removed names, update the list."""
-        with self._lock:
-            known = dict(self._known)
-        try:
-            for name, old in known.items():
-                if ":" not in name:  # a version number never changes its meaning
-                    self._follow(name, old)
-            self._offers = _offers(self._registry.list(), self._default_alias)
-        except RegistryError as error:
-            self._complain(f"the model registry cannot be read, names keep their meaning: {error}")
-        else:
-            self._complaint = None
+        for move in self._look():
+            self._follow(move)
 
     def start(self) -> None:
         """Look at the registry now and from here on in the background."""
@@ -135,45 +182,145 @@ class Catalog:
     def close(self) -> None:
         """End the background looks."""
         self._stop.set()
+        self._asked.set()
         if self._thread is not None:
             self._thread.join()
+        self._preparing.shutdown(wait=False, cancel_futures=True)
 
     def _watch(self) -> None:
-        while not self._stop.wait(self._poll_seconds):
+        pause = self._poll_seconds
+        while True:
+            self._asked.wait(pause)
+            if self._stop.is_set():
+                return
+            started = time.monotonic()
             try:
-                self.refresh()
+                moves = self._look()
             except Exception:  # noqa: BLE001 - a thread that ended would leave the names frozen for good
                 _log.exception("looking at the model registry failed")
+                moves = []
+            for move in moves:
+                self._preparing.submit(self._follow, move)
+            gap = max(_GAPS_PER_LOOK * (time.monotonic() - started), min(_SHORTEST_GAP_SECONDS, self._poll_seconds))
+            pause = max(self._poll_seconds - gap, 0)
+            self._stop.wait(gap)
 
-    def _follow(self, name: str, old: ModelVersion) -> None:
+    def _look(self) -> list[_Move]:
+        """Look once; returns the names in use that mean another version now."""
+        with self._lock:
+            wanted, self._wanted = tuple(self._wanted), OrderedDict()
+            waiting, self._waiting = self._waiting, []
+            self._asked.clear()
+        error: BaseException | None = None
         try:
-            new = self._registry.resolve(name, self._default_alias)
-        except NotRegistered:
-            _log.warning("%s is no longer registered", name)
+            self._holdings = {held.name: held for held in self._registry.holdings()}
+            moves = self._read(wanted)
+        except RegistryError as failed:
+            self._complain(f"the model registry cannot be read, names keep their meaning: {failed}")
+            error, moves = failed, []
+        except BaseException as failed:
+            error = failed
+            raise
+        else:
+            self._complaint = None
+        finally:
+            for looked in waiting:
+                if not looked.set_running_or_notify_cancel():  # its client left
+                    continue
+                if error is None:
+                    looked.set_result(None)
+                else:
+                    looked.set_exception(error)
+        return moves
+
+    def _read(self, wanted: Sequence[str]) -> list[_Move]:
+        bare = [(held, _number(held, Reference(held.name), self._default_alias)) for held in self._holdings.values()]
+        new = [(held, number) for held, number in bare if number is not None and self._cached(held, number) is None]
+        for held, number in new[:_NEW_PER_LOOK]:  # so that the list knows what the bare names mean
+            self._find(held, number)
+        for name in wanted:
+            version = self._version(name)
             with self._lock:
-                self._known.pop(name, None)
-            return
-        before, after = version_id(old), version_id(new)
-        if before == after or self._refused.get(after, 0) > time.monotonic():
-            return
+                if version is None:
+                    _remember(self._absent, name, time.monotonic() + min(_ABSENT_SECONDS, self._poll_seconds))
+                else:
+                    _remember(self._known, name, version)
+        moves = []
+        with self._lock:
+            known = dict(self._known)
+        for name, before in known.items():
+            if ":" in name:  # a version number never changes its meaning
+                continue
+            after = self._version(name)
+            if after is None:
+                _log.warning("%s is no longer registered", name)
+                with self._lock:
+                    self._known.pop(name, None)
+            elif version_id(after) == version_id(before):
+                self._problems.pop(name, None)
+            elif name not in self._moving and self._refused.get(version_id(after), 0) <= time.monotonic():
+                self._moving.add(name)
+                moves.append(_Move(name, before, after))
+        return moves
+
+    def _version(self, name: str) -> ModelVersion | None:
+        """What a name means by the last look; None where it means nothing."""
+        wanted = parse_reference(name)
+        held = self._holdings.get(wanted.name)
+        return None if held is None else self._find(held, _number(held, wanted, self._default_alias))
+
+    def _find(self, held: Holding, number: int | None) -> ModelVersion | None:
+        """A version of a name; the registry is asked for it once, for the newest not at all."""
+        found = self._cached(held, number)
+        if found is None and number is not None:
+            try:
+                found = self._registry.version(held.name, number)
+            except NotRegistered:
+                return None
+            _remember(self._versions, (held.name, held.created_ms, number), found, most=8 * _REMEMBERED)
+        return found
+
+    def _cached(self, held: Holding, number: int | None) -> ModelVersion | None:
+        if held.newest is not None and number == held.newest.version:
+            return held.newest
+        return None if number is None else self._versions.get((held.name, held.created_ms, number))
+
+    def _follow(self, move: _Move) -> None:
+        name, before, after = move.name, version_id(move.before), version_id(move.after)
         try:
-            self._prepare(new)
+            self._prepare(move.after)
         except AdapterError as error:
             self._refused[after] = time.monotonic() + _REFUSED_SECONDS
+            words = words_for_clients(error, move.after.id)
+            self._problems[name] = f"answers as {before}: {move.after.id} cannot be served: {words}"
             _log.warning("%s keeps answering as %s: %s cannot be served: %s", name, before, after, error)
-            return
         except DidactError as error:
             _log.warning("%s keeps answering as %s for now: %s could not be prepared: %s", name, before, after, error)
-            return
-        with self._lock:
-            if name in self._known:
-                self._known[name] = new
-        _log.info("%s now means %s (was %s)", name, after, before)
+        except Exception:  # noqa: BLE001 - tried again after the next look
+            _log.exception("%s keeps answering as %s for now: %s could not be prepared", name, before, after)
+        else:
+            with self._lock:
+                if name in self._known:
+                    self._known[name] = move.after
+            self._problems.pop(name, None)
+            _log.info("%s now means %s (was %s)", name, after, before)
+        finally:
+            self._moving.discard(name)
 
     def _complain(self, complaint: str) -> None:
         if complaint != self._complaint:
             _log.warning("%s", complaint)
         self._complaint = complaint
+
+
+def _number(held: Holding, wanted: Reference, default_alias: str) -> int | None:
+    """The version that a reference means, by the rule of `Registry.resolve`."""
+    if wanted.version is not None:
+        return wanted.version if held.newest is not None and 1 <= wanted.version <= held.newest.version else None
+    alias = wanted.alias or meant_by_bare_name(held.aliases, default_alias)
+    if alias is not None:
+        return held.aliases.get(alias)
+    return held.newest.version if held.newest is not None else None
 
 
 def _is_reference(name: str) -> bool:
@@ -185,23 +332,9 @@ def _is_reference(name: str) -> bool:
     return True
 
 
-def _offers(versions: Iterable[ModelVersion], default_alias: str) -> tuple[Offer, ...]:
-    """One offer per name, by the rule of `Registry.resolve`."""
-    by_name: dict[str, list[ModelVersion]] = {}
-    for version in versions:
-        by_name.setdefault(version.name, []).append(version)
-    offers = []
-    for named in by_name.values():
-        newest = max(named, key=lambda version: version.version)
-        held = {alias: version for version in named for alias in version.aliases}
-        alias = meant_by_bare_name(held, default_alias)
-        offers.append(Offer(held[alias] if alias else newest, tuple(sorted(held))))
-    return tuple(offers)
-
-
-def _remember(store: OrderedDict[str, Any], name: str, value: object) -> None:
-    """Keep the newest names only: a client could ask for any number of them."""
-    store[name] = value
-    store.move_to_end(name)
-    while len(store) > _REMEMBERED:
+def _remember(store: OrderedDict[Any, Any], key: object, value: object, most: int = _REMEMBERED) -> None:
+    """Keep the newest only: a client could ask for any number of names."""
+    store[key] = value
+    store.move_to_end(key)
+    while len(store) > most:
         store.popitem(last=False)
