@@ -10,12 +10,15 @@ import os
 import secrets
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-_SHARED_PREFIXES = ("AWS_", "FSSPEC_", "NCCL_", "TORCH_NCCL_", "TORCH_FR_", "GLOO_")
-_SHARED = (
-    *("MLFLOW_TRACKING_URI", "MLFLOW_S3_ENDPOINT_URL", "HF_HUB_OFFLINE", "HF_HOME", "HF_TOKEN", "HF_ENDPOINT"),
+_SHARED_PREFIXES = ("NCCL_", "TORCH_NCCL_", "TORCH_FR_", "GLOO_")
+_SHARED = ("HF_HUB_OFFLINE", "HF_HOME")
+# Any of these may hold a secret, if only in an address.
+_PRIVATE_PREFIXES = ("AWS_", "AZURE_", "FSSPEC_", "MLFLOW_TRACKING_")
+_PRIVATE = (
+    *("MLFLOW_S3_ENDPOINT_URL", "HF_TOKEN", "HF_ENDPOINT", "DIDACT_API_KEYS"),
     *("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "STORAGE_EMULATOR_HOST"),
 )
 
@@ -84,16 +87,31 @@ def ray_job_config() -> str | None:
 
 
 def for_workers() -> dict[str, str]:
-    """The variables that Ray workers must share with the driver: caches, run folders, tracker, hub, object storage,
-    and how workers reach each other (`NCCL_SOCKET_IFNAME`, `NCCL_DEBUG`, ...).
+    """The variables that Ray workers must share with the driver and that anybody may read, since Ray writes them into
+    its logs: caches, run folders, and how workers reach each other (`NCCL_SOCKET_IFNAME`, `NCCL_DEBUG`, ...)."""
+    return {
+        **{"DIDACT_CACHE": str(cache_dir()), "DIDACT_RUNS": str(runs_dir())},
+        **_given(_SHARED, _SHARED_PREFIXES),
+    }
 
-    Secrets are among them (`HF_TOKEN`, `AWS_*`, `FSSPEC_*`): hand them on and show them nowhere.
-    """
-    shared = {"DIDACT_CACHE": str(cache_dir()), "DIDACT_RUNS": str(runs_dir())}
-    for name, value in os.environ.items():
-        if value and (name in _SHARED or name.startswith(_SHARED_PREFIXES)):
-            shared[name] = value
-    return shared
+
+def private_for_workers() -> dict[str, str]:
+    """Those that may hold secrets: hub, object storage, tracker, keys of the serving API. No file may hold them."""
+    return _given(_PRIVATE, _PRIVATE_PREFIXES)
+
+
+def take(variables: Mapping[str, str]) -> None:
+    """Have what the driver handed over, in a worker."""
+    os.environ.update(variables)
+
+
+def handed_over() -> str | None:
+    """Under which key the driver has left `private_for_workers` (`DIDACT_HANDED_OVER`, set in workers only)."""
+    return os.environ.get("DIDACT_HANDED_OVER") or None
+
+
+def _given(names: Collection[str], prefixes: tuple[str, ...]) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if value and (name in names or name.startswith(prefixes))}
 
 
 def for_training() -> dict[str, str]:

@@ -95,6 +95,10 @@ class RunError(DidactError, RuntimeError):
     """A run folder that is missing, locked by another process, or not in the state asked for."""
 
 
+class TrackingError(DidactError, LookupError):
+    """An MLflow experiment or run that was deleted, where a new try would not help."""
+
+
 class RegistryError(DidactError, RuntimeError):
     """The model registry refused, or holds something other than expected."""
 

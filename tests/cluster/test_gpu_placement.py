@@ -23,6 +23,7 @@ from didact.cluster import (
 )
 from didact.cluster.evaluate import Subject
 from didact.cluster.train import Workers, run_on_workers
+from didact.connect import new_key
 from didact.errors import DeviceError, PlacementError
 from didact.serving.deploy import deploy, read_plan
 from didact.spec import EvaluationSpec, PlacementSpec
@@ -45,7 +46,7 @@ def cluster() -> Iterator[dict[str, str]]:
         added = nodes.add_node(num_cpus=4, num_gpus=gpus, resources={f"accelerator_type:{kind}": 1}, **small)
         kinds[added.node_id] = kind
     nodes.wait_for_nodes()
-    ray.init(address=nodes.address, runtime_env=runtime_env(), log_to_driver=False, logging_level="warning")
+    ray.init(address=nodes.address, runtime_env=runtime_env(new_key()), log_to_driver=False, logging_level="warning")
     try:
         yield kinds
     finally:

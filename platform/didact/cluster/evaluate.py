@@ -7,7 +7,7 @@ import ray
 import torch
 
 from didact.cluster.placement import WorkerResources, worker_resources
-from didact.connect import check_ray, ray_cluster
+from didact.connect import check_ray, ray_cluster, receive
 from didact.devices import is_out_of_memory, memory_words
 from didact.errors import OutOfMemory, SpecError
 from didact.evaluation import EvalReport, TaskResult, combine, run_task, task_texts
@@ -90,6 +90,7 @@ def evaluate_adapter(spec: EvaluateSpec) -> EvalReport:
 
 
 def _measure(subject: Subject, evaluation: EvaluationSpec, resources: WorkerResources) -> tuple[TaskResult, ...]:
+    receive()
     device = torch.device("cuda" if resources.use_gpu else "cpu")
     try:
         return _measured(subject, evaluation, resources, device)

@@ -9,7 +9,7 @@ from typing import Any
 import ray
 import ray.data
 
-from didact.connect import ray_cluster
+from didact.connect import ray_cluster, receive
 from didact.errors import DataError, DidactError
 from didact.preparation import Encoder, PartDone, PartJob, Runner, run_here, run_job
 from didact.preparation.parts import received
@@ -90,6 +90,7 @@ def _task(encoder: Encoder) -> Callable[[dict[str, Any]], Iterator[dict[str, Any
         import pyarrow as pa
 
         pa.set_cpu_count(1)  # a task has one CPU, and the tokenizer's own threads are off in every worker
+        receive()
         using = received(held)
         for job in pickle.loads(item["jobs"]):
             yield _done(job, using)

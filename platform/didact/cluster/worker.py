@@ -10,6 +10,7 @@ import torch
 from didact.cluster.callbacks import Heartbeat, RayReport, RunRecord
 from didact.cluster.failures import explained, stack_file
 from didact.cluster.stopping import StopRequest
+from didact.connect import receive
 from didact.devices import is_out_of_memory, memory_words
 from didact.errors import DidactError, ModelTooLarge
 from didact.evaluation import held_out_loss, task_texts
@@ -53,6 +54,7 @@ def run_worker(config: dict[str, Any]) -> TrainResult:
         WorkersLost: another worker is gone or hangs, or this one's GPU has failed.
         DidactError: anything that every worker meets alike.
     """
+    receive()
     run = open_run(config["run"])
     spec = run.spec()
     if not config["use_gpu"]:

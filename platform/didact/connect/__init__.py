@@ -10,6 +10,18 @@ Example:
 """
 
 from didact.connect.address import check_ray
+from didact.connect.handover import hand_over, new_key, receive, take_back
 from didact.connect.joining import SOURCE_ROOT, join_ray, ray_cluster, runtime_env, worker_variables
 
-__all__ = ["SOURCE_ROOT", "check_ray", "join_ray", "ray_cluster", "runtime_env", "worker_variables"]
+__all__ = [
+    "SOURCE_ROOT",
+    "check_ray",
+    "hand_over",
+    "join_ray",
+    "new_key",
+    "ray_cluster",
+    "receive",
+    "runtime_env",
+    "take_back",
+    "worker_variables",
+]

@@ -13,6 +13,7 @@ import didact
 from didact import env
 from didact.capacity import OWN_RAY
 from didact.connect.address import check_ray
+from didact.connect.handover import hand_over, new_key, take_back
 from didact.errors import ClusterError
 from didact.logs import get_logger
 
@@ -35,9 +36,14 @@ def ray_cluster(*, num_cpus: int | None = None, num_gpus: int | None = None, das
     if ray.is_initialized():
         yield
         return
-    join_ray(runtime_env(), num_cpus=num_cpus, num_gpus=num_gpus, dashboard=dashboard)
+    key = new_key()
+    join_ray(runtime_env(key), num_cpus=num_cpus, num_gpus=num_gpus, dashboard=dashboard)
     try:
-        yield
+        hand_over(key)
+        try:
+            yield
+        finally:
+            take_back(key)
     finally:
         ray.shutdown()
 
@@ -91,17 +97,23 @@ def join_ray(
     )
 
 
-def runtime_env() -> dict[str, Any]:
+def runtime_env(key: str) -> dict[str, Any]:
     """Environment of workers: the source root on their path, quiet libraries, an allocator, the user's didact settings.
+
+    Args:
+        key: under which they find what is handed over to them.
 
     The source root has the same path on every node: an installed package, a shared folder, or the `working_dir` of a
     Ray job, which Ray unpacks at one place everywhere. Variables that the job itself sets are left to it.
     """
-    variables = {**worker_variables(), **env.for_training()}
+    variables = {**worker_variables(key), **env.for_training()}
     taken = json.loads(env.ray_job_config() or "{}").get("runtime_env", {}).get("env_vars", {})
     return {"env_vars": {name: value for name, value in variables.items() if name not in taken}}
 
 
-def worker_variables() -> dict[str, str]:
-    """Environment variables that every process needs which Ray starts for us."""
-    return {"PYTHONPATH": SOURCE_ROOT, "TOKENIZERS_PARALLELISM": "false", **env.for_workers()}
+def worker_variables(key: str) -> dict[str, str]:
+    """Environment variables that every process needs which Ray starts for us. None is a secret; see `handover`."""
+    return {
+        **{"PYTHONPATH": SOURCE_ROOT, "TOKENIZERS_PARALLELISM": "false", "DIDACT_HANDED_OVER": key},
+        **env.for_workers(),
+    }

@@ -17,6 +17,7 @@ from ray.serve.handle import DeploymentHandle
 from typing_extensions import override
 
 from didact import env, logs
+from didact.connect import receive
 from didact.errors import AdapterError, RegistryError
 from didact.registry import ModelVersion
 from didact.serving.api.gateway import GatewaySettings, build_gateway
@@ -35,6 +36,7 @@ class ModelReplica:
 
     def __init__(self, spec: ServeSpec) -> None:
         logs.configure()
+        receive()
         env.quiet_libraries()
         given = ray.get_runtime_context().get_assigned_resources()
         self._worker = build_worker(spec, num_threads=max(int(given.get("CPU", 1)), 1), on_gpu="GPU" in given)
@@ -118,6 +120,7 @@ class GatewayIngress:
 
     def __init__(self, spec: ServeSpec, replicas: DeploymentHandle) -> None:
         logs.configure()
+        receive()
         env.quiet_libraries()
         backend = RayBackend(replicas)
         limits = (spec.max_new_tokens, spec.request_timeout_seconds)

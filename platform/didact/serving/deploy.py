@@ -22,7 +22,7 @@ from ray.serve.schema import LoggingConfig, ServeDeploySchema
 
 from didact import env
 from didact.capacity import Cluster, Resources
-from didact.connect import join_ray, worker_variables
+from didact.connect import hand_over, join_ray, new_key, take_back, worker_variables
 from didact.errors import PlacementError, SpecError
 from didact.logs import get_logger
 from didact.serving.app import application
@@ -131,7 +131,8 @@ def deploy(
     started_ray = not ray.is_initialized()
     if started_ray:
         join_ray(log_to_driver=log_to_driver)
-    options = _with_environment(plan)
+    key = new_key()
+    options = _with_environment(plan, key)
     try:
         _check_room(options, config)
     except PlacementError:
@@ -139,6 +140,7 @@ def deploy(
             ray.shutdown()
         raise
     try:
+        hand_over(key)
         serve.start(http_options=plan.http)
         serve.run(
             application(plan.spec, options),
@@ -147,12 +149,12 @@ def deploy(
             logging_config=plan.logging,
         )
     except RuntimeError as error:
-        _stop(plan.name, started_ray)
+        _stop(plan.name, key, started_ray)
         raise PlacementError(f"the application of {config} did not start: {_reason(error)}") from error
     except BaseException:
-        _stop(plan.name, started_ray)
+        _stop(plan.name, key, started_ray)
         raise
-    return Deployed(plan.url, base_name(plan.spec), lambda: _stop(plan.name, started_ray))
+    return Deployed(plan.url, base_name(plan.spec), lambda: _stop(plan.name, key, started_ray))
 
 
 def serve_forever(config: Path, port: int | None = None, overrides: Sequence[str] = ()) -> None:
@@ -202,7 +204,8 @@ def _reason(error: RuntimeError) -> str:
     return own[-1].partition(": ")[2] if own else str(error)
 
 
-def _stop(name: str, started_ray: bool) -> None:
+def _stop(name: str, key: str, started_ray: bool) -> None:
+    take_back(key)
     if started_ray and env.ray_address() is None:
         serve.shutdown()
     else:  # others may serve on this cluster too
@@ -224,24 +227,18 @@ def _spec(args: dict[str, Any], overrides: Sequence[str], config: Path) -> Serve
     return spec.model_copy(update={"model": model, "model_name": base_name(spec)})
 
 
-def _with_environment(plan: DeployPlan) -> dict[str, dict[str, Any]]:
+def _with_environment(plan: DeployPlan, key: str) -> dict[str, dict[str, Any]]:
     """The deployments' options, with the environment that lets their processes find and run didact."""
     options = {}
     for deployment in ("Gateway", "ModelReplica"):
         given = dict(plan.options.get(deployment, {}))
         actor = dict(given.get("ray_actor_options") or {"num_cpus": 0 if deployment == "Gateway" else 1})
         runtime = dict(actor.get("runtime_env") or {})
-        runtime["env_vars"] = {**_variables(plan.spec, actor), **runtime.get("env_vars", {})}
+        runtime["env_vars"] = {**_variables(plan.spec, actor, key), **runtime.get("env_vars", {})}
         options[deployment] = {**given, "ray_actor_options": {**actor, "runtime_env": runtime}}
     return options
 
 
-def _variables(spec: ServeSpec, actor: dict[str, Any]) -> dict[str, str]:
+def _variables(spec: ServeSpec, actor: dict[str, Any], key: str) -> dict[str, str]:
     threads = spec.num_threads or max(int(actor.get("num_cpus") or 1), 1)
-    variables = {
-        **worker_variables(),
-        "OMP_NUM_THREADS": str(threads),
-    }
-    if env.api_keys():
-        variables["DIDACT_API_KEYS"] = ",".join(env.api_keys())
-    return variables
+    return {**worker_variables(key), "OMP_NUM_THREADS": str(threads)}

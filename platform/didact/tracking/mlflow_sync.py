@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from didact import env
+from didact.errors import TrackingError
 from didact.logs import get_logger
 from didact.spec import TrackingSpec
 from didact.tracking import mlflow_tracker
 from didact.tracking.mlflow_tracker import Point
+from didact.tracking.moved import database_of, never_met
 from didact.tracking.records import complete_size, effective, read_records
 from didact.tracking.sync_state import (
+    STATE_FILE,
     Pending,
     SyncState,
     add_pending,
@@ -41,6 +44,8 @@ STEPS_FILE = "steps.jsonl"
 FinalStatus = Literal["FINISHED", "FAILED", "KILLED"]
 """How an MLflow run ended."""
 _LONGEST_WAIT_SECONDS = 30.0
+_REFUSALS = ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST")
+"""Of a server that answers; what is refused may be due to a run that was deleted."""
 _log = get_logger(__name__)
 
 
@@ -56,6 +61,8 @@ class SyncResult:
     """MLflow has everything that the run folder holds."""
     problem: str | None = None
     """Why not, in MLflow's words."""
+    deleted: bool = False
+    """Because the run or its experiment was deleted; MLflow itself answers."""
 
 
 def sync_run(run_dir: Path, tracking: TrackingSpec) -> SyncResult:
@@ -67,12 +74,14 @@ def sync_run(run_dir: Path, tracking: TrackingSpec) -> SyncResult:
         SpecError: `tracking.uri` is not an address.
     """
     sent_before = _points_sent(run_dir)
+    complete, problem, deleted = False, None, False
     try:
         complete = catch_up(run_dir, tracking)
-        problem = None
+    except TrackingError as error:
+        problem, deleted = str(error), True
     except mlflow_tracker.failures() as error:
-        complete, problem = False, f"{type(error).__name__}: {error}"
-    return SyncResult(mlflow_run_id(run_dir), _points_sent(run_dir) - sent_before, complete, problem)
+        problem = f"{type(error).__name__}: {error}"
+    return SyncResult(mlflow_run_id(run_dir), _points_sent(run_dir) - sent_before, complete, problem, deleted)
 
 
 class MlflowSync:
@@ -148,7 +157,9 @@ class MlflowSync:
         while True:
             closing = self._closing.is_set()
             result = sync_run(self._run_dir, self._tracking)
-            if result.problem and not failed:
+            if result.deleted and not failed:
+                _log.warning("MLflow records nothing of this run, while training goes on: %s", result.problem)
+            elif result.problem and not failed:
                 _log.warning("MLflow does not answer; training goes on and catches up later (%s)", result.problem)
             elif failed and not result.problem:
                 _log.warning("MLflow answers again; run %s is caught up", result.run_id)
@@ -162,27 +173,40 @@ class MlflowSync:
 def catch_up(run_dir: Path, tracking: TrackingSpec, wait_seconds: float = 10.0) -> bool:
     """Say what is pending and send new lines; returns whether nothing is left. Raises what MLflow raises."""
     with sync_lock(run_dir, wait_seconds):
-        state, pending = load_state(run_dir), load_pending(run_dir)
-        if state is None:
-            pending = pending or add_pending(run_dir, resolve_uri(tracking, env.runs_dir()))
-            state = _first_contact(run_dir, tracking, pending)
-        elif tracking.uri is not None and tracking.uri != state.uri:
-            state = _at_new_address(run_dir, resolve_uri(tracking, env.runs_dir()), state)
-        client = mlflow_tracker.connect(state.uri)
-        state = _send_lines(run_dir / STEPS_FILE, client, state)
-        all_said = True
-        if pending:
-            mlflow_tracker.describe_run(client, state.run_id, pending)
-            if pending.status:
-                mlflow_tracker.set_status(client, state.run_id, pending.status, pending.ended_ms)
-            all_said = discard_pending(run_dir, pending)
-        return all_said and state.synced_bytes == complete_size(run_dir / STEPS_FILE)
+        try:
+            return _say_and_send(run_dir, tracking)
+        except mlflow_tracker.failures() as error:
+            state = load_state(run_dir)
+            if state and getattr(error, "error_code", None) in _REFUSALS:
+                client = mlflow_tracker.connect(state.uri)
+                mlflow_tracker.check_run(client, state.uri, state.run_id, run_dir / STATE_FILE)
+            raise
+
+
+def _say_and_send(run_dir: Path, tracking: TrackingSpec) -> bool:
+    state, pending = load_state(run_dir), load_pending(run_dir)
+    if state is None:
+        pending = pending or add_pending(run_dir, resolve_uri(tracking, env.runs_dir()))
+        state = _first_contact(run_dir, tracking, pending)
+    elif tracking.uri is not None and tracking.uri != state.uri:
+        state = _at_new_address(run_dir, resolve_uri(tracking, env.runs_dir()), state)
+    else:
+        state = _where_it_is(run_dir, state)
+    client = mlflow_tracker.connect(state.uri)
+    state = _send_lines(run_dir / STEPS_FILE, client, state)
+    all_said = True
+    if pending:
+        mlflow_tracker.describe_run(client, state.run_id, pending)
+        if pending.status:
+            mlflow_tracker.set_status(client, state.run_id, pending.status, pending.ended_ms)
+        all_said = discard_pending(run_dir, pending)
+    return all_said and state.synced_bytes == complete_size(run_dir / STEPS_FILE)
 
 
 def _first_contact(run_dir: Path, tracking: TrackingSpec, pending: Pending) -> SyncState:
     # A worker may lack the driver's environment, so what the driver found is asked last but before any default.
-    explicit = tracking.uri or env.mlflow_uri()
-    uri = resolve_uri(tracking, env.runs_dir()) if explicit else pending.uri
+    asked_again = tracking.uri or env.mlflow_uri() or never_met(run_dir, pending.uri)
+    uri = resolve_uri(tracking, env.runs_dir()) if asked_again else pending.uri
     client = mlflow_tracker.connect(uri)
     experiment = mlflow_tracker.experiment_id(client, uri, tracking.experiment)
     run_id = mlflow_tracker.find_or_create_run(client, experiment, pending)
@@ -192,6 +216,11 @@ def _first_contact(run_dir: Path, tracking: TrackingSpec, pending: Pending) -> S
 def _at_new_address(run_dir: Path, uri: str, state: SyncState) -> SyncState:
     mlflow_tracker.connect(uri).get_run(state.run_id)  # raises when the run does not live there
     return save_state(run_dir, replace(state, uri=uri))
+
+
+def _where_it_is(run_dir: Path, state: SyncState) -> SyncState:
+    uri = database_of(run_dir, state.uri, state.run_id)
+    return state if uri == state.uri else save_state(run_dir, replace(state, uri=uri))
 
 
 def _send_lines(steps: Path, client: "MlflowClient", state: SyncState) -> SyncState:

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from didact import env
+from didact.errors import TrackingError
 from didact.logs import get_logger
+from didact.tracking.moved import settle_artifacts
 from didact.tracking.sync_state import DatasetInput, Pending
 from didact.tracking.uris import artifact_root, sqlite_file
 
@@ -77,6 +79,8 @@ def connect(uri: str) -> "MlflowClient":
         if not database.exists():
             with contextlib.closing(sqlite3.connect(database)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
+        else:
+            settle_artifacts(database)
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
@@ -86,11 +90,39 @@ def failures() -> tuple[type[Exception], ...]:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    return MlflowException, SQLAlchemyError, sqlite3.Error, OSError
+    return MlflowException, SQLAlchemyError, sqlite3.Error, OSError, TrackingError
+
+
+def check_run(client: "MlflowClient", uri: str, run_id: str, state_file: Path) -> None:
+    """Nothing, where MLflow has the run, or cannot be asked.
+
+    Raises:
+        TrackingError: the run was deleted.
+    """
+    from mlflow.exceptions import MlflowException
+
+    advice = f"or remove {state_file}: the next attempt then makes a new one"
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            raise TrackingError(
+                f"MLflow at {uri} has no run {run_id} any more; set tracking.uri to where it is, {advice}"
+            ) from error
+        return
+    if run.info.lifecycle_stage == "deleted":
+        raise TrackingError(
+            f"MLflow run {run_id} was deleted; restore it with `MLFLOW_TRACKING_URI={uri} mlflow runs restore --run-id "
+            f"{run_id}`, {advice}"
+        )
 
 
 def experiment_id(client: "MlflowClient", uri: str, name: str, root: Path | None = None) -> str:
-    """The experiment of that name, created when there is none (artifacts under `root`, see `uris.artifact_root`)."""
+    """The experiment of that name, created when there is none (artifacts under `root`, see `uris.artifact_root`).
+
+    Raises:
+        TrackingError: it was deleted.
+    """
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
@@ -103,6 +135,12 @@ def experiment_id(client: "MlflowClient", uri: str, name: str, root: Path | None
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             found = client.get_experiment_by_name(name)  # another process was faster
+    if found.lifecycle_stage == "deleted":
+        number = found.experiment_id
+        raise TrackingError(
+            f"the MLflow experiment {name!r} was deleted; restore it with `MLFLOW_TRACKING_URI={uri} mlflow "
+            f"experiments restore --experiment-id {number}`, or set tracking.experiment to another name"
+        )
     return str(found.experiment_id)
 
 

@@ -6,13 +6,20 @@ from didact import env
 from didact.errors import SpecError
 from didact.spec import TrackingSpec
 
+ARTIFACTS = "mlartifacts"
+"""Name of the folder beside a database, or beside the runs, that holds artifacts."""
 _SQLITE = "sqlite:///"
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 
 
 def default_uri(runs_dir: Path) -> str:
     """A sqlite file beside the run folders."""
-    return f"{_SQLITE}{runs_dir.absolute()}/mlflow.db"
+    return sqlite_uri(runs_dir.absolute() / "mlflow.db")
+
+
+def sqlite_uri(database: Path) -> str:
+    """The address of a database file."""
+    return f"{_SQLITE}{database}"
 
 
 def resolve_uri(tracking: TrackingSpec, runs_dir: Path) -> str:
@@ -49,4 +56,4 @@ def artifact_root(uri: str) -> Path | None:
     if uri.startswith("http"):
         return None
     database = sqlite_file(uri)
-    return (database.parent if database else env.runs_dir()) / "mlartifacts"
+    return (database.parent if database else env.runs_dir()) / ARTIFACTS

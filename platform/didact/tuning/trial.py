@@ -10,6 +10,7 @@ from ray.train import Checkpoint
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from didact.cluster import finetune
+from didact.connect import receive
 from didact.evaluation import task_texts
 from didact.preparation import prepare_data
 from didact.runs import Run
@@ -61,6 +62,7 @@ def trainable(plan: TrialPlan) -> Callable[[dict[str, Any]], None]:
     metric = plan.search.sweep.metric
 
     def trial(sample: dict[str, Any]) -> None:
+        receive()
         trial_id = tune.get_context().get_trial_id()
         # After a kill Tune may draw anew for a trial it had not saved; the journal has what its run was begun with.
         entry = plan.journal.find(trial_id) or Entry(trial_id, sample)

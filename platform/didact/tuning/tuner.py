@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchAlgorithm, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
@@ -47,6 +48,8 @@ def run_trials(plan: TrialPlan, state: Path, max_steps: int) -> None:
     room = room_for_trials(plan.search.base())
     env.set_default("RAY_AIR_NEW_OUTPUT", "0")  # the newer display prints a frame even when asked to be silent
     env.set_default("TUNE_GLOBAL_CHECKPOINT_S", "1")  # a kill loses what Tune has not saved
+    # Tune hands AWS's keys to trials by way of Ray's logs; trials receive them from us.
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(env.private_for_workers())
     # Nearly nothing is reserved for a trial itself: its workers have their own reservation, and would else not fit.
     trial = tune.with_resources(trainable(plan), {"CPU": 0, "memory": 1})
     if tune.Tuner.can_restore(str(state)) and list(state.glob("experiment_state-*.json")):
