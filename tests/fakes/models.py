@@ -37,6 +37,8 @@ _EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 64}
 _LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16}
 _DEEPSEEK = {**_SMALL, **_HEADS, **_EXPERTS, **_LATENT, "num_key_value_heads": 4, "first_k_dense_replace": 1}
 _ROUTED = {"n_routed_experts": 4, "n_shared_experts": 1, "n_group": 1, "topk_group": 1}
+_STATES = {"vocab_size": VOCAB, "hidden_size": 64, "num_hidden_layers": 2, "state_size": 8, "expand": 2}
+_JAMBA = {"attn_layer_period": 4, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1}
 UNUSUAL: dict[str, dict[str, int]] = {
     "mixtral": {**_SMALL, **_HEADS, "num_local_experts": 4},
     "qwen2_moe": {**_SMALL, **_HEADS, **_EXPERTS, "num_experts": 4, "shared_expert_intermediate_size": 64},
@@ -47,12 +49,16 @@ UNUSUAL: dict[str, dict[str, int]] = {
     "llama4_text": {**_SMALL, **_HEADS, "head_dim": 16, "num_local_experts": 2, "intermediate_size_mlp": 128},
     "phimoe": {**_SMALL, **_HEADS, "num_local_experts": 4, "num_experts_per_tok": 2},
     "deepseek_v32": {**_DEEPSEEK, **_ROUTED, "head_dim": 8, "index_n_heads": 2, "index_head_dim": 16, "index_topk": 8},
+    "mamba": _STATES,
+    "mamba2": {**_STATES, "num_heads": 8, "head_dim": 16, "n_groups": 1},
+    "falcon_h1": {**_SMALL, **_HEADS, "mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8},
+    "jamba": {**_SMALL, **_HEADS, "num_hidden_layers": 4, "num_experts": 4, "mamba_d_state": 8, **_JAMBA},
     "gpt_bigcode": _GPT2,
     "persimmon": {**_SMALL, "num_attention_heads": 4, "max_position_embeddings": 1024},
     "doge": {**_SMALL, **_HEADS, "head_dim": 16},
 }
-"""Families whose layers are not like those of the rest: experts, values of another size than keys, no positions
-handed to the attention."""
+"""Families whose layers are not like those of the rest: experts, states instead of attention, values of another size
+than keys, no positions handed to the attention."""
 UNPACKABLE = ("bloom", "falcon", "opt")
 """Families in which samples of one row attend to each other, whatever their positions."""
 

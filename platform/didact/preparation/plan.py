@@ -132,7 +132,9 @@ class Plan(Shown):
         workers = f"{most}" if fewest == most else f"{fewest} to {most}"
         return [
             f"base       {spec.model.base}{quantization}, {footprint.num_parameters:,} parameters",
+            *([f"unpacked   {footprint.unpacked}"] if footprint.unpacked else []),
             f"adapter    {spec.adapter.method}, {footprint.num_trainable:,} trained ({footprint.trainable_share:.2%})",
+            *(f"left out   {words}" for words in footprint.left_out),
             f"steps      {steps:,} of {spec.training.global_batch_size} samples, about {tokens:,.0f} tokens",
             f"rate       {spec.training.learning_rate:g}, {spec.training.schedule} "
             f"after {spec.training.num_warmup_steps(steps):,} steps of warm-up",

@@ -8,9 +8,12 @@ from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel
 
 from didact.errors import ModelError
+from didact.logs import get_logger
 from didact.models.adapter.fused_lora import fuse_lora
+from didact.models.base import base_of
 from didact.models.methods import (
     align_positions,
+    left_out,
     loftq_start,
     peft_config,
     remember_start,
@@ -18,6 +21,7 @@ from didact.models.methods import (
 )
 from didact.spec import FullSpec, LoraSpec, MethodSpec, PartialSpec
 
+_LOG = get_logger(__name__)
 # What PEFT and torch raise where a method's shapes, layer types or options do not suit a model.
 _UNFIT = (ValueError, TypeError, RuntimeError, AttributeError)
 
@@ -77,6 +81,8 @@ def _wrap(
             raise ModelError(
                 f"adapter.method {spec.model_dump()['method']!r} does not fit {base_name!r}: {error}"
             ) from error
+    for words in () if counting else left_out(base_of(wrapped), spec):
+        _LOG.warning("adapter.target_modules all-linear leaves out %s", words)
     if isinstance(spec, LoraSpec) and spec.init == "loftq":
         loftq_start(wrapped, unquantized)
     remember_start(wrapped)

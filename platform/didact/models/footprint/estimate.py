@@ -5,11 +5,13 @@ from functools import partial
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from didact.models.base.load import base_description
+from didact.models.base.load import base_description, base_of
+from didact.models.base.quantize import unpacked_words
 from didact.models.footprint.activations import Load, measure_activations
 from didact.models.footprint.counting import Subject, packed_weights
 from didact.models.footprint.logits import logit_bytes
 from didact.models.footprint.sharding import StateSharding
+from didact.models.methods import left_out
 from didact.spec import FinetuneSpec, MethodSpec, ModelSpec, QuantizationSpec
 
 _GIB = 2**30
@@ -41,6 +43,10 @@ class Footprint:
     overhead_gib: float
     flops: float
     """Arithmetic of one forward and backward pass over the load."""
+    left_out: tuple[str, ...] = ()
+    """What gets no adapter though all linear layers were asked for, in words."""
+    unpacked: str | None = None
+    """What quantization leaves in full precision, in words."""
 
     @property
     def trainable_share(self) -> float:
@@ -80,6 +86,8 @@ class Demand:
     on_cpu: bool
     accumulates: bool
     flops: float
+    left_out: tuple[str, ...] = ()
+    unpacked: str | None = None
 
     def footprint(self, sharding: StateSharding) -> Footprint:
         """The part of one worker."""
@@ -104,7 +112,15 @@ class Demand:
             sizes["gradients_gib"] *= 0.0 if sharding.state_offloads else 1.0
         parts = {name: size / _GIB for name, size in sizes.items()}
         overhead = _CPU_OVERHEAD if self.on_cpu else _GPU_OVERHEAD + _GPU_FRAGMENTATION * sum(parts.values())
-        return Footprint(self.num_parameters, self.num_trainable, overhead_gib=overhead, flops=self.flops, **parts)
+        return Footprint(
+            self.num_parameters,
+            self.num_trainable,
+            overhead_gib=overhead,
+            flops=self.flops,
+            left_out=self.left_out,
+            unpacked=self.unpacked,
+            **parts,
+        )
 
     def _gathered(self, sharding: StateSharding) -> float:
         """Blocks that are whole for a moment: the one that computes and the next one on its way, with gradients."""
@@ -173,7 +189,8 @@ def demand_of(
     values = sum(parameter.numel() for parameter in held)
     embedding, head = bare.get_input_embeddings().weight, bare.get_output_embeddings().weight
     outside = sum(held[weight] for weight in {embedding, head})
-    wrapped = list(subject.attached(config).parameters())
+    attached = subject.attached(config)
+    wrapped = list(attached.parameters())
     added = max(0, sum(each.numel() for each in wrapped) - values)
     computed = values - embedding.numel()
     return Demand(
@@ -189,6 +206,8 @@ def demand_of(
         on_cpu=load.on_cpu,
         accumulates=load.accumulates,
         flops=_flops(config, computed, adapter, load),
+        left_out=left_out(base_of(attached), adapter),
+        unpacked=unpacked_words(bare) if model.quantization else None,
     )
 
 

@@ -18,6 +18,7 @@ from didact.models.methods.initial import bound_to_quantization, loftq_start, pl
 from didact.models.methods.partial import fit_to_base, partial_weights, swapped_in, train_partially
 from didact.models.methods.prompts import align_positions
 from didact.models.methods.step_hook import StepHook, step_hook
+from didact.models.methods.targets import left_out
 
 __all__ = [
     "BottleneckConfig",
@@ -25,6 +26,7 @@ __all__ = [
     "align_positions",
     "bound_to_quantization",
     "fit_to_base",
+    "left_out",
     "loftq_start",
     "partial_weights",
     "peft_config",

@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from transformers import PreTrainedModel
 
 from didact.errors import ModelError
-from didact.models.methods.blocks import Block, decoder_blocks, is_linear
+from didact.models.methods.blocks import Block, decoder_blocks
 from didact.models.methods.bottleneck import BottleneckConfig, register_bottleneck
+from didact.models.methods.targets import ALL_LINEAR, settle_targets, takes_linear
 from didact.models.vocabulary.facts import new_token_ids
 from didact.spec import (
     AdaLoraSpec,
@@ -49,7 +49,6 @@ _IMPOSSIBLE = {
 # Of the methods without a spec of their own, those whose gradients on a quantized base were seen to be right. Others
 # read the packed weights as if they were plain ones: some fail, some go on and learn nonsense.
 _QUANTIZED_TOO = ("ADALORA", "BOFT", "BOTTLENECK", "FOURIERFT", "IA3", "LN_TUNING", "LORA", "OFT", "VERA")
-_OWN_TARGETS = ("LN_TUNING", "TRAINABLE_TOKENS")  # methods for other layers than linear ones
 # Options whose effect stays in the base's own weights, where every other adapter would see it.
 _BASE_CHANGING = {
     "bias": ("none", "trains the base's own biases"),
@@ -70,7 +69,7 @@ def peft_config(spec: MethodSpec, model: PreTrainedModel, *, num_steps: int | No
             has no module of a name that was given.
     """
     config = _adalora(spec, num_steps) if isinstance(spec, AdaLoraSpec) else _BUILDERS[type(spec)](spec, model)
-    _check_targets(config, model)
+    settle_targets(config, model)
     return config
 
 
@@ -243,8 +242,8 @@ def _by_name(spec: PeftSpec, model: PreTrainedModel) -> PeftConfig:
     fields = {each.name for each in dataclasses.fields(known[name])} - {each.name for each in _common_fields()}
     _check_options(spec, fields)
     options = dict(spec.options)
-    if "target_modules" in fields and name not in _OWN_TARGETS:
-        options.setdefault("target_modules", "all-linear")
+    if takes_linear(name):
+        options.setdefault("target_modules", ALL_LINEAR)
     try:
         return known[name](task_type=_CAUSAL, **options)
     except (TypeError, ValueError) as error:
@@ -268,48 +267,6 @@ def _check_options(spec: PeftSpec, fields: set[str]) -> None:
 def _common_fields() -> tuple[dataclasses.Field[Any], ...]:
     """Fields that PEFT fills for every method and that a recipe has no say in."""
     return dataclasses.fields(PeftConfig)
-
-
-def _check_targets(config: PeftConfig, model: PreTrainedModel) -> None:
-    """PEFT passes over a name without a module as long as another has one."""
-    for field in ("target_modules", "feedforward_modules"):
-        targets = getattr(config, field, None) or ()
-        if not isinstance(targets, str):
-            _check_names(field, sorted(targets), model)
-        elif targets != "all-linear":
-            _check_expression(field, targets, model)
-
-
-def _check_names(field: str, targets: list[str], model: PreTrainedModel) -> None:
-    modules = dict(model.named_modules())
-    unknown = [name for name in targets if not any(f".{each}".endswith(f".{name}") for each in modules)]
-    if unknown:
-        layers = {each.rpartition(".")[2] for each, module in modules.items() if is_linear(module)}
-        raise ModelError(
-            f"adapter.{field}: {type(model).__name__} has no module named {', '.join(unknown)}; "
-            f"its linear layers: {', '.join(sorted(layers))}"
-        )
-
-
-def _check_expression(field: str, expression: str, model: PreTrainedModel) -> None:
-    """As PEFT does, hold a regular expression against whole module names."""
-    try:
-        pattern = re.compile(expression)
-    except re.error as error:
-        raise ModelError(f"adapter.{field} {expression!r} is no regular expression: {error}") from error
-    found = {name: module for name, module in model.named_modules() if pattern.fullmatch(name)}
-    if not found:
-        examples = [name for name, module in model.named_modules() if is_linear(module)]
-        raise ModelError(
-            f"adapter.{field} {expression!r} matches no module of {type(model).__name__}; it must match whole names, "
-            f"such as {', '.join(examples[:3])}; begin it with '.*' to leave out what stands before"
-        )
-    for name, module in found.items():
-        if not list(module.parameters(recurse=False)):
-            raise ModelError(
-                f"adapter.{field} {expression!r} also matches {name or 'the whole model'}, which holds other modules "
-                "and no weights of its own; end it with names of layers, such as '_proj'"
-            )
 
 
 def _targets(names: str | tuple[str, ...]) -> str | list[str]:
