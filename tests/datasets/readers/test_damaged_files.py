@@ -136,10 +136,9 @@ def test_what_follows_the_end_is_not_passed_over(name: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
-def test_a_compressed_file_that_is_empty_or_not_compressed_is_refused(suffix: str, tmp_path: Path) -> None:
-    for content in (b"", lines()):
-        with pytest.raises(DataError, match="is damaged or incomplete"):
-            load(written(tmp_path, f"a.jsonl{suffix}", content))
+def test_a_compressed_file_of_no_bytes_is_refused(suffix: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is damaged or incomplete"):
+        load(written(tmp_path, f"a.jsonl{suffix}", b""))
 
 
 GOOD = '{"instruction": "a", "output": "b"}'

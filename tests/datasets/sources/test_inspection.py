@@ -40,10 +40,9 @@ def look(path: Path, format: Format | None = "auto", mapping: FieldMapping | Non
 @pytest.mark.parametrize(
     ("name", "text", "times"),
     [
-        # Told by its name: only the first row is read, for the form.
-        ("a.jsonl", LINE, 1),
-        ("a.csv", "instruction,output\na,b\n", 1),
-        # Its beginning says how rows stand in it, or whether columns have names.
+        # Its beginning says what it is, how rows stand in it and whether columns have names; its first row the form.
+        ("a.jsonl", LINE, 2),
+        ("a.csv", "instruction,output\na,b\n", 2),
         ("a.json", LINE * 2, 2),
         ("a.json", json.dumps([ROW]), 2),
         ("a.tsv", "instruction\toutput\na\tb\n", 2),
@@ -61,7 +60,7 @@ def test_a_file_is_opened_for_each_question_once_and_then_read_once(
     assert list(read(layout)) and path.opened == times + 1
 
 
-def test_what_the_recipe_says_is_not_looked_for(tmp_path: Path) -> None:
+def test_of_what_the_recipe_says_only_the_kind_of_the_file_is_looked_at(tmp_path: Path) -> None:
     for name, text, options in [
         ("a.jsonl", LINE, {}),
         ("b.json", LINE, {"container": "lines"}),
@@ -69,7 +68,7 @@ def test_what_the_recipe_says_is_not_looked_for(tmp_path: Path) -> None:
     ]:
         path = written(tmp_path / name, text)
         assert look(path, "alpaca", **options).form == "alpaca"
-        assert path.opened == 0
+        assert path.opened == 1
 
 
 def test_a_layout_holds_all_that_was_decided(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from didact.spec.explain import complaints
 END_MARK = "<|endoftext|>"
 """What ends a text, where a source does not say."""
 Container = Literal["lines", "array", "keyed", "object", "delimited", "parquet", "arrow", "text"]
+Delimiter = Literal[",", "\t", ";", "|"]
 ReasoningMode = Literal["before", "only", "suffix", "mixed"]
 TableForm = Literal["markdown", "csv", "html", "key_value"]
 Language = Literal["en", "zh"]
@@ -42,7 +43,7 @@ class RowOptions(Spec):
     no known form."""
     columns: tuple[str, ...] = ()
     """Names of the columns of delimited text without header."""
-    delimiter: Literal[",", "\t", ";", "|"] | None = None
+    delimiter: Delimiter | None = None
     """Between two columns; None for a tab in `.tsv` files and a comma elsewhere."""
     quotes: bool | None = None
     """Whether columns may stand in double quotes; None for yes, except in `.tsv` files."""

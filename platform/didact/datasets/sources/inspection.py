@@ -1,9 +1,11 @@
 """A file -> how its rows stand in it and what they mean: container, encoding, columns and form, decided once."""
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import get_args
 
 from didact.datasets.forms.field_mapping import FieldMapping, map_rows
 from didact.datasets.forms.hints import nearest_forms
@@ -11,14 +13,15 @@ from didact.datasets.forms.questions import is_csl
 from didact.datasets.forms.table_files import TABLE_FILES, tables_place
 from didact.datasets.forms.table_of_forms import COLUMN_FORMS, form_of, recognise
 from didact.datasets.places.archives import COMPRESSIONS, damage_of, data_suffix, open_bytes
+from didact.datasets.places.file_kinds import HEAD_BYTES, beginning, container_of, refuse_other_kinds
 from didact.datasets.places.locate import LocatedFile
 from didact.datasets.places.remote_stream import RemoteFile, SourceFile
 from didact.datasets.readers import columnar, json_files
 from didact.datasets.readers.columnar import Delimited
 from didact.datasets.readers.reading import WHOLE, Layout, read
 from didact.datasets.rows.decoding import decode_columns, decode_json
-from didact.datasets.rows.options import Container, RowOptions
-from didact.datasets.rows.raw_row import BOM, MAX_RECORD_BYTES, BadRow
+from didact.datasets.rows.options import Container, Delimiter, RowOptions
+from didact.datasets.rows.raw_row import BOM, BadRow
 from didact.errors import DataError
 from didact.spec.data import Form, Format
 
@@ -32,7 +35,6 @@ _BY_SUFFIX: dict[str, Container] = {
     ".feather": "arrow",
 }
 _TEXT_SUFFIXES = (".txt", ".md", ".text")
-_HEAD_BYTES = 1 << 16
 _FIRST_ROWS = 20
 _ROWS_TO_RECOGNISE = 1000
 # A line that opens an object, and a next one that goes on in it: one object over several lines.
@@ -68,12 +70,26 @@ def _inspected(
     if options.columns and options.header:
         raise DataError("options.columns names columns that options.header says are named in the file; remove one")
     form = None if format == "auto" else format
-    container = options.container or _container_of(file.path, options, form)
-    _check_container(file.path, container, options)
     named = file.url or str(file.path)
+    head = beginning(file.path, named)
+    text = _decoded(file.path, head, options.encoding)
+    container = options.container or _container_of(file.path, text, options, form)
+    _check_container(file.path, container, options)
+    is_page = form == "text" or options.container == "text"
+    refuse_other_kinds(file.path, named, head, container, options.encoding, may_be_page=is_page)
+    if (
+        container == "lines"
+        and options.container is None
+        and data_suffix(file.path) != ".json"
+        and text.lstrip()[:1] == b"["
+    ):
+        raise DataError(
+            f"{named} begins with '[' as a JSON array does, and JSON lines hold one object a line; if it is an array, "
+            "let its name end in .json or set options.container: array"
+        )
     layout = Layout(file.path, named, container, form, options.encoding, end_mark=options.end_mark)
     if container == "delimited":
-        layout = _with_columns(layout, options, find_form=format == "auto" and mapping is None)
+        layout = _with_columns(layout, options, text, find_form=format == "auto" and mapping is None)
     if format == "auto" and layout.form is None:
         layout = replace(layout, form=_form_of(source, layout, mapping))
     if layout.form in TABLE_FILES:
@@ -81,15 +97,23 @@ def _inspected(
     return layout
 
 
-def _container_of(path: SourceFile, options: RowOptions, form: Form | None) -> Container:
+def _decoded(path: SourceFile, head: bytes, encoding: str | None) -> bytes:
+    """The beginning of a file as UTF-8, without byte order mark."""
+    if encoding is not None:
+        with open_bytes(path, encoding) as source:
+            head = source.stream.read(HEAD_BYTES)
+    return head.removeprefix(BOM)
+
+
+def _container_of(path: SourceFile, head: bytes, options: RowOptions, form: Form | None) -> Container:
     """Told by name and beginning; plain text begins with anything."""
+    head = head.lstrip()
     suffix = data_suffix(path)
     if form == "text" and suffix in _TEXT_SUFFIXES:
         return "text"
-    if suffix in _BY_SUFFIX:
-        return _BY_SUFFIX[suffix]
-    with open_bytes(path, options.encoding) as source:
-        head = source.stream.read(_HEAD_BYTES).removeprefix(BOM).lstrip()
+    told = _BY_SUFFIX.get(suffix) or container_of(head)
+    if told is not None:
+        return told
     if head.startswith(b"["):
         return "array" if not head.startswith(b"[|") else "text"
     if not head.startswith(b"{"):
@@ -129,12 +153,13 @@ def _not_streamed(path: RemoteFile, container: str) -> DataError:
     )
 
 
-def _with_columns(layout: Layout, options: RowOptions, *, find_form: bool) -> Layout:
+def _with_columns(layout: Layout, options: RowOptions, head: bytes, *, find_form: bool) -> Layout:
     """How columns are written and whether they have names; where they have none, also what they mean.
 
     Args:
         layout: delimited text.
         options: of the source.
+        head: its first bytes, decoded.
         find_form: whether the form is still to be found, in columns as they stand in the file.
     """
     tabs = data_suffix(layout.path) == ".tsv"
@@ -142,29 +167,35 @@ def _with_columns(layout: Layout, options: RowOptions, *, find_form: bool) -> La
     layout = replace(layout, delimited=Delimited(options.delimiter or ("\t" if tabs else ","), quotes, options.columns))
     if layout.form in COLUMN_FORMS:
         return replace(layout, header=False)
+    if options.delimiter is None and options.header is not False and not options.columns:
+        _check_delimiter(layout, head)
     told = options.header is not None or bool(options.columns)
     header = bool(options.header or options.columns) if told else True
     if not find_form or (header and (told or not tabs)):
         return replace(layout, header=header)
-    lines = _first_lines(layout)
     if not told:
-        first = columnar.first_row(lines, layout.delimited)
+        first = columnar.first_row(head, layout.delimited)
         header = bool(first) and not is_csl(first) and recognise(first) is not None
-    return replace(layout, header=header, form=None if header else _column_form(lines))
+    return replace(layout, header=header, form=None if header else _column_form(head))
 
 
-def _first_lines(layout: Layout) -> bytes:
-    """The first lines that are not blank."""
-    lines, count, size = [], 0, 0
-    with open_bytes(layout.path, layout.encoding) as source:
-        while count < _FIRST_ROWS and size < MAX_RECORD_BYTES and (line := source.stream.readline(MAX_RECORD_BYTES)):
-            lines.append(line)
-            count, size = count + bool(line.strip(columnar.BLANK)), size + len(line)
-    return b"".join(lines)
+def _check_delimiter(layout: Layout, head: bytes) -> None:
+    """Refuse a header that is one column, or none, where another mark cuts it into several."""
+    own = layout.delimited
+    if len(columnar.first_row(head, own)) > 1:
+        return
+    cut = {mark: len(columnar.first_row(head, replace(own, mark=mark, quotes=True))) for mark in get_args(Delimiter)}
+    mark = max(cut, key=lambda mark: cut[mark])
+    if cut[mark] > 1 and mark != own.mark:
+        line = head.split(b"\n", 1)[0].strip()[:200].decode("utf-8", errors="replace")
+        raise DataError(
+            f"{layout.file}: cut at {own.mark!r}, its first row is one column: {line}; set options.delimiter: "
+            f"{json.dumps(mark)}"
+        )
 
 
-def _column_form(lines: bytes) -> Form:
-    for line in lines.removeprefix(BOM).split(b"\n"):
+def _column_form(head: bytes) -> Form:
+    for line in head.split(b"\n")[:_FIRST_ROWS]:
         try:
             if is_csl(decode_columns(line.rstrip(b"\r"))):
                 return "csl"
