@@ -57,12 +57,17 @@ check: setup ## lint, format and types
 
 bench-peers: .venv-peers/.ready ## build the environments of the loops that benchmarks compare with
 
-# Beside the product's own, because their pins differ. Torch is named so that all run the same build of it.
+# Beside the product's own, because their pins differ. Torch is named so that all run the same build of it. Those of
+# torchvision and torchaudio that pip finds may belong to another build and then fail on import; they are only needed
+# for pictures and sound, and without them the libraries that ask for them go on. Each environment is tried once.
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 .venv-peers/.ready: constraints.txt
 	for peer in "trl~=1.16.0 peft" "llamafactory~=0.9.5"; do \
-		name=$${peer%%~*}; $(PYTHON) -m venv .venv-peers/$$name; \
-		.venv-peers/$$name/bin/python -m pip install --quiet "torch==$(TORCH)" $$peer; done
+		name=$${peer%%~*}; python=.venv-peers/$$name/bin/python; $(PYTHON) -m venv .venv-peers/$$name; \
+		$$python -m pip install --quiet "torch==$(TORCH)" $$peer; \
+		$$python -m pip uninstall --quiet --yes torchvision torchaudio; done
+	PYTHONPATH=benchmarks/contestants .venv-peers/trl/bin/python -c "import hugging_face, trl"
+	PYTHONPATH=benchmarks/contestants .venv-peers/llamafactory/bin/python -c "import llama_factory"
 	@touch $@
 
 pins: setup ## write the versions installed in .venv to constraints.txt

@@ -15,6 +15,7 @@ counted twice. `--data` is a folder of alpaca-form JSON files; without it word p
 import argparse
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -60,6 +61,8 @@ def recipe(data: Path | None, steps: int, targets: str | list[str]) -> dict[str,
         sources = [{"name": "gsm_symbolic", "path": "reasoning-gym:gsm_symbolic", "max_rows": 8 * steps}]
     else:
         files = sorted(data.glob("*.json"))
+        if not files:
+            raise SystemExit(f"{data}: found no *.json file; expected files of alpaca-form rows")
         rows = -(-8 * steps // len(files)) + 2
         sources = [{"name": file.stem, "path": str(file), "max_rows": rows} for file in files]
     return {
@@ -150,8 +153,16 @@ def matmul_rate(threads: int, dtype: torch.dtype) -> float:
     return 2 * 2048**3 / best
 
 
+class ContestantFailed(Exception):
+    """A contestant's process ended with an error; the end of what it printed."""
+
+
 def run(name: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """One contestant, in a process of its own; its report."""
+    """One contestant, in a process of its own; its report.
+
+    Raises:
+        ContestantFailed: it did not come to its end.
+    """
     script, environment, workers = CONTESTANTS.get(name, CONTESTANTS["didact"])
     python = str(arguments.peers / environment / "bin" / "python") if environment else sys.executable
     job = json.loads((folder / "job.json").read_text())
@@ -159,11 +170,14 @@ def run(name: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any
     job["threads"] = arguments.threads // workers
     write_json(folder / "job.json", job)
     command = [python, str(HERE / "contestants" / script), name, str(folder)]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     with tempfile.TemporaryFile("w+") as errors:
         ranks = [
             subprocess.Popen(
                 command,
-                env=_variables(script, environment, job["threads"], rank, workers),
+                env=_variables(script, environment, job["threads"], rank, workers, port),
                 stdout=errors,
                 stderr=errors,
             )
@@ -171,7 +185,7 @@ def run(name: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any
         ]
         if any([rank.wait() for rank in ranks]):
             errors.seek(0)
-            raise SystemExit(f"{name} failed:\n{errors.read()[-4000:]}")
+            raise ContestantFailed(errors.read()[-4000:])
     reports = [json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in range(workers)]
     seconds = max(each["seconds"] for each in reports)
     report = {
@@ -185,7 +199,9 @@ def run(name: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any
     return report
 
 
-def _variables(script: str, environment: str | None, threads: int, rank: int, workers: int) -> dict[str, str]:
+def _variables(
+    script: str, environment: str | None, threads: int, rank: int, workers: int, port: int
+) -> dict[str, str]:
     variables = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     # The peers' environments must not see this one's packages.
     variables["PYTHONPATH"] = "" if environment else os.pathsep.join(filter(None, sys.path))
@@ -194,44 +210,62 @@ def _variables(script: str, environment: str | None, threads: int, rank: int, wo
     if workers > 1:
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": workers, "LOCAL_WORLD_SIZE": workers}
         variables |= {key: str(value) for key, value in place.items()}
-        variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29531"}
+        variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     return variables
 
 
 def best_of_rounds(names: list[str], folder: Path, arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Every contestant's best report; rounds alternate."""
+    """Every contestant's best report; rounds alternate. One that fails is named and left out of later rounds."""
     best: dict[str, dict[str, Any]] = {}
+    failed: dict[str, str] = {}
     for _ in range(arguments.rounds):
-        for name in names:
-            report = run(name, folder, arguments)
+        for name in [name for name in names if name not in failed]:
+            try:
+                report = run(name, folder, arguments)
+            except ContestantFailed as error:
+                failed[name] = str(error)
+                print(f"  {name:<20} failed", file=sys.stderr, flush=True)
+                continue
             if name not in best or report["tokens_per_second"] > best[name]["tokens_per_second"]:
                 best[name] = report
+    for name, words in failed.items():
+        print(f"\n{name} failed:\n{words}", file=sys.stderr)
+    if not best:
+        raise SystemExit(f"none came to its end of: {', '.join(names) or 'nobody (no contestant is installed)'}")
     return best
 
 
 def print_contest(best: dict[str, dict[str, Any]], job: dict[str, Any], rate: float) -> None:
-    """The table of contestants, the ratio, and the share of the machine's rate."""
-    ours = max((best[name] for name in best if name.startswith("didact")), key=lambda each: each["tokens_per_second"])
+    """The table of contestants; the ratio, where there is one of ours and a rival; the share of the machine's rate."""
+    rates = {name: report["tokens_per_second"] for name, report in best.items()}
+    ours = max((name for name in best if name.startswith("didact")), key=rates.__getitem__, default=None)
+    rival = max((name for name in best if not name.startswith("didact")), key=rates.__getitem__, default=None)
+    losses = best[ours or rival]["losses"]
     print("| loop | real tokens/s | per CPU second | peak GiB | largest loss difference |\n|---|---:|---:|---:|---:|")
     for name, report in best.items():
-        gap = max(abs(a - b) for a, b in zip(report["losses"], ours["losses"], strict=True))
-        rates = f"{report['tokens_per_second']:.0f} | {report['tokens_per_cpu_second']:.0f}"
-        print(f"| {name} | {rates} | {report['peak_gib']:.2f} | {gap:.3f} |")
-    rivals = {name: report["tokens_per_second"] for name, report in best.items() if not name.startswith("didact")}
-    fastest = max(rivals, key=rivals.__getitem__)
-    print(f"\nratio to the fastest ({fastest}): {ours['tokens_per_second'] / rivals[fastest]:.2f}")
-    reached = job["flops"] / sum(job["tokens"]) * ours["tokens_per_second"]
-    print(f"{job['dtype']} matrix products: {rate / 1e9:.0f} GFLOP/s")
+        gap = max(abs(a - b) for a, b in zip(report["losses"], losses, strict=True))
+        print(f"| {name} | {rates[name]:.0f} | {report['tokens_per_cpu_second']:.0f} ", end="")
+        print(f"| {report['peak_gib']:.2f} | {gap:.3f} |")
+    instructions = "AMX" if torch.cpu._is_amx_tile_supported() else torch.backends.cpu.get_cpu_capability()
+    print(f"\nprocessor with {instructions}; {job['dtype']} matrix products: {rate / 1e9:.0f} GFLOP/s")
+    if ours is None:
+        return
+    if rival is not None:
+        print(f"ratio to the fastest ({rival}): {rates[ours] / rates[rival]:.2f}")
+    reached = job["flops"] / sum(job["tokens"]) * rates[ours]
     print(f"needed products done in the step: {reached / 1e9:.0f} GFLOP/s, {reached / rate:.0%}")
 
 
 def print_beside_first(kind: str, labels: dict[str, str], best: dict[str, dict[str, Any]]) -> None:
-    """A table of ours, each beside the first."""
-    first = next(iter(best.values()))["tokens_per_second"]
-    print(f"| {kind} | real tokens/s | per CPU second | ratio | peak GiB |\n|---|---:|---:|---:|---:|")
+    """A table of ours, each beside the first that came to its end."""
+    first, report = next(iter(best.items()))
+    slowest = report["tokens_per_second"]
+    print(
+        f"| {kind} | real tokens/s | per CPU second | ratio to {labels[first]} | peak GiB |\n|---|---:|---:|---:|---:|"
+    )
     for name, report in best.items():
         rates = f"{report['tokens_per_second']:.0f} | {report['tokens_per_cpu_second']:.0f}"
-        print(f"| {labels[name]} | {rates} | {report['tokens_per_second'] / first:.2f} | {report['peak_gib']:.2f} |")
+        print(f"| {labels[name]} | {rates} | {report['tokens_per_second'] / slowest:.2f} | {report['peak_gib']:.2f} |")
 
 
 def main() -> None:
@@ -239,7 +273,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of alpaca-form JSON files")
     parser.add_argument("--peers", type=Path, default=HERE.parent / ".venv-peers", help="folder of environments")
-    parser.add_argument("--only", nargs="*", default=list(CONTESTANTS), help="contestants to run")
+    parser.add_argument("--only", nargs="*", choices=CONTESTANTS, default=list(CONTESTANTS))
     parser.add_argument("--ablation", action="store_true")
     parser.add_argument("--quantized", action="store_true")
     parser.add_argument("--steps", type=int, default=12)
@@ -267,6 +301,8 @@ def main() -> None:
             print_beside_first("base", {name: name for name in BITS}, best_of_rounds(list(BITS), folder, arguments))
             return
         present = [name for name in arguments.only if _is_there(CONTESTANTS[name][1], arguments.peers)]
+        if missing := [name for name in arguments.only if name not in present]:
+            print(f"left out, since `make bench-peers` was not run: {', '.join(missing)}", file=sys.stderr)
         best = best_of_rounds(present, folder, arguments)
         print_contest(best, job, matmul_rate(arguments.threads, getattr(torch, job["dtype"])))
 
