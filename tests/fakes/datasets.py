@@ -27,9 +27,9 @@ def stored_dataset(
         for key in keys:
             with ConversationWriter(entry, key, shard_rows) as writer:
                 first = int(pieces[int(key)][0]) if len(pieces[int(key)]) else 0
-                for place in pieces[int(key)].tolist():
+                for position in pieces[int(key)].tolist():
                     # Rows count from the beginning of their part.
-                    writer.add(ConversationBatch([replace(rows[place], row=rows[place].row - first)]))
+                    writer.add(ConversationBatch([replace(rows[position], row=rows[position].row - first)]))
 
     entry.fill([str(number) for number in range(parts)], {"source": name}, make)
     stored = StoredConversations(entry)

@@ -128,7 +128,7 @@ def test_the_second_opening_does_nothing_and_other_processes_open_by_the_place(t
     first, held_out = (view_table(entry, view, "chat") for view in (dataset.train, dataset.held_out))
     assert tokenize(dataset, encoder(), tmp_path, counted(jobs)) == entry and len(jobs) == 2
     assert contents(view_table(entry, dataset.train, "renamed")) == contents(first)
-    assert contents(open_table(first.place, "chat")) == contents(first) == contents(pickle.loads(pickle.dumps(first)))
+    assert contents(open_table(first.address, "chat")) == contents(first) == contents(pickle.loads(pickle.dumps(first)))
     assert sorted([*first.rows, *held_out.rows, 3, 10, 17, 24]) == list(range(30))
 
 
@@ -167,10 +167,10 @@ def test_nothing_usable_is_an_empty_table(tmp_path: Path) -> None:
 def test_a_damaged_shard_is_never_served_and_made_again(damage: str, tmp_path: Path) -> None:
     dataset, jobs = stored_dataset(tmp_path, "chat", conversations(), parts=3), list[PartJob]()
     table = table_of(dataset, tmp_path)
-    before, entry = contents(table), table.place.tokens
+    before, entry = contents(table), table.address.tokens
     DAMAGES[damage](entry.folder / "1-0000.tokens.arrow")
     with pytest.raises(DataError, match="prepare the data again"):
-        contents(open_table(table.place, "chat"))
+        contents(open_table(table.address, "chat"))
     tokenize(dataset, encoder(), tmp_path, counted(jobs))
     assert [job.key for job in jobs] == ["1"]
     assert contents(table_of(dataset, tmp_path)) == before
@@ -182,7 +182,7 @@ def test_a_damaged_index_is_made_again(damage: str, name: str, tmp_path: Path) -
     dataset = stored_dataset(tmp_path, "chat", conversations(), parts=3)
     table = table_of(dataset, tmp_path)
     before = contents(table)
-    DAMAGES[damage](table.place.folder / name)
+    DAMAGES[damage](table.address.folder / name)
     assert contents(table_of(dataset, tmp_path)) == before
 
 
@@ -226,7 +226,7 @@ def test_of_a_source_with_max_rows_only_the_chosen_are_tokenized(tmp_path: Path,
     chosen = [job.chosen for job in jobs if job.conversion is None]
     assert sum(len(each) for each in chosen if each is not None) == 9
     whole = prepared(source, cache, [])
-    assert len(table) == 6 and table.place.tokens != whole.place.tokens
+    assert len(table) == 6 and table.address.tokens != whole.address.tokens
     for index, row in enumerate(table.rows.tolist()):
         assert table[index].ids.tolist() == whole[row].ids.tolist()
 
@@ -272,7 +272,7 @@ def test_a_killed_preparation_goes_on_where_it_was(fault: str, tmp_path: Path, c
     finished = {path.stem for path in (folder / "parts").glob("*.json")}
     table = prepared(source, cache, jobs)
     assert finished and finished.isdisjoint(job.key for job in jobs if job.tokens)
-    assert table.place.tokens.folder == folder
+    assert table.address.tokens.folder == folder
     unbroken = prepared(source, tmp_path / "elsewhere", [])
     assert contents(table) == contents(unbroken)
 

@@ -45,11 +45,11 @@ class GrowingArray:
         self._stream.close()
 
 
-def within(places: np.ndarray | range, start: int, stop: int) -> np.ndarray:
-    """Those of ascending `places` that are `start` or more and less than `stop`; int64, and of an array not copied."""
-    if isinstance(places, range):
-        return np.arange(max(places.start, start), min(places.stop, stop))
-    return places[slice(*np.searchsorted(places, [start, stop]))]
+def within(positions: np.ndarray | range, start: int, stop: int) -> np.ndarray:
+    """Those of ascending `positions` from `start` up to before `stop`; int64, and of an array not copied."""
+    if isinstance(positions, range):
+        return np.arange(max(positions.start, start), min(positions.stop, stop))
+    return positions[slice(*np.searchsorted(positions, [start, stop]))]
 
 
 def write_one_batch(path: Path, batch: pa.RecordBatch) -> None:

@@ -32,7 +32,7 @@ class Dataset:
     files: Mapping[str, str] = field(default_factory=dict)
     """Path or URL -> sha256 of the files that were read; empty for sources that are not files."""
     chosen: np.ndarray | None = field(default=None, compare=False)
-    """int64: places, among the accepted rows, of those that `max_rows` chose to train on or hold out; None for all."""
+    """int64: positions of accepted rows that `max_rows` chose to train on or hold out; None for all."""
 
     @property
     def stored(self) -> StoredConversations:
@@ -78,6 +78,6 @@ class AllRows(Sequence[Conversation]):
     def __getitem__(self, index: int | slice) -> Conversation | tuple[Conversation, ...]:
         """A row, or several."""
         if isinstance(index, slice):
-            return tuple(self[place] for place in range(*index.indices(len(self))))
-        place = range(len(self))[index]
-        return self._train[place] if place < len(self._train) else self._held_out[place - len(self._train)]
+            return tuple(self[position] for position in range(*index.indices(len(self))))
+        position = range(len(self))[index]
+        return self._train[position] if position < len(self._train) else self._held_out[position - len(self._train)]

@@ -66,9 +66,9 @@ def _answers(device: torch.device, dtype: torch.dtype, kinds: int) -> Outcome:
         engine = EmbeddedEngine(host, byte_tokenizer())
         try:
             asked = [
-                GenerationRequest(f"{number}-{place}", prompt, adapter, _NUM_TOKENS)
+                GenerationRequest(f"{number}-{position}", prompt, adapter, _NUM_TOKENS)
                 for number, prompt in enumerate(PROMPTS)
-                for place, adapter in enumerate(choices[kinds])
+                for position, adapter in enumerate(choices[kinds])
             ]
             together = asyncio.run(generate(engine, asked))
         finally:

@@ -1,4 +1,4 @@
-"""A seeded random order of any number of rows, of which any place is found without making the order."""
+"""A seeded random order of any number of rows, of which any position is found without making the order."""
 
 import functools
 import hashlib
@@ -9,9 +9,9 @@ _MASK64 = (1 << 64) - 1
 
 
 def permuted(index: int, size: int, key: tuple[int, str, int]) -> int:
-    """Place `index` of a pseudo-random permutation of `range(size)`; constant time and memory.
+    """Position `index` of a pseudo-random permutation of `range(size)`; constant time and memory.
 
-    A Feistel network permutes the next power of four; places outside the range are sent through again until they fall
+    A Feistel network permutes the next power of four; those outside the range are sent through again until they fall
     inside (cycle walking: Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
 
     Args:
@@ -23,11 +23,11 @@ def permuted(index: int, size: int, key: tuple[int, str, int]) -> int:
         return 0
     half_bits = ((size - 1).bit_length() + 1) // 2
     keys = _round_keys(key)
-    place = index
+    position = index
     while True:
-        place = _feistel(place, half_bits, keys)
-        if place < size:
-            return place
+        position = _feistel(position, half_bits, keys)
+        if position < size:
+            return position
 
 
 def _feistel(value: int, half_bits: int, keys: tuple[int, ...]) -> int:

@@ -82,7 +82,7 @@ class PartJob:
     conversion: ConversionJob | None = None
     """How the conversations are made; None where they are stored already."""
     chosen: np.ndarray | None = None
-    """int64: places, among the part's stored rows, of those that are tokenized; None for all."""
+    """int64: positions, among the part's stored rows, of those that are tokenized; None for all."""
     size: int = 0
     """Bytes that are read, as far as that is known."""
 
@@ -220,7 +220,7 @@ def _libraries_out_of_sight() -> Iterator[None]:
 def _batches(
     job: PartJob, told: ConversationWriter | None
 ) -> Iterator[tuple[int, Sequence[Conversation], ConversationBatch]]:
-    """Each batch with the rows of it that are stored, and the place of their first among the part's stored rows."""
+    """Each batch with the rows of it that are stored, and the position of their first among the part's stored rows."""
     if job.conversion is None or told is None:
         for start, stored in stored_batches(job.conversations, job.key, job.chosen):
             yield start, stored, ConversationBatch(stored)
@@ -238,4 +238,4 @@ def _chosen(
     if chosen is None:
         return range(start, start + len(accepted)), accepted
     here = within(chosen, start, start + len(accepted)).tolist()
-    return here, [accepted[place - start] for place in here]
+    return here, [accepted[position - start] for position in here]

@@ -15,7 +15,7 @@ from didact.models import load_tokenizer
 from didact.preparation.mixture import mix
 from didact.preparation.prepare import PreparedData, TaskTexts, prepare_data
 from didact.spec import FinetuneSpec
-from didact.tokens import TemplateContract, TokenTable, ViewPlace, open_table
+from didact.tokens import TemplateContract, TokenTable, ViewAddress, open_table
 
 _LOG = get_logger(__name__)
 
@@ -140,16 +140,16 @@ def open_prepared(path: Path, spec: FinetuneSpec, task_texts: TaskTexts | None =
 
 
 def _place(table: TokenTable) -> dict[str, str]:
-    place = table.place
-    return {"tokens": place.tokens.address, "key": place.key, "fingerprint": place.fingerprint}
+    address = table.address
+    return {"tokens": address.tokens.address, "key": address.key, "fingerprint": address.fingerprint}
 
 
-def _entry(place: dict[str, str]) -> CacheEntry:
-    return CacheEntry(cache_dir() / "tokens" / place["tokens"])
+def _entry(address: dict[str, str]) -> CacheEntry:
+    return CacheEntry(cache_dir() / "tokens" / address["tokens"])
 
 
-def _table(name: str, place: dict[str, str]) -> TokenTable:
-    return open_table(ViewPlace(_entry(place), place["key"], place["fingerprint"]), name)
+def _table(name: str, address: dict[str, str]) -> TokenTable:
+    return open_table(ViewAddress(_entry(address), address["key"], address["fingerprint"]), name)
 
 
 def _changes(source: PreparedSource, files: dict[str, str]) -> list[str]:

@@ -15,7 +15,7 @@ from didact.tokens.counts import TokenCount, TokenEstimate, count_tokens, estima
 from didact.tokens.encode import Encoded, Rejection, encode, encode_all
 from didact.tokens.loader import StepLoader, deal
 from didact.tokens.preview import preview
-from didact.tokens.table import TokenStats, TokenTable, ViewPlace, open_table, view_table
+from didact.tokens.table import TokenStats, TokenTable, ViewAddress, open_table, view_table
 from didact.tokens.template import CONTRACT_FILE, TemplateContract, tokenizer_digest
 from didact.tokens.types import Batch, Sample, StepBatches
 
@@ -33,7 +33,7 @@ __all__ = [
     "TokenEstimate",
     "TokenStats",
     "TokenTable",
-    "ViewPlace",
+    "ViewAddress",
     "count_tokens",
     "deal",
     "encode",

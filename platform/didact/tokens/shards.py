@@ -22,7 +22,7 @@ from didact.tokens.encode import Encoded, Rejection
 from didact.tokens.types import Sample
 
 OUTCOMES = ("sample", "template_refused", "special_text", "no_answer", "answer_cut", "too_long", "no_tool_syntax")
-"""What became of a conversation; its place here is the number in the shard."""
+"""What became of a conversation; its position here is the number in the shard."""
 _SHARD_TOKENS = 1 << 23
 _SCHEMA = pa.schema(
     [
@@ -67,7 +67,7 @@ class TokenWriter:
         """Write some conversations.
 
         Args:
-            positions: place of each among the accepted rows of the part.
+            positions: position of each among the accepted rows of the part.
             conversations: what was encoded; `row` counts from the part's first.
             encoded: what became of each.
         """

@@ -68,7 +68,7 @@ class TokenStats:
 
 
 @dataclass(frozen=True, slots=True)
-class ViewPlace:
+class ViewAddress:
     """Where a table is: all that another process needs to open it."""
 
     tokens: CacheEntry
@@ -90,7 +90,7 @@ class TokenTable:
 
     name: str
     """The source."""
-    place: ViewPlace
+    address: ViewAddress
     stats: TokenStats
     lengths: np.ndarray
     """int32 [samples]: tokens; memory-mapped."""
@@ -109,18 +109,18 @@ class TokenTable:
     def __post_init__(self) -> None:
         # As many files as a process may have open without thought; each is checked when it is first opened. A cycle
         # through this table would keep the cache held long after the last use.
-        tokens = self.place.tokens
+        tokens = self.address.tokens
         opened = lru_cache(maxsize=_OPEN_SHARDS)(lambda shard: TokenShard.open(tokens.sound_shard(shard)))
         object.__setattr__(self, "_opened", opened)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process opens it again."""
-        return open_table, (self.place, self.name)
+        return open_table, (self.address, self.name)
 
     @property
     def fingerprint(self) -> str:
         """Same fingerprint, same samples in the same order."""
-        return self.place.fingerprint
+        return self.address.fingerprint
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -160,36 +160,36 @@ def view_table(tokens: CacheEntry, view: ConversationView, name: str) -> TokenTa
     """
     shards = _shards(tokens)
     layout = files.fingerprint([[shard.name, shard.rows] for shard in shards])
-    place = ViewPlace(
+    address = ViewAddress(
         tokens, files.fingerprint([view.digest, layout]), files.fingerprint([tokens.address, view.digest])
     )
-    if place.folder.is_dir():
+    if address.folder.is_dir():
         try:
-            return open_table(place, name)
+            return open_table(address, name)
         except DataError as error:
             _log.warning("%s; the index is made again", error)
-    with tokens.lock(), files.new_folder(place.folder) as scratch:
+    with tokens.lock(), files.new_folder(address.folder) as scratch:
         stats = _write_index(scratch, tokens, view)
         described = [asdict(shard_of(scratch / f"{stem}.npy", stats.samples)) for stem in ARRAYS]
         files.write_json(scratch / STATS_FILE, {"stats": asdict(stats), "files": described})
-    return open_table(place, name)
+    return open_table(address, name)
 
 
-def open_table(place: ViewPlace, name: str) -> TokenTable:
+def open_table(address: ViewAddress, name: str) -> TokenTable:
     """Open a table that has been made, here or in another process.
 
     Raises:
         DataError: a file is missing, or is not as it was written.
     """
-    shards, index = _shards(place.tokens), CacheEntry(place.folder)
+    shards, index = _shards(address.tokens), CacheEntry(address.folder)
     try:
-        value = json.loads((place.folder / STATS_FILE).read_text(encoding="utf-8"))
+        value = json.loads((address.folder / STATS_FILE).read_text(encoding="utf-8"))
         stats = TokenStats.read(value["stats"])
         paths = [index.sound_shard(Shard(**{**entry, "batches": ()})) for entry in value["files"]]
         arrays = {path.stem: _map(path) for path in paths}
-        return TokenTable(name, place, stats, shards=shards, held=place.tokens.hold(), **arrays)
+        return TokenTable(name, address, stats, shards=shards, held=address.tokens.hold(), **arrays)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"token cache {place.folder}: {error}") from error
+        raise DataError(f"token cache {address.folder}: {error}") from error
 
 
 def _map(path: Path) -> np.ndarray:

@@ -48,15 +48,15 @@ def _exponentials(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Te
     Returns the rows' cross-entropies [rows] and the sums of the exponentials with the targets' [rows, 1], float32.
     """
     columns = _COLUMNS if logits.device.type == "cpu" else logits.shape[1]
-    parts, places = logits.split(columns, dim=1), torch.arange(len(logits), device=logits.device)
+    parts, rows = logits.split(columns, dim=1), torch.arange(len(logits), device=logits.device)
     top = torch.stack([part.amax(dim=1) for part in parts]).amax(dim=0)[:, None].float()
-    wanted = logits[places, targets].float()
+    wanted = logits[rows, targets].float()
     total = torch.zeros_like(top)
     for part in parts:
         shares = part.float().sub_(top).exp_()
         total += shares.sum(dim=1, keepdim=True)
         part.copy_(shares)
-    logits[places, targets] = 0  # scatter_ takes longer than all of the above
+    logits[rows, targets] = 0  # scatter_ takes longer than all of the above
     return (top + total.log())[:, 0] - wanted, total
 
 

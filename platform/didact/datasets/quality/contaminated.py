@@ -14,9 +14,9 @@ _REASON = "contaminated:"
 def find_contaminated(dataset: Dataset, index: ContaminationIndex) -> Kept:
     """The training rows that hold no question; the others go for the reason `contaminated:<evaluation set>`."""
     marks = Marks(dataset)
-    for place, matches in enumerate(index.search(dataset.train)):
+    for position, matches in enumerate(index.search(dataset.train)):
         if matches:
-            marks.drop(place, {f"{_REASON}{match.set_name}": match for match in matches})
+            marks.drop(position, {f"{_REASON}{match.set_name}": match for match in matches})
     return marks.kept()
 
 

@@ -63,8 +63,8 @@ class ContaminationIndex:
             found: list[dict[str, Match]] = [{} for _ in batch]
             all_words, starts = _flat(batch)
             rows = np.searchsorted(starts, np.arange(len(all_words)), side="right") - 1
-            for place, length in self._filter.places(all_words):
-                row, part = int(rows[place]), tuple(all_words[place : place + length])
+            for position, length in self._filter.positions(all_words):
+                row, part = int(rows[position]), tuple(all_words[position : position + length])
                 for probe in self._probes.get(part, ()):
                     if probe.set_name not in found[row] and _counts(probe, part, batch[row]):
                         found[row][probe.set_name] = Match(probe.set_name, probe.item, " ".join(part))
@@ -93,15 +93,15 @@ class _RunFilter:
             table[hashes >> np.uint64(64 - bits)] = True
             self._tables[length] = table
 
-    def places(self, all_words: Sequence[str]) -> Iterator[tuple[int, int]]:
+    def positions(self, all_words: Sequence[str]) -> Iterator[tuple[int, int]]:
         """Begin and length of runs that may be known, longer ones first."""
         values = self._numbers(all_words)
         for length, table in self._tables.items():
             if length <= len(values):
                 hashes = _rolling(values, length)
                 bits = len(table).bit_length() - 1
-                for place in np.flatnonzero(table[hashes >> np.uint64(64 - bits)]):
-                    yield int(place), length
+                for position in np.flatnonzero(table[hashes >> np.uint64(64 - bits)]):
+                    yield int(position), length
 
     def _numbers(self, all_words: Sequence[str]) -> np.ndarray:
         values = self._values

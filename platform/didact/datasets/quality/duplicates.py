@@ -46,7 +46,7 @@ def index_texts(parts: Sequence[Sequence[Conversation]], compare: Compare, thres
     """Read all parts once and remember digests and signatures, not texts.
 
     Args:
-        parts: rows that can be read again by their place, since likely twins are looked up to be verified.
+        parts: rows that can be read again by their position, since likely twins are looked up to be verified.
         compare: what of a conversation counts.
         threshold: similarity of near duplicates; None finds exact ones only.
     """

@@ -22,18 +22,18 @@ class Marks:
         self._found: Counter[str] = Counter()
         self._examples: list[Finding] = []
 
-    def drop(self, place: int, causes: Mapping[str, Match | Twin]) -> None:
+    def drop(self, position: int, causes: Mapping[str, Match | Twin]) -> None:
         """A row goes.
 
         Args:
-            place: among the training rows.
+            position: among the training rows.
             causes: reason -> what it is like; at least one, and the first is the one that the row is counted for.
         """
-        self._keep[place] = False
+        self._keep[position] = False
         self._dropped[next(iter(causes))] += 1
         for reason, cause in causes.items():
             if self._found[reason] < SHOWN:
-                self._examples.append(Finding(self._dataset.train[place].row, reason, cause))
+                self._examples.append(Finding(self._dataset.train[position].row, reason, cause))
             self._found[reason] += 1
 
     def kept(self) -> Kept:

@@ -14,7 +14,7 @@ def find_twins(datasets: Sequence[Dataset], spec: DuplicatesSpec) -> list[Kept]:
     """Of twins the first stays, in the order of data sets and rows; held-out rows always stay.
 
     Args:
-        datasets: training and held-out rows are read by their place.
+        datasets: training and held-out rows are read by their position.
         spec: what counts as a twin, and where twins are dropped.
 
     Returns:
@@ -26,11 +26,11 @@ def find_twins(datasets: Sequence[Dataset], spec: DuplicatesSpec) -> list[Kept]:
     kept = []
     for number, dataset in enumerate(datasets):
         marks = Marks(dataset)
-        for place in range(len(dataset.train)):
-            if (met := walk.visit(number, place)) is not None:
+        for position in range(len(dataset.train)):
+            if (met := walk.visit(number, position)) is not None:
                 origin = datasets[met.part % len(datasets)]
                 twin = Twin(origin.name, parts[met.part][met.row].row, met.part < len(datasets), met.similarity)
-                marks.drop(place, {"exact_duplicate" if met.exact else "near_duplicate": twin})
+                marks.drop(position, {"exact_duplicate" if met.exact else "near_duplicate": twin})
         kept.append(marks.kept())
     return kept
 
@@ -55,17 +55,17 @@ class _TwinWalk:
             for row, text in enumerate(texts.of_row[texts.part_starts[part] : texts.part_starts[part + 1]]):
                 self._kept.setdefault(int(text), {}).setdefault(part, row)
 
-    def visit(self, source: int, place: int) -> _Met | None:
+    def visit(self, source: int, position: int) -> _Met | None:
         """The twin for which a training row goes; None when it stays."""
         part = self._num_sources + source
-        text = int(self._texts.of_row[self._texts.part_starts[part] + place])
+        text = int(self._texts.of_row[self._texts.part_starts[part] + position])
         if (kept := self._relevant(text, part)) is not None:
             return _Met(*kept, 1.0, True)
         for other in self._texts.likely(text):
             kept = self._relevant(int(other), part)
             if kept is not None and (similarity := self._texts.similarity(text, int(other))) >= self._spec.threshold:
                 return _Met(*kept, similarity, False)
-        self._kept.setdefault(text, {}).setdefault(part, place)
+        self._kept.setdefault(text, {}).setdefault(part, position)
         return None
 
     def _relevant(self, text: int, part: int) -> tuple[int, int] | None:

@@ -1,6 +1,6 @@
-"""Which rows are trained on and which are held out: a function of the seed and each row's place, nothing else.
+"""Which rows are trained on and which are held out: a function of the seed and each row's position, nothing else.
 
-Works on the keys of stored conversations, a shard at a time; the places of the chosen rows are kept beside them, so
+Works on the keys of stored conversations, a shard at a time; the positions of the chosen rows are kept beside them, so
 that a choice is made once.
 """
 
@@ -25,7 +25,7 @@ _DAMAGED = (OSError, ValueError, EOFError)
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The chosen rows as places among the accepted ones, each part in the source's order."""
+    """The chosen rows as positions among the accepted ones, each part in the source's order."""
 
     train: np.ndarray | range
     """int64 [rows]."""
@@ -97,18 +97,18 @@ def _choose(stored: StoredConversations, folder: Path, max_rows: int | None, hel
 def _draw(
     stored: StoredConversations, count: int, seed: int, purpose: str, allowed: Callable[[Keys], np.ndarray]
 ) -> np.ndarray:
-    """The places of the `count` allowed rows of lowest rank, ascending."""
-    places, ranks = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint64)
+    """The positions of the `count` allowed rows of lowest rank, ascending."""
+    positions, ranks = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint64)
     if not count:
-        return places
+        return positions
     for keys in stored.key_blocks():
         mask = allowed(keys)
-        places = np.concatenate([places, keys.start + np.flatnonzero(mask)])
+        positions = np.concatenate([positions, keys.start + np.flatnonzero(mask)])
         ranks = np.concatenate([ranks, _ranks(seed, purpose, keys.rows[mask])])
-        if len(places) > count:
-            lowest = np.lexsort((places, ranks))[:count]
-            places, ranks = places[lowest], ranks[lowest]
-    return np.sort(places)
+        if len(positions) > count:
+            lowest = np.lexsort((positions, ranks))[:count]
+            positions, ranks = positions[lowest], ranks[lowest]
+    return np.sort(positions)
 
 
 def _ranks(seed: int, purpose: str, rows: np.ndarray) -> np.ndarray:
@@ -122,10 +122,10 @@ def _ranks(seed: int, purpose: str, rows: np.ndarray) -> np.ndarray:
     return np.frombuffer(bytes(digests), dtype=">u8").astype(np.uint64)
 
 
-def _prompts(stored: StoredConversations, places: np.ndarray) -> np.ndarray:
-    """S16 [found]: the digests of the prompts at `places`."""
+def _prompts(stored: StoredConversations, positions: np.ndarray) -> np.ndarray:
+    """S16 [found]: the digests of the prompts at `positions`."""
     found = [
-        keys.prompts[places[(places >= keys.start) & (places < keys.start + len(keys.rows))] - keys.start]
+        keys.prompts[positions[(positions >= keys.start) & (positions < keys.start + len(keys.rows))] - keys.start]
         for keys in stored.key_blocks()
     ]
     return np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=KEY)

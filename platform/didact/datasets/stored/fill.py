@@ -24,7 +24,7 @@ class ConversionJob:
     texts: bool = True
     """Whether texts are stored, and not keys alone."""
     kept: np.ndarray | None = None
-    """int64: places, among the part's accepted rows, of those that are stored; None for all."""
+    """int64: positions, among the part's accepted rows, of those that are stored; None for all."""
 
     def writer(self) -> ConversationWriter:
         """Takes the part's batches."""

@@ -102,14 +102,14 @@ class StoredConversations(Sequence[Conversation]):
     def __getitem__(self, index: int | slice) -> Conversation | Sequence[Conversation]:
         """An accepted row, or some."""
         if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        place = index + len(self) if index < 0 else index
-        if not 0 <= place < len(self):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        position = index + len(self) if index < 0 else index
+        if not 0 <= position < len(self):
             raise IndexError(f"{len(self)} conversations; found index {index}")
-        number = bisect_right(self._starts, place) - 1
+        number = bisect_right(self._starts, position) - 1
         shard, _ = self._texts[number]
         ends = list(accumulate(shard.batches))
-        within = place - self._starts[number]
+        within = position - self._starts[number]
         batch = bisect_right(ends, within)
         return self._decoded(number, batch)[within - (ends[batch - 1] if batch else 0)]
 
@@ -142,12 +142,12 @@ class StoredConversations(Sequence[Conversation]):
 def stored_batches(
     entry: CacheEntry, key: str, chosen: np.ndarray | None = None
 ) -> Iterator[tuple[int, list[Conversation]]]:
-    """The accepted rows of a part, a batch at a time, each with the place of its first row in the part.
+    """The accepted rows of a part, a batch at a time, each with the position of its first row in the part.
 
     Args:
         entry: the source's conversations.
         key: the part, which must be finished.
-        chosen: int64: places in the part, ascending; batches that hold none of them are passed over. None for all.
+        chosen: int64: positions in the part, ascending; batches that hold none of them are passed over. None for all.
 
     Raises:
         DataError: the part is not there, or not as it was written.

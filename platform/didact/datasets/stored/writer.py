@@ -55,7 +55,7 @@ class ConversationWriter:
             key: its name.
             shard_rows: rows of a shard.
             texts: whether texts are written, and not the keys alone.
-            kept: int64: places, among the part's accepted rows, of those that are written; None for all.
+            kept: int64: positions, among the part's accepted rows, of those that are written; None for all.
         """
         self._entry, self._key, self._shard_rows = entry, key, shard_rows
         self._with_texts, self._kept = texts, kept
@@ -117,7 +117,7 @@ class ConversationWriter:
         if self._kept is None:
             return accepted
         here = within(self._kept, start, self._num_seen)
-        return [accepted[place - start] for place in here.tolist()]
+        return [accepted[position - start] for position in here.tolist()]
 
     def _write_texts(self, accepted: list[Conversation]) -> None:
         if self._writer is None:
