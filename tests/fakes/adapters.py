@@ -7,7 +7,7 @@ import torch
 from didact.files import write_json
 from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.models import attach_adapter, base_fingerprint, load_base, save_adapter
-from didact.spec import LoraSpec, MethodSpec, ModelSpec
+from didact.spec import LoraSpec, MethodSpec, ModelSpec, TokensSpec
 from didact.tokens import TemplateContract
 from tests.fakes.models import tiny_model
 
@@ -24,10 +24,12 @@ def save_tiny_adapter(
     base_fingerprint: str = TINY_BASE,
     base: str = "tiny",
     recipe: bool = False,
+    tokens: TokensSpec | None = None,
 ) -> str:
     """A random adapter folder with template contract and manifest, LoRA by default. Returns the adapter's sha256.
 
-    `base` is the one that it names: in its manifest, or where `recipe` in the recipe beside it.
+    `base` is the one that it names: in its manifest, or where `recipe` in the recipe beside it. `tokens` says how
+    it is asked.
     """
     spec = spec or LoraSpec(r=4)
     model = attach_adapter(tiny_model(family), spec, seed=seed, base_name="tiny")
@@ -36,7 +38,7 @@ def save_tiny_adapter(
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.4)
     folder.mkdir(parents=True)
-    TemplateContract.build(byte_tokenizer(), "auto").save(folder)
+    TemplateContract.of(byte_tokenizer(), tokens or TokensSpec()).save(folder)
     if recipe:
         write_json(folder / "recipe.json", {"model": {"base": base}})
     named = "elsewhere" if recipe else base

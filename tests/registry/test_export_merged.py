@@ -8,12 +8,14 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from didact import cli
+from didact.datasets.conversation import Message
 from didact.errors import AdapterError, ModelError
+from didact.gpu_proof.tokenizer import CHATML
 from didact.models import base_fingerprint
 from didact.models.model_folder import new_model_folder
 from didact.registry import locate_adapter, open_registry, recorded_base
 from didact.registry.export import export_merged
-from didact.spec import MergeSpec, ModelSpec
+from didact.spec import MergeSpec, ModelSpec, TokensSpec
 from didact.tokens import TemplateContract
 from tests.fakes.adapters import save_tiny_adapter
 from tests.fakes.models import save_tiny_base
@@ -39,6 +41,23 @@ def test_the_merged_folder_carries_the_contract_and_its_proof(
     assert tokenizer.chat_template == contract.template
     generation = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").generation_config
     assert tuple(generation.eos_token_id) == contract.stop_token_ids
+
+
+def test_arguments_of_a_template_of_ones_own_are_the_merged_models_defaults(tmp_path: Path) -> None:
+    spec = ModelSpec(base=str(save_tiny_base(tmp_path / "base")))
+    template = CHATML + "{% if add_generation_prompt and enable_thinking is false %}{{ '<think></think>' }}{% endif %}"
+    tokens = TokensSpec(template=template, template_arguments={"enable_thinking": False})
+    save_tiny_adapter(tmp_path / "adapter", 1, base_fingerprint=base_fingerprint(spec), tokens=tokens)
+    export_merged(spec, tmp_path / "adapter", tmp_path / "merged", MergeSpec())
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    turns = [{"role": "user", "content": "Hi"}]
+    asked = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    assert asked == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think></think>"
+    contract = TemplateContract.load(tmp_path / "merged")
+    assert contract.arguments == {"enable_thinking": False}
+    # Served as a base, it is asked in the same form.
+    served = TemplateContract.build(tokenizer, "auto")
+    assert served.render(tokenizer, (Message("user", "Hi"),), True) == asked
 
 
 def test_another_tokenizer_is_refused(tmp_path: Path) -> None:

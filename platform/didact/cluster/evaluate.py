@@ -21,6 +21,7 @@ from didact.spec import (
     HeldOutTask,
     ModelSpec,
     PlacementSpec,
+    TokensSpec,
     absolute_base,
     absolute_task_paths,
     load_spec,
@@ -109,8 +110,7 @@ def _measured(
     if not resources.use_gpu:
         torch.set_num_threads(resources.num_cpus)
     tokenizer = load_tokenizer(subject.model)
-    choice = subject.recipe.tokens.template if subject.recipe else "auto"
-    contract = TemplateContract.build(tokenizer, choice)
+    contract = TemplateContract.of(tokenizer, subject.recipe.tokens if subject.recipe else TokensSpec())
     base = load_base(subject.model, device, shared=True)
     host = AdapterHost(base, base_fingerprint(subject.model))
     if subject.adapter is not None:

@@ -1,5 +1,6 @@
 """What one Ray Train worker does, in story order: data, model, adapter, loop, adapter out."""
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -204,7 +205,9 @@ def export(model: Any, run: Run, spec: FinetuneSpec, prepared: PreparedData) -> 
         write_text(scratch / "recipe.json", to_json(spec))
         if trains_all:
             save_model(model, scratch)
-            prepared.tokenizer.save_pretrained(scratch)
+            tokenizer = copy.deepcopy(prepared.tokenizer)
+            tokenizer.chat_template = prepared.contract.standalone
+            tokenizer.save_pretrained(scratch)
         else:
             save_adapter(
                 model,

@@ -118,7 +118,7 @@ _ADVICE = {
     "answer_cut": "raise tokens.max_length",
     "too_long": "raise tokens.max_length or set tokens.truncation to end",
     "template_refused": "set tokens.template to alpaca",
-    "no_tool_syntax": "choose a base whose chat template writes tools",
+    "no_tool_syntax": "set tokens.template to a template that writes tools",
 }
 
 

@@ -84,7 +84,7 @@ def read_sources(spec: FinetuneSpec, quarantine: Path | None = None, run: Runner
 def _encoder(spec: FinetuneSpec) -> Encoder:
     check_commercial(spec.data)
     tokenizer = load_tokenizer(spec.model)
-    return Encoder(tokenizer, TemplateContract.build(tokenizer, spec.tokens.template), spec.tokens)
+    return Encoder(tokenizer, TemplateContract.of(tokenizer, spec.tokens), spec.tokens)
 
 
 def _read(spec: FinetuneSpec, encoder: Encoder, quarantine: Path | None, run: Runner) -> tuple[Dataset, ...]:

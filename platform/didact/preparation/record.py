@@ -120,7 +120,7 @@ def open_prepared(path: Path, spec: FinetuneSpec, task_texts: TaskTexts | None =
     record = PreparedRecord.read(path)
     record.check_files()
     tokenizer = load_tokenizer(spec.model)
-    contract = TemplateContract.build(tokenizer, spec.tokens.template)
+    contract = TemplateContract.of(tokenizer, spec.tokens)
     if all(_entry(source.train).manifest() is not None for source in record.sources):
         tables = [_table(source.name, source.train) for source in record.sources]
         held_out = {

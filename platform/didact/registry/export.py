@@ -43,7 +43,7 @@ def export_merged(base: ModelSpec, adapter: Path, output: Path, settings: MergeS
             f"{base.base!r} ({digest[:12]})"
         )
     manners = Manners(
-        chat_template=contract.template,
+        chat_template=contract.standalone,
         stop_token_ids=contract.stop_token_ids,
         generation=contract.generation,
         prompts=[contract.prompt_ids(tokenizer, messages) for messages in _CONVERSATIONS],

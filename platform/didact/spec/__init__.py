@@ -55,11 +55,13 @@ from didact.spec.paths import absolute_base, absolute_task_paths, with_absolute_
 from didact.spec.serving import PREDICTED_TOKENS, ServeSpec
 from didact.spec.sharding import ShardingSpec
 from didact.spec.sweep import SweepSpec
+from didact.spec.template_file import NAMED_TEMPLATES, chat_environment, check_syntax, read_template
 from didact.spec.training import PlacementSpec, TrackingSpec, TrainingSpec, WorkerRange
 
 __all__ = [
     "ADAPTER_METHODS",
     "BUNDLED_BASE",
+    "NAMED_TEMPLATES",
     "PREDICTED_TOKENS",
     "AdaLoraSpec",
     "AdapterSpec",
@@ -107,9 +109,12 @@ __all__ = [
     "WorkerRange",
     "absolute_base",
     "absolute_task_paths",
+    "chat_environment",
+    "check_syntax",
     "json_schema",
     "load_spec",
     "read_mapping",
+    "read_template",
     "set_dotted",
     "spec_of",
     "to_json",

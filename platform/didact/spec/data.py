@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from didact.spec.base import Spec
+from didact.spec.explain import Says
 
 Form = Literal[
     "alpaca",
@@ -240,6 +241,13 @@ def _check_curriculum(data: DataSpec) -> None:
         raise ValueError(f"source {unused[0]!r} has a weight in no stage of curriculum; give it one or remove it")
 
 
+OwnTemplate = Annotated[
+    str,
+    StringConstraints(pattern=r"\{[{%#]|\.(jinja2?|j2)$"),
+    Says("a Jinja file such as chat.jinja, or Jinja text"),
+]
+
+
 class TokensSpec(Spec):
     """From conversations to token ids and loss masks.
 
@@ -255,5 +263,8 @@ class TokensSpec(Spec):
     """Tokens that are learned: every assistant turn with its end mark, the last one only, or everything."""
     packing: bool | Literal["auto"] = "auto"
     """Put several conversations in one row, attention and positions kept apart. `auto`: on where the method allows."""
-    template: Literal["auto", "model", "alpaca"] = "auto"
-    """`auto`: the model's own chat template, or the Alpaca prompt where it has none."""
+    template: Literal["auto", "model", "alpaca"] | OwnTemplate = "auto"
+    """`auto`: the model's own chat template, or the Alpaca prompt where it has none. A Jinja file, such as
+    `chat.jinja`, or Jinja text: a template of one's own. The run's record holds its text."""
+    template_arguments: dict[str, Any] = Field(default_factory=dict)
+    """What the template is given beside messages and tools, such as `enable_thinking: false`."""

@@ -6,10 +6,17 @@ from typing import Any
 from didact.spec.evaluation import EvaluationSpec, Gsm8kTask
 from didact.spec.finetune import FinetuneSpec
 from didact.spec.model import ModelSpec
+from didact.spec.template_file import read_template
 
 
 def with_absolute_paths(spec: FinetuneSpec) -> FinetuneSpec:
-    """The same recipe with every local path absolute, as seen from the working directory."""
+    """The same recipe with every local path absolute, as seen from the working directory.
+
+    A chat template of one's own becomes its text, so that workers and later attempts need no file.
+
+    Raises:
+        TemplateError: the template is not there, or its syntax is broken.
+    """
     sources = tuple(
         source.model_copy(update={"path": _absolute(source.path), "options": _absolute_root(source.options)})
         for source in spec.data.sources
@@ -23,6 +30,7 @@ def with_absolute_paths(spec: FinetuneSpec) -> FinetuneSpec:
         update={
             "model": absolute_base(spec.model),
             "data": spec.data.model_copy(update={"sources": sources, "contamination": contamination}),
+            "tokens": spec.tokens.model_copy(update={"template": read_template(spec.tokens.template)}),
             "evaluation": absolute_task_paths(spec.evaluation) if spec.evaluation else None,
         }
     )

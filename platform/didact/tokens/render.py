@@ -51,6 +51,7 @@ class Renderer:
         probes = [_Probe(f" \n\"'<&>\\{{{number}}}é\t ") for number in range(len(messages))]
         asked = [Message(message.role, probe.plain) for message, probe in zip(messages, probes, strict=True)]
         watched = [{"role": message.role, "content": probe} for message, probe in zip(messages, probes, strict=True)]
+        given = {**self._tokenizer.special_tokens_map, **self._contract.arguments}
         settings = {"tools": None, "documents": None, "add_generation_prompt": add_generation_prompt}
         try:
             rest = self._contract.render(self._tokenizer, asked, add_generation_prompt)
@@ -58,7 +59,7 @@ class Renderer:
             template = _compile_jinja_template(self._contract.template)
             if template.environment.parse(self._contract.template).find(jinja2.nodes.Filter) is not None:
                 return None  # filters make plain texts of what they are given
-            seen = template.render(messages=watched, **settings, **self._tokenizer.special_tokens_map)
+            seen = template.render(messages=watched, **settings, **given)
         except (TemplateError, jinja2.TemplateError):
             return None
         if seen != rest or any(probe.touched for probe in probes):

@@ -7,10 +7,11 @@ form than it was taught.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import jinja2.meta
 from transformers import PreTrainedTokenizerBase
 
 from didact import files
@@ -18,6 +19,7 @@ from didact.adapter_folder import CONTRACT
 from didact.datasets.conversation import Message
 from didact.errors import NoToolSyntax, TemplateError
 from didact.logs import get_logger
+from didact.spec import NAMED_TEMPLATES, TokensSpec, chat_environment, check_syntax, read_template
 from didact.tokens.tool_syntax import TEMPLATE_ERRORS, render_with_tools, uses_tools
 
 log = get_logger(__name__)
@@ -38,6 +40,11 @@ _ALPACA = (
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{- '\n\n### Response:\n' -}}{%- endif -%}"
 )
+_GIVEN = {
+    *("messages", "tools", "documents", "add_generation_prompt", "raise_exception", "strftime_now"),
+    *("bos_token", "eos_token", "pad_token", "unk_token"),
+}
+"""What every template is given, and is no argument."""
 _PROBE = (Message("user", "ping"), Message("assistant", "pong"))
 
 
@@ -55,41 +62,67 @@ class TemplateContract:
     """Tokens that end an answer: the tokenizer's EOS and the mark with which the template ends an assistant turn."""
     generation: dict[str, Any] = field(default_factory=dict)
     """Defaults for sampling that belong to the model, such as `temperature`."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """What the template is given beside messages and tools, such as `enable_thinking`."""
 
     @classmethod
     def build(
         cls,
         tokenizer: PreTrainedTokenizerBase,
-        choice: Literal["auto", "model", "alpaca"],
+        choice: str,
         generation: Mapping[str, Any] | None = None,
+        arguments: Mapping[str, Any] | None = None,
     ) -> "TemplateContract":
         """The contract of a tokenizer.
 
         Args:
             tokenizer: the base model's tokenizer.
-            choice: `model` for its own chat template, `alpaca` for the Alpaca prompt, `auto` for the first that exists.
+            choice: `model` for its own chat template, `alpaca` for the Alpaca prompt, `auto` for the first that exists;
+                or a Jinja file or text, see `tokens.template`.
             generation: sampling defaults to keep with it.
+            arguments: what the template is given beside messages and tools.
 
         Raises:
-            TemplateError: no usable template for this choice.
+            TemplateError: no usable template for this choice, broken syntax, or an argument that it does not read.
         """
         template = _choose(tokenizer, choice)
+        if arguments:
+            _check_arguments(template, arguments)
         special = {
             "bos": tokenizer.bos_token_id,
             "eos": tokenizer.eos_token_id,
             "pad": tokenizer.pad_token_id,
         }
-        draft = cls(template, tokenizer_digest(tokenizer), special, (), dict(generation or {}))
-        return cls(template, draft.tokenizer_sha256, special, _stop_tokens(draft, tokenizer), draft.generation)
+        draft = cls(template, tokenizer_digest(tokenizer), special, (), dict(generation or {}), dict(arguments or {}))
+        return replace(draft, stop_token_ids=_stop_tokens(draft, tokenizer))
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase, tokens: TokensSpec) -> "TemplateContract":
+        """The contract of a tokenizer under a recipe's `tokens`; raises as `build`."""
+        return cls.build(tokenizer, tokens.template, arguments=tokens.template_arguments)
 
     @property
     def fingerprint(self) -> str:
         """Hex sha256 over all fields."""
-        return files.fingerprint(asdict(self))
+        return files.fingerprint(self._fields())
+
+    @property
+    def standalone(self) -> str:
+        """The template for engines that know no arguments: they are its defaults, and may be given all the same."""
+        lines = [
+            f"{{%- set {name} = {name} if {name} is defined else {_as_jinja(value)} -%}}"
+            for name, value in self.arguments.items()
+        ]
+        # What follows a block loses its first line break, so an empty expression stands between.
+        return "".join(lines) + "{{- '' }}" + self.template if lines else self.template
 
     def to_json(self) -> str:
         """All fields as a JSON object."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(self._fields(), indent=2, ensure_ascii=False) + "\n"
+
+    def _fields(self) -> dict[str, Any]:
+        # Contracts without arguments are written as they were before there were any: their digests stay.
+        return {name: value for name, value in asdict(self).items() if name != "arguments" or value}
 
     @classmethod
     def from_json(cls, text: str) -> "TemplateContract":
@@ -153,13 +186,14 @@ class TemplateContract:
         """
         try:
             if uses_tools(messages):
-                variables = dict(tokenizer.special_tokens_map)
+                variables = {**tokenizer.special_tokens_map, **self.arguments}
                 return render_with_tools(self.template, variables, messages, add_generation_prompt)
             return tokenizer.apply_chat_template(
                 _plain(messages),
                 chat_template=self.template,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
+                **self.arguments,
             )
         except NoToolSyntax:
             raise
@@ -188,6 +222,7 @@ class TemplateContract:
                 add_generation_prompt=True,
                 return_dict=False,
                 sanitize_control_tokens=True,
+                **self.arguments,
             )
         except ValueError as error:
             raise TemplateError(f"a message holds the text of a special token: {error}") from error
@@ -213,6 +248,8 @@ def special_text(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
 
 
 def _choose(tokenizer: PreTrainedTokenizerBase, choice: str) -> str:
+    if choice not in NAMED_TEMPLATES:
+        return _dated(read_template(choice))
     if choice == "alpaca" or (choice == "auto" and not tokenizer.chat_template):
         if tokenizer.eos_token is None:
             raise TemplateError("the Alpaca prompt ends answers with the tokenizer's eos_token, and it has none")
@@ -225,9 +262,33 @@ def _choose(tokenizer: PreTrainedTokenizerBase, choice: str) -> str:
         template = tokenizer.get_chat_template()
     except ValueError as error:
         raise TemplateError(f"no chat template can be chosen ({error}); set tokens.template to alpaca") from error
+    check_syntax(template, "the base model's chat template")
+    return _dated(template)
+
+
+def _dated(template: str) -> str:
     if "strftime_now" in template:
         log.warning("the chat template writes today's date into prompts; cached tokens keep the day they were made")
     return template
+
+
+def _check_arguments(template: str, arguments: Mapping[str, Any]) -> None:
+    environment = chat_environment()
+    read = jinja2.meta.find_undeclared_variables(environment.parse(template))
+    known = sorted(read - environment.globals.keys() - _GIVEN)
+    for name in arguments:
+        if name not in known:
+            reads = f"it reads {', '.join(known)}" if known else "it reads none"
+            raise TemplateError(f"tokens.template_arguments.{name}: the chat template knows no such argument; {reads}")
+
+
+def _as_jinja(value: Any) -> str:
+    """A plain value as Jinja writes it."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_as_jinja(key)}: {_as_jinja(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_as_jinja, value))}]"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 def _stop_tokens(contract: TemplateContract, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ Example:
 """
 
 from didact.spec.explain.complaints import complaints
+from didact.spec.explain.schema import Says
 from didact.spec.explain.where import Lined, plain
 
-__all__ = ["Lined", "complaints", "plain"]
+__all__ = ["Lined", "Says", "complaints", "plain"]

@@ -31,6 +31,13 @@ class Expected:
     """What pydantic and annotated_types say about it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Says:
+    """Annotation of a type: what is expected, in words that take the place of those made from its limits."""
+
+    says: str
+
+
 def expected_in(annotation: Any, limits: tuple[Any, ...] = ()) -> list[Expected]:
     """The alternatives of a type: unions taken apart, names and annotations resolved."""
     if isinstance(annotation, FieldInfo):
@@ -175,6 +182,8 @@ def choices_of(expected: Expected) -> tuple[Any, ...]:
 
 
 def _describe_plain(expected: Expected) -> str:
+    if says := _limit(expected, "says"):
+        return str(says)
     if is_mapping(expected):
         items = items_of(expected)
         return f"a mapping whose values are {_plural(items)}" if items and items[0].type is not Any else "a mapping"

@@ -249,6 +249,14 @@ def _fsdp(value: Any, values: Any) -> Answer:
     return Answer(settings)
 
 
+def _template(value: Any, values: Any) -> Answer:
+    own = values.get("chat_template_jinja") if isinstance(values, dict) and as_word(value) == "jinja" else value
+    if isinstance(own, str) and re.search(_OWN_TEMPLATE, own):
+        return Answer({"tokens.template": own})
+    named = {"alpaca": "alpaca", "auto": "auto", "tokenizer_default_fallback_alpaca": "auto"}
+    return Answer({"tokens.template": named.get(as_word(value), "model")})
+
+
 def _folder(value: Any, values: Any) -> Answer:
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", str(value).rstrip("/").rpartition("/")[2]).strip("-._") or "run"
     return Answer({"name": name}, "a run's folder is its name, inside DIDACT_RUNS")
@@ -271,6 +279,7 @@ def _rank_steps(name: str) -> Callable[[Any, Any], Answer]:
     return lambda value, values: Answer(text=f"adapter.{name} of method adalora is a share of the steps, such as 0.1")
 
 
+_OWN_TEMPLATE = r"\{[{%#]|\.(jinja2?|j2)$"
 _EVERY = "a number of steps, not a share of them"
 _COMPUTED: dict[str, Callable[[Any, Any], Answer]] = {
     "gradient_accumulation_steps": _accumulation,
@@ -283,6 +292,9 @@ _COMPUTED: dict[str, Callable[[Any, Any], Answer]] = {
     **dict.fromkeys(("deepspeed", "deepspeed_config", "zero_stage"), _deepspeed),
     **dict.fromkeys(("fsdp", "fsdp_config"), _fsdp),
     **dict.fromkeys(("output_dir", "output_path", "out_dir"), _folder),
+    **dict.fromkeys(("template", "chat_template", "chat_template_path", "chat_template_jinja"), _template),
+    **dict.fromkeys(("template_type", "prompt_template", "prompt_style"), _template),
+    "enable_thinking": lambda value, values: Answer({"tokens.template_arguments": {"enable_thinking": value}}),
     "resources_per_worker": _resources,
     **dict.fromkeys(("interleave_probs", "interleave_prob", "mixture_weights", "dataset_weights"), _interleaved),
     **dict.fromkeys(("tinit", "adalora_tinit"), _rank_steps("warmup_share")),
