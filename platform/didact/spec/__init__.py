@@ -51,11 +51,18 @@ from didact.spec.finetune import FinetuneSpec
 from didact.spec.load import json_schema, load_spec, read_mapping, set_dotted, spec_of, to_json
 from didact.spec.merge import LimitsSpec, MergeSpec
 from didact.spec.model import BUNDLED_BASE, ModelSpec, QuantizationSpec
-from didact.spec.paths import absolute_base, absolute_task_paths, with_absolute_paths
+from didact.spec.paths import (
+    NAMED_TEMPLATES,
+    absolute_base,
+    absolute_task_paths,
+    chat_environment,
+    check_syntax,
+    read_template,
+    with_absolute_paths,
+)
 from didact.spec.serving import PREDICTED_TOKENS, ServeSpec
 from didact.spec.sharding import ShardingSpec
 from didact.spec.sweep import SweepSpec
-from didact.spec.template_file import NAMED_TEMPLATES, chat_environment, check_syntax, read_template
 from didact.spec.training import PlacementSpec, TrackingSpec, TrainingSpec, WorkerRange
 
 __all__ = [
