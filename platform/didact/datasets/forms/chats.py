@@ -155,11 +155,13 @@ def role_play(record: Record, _: RowSettings) -> Draft:
     return Draft(turns)
 
 
-def moss(record: Record, _: RowSettings) -> Draft:
+def moss(record: Record, settings: RowSettings) -> Draft:
     """Turns of MOSS with its plugins.
 
     Where a plugin was called, the assistant's thoughts and commands are a turn, the results come back as the user's,
-    and the reply is the next turn. `chat` is an object of turns or, in the older files, one text with marks.
+    and the reply is the next turn. Thought, command and result each stand on lines of their own behind their name, and
+    the thought of a turn without command stands before its reply; with `options.reasoning: only` no thought is kept.
+    `chat` is an object of turns or, in the older files, one text with marks.
     """
     before = optional_text(record, "meta_instruction").strip()
     turns = [Message("system", before)] if before else []
@@ -171,11 +173,14 @@ def moss(record: Record, _: RowSettings) -> Draft:
         thoughts, commands, results = (
             _moss_part(turn, key) for key in ("Inner Thoughts", "Commands", "Tool Responses")
         )
-        turns.append(Message("user", _moss_text(turn, "Human")))
+        asked, reply = _moss_text(turn, "Human"), _moss_text(turn, "MOSS")
+        thought = [f"Thought: {thoughts}"] if thoughts and settings.options.reasoning != "only" else []
+        turns.append(Message("user", asked))
         if commands:
-            called = "\n".join(part for part in (thoughts, commands) if part)
-            turns += [Message("assistant", called), Message("user", results or "None")]
-        turns.append(Message("assistant", _moss_text(turn, "MOSS")))
+            turns.append(Message("assistant", "\n\n".join([*thought, f"Command: {commands}"])))
+            turns += [Message("user", f"Result: {results or 'None'}"), Message("assistant", reply)]
+        else:
+            turns.append(Message("assistant", "\n\n".join([*thought, reply]) if reply else reply))
     return Draft(turns)
 
 

@@ -17,6 +17,8 @@ class Draft:
     messages: list[Message]
     answer: str | None = None
     """The short checkable answer, where the record has one."""
+    rationale: str | None = None
+    """The reasoning that leads to the answer, where the turns hold it already."""
 
 
 @dataclass(frozen=True, slots=True)

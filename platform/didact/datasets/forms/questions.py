@@ -123,7 +123,8 @@ def nli(record: Record, settings: RowSettings) -> Draft | Reasoned:
 def extractive_qa(record: Record, settings: RowSettings) -> Draft:
     """A passage, a question and answers that stand in the passage: the first answer."""
     answers = take(record, "answers")
-    found = texts(answers, "text") if isinstance(answers, dict) else texts(record, "answers")
+    given = texts(answers, "text") if isinstance(answers, dict) else texts(record, "answers")
+    found = [answer.strip() for answer in given if answer.strip()]
     if not found:
         raise BadRow("empty_output", "the passage holds no answer")
     question, passage = text(record, "question"), text(record, "context")
@@ -156,7 +157,7 @@ def textbook(record: Record, _: RowSettings) -> Draft | Reasoned:
         optional_text(record, "textbox_q_context"),
         text(record, "textbox_question"),
     )
-    answer, solution = text(record, "textbox_answer"), optional_text(record, "textbox_answer_analysis")
+    answer, solution = text(record, "textbox_answer").strip(), optional_text(record, "textbox_answer_analysis")
     return _reasoned(asked, solution, answer) if solution.strip() else pair(asked, answer, answer)
 
 
@@ -201,4 +202,4 @@ def _exam_answer(record: Record, choices: dict[str, str]) -> str:
         return f"{by_text[given.strip()]}. {given.strip()}"
     if choices and not set(letter) <= set(choices):
         raise BadRow("unknown_label", f"answer {given!r} is none of the choices {', '.join(choices)}")
-    return given
+    return given.strip()

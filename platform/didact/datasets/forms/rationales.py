@@ -40,6 +40,8 @@ _ASK_ANSWER: dict[Language, tuple[str, ...]] = {
     ),
     "zh": ("只给出答案。", "请直接作答，不必解释。", "仅回复答案。", "不需要推理过程，直接写出答案。"),
 }
+_ENDS = frozenset(".!?。！？")
+"""What ends an answer that is a sentence, and is not written twice."""
 _MODES: tuple[Literal["before", "only", "suffix"], ...] = ("before", "only", "suffix")
 
 
@@ -72,7 +74,9 @@ def reasoned_turns(row: Reasoned, mode: ReasoningMode, language: Language, seed:
         mode = _MODES[drawn % len(_MODES)]
     if mode == "only":
         return _turns(row.question, _pick(_ASK_ANSWER[language], drawn), row.answer)
-    reply = _BEFORE[language].format(rationale=row.rationale, answer=row.answer)
+    reply = _BEFORE[language].format(rationale=row.rationale.rstrip(), answer=row.answer.strip())
+    if row.answer.rstrip()[-1:] in _ENDS:
+        reply = reply[:-1]
     return _turns(row.question, _pick(_ASK_REASONS[language], drawn) if mode == "suffix" else "", reply)
 
 

@@ -1,14 +1,21 @@
 """Tables whose headings have several levels -> one heading a column and one a row, each the whole path to it."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from html.parser import HTMLParser
 from typing import Any
 
+from didact.datasets.forms.table_text import Table, make_table
 from didact.datasets.rows.fields import Record, inner, items, optional_text, take
 from didact.datasets.rows.raw_row import BadRow
 
 SEPARATOR = " / "
 _MAX_CELLS = 1_000_000
+# A year, alone or as the end of a period; or words without a number, such as a unit.
+_HEADING = re.compile(
+    r"(?:[^\d]*\b(?:\d{1,2},? )?)?(?:FY ?)?(?:19|20)\d\d[AEF]?(?: ?\(\w+\))?|[^\d]*[A-Za-z£$€¥%][^\d]*"
+)
+_REMARK = re.compile(r"[(\[].*[)\]]")
 _VOID = frozenset({"br", "hr", "p", "div", "li"})
 
 
@@ -65,6 +72,39 @@ def web_table(page: str) -> dict[str, Any]:
     filled = [[*row, *[""] * (width - len(row))] for row in grid]
     header = [heading_path(row[column] for row in filled[:num_heads]) for column in range(width)]
     return {"header": header, "rows": filled[num_heads:]}
+
+
+def headed_table(rows: Sequence[object]) -> Table:
+    """A table without a word on its headings: they are the first row, and those after it that hold years or units.
+
+    Such a row has nothing, or a remark in brackets, in the first column. A heading above reaches over the blank cells
+    to its right.
+
+    Raises:
+        BadRow: as `make_table`.
+    """
+    table = make_table(rows)
+    num_more = next((place for place, row in enumerate(table.rows) if not _is_heading(row)), len(table.rows))
+    if num_more in (0, len(table.rows)):
+        return table
+    heads = [table.header, *table.rows[:num_more]]
+    above = [_reaching(row) for row in heads[:-1]]
+    columns = zip(*above, heads[-1], strict=True)
+    return Table(tuple(heading_path(column) for column in columns), table.rows[num_more:], table.title)
+
+
+def _is_heading(row: Sequence[str]) -> bool:
+    first, *others = (cell.strip() for cell in row)
+    filled = [cell for cell in others if cell]
+    return bool(filled) and (not first or bool(_REMARK.fullmatch(first))) and all(map(_HEADING.fullmatch, filled))
+
+
+def _reaching(row: Sequence[str]) -> list[str]:
+    reached, said = [row[0]], ""
+    for cell in row[1:]:
+        said = cell if cell.strip() else said
+        reached.append(said)
+    return reached
 
 
 def _paths(root: dict[str, Any], texts: Sequence[Sequence[str]]) -> Iterator[tuple[tuple[int, int], str]]:

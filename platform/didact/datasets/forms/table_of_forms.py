@@ -59,7 +59,7 @@ class RecordForm:
     @property
     def reads(self) -> frozenset[str]:
         """Every field that may be read, but for those of every form."""
-        return frozenset((*self.needs, *self.one_of, *self.also))
+        return frozenset((*self.needs, *self.one_of, *self.also)) - frozenset(self.unused)
 
 
 _TABLE = ("table", "table_id", "title", "caption", "page_title")
@@ -152,7 +152,9 @@ COLUMN_FORMS: dict[Form, Callable[[list[str]], Draft | Reasoned]] = {
     "csl": questions.csl_columns,
 }
 """Forms of lines with columns that have no names."""
-REASONED_FORMS: frozenset[Form] = frozenset(("cot_tsv", "cot", "question_answer", "nli", "exam", "textbook", "tabmwp"))
+REASONED_FORMS: frozenset[Form] = frozenset(
+    ("cot_tsv", "cot", "question_answer", "nli", "exam", "textbook", "tabmwp", "tatqa")
+)
 """Forms whose rows may have rationales, of which a seed chooses the wording."""
 RECOGNISED_FORMS = tuple(dict.fromkeys(form.name for form in FORMS if form.needs or form.one_of))
 """The forms that are recognised by their keys."""
@@ -225,9 +227,8 @@ def to_conversation(
     reads = READS.get(form, frozenset())
     refuse_unusable(record, reads)
     check_wanted(record, reads, settings.options.at_least)
-    rationale = None
+    rationale = draft.rationale
     if isinstance(draft, Reasoned):
-        rationale = draft.rationale
         language = settings.language(draft.question)
         turns = reasoned_turns(draft, settings.options.reasoning, language, settings.seed)
     else:
@@ -285,7 +286,8 @@ def _unused(form: Form, record: Record, settings: RowSettings) -> list[str]:
     unused = [
         name
         for name in _unread(form, tuple(record))
-        if name not in settings.options.at_least and not (name in LABELS and is_label(record[name]))
+        if not (_is_empty(record[name]) or name in settings.options.at_least)
+        and not (name in LABELS and is_label(record[name]))
     ]
     for key in TURN_FIELDS:
         if key in READS.get(form, ()) and isinstance(record.get(key), list):

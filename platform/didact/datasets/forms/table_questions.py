@@ -6,9 +6,9 @@ from typing import Any
 
 from didact.datasets.conversation import Message
 from didact.datasets.forms.drafts import Draft, RowSettings, pair
-from didact.datasets.forms.rationales import Reasoned
+from didact.datasets.forms.rationales import Reasoned, reasoned_turns
 from didact.datasets.forms.sql import write_sql
-from didact.datasets.forms.table_headings import web_table
+from didact.datasets.forms.table_headings import headed_table, web_table
 from didact.datasets.forms.table_text import Table, make_table, write_table
 from didact.datasets.rows.fields import (
     Record,
@@ -16,6 +16,7 @@ from didact.datasets.rows.fields import (
     inner,
     items,
     joined,
+    listed,
     optional_text,
     take,
     text,
@@ -28,6 +29,7 @@ from didact.datasets.rows.raw_row import BadRow
 ANSWER_FIELDS = ("answers", "answer_text", "answer", "targetValue")
 _TASKS: dict[str, dict[Language, str]] = {
     "answer": {"en": "Answer the question from the table.", "zh": "根据表格回答问题。"},
+    "both": {"en": "Answer the question from the table and the text.", "zh": "根据表格和文字回答问题。"},
     "sentence": {
         "en": "Answer the question about the table in a full sentence.",
         "zh": "根据表格，用完整的句子回答问题。",
@@ -69,14 +71,14 @@ _CLAIMS: dict[Language, dict[str, str]] = {
 
 
 def table_question(record: Record, settings: RowSettings) -> Draft:
-    """A question on a table; several answers are joined by commas. WikiTableQuestions, AIT-QA and their like."""
+    """A question on a table, which may have several answers. WikiTableQuestions, AIT-QA and their like."""
     question = text(record, first_of(record, ("question", "utterance")))
     key = first_of(record, ANSWER_FIELDS)
     found = texts(record, key) if isinstance(record.get(key), list) else [written(record, key)]
     if key == "targetValue":
         found = [_unescaped(value) for value in found[0].split("|")]
         question = _unescaped(question)
-    answer = ", ".join(found)
+    answer = listed(found)
     return pair(_ask("answer", _table(record), question, settings), answer, answer)
 
 
@@ -121,7 +123,7 @@ def table_inference(record: Record, settings: RowSettings) -> Draft:
 
 def heading_question(record: Record, settings: RowSettings) -> Draft:
     """A question on a table with headings on several levels; its answers are numbers or texts (HiTab)."""
-    answer = ", ".join(_number(value) for value in items(record, "answer"))
+    answer = listed([_number(value) for value in items(record, "answer")])
     return pair(_ask("answer", _table(record), text(record, "question"), settings), answer, answer)
 
 
@@ -165,19 +167,27 @@ def table_problem(record: Record, settings: RowSettings) -> Reasoned:
 
 
 def table_passages(record: Record, settings: RowSettings) -> Draft:
-    """A table among paragraphs with several questions, one turn after the other (TAT-QA)."""
+    """A table among paragraphs with several questions, one turn after the other (TAT-QA).
+
+    A derivation, such as `9-7`, is the rationale of its answer, and goes where `options.reasoning` says.
+    """
     passages = [text(each, "text") if isinstance(each, dict) else "" for each in items(record, "paragraphs")]
-    table = make_table(items(inner(record, "table"), "table"))
+    table = headed_table(items(inner(record, "table"), "table"))
     turns: list[Message] = []
-    answer = ""
+    answer, rationale = "", None
     for each in items(record, "questions"):
         if not isinstance(each, dict):
             raise BadRow("wrong_type", f"a question is {type(each).__name__}, expected an object")
         question = text(each, "question")
         answer = _scaled(each)
         asked = question if turns else _ask("answer", table, question, settings, around=(joined(*passages), ""))
-        turns += [Message("user", asked), Message("assistant", answer)]
-    return Draft(turns, answer)
+        rationale = optional_text(each, "derivation").strip() or None
+        if rationale is None:
+            turns += [Message("user", asked), Message("assistant", answer)]
+        else:
+            worked = Reasoned(asked, rationale, answer)
+            turns += reasoned_turns(worked, settings.options.reasoning, settings.language(question), settings.seed)
+    return Draft(turns, answer, rationale)
 
 
 def table_report(record: Record, settings: RowSettings) -> Draft:
@@ -185,7 +195,7 @@ def table_report(record: Record, settings: RowSettings) -> Draft:
     qa = inner(record, "qa")
     around = ("\n".join(texts(record, "pre_text")), "\n".join(texts(record, "post_text")))
     answer = written(qa, "answer") if qa.get("answer") not in (None, "") else written(qa, "exe_ans")
-    asked = _ask("answer", make_table(items(record, "table")), text(qa, "question"), settings, around=around)
+    asked = _ask("answer", headed_table(items(record, "table")), text(qa, "question"), settings, around=around)
     return pair(asked, answer, answer)
 
 
@@ -203,7 +213,8 @@ def _ask(
     language = settings.language(question)
     shown = f"{_NAMES['table'][language]}\n{write_table(table, settings.table_layout(question))}"
     asked = f"{_NAMES[name][language]} {question.strip()}"
-    return joined(_TASKS[task][language], around[0], shown, around[1], asked)
+    told = "both" if task == "answer" and any(each.strip() for each in around) else task
+    return joined(_TASKS[told][language], around[0], shown, around[1], asked)
 
 
 def _table(record: Record, title: str = "") -> Table:
@@ -222,9 +233,11 @@ def _verdict(label: Any, language: Language) -> str:
 def _scaled(each: dict[str, Any]) -> str:
     answer: Any = take(each, "answer")
     values: Sequence[Any] = answer if isinstance(answer, list) else [answer]
-    said = ", ".join(written({"answer": value}, "answer") for value in values)
-    scale = optional_text(each, "scale")
-    return said if not scale else f"{said}%" if scale == "percent" else f"{said} {scale}"
+    found = [written({"answer": value}, "answer").strip() for value in values]
+    scale = optional_text(each, "scale").strip()
+    if scale == "percent":
+        return listed([value if value.endswith("%") or not value else f"{value}%" for value in found])
+    return f"{listed(found)} {scale}".strip()
 
 
 def _number(value: Any) -> str:

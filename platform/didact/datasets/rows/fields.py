@@ -102,6 +102,18 @@ def first_of(record: Record, keys: tuple[str, ...]) -> str:
     return filled or next((key for key in keys if key in record), keys[0])
 
 
+def listed(values: list[str]) -> str:
+    """Several answers as one: commas between them, or semicolons where one of them holds a comma; blank ones go.
+
+    Raises:
+        BadRow: none is left.
+    """
+    filled = [value.strip() for value in values if value.strip()]
+    if not filled:
+        raise BadRow("empty_output", "no answer is given, or all are blank")
+    return ("; " if any("," in value for value in filled) and len(filled) > 1 else ", ").join(filled)
+
+
 def joined(*parts: str) -> str:
     """Texts with a blank line between them; blank ones are left out."""
     return "\n\n".join(part for part in parts if part.strip())
