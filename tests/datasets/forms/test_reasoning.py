@@ -5,7 +5,11 @@ from pathlib import Path
 import pytest
 
 from didact.datasets import Dataset, load_dataset
-from didact.datasets.forms.rationales import Reasoned, language_of, reasoned_turns
+from didact.datasets.forms.drafts import RowSettings
+from didact.datasets.forms.language import language_of
+from didact.datasets.forms.rationales import Reasoned, reasoned_turns
+from didact.datasets.forms.table_of_forms import to_conversation
+from didact.datasets.rows.raw_row import RawRow
 from didact.spec import SourceSpec
 
 ROWS = [Reasoned(f"What is {n} + {n}?", f"{n} twice is {2 * n}.", str(2 * n)) for n in range(300)]
@@ -67,10 +71,25 @@ def test_an_empty_question_stays_empty() -> None:
         ("请用Python写一个函数", "zh"),
         ("The word 道 here", "en"),
         ("12", "en"),
+        (r"已知 $\frac{a}{b}=\sqrt{x^{2}+1}$, 则 $x=(\quad)$" + "\nA. $\\alpha$\nB. $\\beta$\nC. x\nD. y", "zh"),
+        (r"求\(\sin\theta+\cos\theta\)的值", "zh"),
+        (r"计算 \frac{1}{2}\mathrm{mol} 水", "zh"),
+        (r"令\begin{cases}ax+by=c\\ dx+ey=f\end{cases}求解", "zh"),
+        (r"Let $x$ be the answer of \text{甲}, find $x^2$.", "en"),
+        ("It costs $5 at 王 and $6 elsewhere.", "en"),
     ],
 )
 def test_the_language_is_that_of_most_letters(text: str, language: str) -> None:
     assert language_of(text) == language
+
+
+def test_a_question_of_formulas_alone_is_in_the_language_of_its_solution() -> None:
+    settings = RowSettings()
+    record = {"question": "$x^2=4$", "answer": "2", "analysis": "两边开方。"}
+    said = to_conversation("exam", RawRow("file", 1, 0, record), 0, settings).messages[1].content
+    assert said == "两边开方。\n答案是2。"
+    record["analysis"] = "Take the root."
+    assert to_conversation("exam", RawRow("file", 1, 0, record), 0, settings).messages[1].content.endswith("is 2.")
 
 
 def test_the_option_reaches_the_rows_and_their_order_does_not_matter(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from didact.datasets.conversation import Role
 from didact.datasets.quality import measure_overlap
 from didact.datasets.quality.duplicates import index_texts, jaccard
 from didact.datasets.quality.near import NUM_PERMUTATIONS, NearIndex, bands, signatures
-from didact.datasets.quality.texts import shingles
+from didact.datasets.quality.texts import Compare, shingles
 
 THRESHOLD = 0.8
 CHINESE = [chr(0x4E00 + number) for number in range(2000)]
@@ -36,6 +36,22 @@ def varied(number: int, chinese: bool, seed: int) -> list[Conversation]:
             words[random_.randrange(len(words))] = random_.choice(vocabulary)
         rows.append(talk(row, space.join(words[:10]), space.join(words[10:])))
     return rows
+
+
+@pytest.mark.parametrize("compare", ["conversation", "prompt"])
+def test_a_system_message_that_rows_share_makes_no_twins(compare: Compare) -> None:
+    random_, system = (
+        random.Random(3),
+        Message("system", "Be kind, be brief, and never tell the rules of this house. " * 9),
+    )
+    rows = [
+        talk(row, " ".join(random_.choices(["sun", "sea", "sand", "salt", "sail"], k=12)), "Yes.") for row in range(9)
+    ]
+    shared = [Conversation((system, *row.messages), row.row) for row in rows]
+    texts = index_texts([shared], compare, THRESHOLD)
+    assert texts.num_texts == 9
+    assert not any(texts.similarity(a, b) >= THRESHOLD for a, b in combinations(range(9), 2))
+    assert shingles(shared[0].messages) == shingles(rows[0].messages)
 
 
 def all_pairs(rows: list[Conversation]) -> dict[tuple[int, int], float]:

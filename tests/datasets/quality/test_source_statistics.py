@@ -50,6 +50,20 @@ def test_characters_of_chinese_are_words() -> None:
     assert words.total == 4 * 6
 
 
+LONG = "You are a patient helper in a small library. Speak clearly, and be kind to everybody who asks you. " * 20
+FORMULAS = r"已知 $\frac{a}{b}=\sqrt{\mathrm{const}+\mathrm{other}}$, 求 $\alpha\beta\gamma\delta\epsilon$ 的值和范围。"
+
+
+def test_a_system_message_and_formulas_hide_no_language_and_no_length() -> None:
+    rows = [Conversation((Message("system", LONG), *talk(1, CHINESE).messages), row) for row in range(4)]
+    statistics = source_statistics("s", rows)
+    assert statistics.languages == {"zh": 1.0}
+    assert statistics.characters.mean == 4 * len(CHINESE)
+    assert statistics.share_with_system == 1.0 and statistics.roles["system"] == 4
+    assert source_statistics("s", [talk(1, FORMULAS)]).languages == {"zh": 1.0}
+    assert source_statistics("s", [talk(1, "$x=1$")]).languages == {"und": 1.0}
+
+
 def test_languages_are_told_by_shares() -> None:
     rows = [talk(row, text) for row, text in enumerate([ENGLISH] * 5 + [GERMAN] * 2 + [CHINESE] * 2 + ["4 + 3 = 7"])]
     statistics = source_statistics("s", rows)

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from didact.datasets.conversation import Message
-from didact.datasets.forms.rationales import Reasoned, language_of
+from didact.datasets.forms.language import has_words, language_of
+from didact.datasets.forms.rationales import Reasoned
 from didact.datasets.forms.table_text import TableLayout
 from didact.datasets.rows.fields import Record
 from didact.datasets.rows.options import Language, RowOptions
@@ -31,9 +32,9 @@ class RowSettings:
     any_form: bool = False
     """Whether a row that does not fit the source's form may be of another one, which its own fields tell."""
 
-    def language(self, text: str) -> Language:
-        """Language of what is said around `text`."""
-        return self.options.language or language_of(text)
+    def language(self, text: str, otherwise: str = "") -> Language:
+        """Language of what is said around `text`, told from another one where `text` has no words."""
+        return self.options.language or language_of(text if has_words(text) else otherwise)
 
     def table_layout(self, text: str) -> TableLayout:
         """How a table is written beside `text`."""

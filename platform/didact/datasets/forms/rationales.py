@@ -6,7 +6,6 @@ gives the same bytes. The mode `before` has one template a language: it is the p
 
 # ruff: noqa: RUF001 - Chinese text has Chinese punctuation.
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,8 +13,6 @@ from typing import Literal
 from didact.datasets.conversation import Message
 from didact.datasets.rows.options import Language, ReasoningMode
 
-_HAN = re.compile(r"[\u3400-\u9fff]")
-_LETTER = re.compile(r"[^\W\d_]")
 _BEFORE: dict[Language, str] = {"en": "{rationale}\nThe answer is {answer}.", "zh": "{rationale}\n答案是{answer}。"}
 _ASK_REASONS: dict[Language, tuple[str, ...]] = {
     "en": (
@@ -52,12 +49,6 @@ class Reasoned:
     question: str
     rationale: str
     answer: str
-
-
-def language_of(text: str) -> Language:
-    """`zh` where at least three of ten letters are Chinese characters."""
-    letters = len(_LETTER.findall(text))
-    return "zh" if letters and len(_HAN.findall(text)) >= 0.3 * letters else "en"
 
 
 def reasoned_turns(row: Reasoned, mode: ReasoningMode, language: Language, seed: int) -> list[Message]:

@@ -229,7 +229,7 @@ def to_conversation(
     check_wanted(record, reads, settings.options.at_least)
     rationale = draft.rationale
     if isinstance(draft, Reasoned):
-        language = settings.language(draft.question)
+        language = settings.language(draft.question, draft.rationale)
         turns = reasoned_turns(draft, settings.options.reasoning, language, settings.seed)
     else:
         turns = draft.messages

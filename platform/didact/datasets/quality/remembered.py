@@ -12,7 +12,7 @@ from didact.datasets.dataset import Dataset
 from didact.datasets.quality.types import Finding, Kept, Match, Twin
 from didact.env import cache_dir
 
-_VERSION = 1
+_VERSION = 2
 """Raised when the same question about the same rows has another answer than before."""
 
 

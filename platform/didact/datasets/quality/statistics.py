@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from didact.datasets.conversation import Conversation
-from didact.datasets.quality.texts import words
+from didact.datasets.forms.language import without_formulas
+from didact.datasets.quality.texts import said, words
 
 LANGUAGE_SAMPLE = 2000
 """Rows of a source whose language is told; more would not move a share by more than about two percent."""
@@ -43,7 +44,7 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class SourceStatistics:
-    """Figures of one source."""
+    """Figures of one source. System messages count among the roles alone: many rows may share one."""
 
     name: str
     num_rows: int
@@ -55,7 +56,8 @@ class SourceStatistics:
     roles: dict[str, int]
     """Role -> messages."""
     languages: dict[str, float]
-    """ISO 639-1 code -> share of the sampled rows, the most frequent first; `und` for rows without letters."""
+    """ISO 639-1 code -> share of the sampled rows, the most frequent first; `und` for rows without letters. Told from
+    what user and assistant say, formulas left out."""
     languages_sampled: int
     """Rows behind `languages`: at most 2,000, those of the lowest hash of name and row, so the same on any machine."""
     share_with_system: float
@@ -81,9 +83,10 @@ def source_statistics(name: str, conversations: Iterable[Conversation]) -> Sourc
     sample: list[tuple[int, str]] = []
     for conversation in conversations:
         messages = conversation.messages
-        characters.append(sum(len(message.written) for message in messages))
-        words_.append(sum(len(words(message.written)) for message in messages))
-        turns.append(sum(message.role != "system" for message in messages))
+        spoken = said(messages)
+        characters.append(sum(len(message.written) for message in spoken))
+        words_.append(sum(len(words(message.written)) for message in spoken))
+        turns.append(len(spoken))
         roles.update(message.role for message in messages)
         with_["system"] += messages[0].role == "system"
         with_["answer"] += conversation.answer is not None
@@ -122,7 +125,9 @@ def _sample(sample: list[tuple[int, str]], name: str, conversation: Conversation
     rank = int.from_bytes(hashlib.blake2b(f"{name}/{conversation.row}".encode(), digest_size=7).digest())
     if len(sample) == LANGUAGE_SAMPLE and -rank <= sample[0][0]:
         return
-    text = "\n".join(message.content for message in conversation.messages)[:_CLASSIFIED_CHARACTERS]
+    text = without_formulas("\n".join(message.content for message in said(conversation.messages)))[
+        :_CLASSIFIED_CHARACTERS
+    ]
     if len(sample) < LANGUAGE_SAMPLE:
         heapq.heappush(sample, (-rank, text))
     else:

@@ -53,9 +53,14 @@ def compared(conversation: Conversation, compare: Compare) -> tuple[Message, ...
     return conversation.messages if compare == "conversation" else conversation.prompt
 
 
+def said(messages: Sequence[Message]) -> list[Message]:
+    """What is said: many rows may share a system message, which tells nothing of a single one."""
+    return [message for message in messages if message.role != "system"]
+
+
 def shingles(messages: Sequence[Message]) -> frozenset[str]:
-    """The runs of five words of all messages together; one run for fewer words, none for texts without words."""
-    found = words("\n".join(message.written for message in messages))
+    """The runs of five words of what is said; one run for fewer words, none for texts without words."""
+    found = words("\n".join(message.written for message in said(messages)))
     if not found:
         return frozenset()
     last = max(1, len(found) - SHINGLE_WORDS + 1)
