@@ -9,7 +9,6 @@ from typing import Any
 from didact.datasets.catalog import GROUPS, PREFIX, Card, card_yaml, load_cards, user_card_dir
 from didact.datasets.load import FirstRows, first_rows
 from didact.datasets.places import hub
-from didact.datasets.places.locate import locate
 from didact.datasets.places.remote import is_remote
 from didact.datasets.rows.quarantine import check_share
 from didact.datasets.rows.raw_row import LEFT_OUT
@@ -95,11 +94,7 @@ def add_card(
 def _is_local(place: str) -> bool:
     if place.startswith(hub.PREFIX):
         return False
-    if _HUB_ID.fullmatch(place) and not Path(place).expanduser().exists():
-        return False
-    if not is_remote(place):
-        locate(place, place)
-    return True
+    return not _HUB_ID.fullmatch(place) or Path(place).expanduser().exists()
 
 
 def _absolute(place: str) -> str:

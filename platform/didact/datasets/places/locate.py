@@ -5,12 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from didact.datasets.places.archives import data_suffix
+from didact.datasets.places.folders import FoundFiles, files_of_folder, files_of_glob
 from didact.datasets.places.in_memory import is_kept, kept_file
 from didact.datasets.places.remote import find_remote, is_remote, land
 from didact.datasets.places.remote_stream import RemoteFile, SourceFile
 from didact.errors import DataError
+from didact.logs import get_logger
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".tsv", ".csv", ".parquet", ".arrow", ".feather")
+
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,9 @@ class LocatedFile:
 
 
 def locate(source: str, path: str, *, stream: bool = False) -> list[LocatedFile]:
-    """The files of a file, folder, glob or URL, sorted by relative name. Files elsewhere are copied into the cache.
+    """The files of a file, folder, glob or URL, sorted by relative name, each real file once.
+
+    Files elsewhere are copied into the cache. What is left aside is said in one line.
 
     Args:
         source: the source's name, for errors.
@@ -47,18 +53,22 @@ def locate(source: str, path: str, *, stream: bool = False) -> list[LocatedFile]
     if place.is_file():
         return [LocatedFile(place, place.name)]
     if place.is_dir():
-        found, root = [file for file in place.iterdir() if data_suffix(file) in SUFFIXES], place
-        found = [file for file in found if not file.name.startswith(".")]
+        found = files_of_folder(place, SUFFIXES, data_suffix)
         missing = f"the folder {path} holds no file ending in {', '.join(SUFFIXES)}"
     elif glob.has_magic(path):
-        found, root = [Path(name) for name in glob.glob(str(place), recursive=True)], _fixed_part(place)
+        found = files_of_glob(place)
         missing = f"no file matches {path}"
     else:
-        found, root = [], place
+        found = FoundFiles(place.parent, broken=[place] if place.is_symlink() else [])
         missing = f"there is no file or folder {path}"
-    files = [LocatedFile(file, file.relative_to(root).as_posix()) for file in found if file.is_file()]
-    if not files:
-        raise DataError(f"source {source!r}: {missing}; change its path in data.sources")
+    aside = found.left_aside()
+    if not found.files:
+        raise DataError(
+            f"source {source!r}: {missing}{f' (left aside: {aside})' if aside else ''}; change its path in data.sources"
+        )
+    if aside:
+        _log.warning("source %s: of %s left aside: %s", source, path, aside)
+    files = [LocatedFile(file, file.relative_to(found.root).as_posix()) for file in found.files]
     return sorted(files, key=lambda file: file.name)
 
 
@@ -74,8 +84,3 @@ def _unmoved(file: RemoteFile) -> RemoteFile:
             "while it is streamed; set stream: false"
         )
     return file
-
-
-def _fixed_part(pattern: Path) -> Path:
-    first = next(index for index, part in enumerate(pattern.parts) if glob.has_magic(part))
-    return Path(*pattern.parts[:first])

@@ -17,6 +17,7 @@ from typing import cast
 from filelock import FileLock
 
 from didact.datasets.places.archives import data_suffix
+from didact.datasets.places.folders import few
 from didact.datasets.places.remote_stream import RemoteFile, check_same, describe, filesystem, is_web, patiently
 from didact.env import cache_dir
 from didact.errors import DataError
@@ -68,7 +69,11 @@ def find_remote(source: str, url: str, suffixes: Sequence[str]) -> list[tuple[st
     listed = patiently(url, lambda: cast("list[str]", files.glob(pattern)))
     found = [name.removeprefix(fixed).lstrip("/") for name in listed]
     if is_folder:
-        found = [name for name in found if data_suffix(PurePosixPath(name)) in suffixes and not name.startswith(".")]
+        names = [name for name in found if not name.startswith(".")]
+        found = [name for name in names if data_suffix(PurePosixPath(name)) in suffixes]
+        if len(found) < len(names):
+            aside = few(name for name in sorted(names) if name not in found)
+            _log.warning("source %s: of %s left aside: %s", source, url, aside)
     if not found:
         raise DataError(f"source {source!r}: no file matches {url}; change its path in data.sources")
     return [(name, describe(root + name)) for name in sorted(found)]

@@ -14,6 +14,7 @@ from didact.datasets.forms.table_of_forms import COLUMN_FORMS, recognise
 from didact.datasets.places import generated, hub
 from didact.datasets.places.archives import data_suffix
 from didact.datasets.places.digests import PART_BYTES, Content, digest_file, unchanged
+from didact.datasets.places.folders import few
 from didact.datasets.places.locate import LocatedFile, identity_of, locate
 from didact.datasets.places.remote import is_remote, land
 from didact.datasets.places.remote_stream import RemoteFile, SourceFile, describe
@@ -25,8 +26,11 @@ from didact.datasets.sources.conversion import Part
 from didact.datasets.sources.inspection import inspect, unknown_form
 from didact.datasets.sources.parts import PART_ROWS, counted_parts, file_parts, join_small
 from didact.errors import DataError
+from didact.logs import get_logger
 from didact.spec import SourceSpec
 from didact.spec.data import Form
+
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,7 @@ def _open_files(
     mapping: FieldMapping | None,
     part_bytes: int | None,
 ) -> OpenedSource:
+    _log.info("source %s reads %s", source.name, few(file.url or str(file.path) for file in files))
     found: list[tuple[list[object], Layout, tuple[Content, ...]]] = []
     digests: dict[str, str] = {}
     with ExitStack() as stack:
@@ -94,6 +99,8 @@ def _open_files(
             beside = [_content(table, str(table), part_bytes) for table in tables]
             if own.digest is not None:
                 digests[own.file] = own.digest.sha256
+                if not own.digest.size:
+                    _log.warning("source %s: %s is empty", source.name, own.file)
             marks = [_mark(content) for content in (own, *beside)]
             found.append(([data_suffix(file.path), *marks], layout, (own, *beside)))
         found.sort(key=lambda entry: (str(entry[0][1:]), str(entry[0][0])))
