@@ -13,18 +13,22 @@ import ctypes
 import functools
 import importlib.util
 import os
+import platform
 import shutil
 from dataclasses import dataclass
-from typing import Literal
-
-import torch
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from didact import env
 from didact.errors import DeviceError
 from didact.spec import ModelSpec
 
+if TYPE_CHECKING:
+    import torch  # where it is used it is imported there: plans that were made before are shown without it
+
 _GIB = 2**30
 _ADVICE = " If reserved but unallocated memory"  # torch goes on with settings that nothing here has a use for
+_GPU_DEVICES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")  # NVIDIA's, under Windows, AMD's
 _AMPERE, _TURING, _VOLTA = (8, 0), (7, 5), (7, 0)
 
 
@@ -79,16 +83,18 @@ class Machine:
     """A C++ compiler is installed, which `torch.compile` needs on a processor."""
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> "torch.device":
         """Where a process that was told nothing computes: on the first GPU, else on the processor."""
+        import torch
+
         return torch.device("cuda" if self.gpus else "cpu")
 
-    def gpu(self, device: torch.device) -> Gpu | None:
+    def gpu(self, device: "torch.device") -> Gpu | None:
         """The GPU of that index (default the first); None for a processor, or where there is none."""
         index = device.index or 0
         return self.gpus[index] if device.type == "cuda" and index < len(self.gpus) else None
 
-    def bfloat16(self, device: torch.device) -> bool:
+    def bfloat16(self, device: "torch.device") -> bool:
         """Whether that device computes in bfloat16."""
         gpu = self.gpu(device)
         return gpu.bfloat16 if gpu else self.cpu_bfloat16
@@ -97,6 +103,8 @@ class Machine:
 @functools.cache
 def this_machine() -> Machine:
     """The machine that this process runs on. Starts CUDA where there is any, so not before a process is forked."""
+    import torch
+
     gpus = []
     for index in range(num_gpus()):
         found = torch.cuda.get_device_properties(index)
@@ -121,7 +129,25 @@ def this_machine() -> Machine:
 
 def num_gpus() -> int:
     """How many GPUs torch computes on here; unlike `this_machine` it starts nothing on them."""
+    import torch
+
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def sees_gpu() -> bool:
+    """Whether torch computes on a GPU here. Where no driver has made a device, torch is not loaded to find out."""
+    return any(Path(each).exists() for each in _GPU_DEVICES) and num_gpus() > 0
+
+
+def processor() -> str:
+    """The kind of processor and what it can, as the system says."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = {line.partition(":")[0].strip(): line for line in lines}
+    found = [named[key] for key in ("model name", "flags", "Features") if key in named]
+    return "\n".join(found) or platform.processor()
 
 
 def why_no_gpu(machine: Machine) -> str:
@@ -196,13 +222,15 @@ def why_no_flash_attention(model: ModelSpec, machine: Machine, gpu: Gpu | None) 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory is used up, of the machine or of a GPU, whichever library says it."""
+    import torch
+
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     words = str(error).lower()
     return isinstance(error, RuntimeError) and any(sign in words for sign in _NO_MEMORY)
 
 
-def memory_words(error: BaseException, device: torch.device) -> str:
+def memory_words(error: BaseException, device: "torch.device") -> str:
     """What a library says of memory that is used up, in one line, after what there is.
 
     Args:

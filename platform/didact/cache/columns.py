@@ -62,3 +62,10 @@ def read_one_batch(path: Path) -> pa.RecordBatch:
     """The batch of such a file, memory-mapped."""
     with pa.memory_map(str(path)) as source:
         return pa.ipc.open_file(source).get_batch(0)
+
+
+def numbers(column: pa.Array) -> np.ndarray:
+    """A column of numbers without a copy, or of flags as bool. Unlike `to_numpy` it does not load pandas."""
+    if pa.types.is_boolean(column.type):
+        return np.from_dlpack(column.cast(pa.uint8())).view(np.bool_)
+    return np.from_dlpack(column)

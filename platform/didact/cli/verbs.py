@@ -83,12 +83,14 @@ def plan(
     """Show what a recipe will do: data, steps, memory, placement. Starts nothing, unless to probe it."""
     spec = load_spec(FinetuneSpec, recipe, overrides or [])
     from didact.evaluation import task_texts
-    from didact.preparation import Plan, prepare_data, probe_recipe
+    from didact.preparation import Plan, prepare_data
 
     prepared = prepare_data(spec, task_texts=task_texts)
     planned = Plan.of(spec, prepared)
     Console().print(planned.render())
     if probe:
+        from didact.preparation import probe_recipe
+
         Console().print(planned.beside(probe_recipe(spec, task_texts=task_texts)), highlight=False)
 
 

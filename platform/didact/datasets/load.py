@@ -1,7 +1,7 @@
 """A source of the recipe -> `Dataset`: open, convert once into the cache, choose rows, fingerprint."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -131,6 +131,8 @@ def store(
         seed: `data.seed`.
         convert: does the work.
     """
+    if opened.check is not None:
+        convert = _after(opened.check, convert)
     entry = conversations_entry(opened, source, seed)
     settings = RowSettings(opened.options, seed, any_form=source.format == "auto")
     jobs = [ConversionJob(part.key, entry, part, settings) for part in opened.parts]
@@ -144,6 +146,14 @@ def store(
     kept = [within(places, start, stop) - start for start, stop in itertools.pairwise(starts)]
     jobs = [replace(job, entry=sample, kept=mine) for job, mine in zip(jobs, kept, strict=True)]
     return _fill(jobs, source, convert, num_leaks=chosen.num_leaks)
+
+
+def _after(check: Callable[[], object], convert: Converter) -> Converter:
+    def checked(keys: Sequence[str], jobs: Sequence[ConversionJob]) -> None:
+        check()
+        convert(keys, jobs)
+
+    return checked
 
 
 def is_sampled(source: SourceSpec) -> bool:

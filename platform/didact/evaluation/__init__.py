@@ -10,22 +10,27 @@ Example:
     True
 """
 
-from didact.evaluation.answers import last_number, numbers_equal
-from didact.evaluation.gate import GateResult, judge_gate
-from didact.evaluation.generate import generate_answers
-from didact.evaluation.items import (
-    Comparison,
-    Example,
-    Item,
-    gsm8k_items,
-    reasoning_gym_items,
-    score_answers,
-    task_texts,
-)
-from didact.evaluation.losses import Loss, held_out_loss
-from didact.evaluation.report import EvalReport, combine
-from didact.evaluation.statistics import higher_is_better, improvement, wilson_interval
-from didact.evaluation.tasks import TaskResult, run_task
+from typing import TYPE_CHECKING
+
+from didact.faces import lazily
+
+if TYPE_CHECKING:
+    from didact.evaluation.answers import last_number, numbers_equal
+    from didact.evaluation.gate import GateResult, judge_gate
+    from didact.evaluation.generate import generate_answers
+    from didact.evaluation.items import (
+        Comparison,
+        Example,
+        Item,
+        gsm8k_items,
+        reasoning_gym_items,
+        score_answers,
+        task_texts,
+    )
+    from didact.evaluation.losses import Loss, held_out_loss
+    from didact.evaluation.report import EvalReport, combine
+    from didact.evaluation.statistics import higher_is_better, improvement, wilson_interval
+    from didact.evaluation.tasks import TaskResult, run_task
 
 __all__ = [
     "Comparison",
@@ -50,3 +55,5 @@ __all__ = [
     "task_texts",
     "wilson_interval",
 ]
+
+__getattr__ = lazily(__name__)

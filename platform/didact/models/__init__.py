@@ -12,14 +12,19 @@ Example:
     2176
 """
 
-from didact.models.adapter import AdapterFacts, AdapterHost, attach_adapter, save_adapter, verify_adapter
-from didact.models.base import base_fingerprint, base_folder, base_of, compute_dtype, load_base, load_tokenizer
-from didact.models.export import Manners, MergeProof, merge_adapter
-from didact.models.footprint import Footprint, estimate_footprint, positions_at_once
-from didact.models.methods import StepHook, step_hook
-from didact.models.model_folder import check_model, save_model
-from didact.models.packing import row_bounds, supports_packing, use_packed_attention
-from didact.models.repeated import compile_blocks, repeated_blocks, uncompiled
+from typing import TYPE_CHECKING
+
+from didact.faces import lazily
+
+if TYPE_CHECKING:
+    from didact.models.adapter import AdapterFacts, AdapterHost, attach_adapter, save_adapter, verify_adapter
+    from didact.models.base import base_fingerprint, base_folder, base_of, compute_dtype, load_base, load_tokenizer
+    from didact.models.export import Manners, MergeProof, merge_adapter
+    from didact.models.footprint import Footprint, estimate_footprint, footprint_of, positions_at_once
+    from didact.models.methods import StepHook, step_hook
+    from didact.models.model_folder import check_model, save_model
+    from didact.models.packing import row_bounds, supports_packing, use_packed_attention
+    from didact.models.repeated import compile_blocks, repeated_blocks, uncompiled
 
 __all__ = [
     "AdapterFacts",
@@ -36,6 +41,7 @@ __all__ = [
     "compile_blocks",
     "compute_dtype",
     "estimate_footprint",
+    "footprint_of",
     "load_base",
     "load_tokenizer",
     "merge_adapter",
@@ -50,3 +56,5 @@ __all__ = [
     "use_packed_attention",
     "verify_adapter",
 ]
+
+__getattr__ = lazily(__name__)

@@ -13,7 +13,6 @@ from filelock import FileLock
 from didact.errors import ModelError
 from didact.files import new_folder
 from didact.logs import get_logger
-from didact.models.weight_files import check_weights
 
 _LOG = get_logger(__name__)
 
@@ -77,6 +76,8 @@ def check_model(folder: Path) -> None:
     Raises:
         ModelError: what is missing, cut off or not readable.
     """
+    from didact.models.weight_files import check_weights  # loads torch, which a configuration alone does not need
+
     check_config(folder)
     check_weights(folder)
 

@@ -13,18 +13,23 @@ Example:
     (36, 6)
 """
 
-from didact.preparation.facts import DataFacts, SourceFacts, StageFacts
-from didact.preparation.mixture import PreparedMixture, mix, prepare_mixture
-from didact.preparation.parts import Encoder, PartDone, PartJob, Runner, prepare_source, run_here, run_job, tokenize
-from didact.preparation.plan import Plan, memory_in_words
-from didact.preparation.prepare import (
-    PreparedData,
-    TaskTexts,
-    prepare_data,
-    read_sources,
-)
-from didact.preparation.probe import Probe, probe_recipe
-from didact.preparation.record import PreparedRecord, open_prepared
+from typing import TYPE_CHECKING
+
+from didact.faces import lazily
+
+if TYPE_CHECKING:
+    from didact.preparation.facts import DataFacts, SourceFacts, StageFacts
+    from didact.preparation.mixture import PreparedMixture, mix, prepare_mixture
+    from didact.preparation.parts import Encoder, PartDone, PartJob, Runner, prepare_source, run_here, run_job, tokenize
+    from didact.preparation.plan import Plan, memory_in_words
+    from didact.preparation.prepare import (
+        PreparedData,
+        TaskTexts,
+        prepare_data,
+        read_sources,
+    )
+    from didact.preparation.probe import Probe, probe_recipe
+    from didact.preparation.record import PreparedRecord, open_prepared
 
 __all__ = [
     "DataFacts",
@@ -52,3 +57,5 @@ __all__ = [
     "run_job",
     "tokenize",
 ]
+
+__getattr__ = lazily(__name__)

@@ -1,6 +1,7 @@
 """What a recipe will do, worked out without Ray: data, steps, trained share, memory, placement."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Group
@@ -8,13 +9,15 @@ from rich.table import Table
 from rich.text import Text
 from typing_extensions import override
 
-from didact.devices import this_machine
+from didact.devices import sees_gpu
 from didact.display import Shown
-from didact.models import Footprint, estimate_footprint
+from didact.models import Footprint, footprint_of
 from didact.preparation.facts import DataFacts
 from didact.preparation.prepare import PreparedData
-from didact.preparation.probe import Probe
 from didact.spec import DataSpec, FinetuneSpec
+
+if TYPE_CHECKING:
+    from didact.preparation.probe import Probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +51,9 @@ class Plan(Shown):
         samples = min(spec.training.micro_batch_size, spec.training.global_batch_size)
         supervised = sum(each.supervised_share * each.share_of_tokens for each in data.sources)
         if on_cpu is None:
-            on_cpu = spec.placement.device == "cpu" or (spec.placement.device == "auto" and not this_machine().gpus)
+            on_cpu = spec.placement.device == "cpu" or (spec.placement.device == "auto" and not sees_gpu())
         mean, largest = (
-            estimate_footprint(
-                spec, round(tokens * samples), supervised, sample_tokens=max(1, round(tokens)), on_cpu=on_cpu
-            )
+            footprint_of(spec, round(tokens * samples), supervised, sample_tokens=max(1, round(tokens)), on_cpu=on_cpu)
             for tokens in (mean_tokens, longest)
         )
         return cls(
@@ -68,7 +69,7 @@ class Plan(Shown):
     def __rich__(self) -> Group:
         return self.render()
 
-    def beside(self, probe: Probe) -> str:
+    def beside(self, probe: "Probe") -> str:
         """The estimate beside what a probe measured, and what that says of the whole run on such a machine."""
         steps, workers = self.data.num_steps, self.spec.placement.min_workers
         tokens = sum(each.tokens_seen for each in self.data.sources)

@@ -1,11 +1,14 @@
 """Samples -> tensors: packed into one row, or padded one a row. Both count and predict the same targets."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from didact.tokens.types import Batch, Sample
+
+if TYPE_CHECKING:
+    import torch
 
 NO_TARGET = -100
 """The target that cross-entropy passes over."""
@@ -16,6 +19,8 @@ def pack(samples: Sequence[Sample]) -> Batch:
 
     Without an attention mask and with `use_cache=False`, transformers finds the borders where `position_ids` restart.
     """
+    import torch  # here, since data is looked at without it
+
     ids = np.concatenate([sample.ids for sample in samples]).astype(np.int64)
     positions = np.concatenate([np.arange(len(sample.ids), dtype=np.int64) for sample in samples])
     targets = np.concatenate([_targets(sample) for sample in samples])
@@ -31,6 +36,8 @@ def pack(samples: Sequence[Sample]) -> Batch:
 
 def pad(samples: Sequence[Sample], pad_id: int) -> Batch:
     """One sample a row `[samples, longest]`, filled up on the right with `pad_id`: the plain twin of `pack`."""
+    import torch
+
     shape = (len(samples), max(len(sample.ids) for sample in samples))
     ids = np.full(shape, pad_id, dtype=np.int64)
     attention = np.zeros(shape, dtype=np.int64)
@@ -51,7 +58,7 @@ def pad(samples: Sequence[Sample], pad_id: int) -> Batch:
     )
 
 
-def supervised_positions(batch: Batch) -> torch.Tensor:
+def supervised_positions(batch: Batch) -> "torch.Tensor":
     """int64 [kept]: columns in which any row has a target.
 
     As `logits_to_keep` they spare the vocabulary projection of all others; `batch.targets[:, kept]` are their targets.

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from didact.cache.columns import SHARD_ROWS, read_one_batch, write_one_batch
+from didact.cache.columns import SHARD_ROWS, numbers, read_one_batch, write_one_batch
 from didact.cache.entry import CacheEntry, PartRecord, Shard, new_file, shard_of
 from didact.datasets.conversation import Conversation
 from didact.tokens.encode import Encoded, Rejection
@@ -110,12 +110,12 @@ class TokenShard:
     @cached_property
     def offsets(self) -> np.ndarray:
         """int32 [rows + 1]: row i has ids[offsets[i]:offsets[i + 1]]."""
-        return self.batch.column("ids").offsets.to_numpy(zero_copy_only=True)
+        return numbers(self.batch.column("ids").offsets)
 
     @cached_property
     def ids(self) -> np.ndarray:
         """int32 [tokens]."""
-        return self.batch.column("ids").values.to_numpy(zero_copy_only=True)
+        return numbers(self.batch.column("ids").values)
 
     @cached_property
     def _mask_bytes(self) -> np.ndarray:
@@ -124,7 +124,7 @@ class TokenShard:
 
     def numbers(self, name: str) -> np.ndarray:
         """A column of numbers or flags, [rows]."""
-        return self.batch.column(name).to_numpy(zero_copy_only=False)
+        return numbers(self.batch.column(name))
 
 
 def _batch(rows: Sequence[tuple[int, int, Encoded]]) -> pa.RecordBatch:

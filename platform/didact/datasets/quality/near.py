@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import numpy as np
-from datasketch import MinHash
 
 NUM_PERMUTATIONS = 128
 SEED = 1
@@ -45,6 +44,8 @@ def signatures(shingle_sets: Iterable[frozenset[str]]) -> np.ndarray:
 
 
 def _blocks(shingle_sets: Iterator[frozenset[str]]) -> Iterator[np.ndarray]:
+    from datasketch import MinHash  # loads SciPy, which only near duplicates need
+
     while batch := [[shingle.encode() for shingle in each] for each in islice(shingle_sets, _BATCH_ROWS)]:
         sketches = MinHash.bulk(batch, num_perm=NUM_PERMUTATIONS, seed=SEED, hashfunc=zlib.crc32, scheme="affine32")
         yield np.stack([sketch.hashvalues for sketch in sketches]).astype(np.uint32, copy=False)

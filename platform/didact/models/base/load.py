@@ -1,4 +1,4 @@
-"""Find and load a base model and its tokenizer: bundled, a local folder, or a hub id."""
+"""Find and load a base model: bundled, a local folder, or a hub id."""
 
 import json
 from collections.abc import Mapping
@@ -6,23 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from didact.devices import check_base, this_machine, why_no_flash_attention
 from didact.errors import ModelError
 from didact.logs import get_logger
 from didact.models.base.bundled import bundled_base_folder
+from didact.models.base.description import UNREAD, base_description, published_folder
 from didact.models.base.held_base import held_folder
 from didact.models.base.quantize import check_quantized, keep_unpacked, quantization_config
-from didact.models.families import native_description, native_folder
+from didact.models.families import native_folder
 from didact.models.fingerprint import folder_fingerprint
 from didact.spec import BUNDLED_BASE, ModelSpec
 
 _LOG = get_logger(__name__)
-_WEIGHTS = ["*.safetensors", "*.bin"]
-_UNREAD = ["*.pth", "*.pt", "*.h5", "*.msgpack", "*.onnx", "*.gguf", "original/*", "onnx/*"]
 
 
 def base_folder(spec: ModelSpec) -> Path:
@@ -35,56 +32,8 @@ def base_folder(spec: ModelSpec) -> Path:
     """
     if spec.base == BUNDLED_BASE:
         return bundled_base_folder()
-    folder = _published_folder(spec, _UNREAD)
+    folder = published_folder(spec, UNREAD)
     return folder if spec.trust_remote_code else native_folder(folder)
-
-
-def base_description(spec: ModelSpec) -> Path:
-    """A folder with the configuration and tokenizer that `base_folder` has. Weights are neither downloaded for it nor
-    converted, so that data can be prepared and a run planned on any machine.
-
-    Raises:
-        ModelError: as `base_folder`.
-    """
-    if spec.base == BUNDLED_BASE:
-        return bundled_base_folder()
-    folder = _published_folder(spec, [*_UNREAD, *_WEIGHTS])
-    return folder if spec.trust_remote_code else native_description(folder)
-
-
-def _published_folder(spec: ModelSpec, left_out: list[str]) -> Path:
-    folder = Path(spec.base).expanduser()
-    if (folder / "config.json").is_file():
-        return folder
-    if folder.exists():
-        raise ModelError(f"model.base {spec.base!r} is a folder without config.json; expected a Hugging Face model")
-    try:
-        return Path(snapshot_download(spec.base, revision=spec.revision, ignore_patterns=left_out))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        raise ModelError(
-            f"model.base {spec.base!r} is neither {BUNDLED_BASE!r}, nor a local folder, nor a hub id that can be "
-            f"downloaded: {type(error).__name__}: {str(error).splitlines()[0]}"
-        ) from error
-
-
-def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
-    """The base's tokenizer, with a pad token (EOS where it has none) and right padding.
-
-    Raises:
-        ModelError: the base has no tokenizer, or one without an EOS token.
-    """
-    folder = base_description(spec)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
-    except (ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"model.base {spec.base!r} has no tokenizer that can be loaded: {reason}") from error
-    if tokenizer.eos_token_id is None:
-        raise ModelError(f"the tokenizer of {spec.base!r} has no EOS token; answers could not end")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.padding_side = "right"
-    return tokenizer
 
 
 def load_base(spec: ModelSpec, device: str | torch.device = "cpu", *, shared: bool = False) -> PreTrainedModel:

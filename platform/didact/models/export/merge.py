@@ -9,7 +9,8 @@ from transformers import AutoConfig
 from didact.errors import AdapterError, ModelError
 from didact.files import write_json
 from didact.models.adapter.adapter_files import AdapterFacts, verify_adapter
-from didact.models.base.load import base_fingerprint, base_folder, checkpoint_quantization, load_tokenizer
+from didact.models.base.description import load_tokenizer
+from didact.models.base.load import base_fingerprint, base_folder, checkpoint_quantization
 from didact.models.export.folder import Manners, write_config, write_manners
 from didact.models.export.hollow import hollow_model
 from didact.models.export.proof import MergeProof, golden_prompts, prove

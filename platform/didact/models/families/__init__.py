@@ -13,7 +13,14 @@ Example:
     True
 """
 
-from didact.models.families.convert import family_of, native_description, native_folder
-from didact.models.families.family import Family
+from typing import TYPE_CHECKING
+
+from didact.faces import lazily
+
+if TYPE_CHECKING:
+    from didact.models.families.convert import family_of, native_description, native_folder
+    from didact.models.families.family import Family
 
 __all__ = ["Family", "family_of", "native_description", "native_folder"]
+
+__getattr__ = lazily(__name__)

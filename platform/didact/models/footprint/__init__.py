@@ -13,11 +13,17 @@ Example:
     2
 """
 
-from didact.models.footprint.activations import Load
-from didact.models.footprint.estimate import Demand, Footprint, demand_of, estimate_footprint
-from didact.models.footprint.logits import positions_at_once
-from didact.models.footprint.machines import CUT, OFFLOADED, Fit, fewest
-from didact.models.footprint.sharding import StateSharding
+from typing import TYPE_CHECKING
+
+from didact.faces import lazily
+
+if TYPE_CHECKING:
+    from didact.models.footprint.activations import Load
+    from didact.models.footprint.estimate import Demand, demand_of, estimate_footprint
+    from didact.models.footprint.footprint import Footprint, footprint_of
+    from didact.models.footprint.logits import positions_at_once
+    from didact.models.footprint.machines import CUT, OFFLOADED, Fit, fewest
+    from didact.models.footprint.sharding import StateSharding
 
 __all__ = [
     "CUT",
@@ -30,5 +36,8 @@ __all__ = [
     "demand_of",
     "estimate_footprint",
     "fewest",
+    "footprint_of",
     "positions_at_once",
 ]
+
+__getattr__ = lazily(__name__)

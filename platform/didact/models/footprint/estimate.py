@@ -5,10 +5,12 @@ from functools import partial
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from didact.models.base.load import base_description, base_of
+from didact.models.base.description import base_description
+from didact.models.base.load import base_of
 from didact.models.base.quantize import unpacked_words
 from didact.models.footprint.activations import Load, measure_activations
 from didact.models.footprint.counting import Subject, packed_weights
+from didact.models.footprint.footprint import Footprint
 from didact.models.footprint.logits import logit_bytes
 from didact.models.footprint.sharding import StateSharding
 from didact.models.methods import left_out
@@ -22,50 +24,6 @@ _GPU_FRAGMENTATION = 0.06
 _GPU_BACKWARD = 1 / 3
 """Gradients of the block in its backward pass, as a share of what it kept: a GPU's allocator gives each tensor's room
 to the next one. Found on an H200 over the settings of `didact.gpu_proof.memory`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Footprint:
-    """An estimate for one worker, in GiB on the device that computes."""
-
-    num_parameters: int
-    num_trainable: int
-    weights_gib: float
-    """The base as it is held, and the adapter."""
-    gradients_gib: float
-    """Those that do not take the place of activations; a step's second forward pass finds all of them there."""
-    optimizer_gib: float
-    """Both moments of AdamW; with DeepSpeed also its own copy of the trained weights."""
-    activations_gib: float
-    """Kept for the backward pass, with what one block needs for a moment."""
-    logits_gib: float
-    """With their gradient, of as many positions as are computed at once."""
-    overhead_gib: float
-    flops: float
-    """Arithmetic of one forward and backward pass over the load."""
-    left_out: tuple[str, ...] = ()
-    """What gets no adapter though all linear layers were asked for, in words."""
-    unpacked: str | None = None
-    """What quantization leaves in full precision, in words."""
-
-    @property
-    def trainable_share(self) -> float:
-        """Trained parameters / all parameters."""
-        return self.num_trainable / self.num_parameters
-
-    @property
-    def training_state_gib(self) -> float:
-        """Gradients and optimizer."""
-        return self.gradients_gib + self.optimizer_gib
-
-    @property
-    def total_gib(self) -> float:
-        """The sum of the parts."""
-        return self.weights_gib + self.training_state_gib + self.activations_gib + self.logits_gib + self.overhead_gib
-
-    def seconds(self, flops_per_second: float) -> float:
-        """Time of one forward and backward pass on a device of that speed."""
-        return self.flops / flops_per_second
 
 
 @dataclass(frozen=True, slots=True)

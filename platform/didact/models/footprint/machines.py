@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from didact.models.footprint.estimate import Demand, Footprint
+from didact.models.footprint.estimate import Demand
+from didact.models.footprint.footprint import Footprint
 from didact.models.footprint.sharding import StateSharding
 from didact.spec import ShardingSpec
 

@@ -11,7 +11,8 @@ from didact.datasets import load_dataset
 from didact.errors import ModelError
 from didact.files import write_json
 from didact.logs import get_logger
-from didact.models.base.load import base_fingerprint, base_folder, load_tokenizer
+from didact.models.base.description import load_tokenizer
+from didact.models.base.load import base_fingerprint, base_folder
 from didact.models.model_folder import check_model, check_output, new_model_folder, save_model
 from didact.models.vocabulary.facts import VOCABULARY_FILE
 from didact.models.vocabulary.pieces import NewPiece, extend_tokenizer
