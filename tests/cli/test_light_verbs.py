@@ -65,9 +65,3 @@ def test_looking_at_data_and_planning_again_load_nothing_that_computes(
     loaded = loaded_by(verbs)
     assert FORBIDDEN & loaded == set()
     assert "transformers" in loaded  # tokens were counted
-
-
-def test_what_is_not_in_the_cache_is_worked_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DIDACT_CACHE", str(tmp_path / "cache"))
-    base = save_tiny_base(tmp_path / "base")
-    assert "torch" in loaded_by([["data", "show", "alpaca", "--base", str(base)]])

@@ -20,9 +20,10 @@ from didact.faces import lazily
 if TYPE_CHECKING:
     from didact.models.footprint.activations import Load
     from didact.models.footprint.estimate import Demand, demand_of, estimate_footprint
-    from didact.models.footprint.footprint import Footprint, footprint_of
+    from didact.models.footprint.footprint import Footprint
     from didact.models.footprint.logits import positions_at_once
     from didact.models.footprint.machines import CUT, OFFLOADED, Fit, fewest
+    from didact.models.footprint.remembered import footprint_of
     from didact.models.footprint.sharding import StateSharding
 
 __all__ = [
