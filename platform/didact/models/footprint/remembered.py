@@ -46,8 +46,9 @@ def footprint_of(
     }
     place = cache_dir() / "footprints" / f"{fingerprint(asked)}.json"
     try:
-        return Footprint(**json.loads(place.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        known = json.loads(place.read_text(encoding="utf-8"))
+        return Footprint(**{name: tuple(each) if isinstance(each, list) else each for name, each in known.items()})
+    except (OSError, ValueError, TypeError, AttributeError):
         pass  # not asked before, or not whole
     from didact.models.footprint.estimate import estimate_footprint
 
