@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from didact.devices import processor, sees_gpu, this_machine
 from didact.env import cache_dir
@@ -46,9 +47,9 @@ def footprint_of(
     }
     place = cache_dir() / "footprints" / f"{fingerprint(asked)}.json"
     try:
-        known = json.loads(place.read_text(encoding="utf-8"))
-        return Footprint(**{name: tuple(each) if isinstance(each, list) else each for name, each in known.items()})
-    except (OSError, ValueError, TypeError, AttributeError):
+        known: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
+        return Footprint(**{**known, "left_out": tuple(known["left_out"])})
+    except (OSError, ValueError, TypeError, LookupError):
         pass  # not asked before, or not whole
     from didact.models.footprint.estimate import estimate_footprint
 
