@@ -1,6 +1,7 @@
 """The embedded engine against `generate()` of the same model, and under everything that can go wrong."""
 
 import asyncio
+import itertools
 import threading
 import time
 from dataclasses import replace
@@ -40,7 +41,11 @@ def test_greedy_answers_equal_generate_in_mixed_company(family: str, tmp_path: P
     adapters = [None, make_adapter(tmp_path / "a", 1, family), make_adapter(tmp_path / "b", 2, family)]
     wanted = [request(prompt, adapter) for prompt in PROMPTS for adapter in adapters]
     engine = EmbeddedEngine(
-        AdapterHost(tiny_model(family), TINY_BASE), byte_tokenizer(), max_adapters=1, max_batch_size=6
+        AdapterHost(tiny_model(family), TINY_BASE),
+        byte_tokenizer(),
+        max_adapters=1,
+        max_batch_size=6,
+        prompt_tokens_per_round=24,  # less than the rows' prompts, which are read in pieces
     )
     try:
         got = answers(engine, wanted)
@@ -64,8 +69,9 @@ def test_trained_positions_and_lora_share_one_base(spec: MethodSpec, engine: Emb
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma", "bloom"])
 @pytest.mark.parametrize("spec", TRAINED_POSITIONS, ids=lambda spec: spec.method)
+@pytest.mark.parametrize("pieces", [None, 12])
 def test_logits_after_trained_positions_are_those_of_each_row_alone(
-    spec: MethodSpec, family: str, tmp_path: Path
+    spec: MethodSpec, family: str, pieces: int | None, tmp_path: Path
 ) -> None:
     host = AdapterHost(tiny_model(family), TINY_BASE)
     host.load("only", make_adapter(tmp_path / "p", 3, family, spec).folder)
@@ -76,7 +82,10 @@ def test_logits_after_trained_positions_are_those_of_each_row_alone(
     rows = asyncio.run(rows_of_a_loop())
     with host.active("only") as model, torch.inference_mode():
         batch = DecodingBatch(host.base, rows)
-        found = [batch.open(model.get_prompt(len(rows)))]
+        batch.open(model.get_prompt(len(rows)))
+        while (logits := batch.read(pieces)) is None:
+            pass
+        found = [logits]
         for row in rows:
             row.answer.append(65)
         found.append(batch.step())
@@ -222,6 +231,106 @@ def test_a_request_can_be_cancelled_while_its_prompt_is_read() -> None:
     finally:
         go_on.set()
         engine.close()
+
+
+def test_a_client_that_leaves_frees_its_place_before_its_prompt_is_read_to_the_end() -> None:
+    model, read, go_on = tiny_model(), [], threading.Event()
+
+    def note(module: torch.nn.Module, arguments: tuple, inputs: dict) -> None:
+        read.append(inputs["input_ids"].shape[1])
+        go_on.wait()
+
+    model.register_forward_pre_hook(note, with_kwargs=True)
+    engine = EmbeddedEngine(AdapterHost(model, TINY_BASE), byte_tokenizer(), prompt_tokens_per_round=32)
+    long = tuple(40 + index % 50 for index in range(900))
+
+    async def leave() -> list[int]:
+        tasks = [asyncio.create_task(anext(engine.generate(request(long, tokens=50)))) for _ in range(3)]
+        while not read:
+            await asyncio.sleep(0)
+        # Those whose prompts are being read count as running, and nobody waits: all three, or the later two do.
+        stats = engine.stats()
+        assert stats.num_running + stats.num_waiting == 3
+        assert stats.num_running >= 1
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        stats = engine.stats()
+        assert (stats.num_running, stats.num_waiting) == (0, 0)
+        go_on.set()
+        return await answer(engine, request(PROMPTS[1], tokens=4))
+
+    try:
+        assert asyncio.run(leave()) == oracle("llama", request(PROMPTS[1], tokens=4))
+        assert sum(read) < 300
+        assert engine.stats().prompt_tokens < 300
+    finally:
+        go_on.set()
+        engine.close()
+
+
+@pytest.mark.parametrize("leaves", [0, 1, 2])
+@pytest.mark.parametrize("trained", [None, *TRAINED_POSITIONS[:2]], ids=lambda spec: spec.method if spec else "base")
+def test_rows_that_stay_keep_their_answers_when_one_leaves_during_reading(
+    leaves: int, trained: MethodSpec | None, tmp_path: Path
+) -> None:
+    adapter = None if trained is None else make_adapter(tmp_path / "a", 3, spec=trained)
+    wanted = [request(tuple(range(40, 40 + length)), adapter, tokens=6) for length in (90, 20, 50)]
+    model, pieces, go_on = tiny_model(), [], threading.Event()
+
+    def note(module: torch.nn.Module, arguments: tuple, inputs: dict) -> None:
+        pieces.append(1)
+        if len(pieces) == 2:
+            go_on.wait()
+
+    model.register_forward_pre_hook(note, with_kwargs=True)
+    engine = EmbeddedEngine(AdapterHost(model, TINY_BASE), byte_tokenizer(), prompt_tokens_per_round=60)
+    if adapter is not None:
+        engine.preload(adapter).result(timeout=20)
+
+    async def leave() -> list:
+        tasks = [asyncio.create_task(answer(engine, each)) for each in wanted]
+        while len(pieces) < 2:
+            await asyncio.sleep(0)
+        tasks[leaves].cancel()
+        await asyncio.sleep(0)
+        await asyncio.wait([tasks[leaves]])
+        go_on.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    try:
+        got = asyncio.run(leave())
+    finally:
+        go_on.set()
+        engine.close()
+    for index, (tokens, each) in enumerate(zip(got, wanted, strict=True)):
+        if index != leaves:
+            assert tokens == oracle("llama", each)
+
+
+def test_a_long_prompt_is_read_between_the_steps_of_others() -> None:
+    model, columns = tiny_model(), []
+
+    def note(module: torch.nn.Module, arguments: tuple, inputs: dict) -> None:
+        columns.append(inputs["input_ids"].shape[1])
+
+    model.register_forward_pre_hook(note, with_kwargs=True)
+    engine = EmbeddedEngine(AdapterHost(model, TINY_BASE), byte_tokenizer(), prompt_tokens_per_round=100)
+    short, long = request(PROMPTS[0], tokens=400), request(tuple(40 + index % 50 for index in range(600)), tokens=3)
+
+    async def both() -> list[list[int]]:
+        first = asyncio.create_task(answer(engine, short))
+        while engine.stats().generated_tokens < 4:
+            await asyncio.sleep(0)
+        return await asyncio.gather(first, answer(engine, long))
+
+    try:
+        assert asyncio.run(both()) == [oracle("llama", short), oracle("llama", long)]
+    finally:
+        engine.close()
+    pieces = [place for place, width in enumerate(columns) if width > 1][1:]
+    assert len(pieces) == 6
+    assert all(later - earlier == 5 for earlier, later in itertools.pairwise(pieces))
 
 
 def test_deadline_ends_a_request(engine: EmbeddedEngine) -> None:

@@ -7,6 +7,7 @@ batch is padded to the same number of columns and stacked below.
 """
 
 import inspect
+from typing import Any
 
 import torch
 from transformers import Cache, DynamicCache, PreTrainedModel
@@ -15,7 +16,7 @@ from didact.serving.engine.row import BatchRow
 
 
 class DecodingBatch:
-    """Rows in generation. The adapter must be in force on `base` during `open` and `step`."""
+    """Rows in generation. The adapter must be in force on `base` during `open`, `read` and `step`."""
 
     def __init__(self, base: PreTrainedModel, rows: list[BatchRow]) -> None:
         self.rows = rows
@@ -24,6 +25,7 @@ class DecodingBatch:
         self._cache = DynamicCache()
         self._mask = torch.empty(0)
         self._positions = torch.empty(0)
+        self._unread_name, self._unread, self._unread_positions = "input_ids", torch.empty(0, 0), torch.empty(0, 0)
         self._last_only = {"logits_to_keep": 1} if _keeps_logits(base) else {}
 
     @property
@@ -31,15 +33,12 @@ class DecodingBatch:
         """What rows of one batch have in common: adapter version and company."""
         return self.rows[0].kind
 
-    def open(self, trained: Cache | torch.Tensor | None = None) -> torch.Tensor:
-        """Read the prompts.
+    def open(self, trained: Cache | torch.Tensor | None = None) -> None:
+        """Lay the prompts out; `read` then reads them, a piece at a time.
 
         Args:
             trained: what the adapter puts before every prompt: a cache of keys and values of the same number of rows
                 (prefix tuning), or input embeddings [rows, positions, hidden size]; None for nothing.
-
-        Returns:
-            float [rows, vocabulary]: logits of each row's next token.
         """
         texts = [row.ids for row in self.rows]
         longest = max(map(len, texts))
@@ -48,20 +47,51 @@ class DecodingBatch:
         lengths = torch.tensor([[len(text)] for text in texts], device=device)
         self._mask = (torch.arange(longest, device=device) >= longest - lengths).long()
         positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
-        entered: dict[str, torch.Tensor] = {"input_ids": ids}
+        self.num_read = 0
+        """Tokens of prompts that were read, neither padding nor trained positions counted."""
+        self._first_own = 0
+        """Column of the cache where prompts begin."""
+        self._unread_name, self._unread = "input_ids", ids
         if trained is not None:
             count = trained.shape[1] if isinstance(trained, torch.Tensor) else trained.get_seq_length()
+            self._first_own = count
             self._mask = torch.cat([self._mask.new_ones(len(texts), count), self._mask], dim=-1)
             positions = positions + count
             if isinstance(trained, torch.Tensor):
                 embedded = self._base.get_input_embeddings()(ids)
-                entered = {"inputs_embeds": torch.cat([trained.to(embedded.dtype), embedded], dim=1)}
+                self._unread_name = "inputs_embeds"
+                self._unread = torch.cat([trained.to(embedded.dtype), embedded], dim=1)
                 first = torch.arange(count, device=device).expand(len(texts), count)
                 positions = torch.cat([first, positions], dim=1)
             else:
                 self._cache = trained
+        self._unread_positions = positions
+
+    def read(self, max_tokens: int | None = None) -> torch.Tensor | None:
+        """Read the next piece of the prompts, padding counted; None reads all that is left.
+
+        Returns:
+            float [rows, vocabulary]: logits of each row's next token, once the prompts are read to their end; None
+            before.
+        """
+        left = self._unread.shape[1]
+        piece = left if max_tokens is None else min(left, max(max_tokens // len(self.rows), 1))
+        start = self._num_cached
+        self.num_read += int(self._mask[:, max(start, self._first_own) : start + piece].sum())
+        entered, positions = self._unread[:, :piece], self._unread_positions[:, :piece]
+        self._unread, self._unread_positions = self._unread[:, piece:], self._unread_positions[:, piece:]
         self._positions = positions[:, -1]
-        return self._forward(entered, positions)
+        logits = self._forward({self._unread_name: entered}, positions)
+        return logits if piece == left else None
+
+    @property
+    def num_unread(self) -> int:
+        """Tokens of prompts that are left to read, padding and trained positions counted."""
+        return self._unread.shape[0] * self._unread.shape[1]
+
+    @property
+    def _num_cached(self) -> int:
+        return self._mask.shape[-1] - self._unread.shape[1]
 
     def step(self) -> torch.Tensor:
         """Read each row's newest token. Returns float [rows, vocabulary], the logits of the next."""
@@ -81,6 +111,10 @@ class DecodingBatch:
         chosen = torch.tensor(kept, device=self._mask.device)
         self._mask, self._positions = self._mask[chosen], self._positions[chosen]
         surplus = int(self._mask.argmax(dim=-1).min())
+        self._unread, self._unread_positions = self._unread[chosen], self._unread_positions[chosen]
+        unread_surplus = max(surplus - self._num_cached, 0)
+        self._unread = self._unread[:, unread_surplus:]
+        self._unread_positions = self._unread_positions[:, unread_surplus:]
         self._mask = self._mask[:, surplus:]
         for layer in self._cache.layers:
             layer.keys = layer.keys[chosen, :, surplus:]
@@ -111,7 +145,7 @@ class DecodingBatch:
         with torch.inference_mode():
             output = self._base(
                 **entered,
-                attention_mask=self._mask,
+                attention_mask=self._mask[:, : self._num_cached],
                 position_ids=positions,
                 past_key_values=self._cache,
                 use_cache=True,
@@ -123,3 +157,17 @@ class DecodingBatch:
 def _keeps_logits(base: PreTrainedModel) -> bool:
     """Whether the model can leave out the logits of all but the last position (some always compute all)."""
     return "logits_to_keep" in inspect.signature(base.forward).parameters
+
+
+def num_trained(model: Any) -> int:
+    """Positions that the active adapter puts before every prompt."""
+    config = getattr(model, "active_peft_config", None)
+    return config.num_virtual_tokens if config is not None and config.is_prompt_learning else 0
+
+
+def trained_positions(model: Any, num_rows: int) -> Cache | torch.Tensor | None:
+    """The positions before every prompt, for each row: keys and values, or input embeddings."""
+    if num_trained(model) == 0:
+        return None
+    with torch.inference_mode():
+        return model.get_prompt(num_rows)

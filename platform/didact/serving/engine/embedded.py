@@ -1,9 +1,10 @@
 """The embedded engine: continuous batching over a transformers model, on one thread.
 
-    generate() -> waiting rows -> [step thread: admit -> step each batch] -> deltas
+    generate() -> waiting rows -> [step thread: read a piece of the prompts -> step each batch] -> deltas
 
-Each adapter version in use has one running batch; new rows join it after their prompts were read. The thread gives
-every batch a few steps in turn, so that neither an adapter nor a long answer holds up the others.
+Each adapter version in use has one running batch; new rows join it after their prompts were read, a piece a round. The
+thread gives every batch a few steps in turn, so that neither an adapter, a long prompt nor a long answer holds up the
+others.
 
 A batch that fails is cut in halves, which are tried again apart, until the guilty row stands alone and fails.
 Nothing that a row does ends the thread; only a base that cannot read a single token any more does.
@@ -13,17 +14,16 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator
 from concurrent.futures import Future
-from typing import Any
 
 import torch
-from transformers import Cache, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
 from didact.errors import AdapterError
 from didact.logs import get_logger
 from didact.models import AdapterHost
 from didact.serving.engine.adapter_pool import AdapterPool
-from didact.serving.engine.batch import DecodingBatch
+from didact.serving.engine.batch import DecodingBatch, num_trained, trained_positions
 from didact.serving.engine.protocol import (
     AdapterRef,
     Delta,
@@ -44,6 +44,10 @@ _DEFAULTS = ServeSpec()
 _STEPS_PER_TURN = 4
 """Tokens per row before the next batch has its turn: putting another adapter in force takes about as long as a step."""
 
+_PROMPT_TOKENS = 4096
+_PROMPT_TOKENS_PER_ROUND = {"cpu": 256}
+"""About what a device reads at its full speed and in under a second."""
+
 
 class EmbeddedEngine(Engine):
     """An `Engine` over one base model.
@@ -59,14 +63,29 @@ class EmbeddedEngine(Engine):
         max_adapters: int = _DEFAULTS.max_adapters,
         max_batch_size: int = _DEFAULTS.max_batch_size,
         max_waiting: int = _DEFAULTS.max_waiting,
+        prompt_tokens_per_round: int | None = None,
     ) -> None:
+        """Start the thread.
+
+        Args:
+            host: the base and the adapters on it.
+            tokenizer: makes text of tokens.
+            max_adapters: adapters in memory.
+            max_batch_size: rows in generation.
+            max_waiting: rows that may wait.
+            prompt_tokens_per_round: tokens of prompts that are read before running rows have their next turn; also
+                how much of a prompt is read before the engine sees that its client left.
+        """
         self._base = host.base
         self._tokenizer = tokenizer
         self._pool = AdapterPool(host, max_adapters)
         self._max_batch_size = max_batch_size
         self._max_waiting = max_waiting
+        device = self._base.device.type
+        self._prompt_tokens_per_round = prompt_tokens_per_round or _PROMPT_TOKENS_PER_ROUND.get(device, _PROMPT_TOKENS)
         self._waiting: deque[BatchRow] = deque()
-        self._starting: list[BatchRow] = []
+        self._opening: DecodingBatch | None = None
+        """Rows whose prompts are being read."""
         self._batches: list[DecodingBatch] = []
         self._preloads: deque[tuple[AdapterRef, Future[None]]] = deque()
         self._prompt_tokens = 0
@@ -130,8 +149,8 @@ class EmbeddedEngine(Engine):
     def stats(self) -> EngineStats:
         with self._changed:
             return EngineStats(
-                num_running=sum(not row.done for batch in self._batches for row in batch.rows),
-                num_waiting=len(self._waiting),
+                num_running=sum(_counts(row) for batch in self._all_batches() for row in batch.rows),
+                num_waiting=sum(map(_counts, self._waiting)),
                 adapters=self._pool.version_ids,
                 prompt_tokens=self._prompt_tokens,
                 generated_tokens=self._generated_tokens,
@@ -161,7 +180,7 @@ class EmbeddedEngine(Engine):
             try:
                 self._sweep()
                 self._serve_preloads()
-                self._admit()
+                self._read_prompts()
                 for batch in list(self._batches):
                     self._take_turn(batch)
             except Exception as error:  # noqa: BLE001 - no row is known to be the cause, so all end, and others can come
@@ -185,7 +204,7 @@ class EmbeddedEngine(Engine):
 
     def _wait_for_work(self) -> bool:
         with self._changed:
-            while not (self._closing or self._waiting or self._batches or self._preloads):
+            while not (self._closing or self._waiting or self._opening or self._batches or self._preloads):
                 self._changed.wait()
             return not self._closing
 
@@ -196,7 +215,7 @@ class EmbeddedEngine(Engine):
                 row.done = row.done or row.cancelled
                 row.expire()
             self._waiting = deque(row for row in self._waiting if not row.done)
-        for batch in self._batches:
+        for batch in self._all_batches():
             batch.keep_unfinished()
         self._forget_empty()
 
@@ -213,12 +232,11 @@ class EmbeddedEngine(Engine):
             else:
                 future.set_result(None)
 
-    def _admit(self) -> None:
-        """Start waiting rows while there is room; rows of the oldest row's version come along with it."""
-        while rows := self._next_rows():
-            self._start(rows)
-            with self._changed:
-                self._starting = []
+    def _read_prompts(self) -> None:
+        """Read prompts of waiting rows, as far as there is room: a round's number of tokens, then others have turns."""
+        left = self._prompt_tokens_per_round
+        while left > 0 and (self._opening is not None or self._open_next()):
+            left -= self._read_piece(left)
 
     def _next_rows(self) -> list[BatchRow]:
         room = self._max_batch_size - sum(len(batch.rows) for batch in self._batches)
@@ -229,55 +247,78 @@ class EmbeddedEngine(Engine):
                 return []
             rows = [row for row in self._waiting if row.kind == self._waiting[0].kind][:room]
             self._waiting = deque(row for row in self._waiting if row not in rows)
-            self._starting = rows
+            self._opening = DecodingBatch(self._base, rows)
             return rows
 
     def _rows(self) -> list[BatchRow]:
         """All that are not finished, those whose prompts are being read among them; asked under the lock."""
-        return [*self._waiting, *self._starting, *(row for batch in self._batches for row in batch.rows)]
+        return [*self._waiting, *(row for batch in self._all_batches() for row in batch.rows)]
+
+    def _all_batches(self) -> list[DecodingBatch]:
+        return [*self._batches, *([] if self._opening is None else [self._opening])]
 
     def _put_back(self, rows: list[BatchRow]) -> None:
         with self._changed:
             self._waiting.extendleft(reversed(rows))
 
     def _pinned(self) -> set[str | None]:
-        return {batch.version_id for batch in self._batches}
+        return {batch.version_id for batch in self._all_batches()}
 
-    def _start(self, rows: list[BatchRow]) -> None:
-        """Load the rows' adapter, read their prompts, and let them join the running batch of their version."""
+    def _open_next(self) -> bool:
+        """Load the next rows' adapter and lay out their prompts; False where no row can begin."""
+        rows = self._next_rows()
+        if not rows:
+            return False
+        batch, adapter = self._opening, rows[0].request.adapter
+        assert batch is not None
         try:
-            if rows[0].request.adapter is not None:
-                self._pool.ensure(rows[0].request.adapter, self._pinned())
-            with self._pool.active(rows[0].version_id) as model:
-                rows = _with_room(rows, _num_trained(model))
-                if not rows:
-                    return
-                batch = DecodingBatch(self._base, rows)
-                logits = batch.open(_trained_positions(model, len(rows)))
-            with self._changed:
-                self._prompt_tokens += sum(len(row.request.prompt_ids) for row in rows)
-            self._advance(batch, logits)
+            if adapter is not None:
+                self._pool.ensure(adapter, self._pinned())
+            with self._pool.active(batch.version_id) as model:
+                batch.rows = _with_room(rows, num_trained(model))
+                if batch.rows:
+                    batch.open(trained_positions(model, len(batch.rows)))
         except AdapterError as error:
             for row in rows:
                 row.fail(error)
+            batch.rows = []
         except Exception as error:  # noqa: BLE001 - whatever one request broke, the others go on
-            self._split(rows, error)
-        else:
-            self._place(batch)
+            self._split(batch, error)
+        self._forget_empty()
+        return True
+
+    def _read_piece(self, max_tokens: int) -> int:
+        """Read a piece of the opening rows' prompts; once read, they join the running batch of their version."""
+        batch = self._opening
+        if batch is None:
+            return 0
+        read, unread = batch.num_read, batch.num_unread
+        try:
+            with self._pool.active(batch.version_id):
+                logits = batch.read(max_tokens)
+            if logits is not None:
+                self._advance(batch, logits)
+                self._place(batch)
+        except Exception as error:  # noqa: BLE001 - whatever one request broke, the others go on
+            self._split(batch, error)
+        self._forget_empty()
+        with self._changed:
+            self._prompt_tokens += batch.num_read - read
+        return max(unread - batch.num_unread, 1)
 
     def _place(self, batch: DecodingBatch) -> None:
-        if not batch.rows:
-            return
-        running = next((each for each in self._batches if each.kind == batch.kind), None)
-        if running is None:
-            with self._changed:
+        """From reading its prompts to the running batches."""
+        running = next((each for each in self._batches if each.kind == batch.kind), None) if batch.rows else None
+        with self._changed:
+            self._opening = None
+            if running is None:
                 self._batches.append(batch)
-            return
-        try:
-            running.join(batch)
-        except Exception as error:  # noqa: BLE001 - as when memory does not suffice for both
-            rows, running.rows = [*running.rows, *batch.rows], []
-            self._split(rows, error)
+                return
+            try:
+                running.join(batch)
+            except Exception as error:  # noqa: BLE001 - as when memory does not suffice for both
+                running.rows = [*running.rows, *(row for row in batch.rows if row not in running.rows)]
+                self._split(running, error)
 
     def _take_turn(self, batch: DecodingBatch) -> None:
         try:
@@ -287,8 +328,7 @@ class EmbeddedEngine(Engine):
                     if not batch.rows:
                         break
         except Exception as error:  # noqa: BLE001 - whatever one request broke, the others go on
-            rows, batch.rows = batch.rows, []
-            self._split(rows, error)
+            self._split(batch, error)
         self._forget_empty()
 
     def _advance(self, batch: DecodingBatch, logits: torch.Tensor) -> None:
@@ -303,9 +343,9 @@ class EmbeddedEngine(Engine):
             self._generated_tokens += sum(finite)
         batch.keep_unfinished()
 
-    def _split(self, rows: list[BatchRow], error: Exception) -> None:
+    def _split(self, batch: DecodingBatch, error: Exception) -> None:
         """One row of a failed batch may be the cause: try its halves apart, so that only the guilty one fails."""
-        rows = [row for row in rows if not row.done]
+        rows, batch.rows = [row for row in batch.rows if not row.done], []
         _log.warning("a batch of %d failed: %s: %s", len(rows), type(error).__name__, error)
         if len(rows) <= 1:
             self._failure = self._broken()
@@ -322,6 +362,8 @@ class EmbeddedEngine(Engine):
 
     def _forget_empty(self) -> None:
         with self._changed:
+            if self._opening is not None and not self._opening.rows:
+                self._opening = None
             self._batches = [batch for batch in self._batches if batch.rows]
 
     def _fail_all(self, reason: GenerationFailed) -> None:
@@ -330,7 +372,7 @@ class EmbeddedEngine(Engine):
             futures = [future for _, future in self._preloads]
             self._waiting.clear()
             self._preloads.clear()
-            self._starting, self._batches = [], []
+            self._opening, self._batches = None, []
         for row in rows:
             if not row.done:
                 row.fail(reason)
@@ -339,10 +381,9 @@ class EmbeddedEngine(Engine):
                 future.set_exception(reason)
 
 
-def _num_trained(model: Any) -> int:
-    """Positions that the active adapter puts before every prompt."""
-    config = getattr(model, "active_peft_config", None)
-    return config.num_virtual_tokens if config is not None and config.is_prompt_learning else 0
+def _counts(row: BatchRow) -> bool:
+    """Whether somebody still waits for the row."""
+    return not (row.done or row.cancelled)
 
 
 def _with_room(rows: list[BatchRow], num_trained: int) -> list[BatchRow]:
@@ -350,11 +391,3 @@ def _with_room(rows: list[BatchRow], num_trained: int) -> list[BatchRow]:
     for row in rows:
         row.reserve(num_trained)
     return [row for row in rows if not row.done]
-
-
-def _trained_positions(model: Any, num_rows: int) -> Cache | torch.Tensor | None:
-    """The positions before every prompt, for each row: keys and values, or input embeddings."""
-    if _num_trained(model) == 0:
-        return None
-    with torch.inference_mode():
-        return model.get_prompt(num_rows)
