@@ -4,11 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import nbclient
+import nbformat
 import pytest
-
-nbformat = pytest.importorskip("nbformat", reason="the kernel's packages are not installed (ipykernel, nbclient)")
-nbclient = pytest.importorskip("nbclient", reason="the kernel's packages are not installed (ipykernel, nbclient)")
-pytest.importorskip("ipykernel", reason="the kernel's packages are not installed (ipykernel, nbclient)")
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "docs" / "first_run.ipynb"

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock, Timeout
+from typer.testing import CliRunner
 
 from didact import env
+from didact.cli import app
 from didact.errors import AdapterError, NotRegistered, RegistryError
 from didact.files import manifest, write_json
 from didact.registry import ModelVersion, Registry
@@ -322,3 +324,24 @@ def test_a_dead_registry_is_a_registry_error(tmp_path: Path, monkeypatch: pytest
         dead.resolve("any")
     with pytest.raises(RegistryError, match="could not list models"):
         dead.list()
+
+
+def test_versions_show_themselves_and_an_alias_goes_back_from_the_terminal(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.uri)
+    monkeypatch.setenv("COLUMNS", "100")
+    assert "nothing is registered yet" in str(registry.list("shown"))
+    for number in range(2):
+        register(registry, "shown", adapter(tmp_path / str(number), weights=str(number)))
+    registry.promote("shown", 1)
+    registry.promote("shown", 2)
+    versions = registry.list("shown")
+    assert [version.id for version in versions] == ["shown:2", "shown:1"] == [each.id for each in versions[:]]
+    terminal = CliRunner()
+    table = [line.split()[:2] for line in terminal.invoke(app, ["models"]).output.splitlines()]
+    assert ["shown:2", "@champion"] in table
+    assert terminal.invoke(app, ["rollback", "shown"]).output == "shown@champion is version 1 again\n"
+    assert registry.resolve("shown@champion").version == 1
+    again = terminal.invoke(app, ["rollback", "shown"])
+    assert isinstance(again.exception, RegistryError)

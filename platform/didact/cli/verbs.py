@@ -231,12 +231,20 @@ def promote(
 
 
 @app.command()
+def rollback(name: str, alias: Annotated[str, typer.Option()] = "champion") -> None:
+    """Point an alias back to the version that it pointed to before it was last moved."""
+    from didact.registry import open_registry
+
+    version = open_registry().rollback(name, alias)
+    Console().print(f"{version.name}@{alias} is version {version.version} again")
+
+
+@app.command()
 def models() -> None:
     """List registered adapters."""
     from didact.registry import open_registry
 
-    for version in open_registry().list():
-        Console().print(f"{version.id}  {' '.join('@' + each for each in version.aliases)}", highlight=False)
+    Console().print(open_registry().list(), highlight=False)
 
 
 @app.command()

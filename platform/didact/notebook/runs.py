@@ -1,6 +1,5 @@
 """The verbs that run something, each one call of the room below that the command line calls as well."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -12,7 +11,7 @@ if TYPE_CHECKING:
     from didact.cluster import FinetuneResult
     from didact.evaluation import EvalReport
     from didact.preparation import Plan
-    from didact.registry import ModelVersion
+    from didact.registry import ModelVersion, Versions
     from didact.tuning import SweepResult
 
 
@@ -99,8 +98,8 @@ def sweep(start: "str | Path | SweepSpec | None" = None, /, **fields: Any) -> "S
     return run_sweep(spec, origin, recipe=start_recipe if isinstance(start_recipe, FinetuneSpec) else None)
 
 
-def versions(name: str | None = None) -> "Sequence[ModelVersion]":
-    """Registered adapters, the newest of each name last.
+def versions(name: str | None = None) -> "Versions":
+    """Registered adapters, the newest of each name first.
 
     Args:
         name: of a registered model; left out: all.
@@ -108,7 +107,7 @@ def versions(name: str | None = None) -> "Sequence[ModelVersion]":
     env.quiet_libraries()
     from didact.registry import open_registry
 
-    return [version for version in open_registry().list() if name in (None, version.name)]
+    return open_registry().list(name)
 
 
 def promote(name: str, version: int, alias: str = "champion") -> "ModelVersion":

@@ -12,7 +12,15 @@ from didact.adapter_folder import AdapterFolder, adapter_identity, check_folder
 from didact.registry.card import Figure, Lineage, model_card
 from didact.registry.locate import locate_adapter, open_registry, recorded_base, whole_model
 from didact.registry.registry import ANY, Registry
-from didact.registry.versions import CHAMPION, Holding, ModelVersion, Reference, meant_by_bare_name, parse_reference
+from didact.registry.versions import (
+    CHAMPION,
+    Holding,
+    ModelVersion,
+    Reference,
+    Versions,
+    meant_by_bare_name,
+    parse_reference,
+)
 
 __all__ = [
     "ANY",
@@ -24,6 +32,7 @@ __all__ = [
     "ModelVersion",
     "Reference",
     "Registry",
+    "Versions",
     "adapter_identity",
     "check_folder",
     "locate_adapter",

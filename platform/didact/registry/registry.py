@@ -23,6 +23,7 @@ from didact.registry.versions import (
     SHA_TAG,
     Holding,
     ModelVersion,
+    Versions,
     check_alias,
     check_name,
     meant_by_bare_name,
@@ -133,14 +134,20 @@ class Registry:
             found.append(Holding(model.name, int(model.creation_timestamp), aliases, head))
         return tuple(found)
 
-    def list(self) -> tuple[ModelVersion, ...]:
-        """All registered adapters, by name, newest first. Models of other tools are left out.
+    def list(self, name: str | None = None) -> Versions:
+        """Registered adapters, by name, newest first. Models of other tools are left out.
+
+        Args:
+            name: of a registered model; None for all.
 
         Raises:
             RegistryError: MLflow is dead or refuses.
         """
-        return tuple(
-            version for name, aliases in sorted(self._models().items()) for version in self._versions(name, aliases)
+        named = sorted(self._models().items())
+        return Versions(
+            tuple(
+                version for each, aliases in named if name in (None, each) for version in self._versions(each, aliases)
+            )
         )
 
     def names(self) -> tuple[str, ...]:

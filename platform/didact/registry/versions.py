@@ -1,9 +1,16 @@
 """What the registry holds, and how it is named: `NAME`, `NAME@ALIAS`, `NAME:VERSION`."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import overload
 
+from rich.markup import escape
+from rich.table import Table
+from typing_extensions import override
+
+from didact.display import Shown
 from didact.errors import RegistryError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -37,6 +44,44 @@ class ModelVersion:
     def id(self) -> str:
         """`NAME:VERSION`, which `Registry.resolve` takes back."""
         return f"{self.name}:{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Versions(Shown, Sequence[ModelVersion]):
+    """Registered adapters, which show themselves as a table."""
+
+    versions: tuple[ModelVersion, ...]
+
+    @overload
+    def __getitem__(self, index: int) -> ModelVersion: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Versions": ...
+    @override
+    def __getitem__(self, index: int | slice) -> "ModelVersion | Versions":
+        return Versions(self.versions[index]) if isinstance(index, slice) else self.versions[index]
+
+    @override
+    def __len__(self) -> int:
+        return len(self.versions)
+
+    @override
+    def __rich__(self) -> Table | str:
+        if not self.versions:
+            return "nothing is registered yet: `didact register RUN --name NAME` makes a run a version"
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+        table.add_column("Version", no_wrap=True)
+        table.add_column("Aliases", no_wrap=True)
+        for column in ("Method", "Base", "Gate"):
+            table.add_column(column, overflow="fold")
+        table.add_column("Made (UTC)", no_wrap=True)
+        for version in self.versions:
+            made = datetime.fromtimestamp(version.created_ms / 1000, UTC)
+            table.add_row(
+                *(escape(version.id), " ".join(f"@{alias}" for alias in version.aliases)),
+                *(escape(version.tags.get(tag, "")) for tag in ("method", "base", "gate")),
+                made.strftime("%Y-%m-%d %H:%M"),
+            )
+        return table
 
 
 @dataclass(frozen=True, slots=True)
