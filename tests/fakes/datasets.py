@@ -35,5 +35,12 @@ def stored_dataset(
     stored = StoredConversations(entry)
     train = ConversationView(stored, np.arange(held_out, len(rows)), f"train-{held_out}")
     return Dataset(
-        name, train, ConversationView(stored, np.arange(held_out), f"held-{held_out}"), address, len(rows), 0, None
+        name,
+        train,
+        ConversationView(stored, np.arange(held_out), f"held-{held_out}"),
+        address,
+        len(rows),
+        0,
+        None,
+        places=(("made-up",),) * parts,
     )

@@ -62,7 +62,7 @@ def test_an_answer_that_is_marked_is_read_and_not_learned() -> None:
     assert learned(second, tokenizer, "model", "all") == whole.replace(f"two{END}", "")
     contract = TemplateContract.build(tokenizer, "model")
     found = encode(second, tokenizer, contract, TokensSpec(loss_on="last_turn"))
-    assert isinstance(found, Rejection) and found.reason == "no_answer"
+    assert isinstance(found, Rejection) and found.reason == "not_to_learn"
 
 
 def test_the_sample_begins_with_the_prompt_that_serving_sends() -> None:

@@ -52,7 +52,7 @@ def data_prepare(
     for heading in ("Rows", "Rejected", "Dropped", "Samples", "Tokens"):
         table.add_column(heading, justify="right")
     for dataset, tokens in zip(prepared.datasets, prepared.mixture.tables, strict=True):
-        numbers = (dataset.rows_read, dataset.rows_rejected, sum(dataset.dropped.values()), len(tokens))
+        numbers = (dataset.rows_read, dataset.num_rejected, sum(dataset.dropped.values()), len(tokens))
         table.add_row(dataset.name, *(f"{number:,}" for number in (*numbers, tokens.stats.tokens)))
     Console().print(table)
     for dataset in prepared.datasets:

@@ -63,6 +63,18 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class RowPlace:
+    """Where a row stands."""
+
+    file: int
+    """Number of its file among those of its part."""
+    line: int
+    """As `RawRow.line`."""
+    byte_offset: int | None
+    """As `RawRow.byte_offset`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Conversation:
     """An optional system message, then user and assistant turns, ending with the assistant's.
 
@@ -77,6 +89,8 @@ class Conversation:
     """The short checkable answer, where the source has one."""
     rationale: str | None = None
     """The reasoning that leads to `answer`, where the source has it as a text of its own."""
+    place: RowPlace | None = field(default=None, compare=False, repr=False)
+    """Where its row stands in the source; None for one that was read from nowhere."""
 
     @property
     def prompt(self) -> tuple[Message, ...]:

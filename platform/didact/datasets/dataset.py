@@ -26,13 +26,23 @@ class Dataset:
     rows_read: int
     rows_rejected: int
     quarantine: Path | None
-    """JSON lines with file, line, byte offset, reason and the raw text of each rejected row; None without rejects."""
+    """JSON lines with file, line, byte offset, reason and the text of each rejected row; None without rejects. Of a row
+    that gave no sample the text is its turns."""
     dropped: Mapping[str, int] = field(default_factory=dict)
     """Reason -> rows that were accepted and are not trained on."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Path or URL -> sha256 of the files that were read; empty for sources that are not files."""
+    places: tuple[tuple[str, ...], ...] = field(default=(), compare=False)
+    """Of each part of the source, the names of its files."""
+    refused: Mapping[str, int] = field(default_factory=dict)
+    """Reason -> rows of `train` and `held_out` that gave no sample, once tokens were made of them."""
     chosen: np.ndarray | None = field(default=None, compare=False)
     """int64: positions of accepted rows that `max_rows` chose to train on or hold out; None for all."""
+
+    @property
+    def num_rejected(self) -> int:
+        """Rows that could not be read, and those that gave no sample."""
+        return self.rows_rejected + sum(self.refused.values())
 
     @property
     def stored(self) -> StoredConversations:

@@ -16,7 +16,7 @@ from didact.datasets.dataset import Dataset
 from didact.datasets.forms.drafts import RowSettings
 from didact.datasets.forms.table_of_forms import REASONED_FORMS, Noted
 from didact.datasets.places import hub
-from didact.datasets.rows.quarantine import Reject, check_share, write_quarantine
+from didact.datasets.rows.quarantine import Reject, check_share, first_of_all, write_quarantine
 from didact.datasets.rows.raw_row import LEFT_OUT
 from didact.datasets.sources.conversion import convert_rows
 from didact.datasets.sources.opening import OpenedSource, open_source
@@ -30,7 +30,7 @@ from didact.files import fingerprint
 from didact.logs import get_logger
 from didact.spec import SourceSpec
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 """Raised when the same bytes become other conversations than before, so that caches made before are not used."""
 LEAK = "held_out_prompt"
 """Why a training row is dropped that asks what a held-out row asks."""
@@ -80,7 +80,9 @@ def load_dataset(
     chosen = select(stored, max_rows=source.max_rows, held_out_rows=source.held_out_rows, seed=seed)
     if is_sampled(source):
         chosen = replace(chosen, num_leaks=stored.entry.facts()[LEAKS])
-    _check_enough(source, chosen, num_rows, stored.rejected)
+    if not len(chosen.train):
+        told = first_of_all(stored.rejects(files), quarantine) if num_rejected else ""
+        raise DataError(_too_few(source, chosen, num_rows, stored.rejected) + told)
     _log_noted(source.name, stored.noted)
     _log.info(
         "source %s: %d rows read, %d rejected; %d to train on, %d held out, %d dropped for a held-out row's prompt",
@@ -96,6 +98,7 @@ def load_dataset(
         quarantine=quarantine,
         dropped={LEAK: chosen.num_leaks} if chosen.num_leaks else {},
         files=opened.files,
+        places=tuple(tuple(part.places) for part in opened.parts),
         chosen=_chosen(source, stored, chosen),
     )
 
@@ -232,15 +235,17 @@ def _log_noted(source: str, noted: Noted) -> None:
         _log.info("source %s: turns put in order by options.turns: %s", source, told)
 
 
-def _check_enough(source: SourceSpec, chosen: Selection, num_read: int, rejected: Mapping[str, int]) -> None:
-    if not len(chosen.train):
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(rejected.items()))
-        told = f"{sum(rejected.values()):,}" + (f" ({reasons})" if reasons else "")
-        raise DataError(
-            f"source {source.name!r}: no row is left to train on: {num_read:,} read, {told} rejected, "
-            f"{len(chosen.held_out):,} held out, {chosen.num_leaks:,} with the prompt of a held-out row; "
-            f"lower held_out_rows ({source.held_out_rows}), raise max_rows ({source.max_rows}) or give more data"
-        )
+def _too_few(source: SourceSpec, chosen: Selection, num_read: int, rejected: Mapping[str, int]) -> str:
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(rejected.items()))
+    told = f"{sum(rejected.values()):,}" + (f" ({reasons})" if reasons else "")
+    advice = [f"lower held_out_rows ({source.held_out_rows})"] if source.held_out_rows else []
+    advice += [f"raise max_rows ({source.max_rows})"] if source.max_rows is not None else []
+    advice += ["repair the rejected rows"] if rejected else []
+    return (
+        f"source {source.name!r}: no row is left to train on: {num_read:,} read, {told} rejected, "
+        f"{len(chosen.held_out):,} held out, {chosen.num_leaks:,} with the prompt of a held-out row; "
+        + " or ".join([*advice, "give more data"])
+    )
 
 
 def _warn_unused(source: SourceSpec) -> None:

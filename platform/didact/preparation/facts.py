@@ -34,7 +34,7 @@ class SourceFacts:
     samples_usable: int
     samples_truncated: int
     samples_rejected: Mapping[str, int]
-    """Reason -> rows that gave no sample."""
+    """Reason -> rows, trained on or held out, that gave no sample."""
     tokens: int
     """Of all usable samples."""
     supervised_share: float
@@ -49,6 +49,11 @@ class SourceFacts:
     fingerprint: str
     """`Dataset.fingerprint`."""
 
+    @property
+    def num_rejected(self) -> int:
+        """Rows that could not be read, and those that gave no sample."""
+        return self.rows_rejected + sum(self.samples_rejected.values())
+
     def as_input(self) -> DatasetInput:
         """As the MLflow run names its inputs."""
         return DatasetInput(
@@ -57,7 +62,7 @@ class SourceFacts:
             sha256=self.fingerprint,
             weight=self.weight,
             rows_used=self.samples_usable,
-            rows_rejected=self.rows_rejected,
+            rows_rejected=self.num_rejected,
         )
 
 
@@ -138,7 +143,7 @@ def _sources(spec: FinetuneSpec, prepared: PreparedData) -> tuple[SourceFacts, .
             rows_dropped=dict(dataset.dropped),
             samples_usable=len(table),
             samples_truncated=table.stats.truncated,
-            samples_rejected=dict(table.stats.rejected),
+            samples_rejected=dict(dataset.refused),
             tokens=table.stats.tokens,
             supervised_share=table.stats.supervised / max(1, table.stats.tokens),
             samples_seen=row.samples,

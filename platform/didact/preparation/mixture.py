@@ -1,7 +1,7 @@
 """A recipe's datasets -> token tables and the mixture over them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,7 @@ from didact.errors import DataError
 from didact.logs import get_logger
 from didact.mixtures import Mixture, build_mixture
 from didact.preparation.parts import Encoder, Runner, run_here, tokenize
+from didact.preparation.refused import note_refused
 from didact.spec import DataSpec, TokensSpec, TrainingSpec
 from didact.tokens.table import TokenTable, view_table
 from didact.tokens.template import TemplateContract
@@ -32,6 +33,8 @@ class PreparedMixture:
     """The order of training samples."""
     fingerprint: str
     """Digest of tables and order: same fingerprint, same tokens in the same order."""
+    datasets: tuple[Dataset, ...] = ()
+    """Its sources with what was refused of them; none where only their tokens were opened."""
 
 
 def prepare_mixture(
@@ -43,6 +46,7 @@ def prepare_mixture(
     cache_dir: Path,
     training: TrainingSpec,
     run: Runner = run_here,
+    quarantine: Path | None = None,
 ) -> PreparedMixture:
     """Tokenize every dataset (or find it in the cache) and weigh them into one mixture.
 
@@ -55,24 +59,27 @@ def prepare_mixture(
         cache_dir: root of the token cache.
         training: length of the run.
         run: tokenizes what the cache does not hold.
+        quarantine: folder for rows that give no sample; None writes none.
 
     Raises:
-        DataError: the datasets are not those of `data.sources`, a source has no usable sample, or `max_epochs` allows
-            fewer samples than the run asks for.
+        DataError: the datasets are not those of `data.sources`, a source has no usable sample or too many bad rows, or
+            `max_epochs` allows fewer samples than the run asks for.
     """
     names = [dataset.name for dataset in datasets]
     if names != [source.name for source in data.sources]:
         raise DataError(f"datasets are {names}; data.sources are {[source.name for source in data.sources]}")
 
-    tables, held_out = [], {}
+    tables, held_out, noted = [], {}, []
     encoder = Encoder(tokenizer, contract, tokens)
     for dataset in datasets:
         entry = tokenize(dataset, encoder, cache_dir, run)
         tables.append(_table(dataset, "train", entry))
-        _check_usable(dataset, tables[-1])
+        made = [tables[-1]]
         if len(dataset.held_out):
             held_out[dataset.name] = _table(dataset, "held_out", entry)
-    return mix(tables, held_out, data, training)
+            made.append(held_out[dataset.name])
+        noted.append(note_refused(dataset, entry, made, data.max_bad_rows_share, quarantine))
+    return replace(mix(tables, held_out, data, training), datasets=tuple(noted))
 
 
 def mix(
@@ -105,30 +112,4 @@ def _table(dataset: Dataset, part: Literal["train", "held_out"], entry: CacheEnt
         *(dataset.name, part, len(view), stats.samples, stats.tokens, stats.supervised, stats.truncated),
         stats.rejected or "none",
     )
-    if stats.left_out:
-        _log.warning(
-            "%s (%s): %d answers of conversations that have others are not learned: cut at tokens.max_length, or not "
-            "written by the chat template as they are",
-            *(dataset.name, part, stats.left_out),
-        )
     return table
-
-
-_ADVICE = {
-    "answer_cut": "raise tokens.max_length",
-    "too_long": "raise tokens.max_length or set tokens.truncation to end",
-    "template_refused": "set tokens.template to alpaca",
-    "no_tool_syntax": "set tokens.template to a template that writes tools",
-}
-
-
-def _check_usable(dataset: Dataset, table: TokenTable) -> None:
-    if len(table):
-        return
-    rejected = table.stats.rejected
-    reasons = ", ".join(f"{reason} {count}" for reason, count in rejected.items()) or "there are none"
-    advice = [_ADVICE[reason] for reason in rejected if reason in _ADVICE]
-    raise DataError(
-        f"source {dataset.name!r}: none of {len(dataset.train)} training conversations can be learned from ({reasons})"
-        + (f"; {' or '.join(advice)}" if advice else "")
-    )

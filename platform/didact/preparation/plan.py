@@ -97,7 +97,7 @@ class Plan(Shown):
                 each.name,
                 f"{each.weight:.3g}",
                 f"{each.samples_usable:,}",
-                f"{each.rows_rejected + sum(each.samples_rejected.values()):,}",
+                f"{each.num_rejected:,}",
                 f"{sum(each.rows_dropped.values()):,}",
                 f"{each.rows_held_out:,}",
                 f"{each.tokens:,}",

@@ -65,9 +65,11 @@ def prepare_data(
     datasets = _read(spec, encoder, quarantine, run)
     kept = filtered(datasets, row_filters(spec.data, partial(_questions, spec, task_texts)))
     tokenizer, contract = encoder.tokenizer, encoder.contract
-    mixture = prepare_mixture(kept, spec.data, spec.tokens, tokenizer, contract, cache_dir(), spec.training, run)
+    mixture = prepare_mixture(
+        kept, spec.data, spec.tokens, tokenizer, contract, cache_dir(), spec.training, run, quarantine
+    )
     num_steps = spec.training.num_steps(mixture.mixture.num_rows)
-    return PreparedData(kept, mixture, tokenizer, contract, num_steps)
+    return PreparedData(mixture.datasets, mixture, tokenizer, contract, num_steps)
 
 
 def read_sources(spec: FinetuneSpec, quarantine: Path | None = None, run: Runner = run_here) -> tuple[Dataset, ...]:

@@ -47,7 +47,7 @@ class Lineage:
                 "fingerprint": source.fingerprint,
                 "weight": source.weight,
                 "rows_used": source.samples_usable,
-                "rows_rejected": source.rows_rejected,
+                "rows_rejected": source.num_rejected,
             }
             for source in self.sources
         }
@@ -91,7 +91,7 @@ def model_card(name: str, lineage: Lineage) -> str:
         "| Source | Weight | Rows used | Rows rejected | Fingerprint |",
         "|---|---:|---:|---:|---|",
         *(
-            f"| {_cell(s.name)} | {s.weight:g} | {s.samples_usable} | {s.rows_rejected} | `{s.fingerprint}` |"
+            f"| {_cell(s.name)} | {s.weight:g} | {s.samples_usable} | {s.num_rejected} | `{s.fingerprint}` |"
             for s in lineage.sources
         ),
         "",

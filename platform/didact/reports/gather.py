@@ -94,9 +94,9 @@ def gather_report(spec: FinetuneSpec) -> DataReport:
         DataError: data that cannot be prepared, or an evaluation set that cannot be read.
     """
     with tempfile.TemporaryDirectory(prefix="didact-report-") as folder:
-        datasets = read_sources(spec, Path(folder))
-        rejects = [_rejects(dataset) for dataset in datasets]
-    prepared = prepare_unrefused(spec)
+        prepared = prepare_unrefused(spec, Path(folder))
+        rejects = [_rejects(dataset) for dataset in prepared.datasets]
+    datasets = read_sources(spec)
     texts = list(task_texts(spec.evaluation.tasks if spec.evaluation else ()))
     leaks, *searches = row_filters(_looking(spec.data), lambda: texts)
     left = filtered(datasets, [leaks])
@@ -120,13 +120,18 @@ def gather_report(spec: FinetuneSpec) -> DataReport:
     return DataReport(spec, sources, overlap, sets, prepared.num_steps, prepared.mixture.fingerprint)
 
 
-def prepare_unrefused(spec: FinetuneSpec) -> PreparedData:
-    """A recipe's data as training sees it; where contaminated rows would stop it, with these rows."""
+def prepare_unrefused(spec: FinetuneSpec, quarantine: Path | None = None) -> PreparedData:
+    """A recipe's data as training sees it; where contaminated rows would stop it, with these rows.
+
+    Args:
+        spec: the recipe.
+        quarantine: as `prepare_data` takes it.
+    """
     contamination = spec.data.contamination
     if contamination.policy == "fail":
         contamination = contamination.model_copy(update={"policy": "allow"})
     data = spec.data.model_copy(update={"contamination": contamination})
-    return prepare_data(spec.model_copy(update={"data": data}), task_texts=task_texts)
+    return prepare_data(spec.model_copy(update={"data": data}), quarantine, task_texts=task_texts)
 
 
 def _looking(data: DataSpec) -> DataSpec:

@@ -48,7 +48,7 @@ def _totals(report: DataReport) -> dict[str, Any]:
     trained = sum(facts.tokens * facts.supervised_share for facts in all_facts)
     return {
         "rows": sum(facts.rows_read for facts in all_facts),
-        "rejected": sum(facts.rows_rejected for facts in all_facts),
+        "rejected": sum(facts.num_rejected for facts in all_facts),
         "held_out": sum(facts.rows_held_out for facts in all_facts),
         "tokens": tokens,
         "trained": trained / max(1, tokens),

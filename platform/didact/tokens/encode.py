@@ -24,7 +24,8 @@ class Rejection:
     """A conversation that cannot be learned from."""
 
     reason: str
-    """One of `template_refused`, `no_tool_syntax`, `special_text`, `no_answer`, `answer_cut`, `too_long`."""
+    """One of `template_refused`, `no_tool_syntax`, `special_text`, `no_answer`, `not_to_learn`, `answer_cut`,
+    `too_long`."""
     detail: str
     """What was found, in words."""
 
@@ -115,7 +116,7 @@ def _render(conversation: Conversation, renderer: Renderer, loss_on: str, stops:
         return Rejection("no_answer", f"turns are {roles}; expected a prompt first and an answer last")
     wanted = [index for index in (answers[-1:] if loss_on == "last_turn" else answers) if messages[index].learned]
     if not wanted and loss_on != "all":
-        return Rejection("no_answer", "the answer to learn is marked as not to be learned")
+        return Rejection("not_to_learn", "the answer to learn is marked as not to be learned")
     try:
         if loss_on == "all":
             hidden = [index for index in answers if not messages[index].learned]
@@ -187,8 +188,6 @@ def _tokenize_segments(item: Rendered, tokenizer: PreTrainedTokenizerBase) -> Sa
 def _fit(samples: Sequence[Sample], left_out: Sequence[str], tokens: TokensSpec) -> Encoded:
     fitted = [_fit_one(sample, tokens) for sample in samples]
     kept = [each for each in fitted if isinstance(each, Sample)]
-    if not fitted:
-        return Encoded(Rejection("no_answer", "none of its answers is to be learned"))
     if not kept:
         return Encoded(next(each for each in reversed(fitted) if isinstance(each, Rejection)))
     lost, truncated = list(left_out), 0

@@ -1,6 +1,7 @@
 """Tokens on disk: one plain Arrow record batch a shard, memory-mapped, so that numpy sees it without a copy.
 
     <part>-0000.tokens.arrow    ids, mask, position, row, supervised, truncated, left_out, outcome
+    <part>.refused.jsonl        see `refused`
 
 A row of a shard is a sample, or a conversation that cannot be learned from: its ids are empty and its outcome says why.
 Samples of one conversation share its position, and the first of them bears its counts.
@@ -19,9 +20,19 @@ from didact.cache.columns import SHARD_ROWS, numbers, read_one_batch, write_one_
 from didact.cache.entry import CacheEntry, PartRecord, Shard, new_file, shard_of
 from didact.datasets.conversation import Conversation
 from didact.tokens.encode import Encoded, Rejection
+from didact.tokens.refused import REFUSED_SUFFIX, RefusedWriter
 from didact.tokens.types import Sample
 
-OUTCOMES = ("sample", "template_refused", "special_text", "no_answer", "answer_cut", "too_long", "no_tool_syntax")
+OUTCOMES = (
+    "sample",
+    "template_refused",
+    "special_text",
+    "no_answer",
+    "answer_cut",
+    "too_long",
+    "no_tool_syntax",
+    "not_to_learn",
+)
 """What became of a conversation; its position here is the number in the shard."""
 _SHARD_TOKENS = 1 << 23
 _SCHEMA = pa.schema(
@@ -43,6 +54,7 @@ class TokenWriter:
 
     def __init__(self, entry: CacheEntry, key: str, shard_rows: int = SHARD_ROWS) -> None:
         self._entry, self._key, self._shard_rows = entry, key, shard_rows
+        self._refused = RefusedWriter(entry, key)
         self._shards: list[Shard] = []
         self._rows: list[tuple[int, int, Encoded]] = []
         self._num_open_tokens = 0
@@ -53,10 +65,11 @@ class TokenWriter:
 
     def __exit__(self, *raised: Any) -> None:
         """Finish the part, unless an error ended it."""
+        refused = self._refused.close(*raised)
         if raised[0] is None:
             self._close_shard()
             counts = {"samples": self._num_samples, "tokens": self._num_tokens}
-            self._entry.add(PartRecord(self._key, tuple(self._shards), counts))
+            self._entry.add(PartRecord(self._key, (*self._shards, *refused), counts))
 
     @property
     def num_tokens(self) -> int:
@@ -72,6 +85,7 @@ class TokenWriter:
             encoded: what became of each.
         """
         for position, conversation, result in zip(positions, conversations, encoded, strict=True):
+            self._refused.add(position, conversation, result)
             self._rows.append((position, conversation.row, result))
             self._rows += [(position, conversation.row, Encoded(sample)) for sample in result.further]
             self._num_open_tokens += sum(len(sample.ids) for sample in result.samples)
@@ -87,6 +101,11 @@ class TokenWriter:
         self._shards.append(shard_of(path, len(self._rows)))
         self._num_samples += sum(isinstance(result.result, Sample) for _, _, result in self._rows)
         self._num_tokens, self._num_open_tokens, self._rows = self.num_tokens, 0, []
+
+
+def token_shards(record: PartRecord) -> tuple[Shard, ...]:
+    """The shards of a part that hold samples."""
+    return tuple(shard for shard in record.shards if not shard.name.endswith(REFUSED_SUFFIX))
 
 
 @dataclass(frozen=True)

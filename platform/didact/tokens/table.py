@@ -22,7 +22,7 @@ from didact.cache.entry import CacheEntry, Shard, shard_of
 from didact.datasets.stored.view import ConversationView
 from didact.errors import DataError
 from didact.logs import get_logger
-from didact.tokens.shards import OUTCOMES, TokenShard
+from didact.tokens.shards import OUTCOMES, TokenShard, token_shards
 from didact.tokens.types import Sample
 
 STATS_FILE = "stats.json"
@@ -201,7 +201,7 @@ def _shards(tokens: CacheEntry) -> tuple[Shard, ...]:
     records = tokens.manifest()
     if records is None:
         raise DataError(f"{tokens.folder} holds no complete tokens")
-    return tuple(shard for record in records for shard in record.shards)
+    return tuple(shard for record in records for shard in token_shards(record))
 
 
 def _write_index(folder: Path, tokens: CacheEntry, view: ConversationView) -> TokenStats:
@@ -212,8 +212,8 @@ def _write_index(folder: Path, tokens: CacheEntry, view: ConversationView) -> To
             stem: stack.enter_context(GrowingArray(folder / f"{stem}.npy", dtype)) for stem, dtype in ARRAYS.items()
         }
         for part, record in enumerate(tokens.manifest() or ()):
-            wanted = _wanted(view, starts[part], starts[part + 1])
-            for shard in record.shards:
+            wanted = view.marks(starts[part], starts[part + 1])
+            for shard in token_shards(record):
                 opened = TokenShard.open(tokens.sound_shard(shard))
                 asked, outcome = wanted[opened.numbers("position")], opened.numbers("outcome")
                 for code, count in enumerate(np.bincount(outcome[asked], minlength=len(OUTCOMES)).tolist()):
@@ -233,10 +233,3 @@ def _write_index(folder: Path, tokens: CacheEntry, view: ConversationView) -> To
     figures = {name: tally[name] for name in ("tokens", "supervised", "truncated", "left_out")}
     rejected = {reason: count for reason, count in sorted(outcomes.items()) if count}
     return TokenStats(samples=samples, longest=longest, rejected=rejected, **figures)
-
-
-def _wanted(view: ConversationView, start: int, stop: int) -> np.ndarray:
-    """bool [stop - start]: which of the accepted rows `start` to `stop - 1` are in the view."""
-    wanted = np.zeros(stop - start, dtype=bool)
-    wanted[view.within(start, stop) - start] = True
-    return wanted

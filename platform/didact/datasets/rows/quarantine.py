@@ -84,13 +84,18 @@ def check_share(
     """
     if not num_rejected or num_rejected / num_read <= max_bad_rows_share:
         return
-    where = f"All of them are in {quarantine}." if quarantine else "No quarantine folder was given."
     raise DataError(
         f"source {source!r}: {num_rejected:,} of {num_read:,} rows ({num_rejected / num_read:.2%}) cannot be used, "
-        f"more than data.max_bad_rows_share = {max_bad_rows_share:g} allows. First: "
-        + "; ".join(entry.summary for entry in islice(rejects, _SHOWN_ROWS))
-        + f". {where} Repair or remove these rows, or raise data.max_bad_rows_share."
+        f"more than data.max_bad_rows_share = {max_bad_rows_share:g} allows{first_of_all(rejects, quarantine)} "
+        "Repair or remove these rows, or raise data.max_bad_rows_share."
     )
+
+
+def first_of_all(rejects: Iterable[Reject], quarantine: Path | None) -> str:
+    """The end of a message about refused rows: the first of them with place and reason, and the file with all."""
+    first = "; ".join(entry.summary for entry in islice(rejects, _SHOWN_ROWS))
+    where = f"All of them are in {quarantine}." if quarantine else "No quarantine folder was given."
+    return f". First: {first}. {where}"
 
 
 def _line(entry: Reject) -> str:

@@ -4,11 +4,11 @@ A part is a small value that can be sent to any node that sees the source, and i
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 
-from didact.datasets.conversation import Conversation
+from didact.datasets.conversation import Conversation, RowPlace
 from didact.datasets.forms.drafts import RowSettings
 from didact.datasets.forms.field_mapping import FieldMapping, map_rows
 from didact.datasets.forms.table_files import TABLE_FILES, join_tables
@@ -88,13 +88,14 @@ def convert(part: Part, settings: RowSettings) -> Iterator[ConversationBatch]:
 def convert_rows(
     rows: Iterator[tuple[Form, RawRow]], settings: RowSettings, places: Sequence[str] = ()
 ) -> Iterator[ConversationBatch]:
-    """Check and convert raw rows, counted from 0; of the refused ones the number of their file in `places` is kept."""
+    """Check and convert raw rows, counted from 0; of each the number of its file in `places` is kept."""
     numbers = {place: number for number, place in enumerate(places)}
     batch, characters = ConversationBatch(), 0
     for index, (form, raw) in enumerate(rows):
         try:
             conversation = to_conversation(form, raw, index, settings, batch.noted)
-            batch.accepted.append(conversation)
+            place = RowPlace(numbers.get(raw.file, 0), raw.line, raw.byte_offset)
+            batch.accepted.append(replace(conversation, place=place))
             characters += sum(len(message.written) for message in conversation.messages)
         except BadRow as bad:
             batch.rejects.append(reject(raw, bad, numbers.get(raw.file, 0)))

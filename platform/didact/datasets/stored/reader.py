@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from itertools import accumulate, repeat
+from itertools import accumulate, pairwise, repeat
 from pathlib import Path
 from typing import Any, overload
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from didact.cache.columns import numbers, read_one_batch, within
 from didact.cache.entry import CacheEntry, Shard
-from didact.datasets.conversation import Conversation, Message, ToolUse
+from didact.datasets.conversation import Conversation, Message, RowPlace, ToolUse
 from didact.datasets.forms.table_of_forms import Noted
 from didact.datasets.rows.quarantine import Reject
 from didact.datasets.stored.writer import KEY
@@ -181,14 +181,21 @@ def _conversations(batch: pa.RecordBatch, first_row: int) -> list[Conversation]:
     listed = batch.column(0)
     roles, contents, *more = (listed.values.field(index).to_pylist() for index in range(listed.values.type.num_fields))
     # Conversations that were stored before turns had tools and marks have two fields; all of their answers are learned.
+    # Before rows had places, there were four columns.
     tools, learned = more or (repeat(None), repeat(True))
     messages = [
         Message(role, content, tools=None if use is None else ToolUse.from_json(use), learned=mark)
         for role, content, use, mark in zip(roles, contents, tools, learned, strict=False)
     ]
     offsets = listed.offsets.to_pylist()
-    rows, answers, rationales = (batch.column(index).to_pylist() for index in (1, 2, 3))
+    stands = _columns(batch, 4, 5, 6) if batch.num_columns > 4 else repeat((None, None, None), batch.num_rows)
+    places = [None if line is None else RowPlace(file, line, byte) for file, line, byte in stands]
+    turns = (tuple(messages[start:stop]) for start, stop in pairwise(offsets))
     return [
-        Conversation(tuple(messages[start:stop]), first_row + row, answer, rationale)
-        for start, stop, row, answer, rationale in zip(offsets, offsets[1:], rows, answers, rationales, strict=False)
+        Conversation(turn, first_row + row, answer, rationale, place)
+        for turn, (row, answer, rationale), place in zip(turns, _columns(batch, 1, 2, 3), places, strict=True)
     ]
+
+
+def _columns(batch: pa.RecordBatch, *indices: int) -> Iterator[tuple[Any, ...]]:
+    return zip(*(batch.column(index).to_pylist() for index in indices), strict=True)

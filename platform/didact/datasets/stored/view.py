@@ -48,6 +48,12 @@ class ConversationView(Sequence[Conversation]):
         """int64: positions of the rows from stored row `start` up to but without stored row `stop`."""
         return within(self.positions, start, stop)
 
+    def marks(self, start: int, stop: int) -> np.ndarray:
+        """bool [stop - start]: which of the stored rows `start` to `stop - 1` are in the view."""
+        marked = np.zeros(stop - start, dtype=bool)
+        marked[self.within(start, stop) - start] = True
+        return marked
+
     def key_blocks(self) -> Iterator[Keys]:
         """What is known of the rows without reading them, some thousands at a time; `start` is an index in the view."""
         start = 0

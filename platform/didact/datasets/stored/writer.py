@@ -1,6 +1,6 @@
 """Conversations on disk. A part becomes pairs of Arrow files and a list of refused rows:
 
-    <part>-0000.texts.arrow    compressed record batches: messages, row, answer, rationale
+    <part>-0000.texts.arrow    compressed record batches: messages, row, answer, rationale, place
     <part>-0000.keys.arrow     one plain record batch, memory-mapped: row, digest of the prompt, digest of all said
     <part>.rejects.jsonl       refused rows with place and reason
 
@@ -32,7 +32,10 @@ KEY = np.dtype("S16")
 _TURN = [("role", pa.string()), ("content", pa.string()), ("tools", pa.string()), ("learned", pa.bool_())]
 _MESSAGES = pa.list_(pa.struct(_TURN))
 KEY_TYPE = pa.binary(16)
-_TEXTS = pa.schema([("messages", _MESSAGES), ("row", pa.int64()), ("answer", pa.string()), ("rationale", pa.string())])
+_PLACE = [("file", pa.int32()), ("line", pa.int64()), ("byte_offset", pa.int64())]
+_TEXTS = pa.schema(
+    [("messages", _MESSAGES), ("row", pa.int64()), ("answer", pa.string()), ("rationale", pa.string()), *_PLACE]
+)
 _KEYS = pa.schema([("row", pa.int64()), ("prompt", KEY_TYPE), ("conversation", KEY_TYPE)])
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="zstd")
 
@@ -179,5 +182,6 @@ def _text_batch(conversations: Sequence[Conversation]) -> pa.RecordBatch:
         pa.array([each.row for each in conversations], pa.int64()),
         pa.array([each.answer for each in conversations], pa.string()),
         pa.array([each.rationale for each in conversations], pa.string()),
+        *(pa.array([getattr(each.place, name, None) for each in conversations], kind) for name, kind in _PLACE),
     ]
     return pa.record_batch(columns, schema=_TEXTS)
