@@ -1,5 +1,6 @@
 """The OpenAI API as clients see it: answers, streams, and an error of the right shape for whatever they send."""
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -205,6 +206,29 @@ def test_size_limit_unknown_fields_and_unknown_paths(client: TestClient) -> None
     missing = client.get("/v1/nothing")
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
     assert client.get("/v1/chat/completions").status_code == 405
+
+
+def test_a_body_that_does_not_arrive_is_not_waited_for(worker: Worker, serve_worker: Callable[..., TestClient]) -> None:
+    sent: list[dict] = []
+
+    async def one_piece_and_no_more() -> dict:
+        if not sent_piece:
+            sent_piece.append(True)
+            return {"type": "http.request", "body": b'{"model": ', "more_body": True}
+        return await asyncio.Event().wait()
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    sent_piece: list[bool] = []
+    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": [], "query_string": b""}
+    client = serve_worker(worker, body_seconds=0.01)
+    asyncio.run(client.app(scope, one_piece_and_no_more, send))
+    assert sent[0]["status"] == 408
+    assert (b"connection", b"close") in sent[0]["headers"]
+    assert json.loads(sent[1]["body"])["error"]["message"] == (
+        "The body had not arrived after 0.01 seconds; 10 bytes had."
+    )
 
 
 def test_keys(worker: Worker, serve_worker: Callable[..., TestClient]) -> None:

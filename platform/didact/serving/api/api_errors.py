@@ -48,6 +48,8 @@ class ApiError(Exception):
     def response(self, headers: Mapping[str, str] | None = None) -> JSONResponse:
         """The HTTP answer."""
         extra = {"retry-after": str(self.retry_after)} if self.retry_after is not None else {}
+        if self.status in (408, 413):  # the rest of the body is not waited for
+            extra["connection"] = "close"
         if self.final:
             extra["x-should-retry"] = "false"
         return JSONResponse(self.body, status_code=self.status, headers={**(headers or {}), **extra})

@@ -46,6 +46,8 @@ class GatewaySettings:
     """Longest time from arrival to last token."""
     api_keys: tuple[str, ...] = ()
     """Accepted bearer keys; empty means open."""
+    body_seconds: float = 10.0
+    """Longest time in which a body must have arrived."""
     behind_serve: bool = False
     """Ray Serve's proxy stands before the application, and adds `x-request-id` to what it answers."""
 
@@ -77,13 +79,13 @@ class Gateway:
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
-        body = await _read(request, ChatRequest)
+        body = await self._read(request, ChatRequest)
         prompt = tuple(message.plain() for message in body.messages)
         return await self._answer(body, [prompt], chat=True)
 
     async def completions(self, request: Request) -> Response:
         """POST /v1/completions."""
-        body = await _read(request, CompletionRequest)
+        body = await self._read(request, CompletionRequest)
         return await self._answer(body, list(body.prompts), chat=False)
 
     async def cards(self) -> list[ModelCard]:
@@ -114,6 +116,21 @@ class Gateway:
             aliases=list(aliases),
             problem=self.catalog.problem(name),
         )
+
+    async def _read(self, request: Request, kind: type[_Body]) -> _Body:
+        body, seconds = bytearray(), self.settings.body_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                async for piece in request.stream():
+                    body += piece
+                    if len(body) > _MAX_BODY_BYTES:
+                        raise ApiError(
+                            413, f"The body is larger than {_MAX_BODY_BYTES} bytes.", code="request_too_large"
+                        )
+        except TimeoutError:
+            message = f"The body had not arrived after {seconds:g} seconds; {len(body)} bytes had."
+            raise ApiError(408, message, code="request_timeout") from None
+        return read_body(bytes(body), kind)
 
     async def _answer(self, body: GenerationBody, prompts: list[Prompt], chat: bool) -> Response:
         meaning = await self._meaning(body.model)
@@ -247,15 +264,6 @@ def _add_pages(app: FastAPI, gateway: Gateway) -> None:
             _log.warning("not ready: %s", type(error).__name__)
             return JSONResponse({"status": "not ready"}, status_code=503)
         return JSONResponse({"status": "ready", **asdict(stats)})
-
-
-async def _read(request: Request, kind: type[_Body]) -> _Body:
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > _MAX_BODY_BYTES:
-            raise ApiError(413, f"The body is larger than {_MAX_BODY_BYTES} bytes.", code="request_too_large")
-    return read_body(bytes(body), kind)
 
 
 async def _twice(once: Callable[[], Awaitable[_Result]]) -> _Result:

@@ -4,10 +4,12 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
+from didact.errors import RegistryError
 from didact.registry import ModelVersion, Registry
 from didact.serving.engine.protocol import AdapterRef
 
 _REMEMBERED = 1024
+_Files = dict[str, tuple[int, int]]
 
 
 def version_id(version: ModelVersion) -> str:
@@ -17,12 +19,12 @@ def version_id(version: ModelVersion) -> str:
 
 
 class AdapterStore:
-    """Downloads each version once. Versions never change, so a folder once verified stays good."""
+    """Downloads each version once, and again when its files in the cache were removed or changed."""
 
     def __init__(self, registry: Registry, cache_dir: Path) -> None:
         self._registry = registry
         self._cache_dir = cache_dir
-        self._refs: OrderedDict[str, AdapterRef] = OrderedDict()
+        self._refs: OrderedDict[str, tuple[AdapterRef, _Files]] = OrderedDict()
         self._lock = threading.Lock()
         """One download at a time: two requests for one new version would otherwise write the same folder."""
 
@@ -31,15 +33,40 @@ class AdapterStore:
 
         Raises:
             AdapterError: the files are damaged, unsafe or not those that were registered.
-            RegistryError: the registry cannot be reached.
+            RegistryError: the registry cannot be reached, and the version was not here before.
         """
         name = version_id(version)
-        known = self._refs.get(name)
-        if known is not None:  # never waits for another version's download
+        if (known := self._unchanged(name)) is not None:  # never waits for another version's download
             return known
         with self._lock:
-            if name not in self._refs:
-                self._refs[name] = AdapterRef(name, self._registry.download(version, self._cache_dir))
-                if len(self._refs) > _REMEMBERED:
-                    self._refs.popitem(last=False)
-            return self._refs[name]
+            if (known := self._unchanged(name)) is not None:
+                return known
+            before = self._refs.get(name)
+            try:
+                folder = self._registry.download(version, self._cache_dir)
+            except RegistryError:
+                if before is None:
+                    raise
+                return before[0]  # it may still be in memory
+            found = AdapterRef(name, folder)
+            self._refs[name] = (found, _files(folder))
+            if len(self._refs) > _REMEMBERED:
+                self._refs.popitem(last=False)
+            return found
+
+    def forget(self, adapter: AdapterRef) -> None:
+        """Have a version checked again when it is next asked for, as after its files could not be loaded."""
+        self._refs.pop(adapter.version_id, None)
+
+    def _unchanged(self, name: str) -> AdapterRef | None:
+        known = self._refs.get(name)
+        return known[0] if known is not None and known[1] == _files(known[0].folder) else None
+
+
+def _files(folder: Path) -> _Files:
+    """What tells, without reading them, whether files were touched: names, sizes in bytes, times of change in ns."""
+    try:
+        found = {file.name: file.stat() for file in folder.iterdir()}
+    except OSError:
+        return {}
+    return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in found.items()}

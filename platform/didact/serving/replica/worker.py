@@ -147,6 +147,7 @@ class Worker(Backend):
     @override
     async def ask(self, ask: Ask) -> AsyncGenerator[Event, None]:
         arrived = time.monotonic()
+        request = None
         try:
             request = await asyncio.to_thread(self._request, ask, arrived)
             async with contextlib.aclosing(self.engine.generate(request)) as pieces:
@@ -154,6 +155,8 @@ class Worker(Backend):
                 async for delta in pieces:
                     yield delta
         except (EngineBusy, PromptTooLong, DeadlineExceeded, AdapterError, TemplateError, RegistryError) as error:
+            if isinstance(error, AdapterError) and request is not None and request.adapter is not None:
+                self._store.forget(request.adapter)
             yield _refusal(error, ask)
         except GenerationFailed as error:
             kinds: dict[type[Exception], RefusalKind] = {EngineStopped: "stopped", EngineDied: "died"}
