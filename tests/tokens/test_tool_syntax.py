@@ -130,6 +130,13 @@ def test_calls_and_tools_cannot_forge_a_turn() -> None:
     assert isinstance(result, Rejection) and result.reason == "special_text"
 
 
+@pytest.mark.parametrize("template", [CHATML, TOOLS])
+def test_results_of_calls_that_stand_in_the_text_need_a_place_for_results_alone(template: str) -> None:
+    calling, result = Message("assistant", "[add(2)]"), Message("tool", "four", tools=ToolUse())
+    text = learned(template, (ASKED, calling, result, SAID))
+    assert text == "[add(2)]<|im_end|>It is 4.<|im_end|>"
+
+
 def test_turns_without_tools_read_as_before() -> None:
     tokenizer = byte_tokenizer()
     assert contract_of(CHATML).render(tokenizer, (ASKED, SAID), False) == (

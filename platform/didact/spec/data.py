@@ -12,6 +12,7 @@ Form = Literal[
     "sharegpt",
     "messages",
     "prompt_completion",
+    "tool_query",
     "seed_task",
     "preference",
     "comparison",

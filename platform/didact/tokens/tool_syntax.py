@@ -152,9 +152,9 @@ def _example(kind: _Kind) -> Iterator[Message]:
         calls = tuple(ToolCall(name, '{"zqkey": "zqvalue"}', next(ids)) for name in names)
         yield Message("assistant", text, tools=ToolUse(calls) if calls else None)
         if kind.results:
-            answered = calls or (ToolCall("zqcalled", "{}", next(ids)),)
-            for call in answered:
-                yield Message("tool", "zqresult", tools=ToolUse(call_id=call.id, name=call.name))
+            # Of calls that stand in a text nothing but the result is known.
+            uses = [ToolUse(call_id=call.id, name=call.name) for call in calls] or [ToolUse()]
+            yield from (Message("tool", "zqresult", tools=use) for use in uses)
     if kind.results:
         yield Message("assistant", "zqlast")
 

@@ -1,13 +1,19 @@
 """Calls, results and tools in the forms that people have."""
 
 import json
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from didact.datasets.conversation import Message, ToolCall, ToolUse
 from didact.datasets.forms.table_of_forms import recognise, to_conversation
+from didact.datasets.load import first_rows
 from didact.datasets.rows.raw_row import BadRow, RawRow
+from didact.datasets.sources.opening import open_source
+from didact.spec import SourceSpec
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2, "b": 2}'}}
 ASKED = {"role": "user", "content": "2 + 2?"}
@@ -146,6 +152,37 @@ def test_calls_in_a_syntax_of_their_own_stay_text() -> None:
 
 def test_developer_is_another_word_for_system() -> None:
     assert openai({"role": "developer", "content": "Be kind."}, ASKED, SAID)[0] == Message("system", "Be kind.")
+
+
+def test_a_question_with_the_calls_that_answer_it() -> None:
+    calls = [{"name": "add", "arguments": {"a": 2}}, {"name": "add", "arguments": {"a": 3}}]
+    record = {"id": 1, "query": "2 + 2?", "answers": json.dumps(calls), "tools": json.dumps([TOOL["function"]])}
+    turns = read(record)
+    assert turns[0] == Message("user", "2 + 2?", tools=ToolUse(offered=json.dumps([TOOL])))
+    assert turns[1].tools == ToolUse(
+        (ToolCall("add", '{"a": 2}', "call00000"), ToolCall("add", '{"a": 3}', "call00001"))
+    )
+    for nothing in ("[]", [], None):
+        with pytest.raises(BadRow, match="empty_output"):
+            read({**record, "answers": nothing})
+
+
+def test_members_that_a_table_adds_for_other_rows_are_left_out(tmp_path: Path) -> None:
+    def row(**arguments: int) -> dict[str, Any]:
+        call = {"type": "function", "function": {"name": "add", "arguments": arguments}}
+        tool = {"type": "function", "function": {"name": "add", "parameters": {"properties": arguments}}}
+        turns = [ASKED, {"role": "assistant", "content": None, "tool_calls": [call]}]
+        return {"messages": [*turns, {"role": "tool", "content": "4"}, SAID], "tools": [tool]}
+
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.Table.from_pylist([row(a=2), row(b=3)]), path)
+    found = first_rows(open_source(SourceSpec(name="s", path=str(path))), 2)
+    calls = [each.messages[1].tools.calls[0].arguments for each in found.accepted if each.messages[1].tools]
+    assert calls == ['{"a": 2}', '{"b": 3}']
+    offered = [each.messages[0].tools.offered for each in found.accepted if each.messages[0].tools]
+    assert all("null" not in each for each in offered if each) and len(offered) == 2
+    written = openai(ASKED, {"role": "assistant", "function_call": {"name": "add", "arguments": {"a": None}}})
+    assert written[1].tools == ToolUse((ToolCall("add", '{"a": null}', "call00000"),))
 
 
 def test_rows_without_tools_hold_none() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from didact.datasets.conversation import Message
 from didact.datasets.forms.drafts import Draft, RowSettings, pair
 from didact.datasets.forms.turns.reading import CHAT_FIELDS, CHATS, chat_turns, said, with_context
+from didact.datasets.forms.turns.tools import tool_message
 from didact.datasets.forms.turns.transcripts import clean, is_history, split_transcript
 from didact.datasets.rows.fields import Record, first_of, inner, items, joined, optional_text, take, text, texts
 from didact.datasets.rows.raw_row import BadRow
@@ -49,6 +50,14 @@ def prompt_completion(record: Record, _: RowSettings) -> Draft:
     pairs = (names for keys in (filled, record.keys()) for names in PAIRS if set(names) <= keys)
     prompt, completion = next(pairs, PAIRS[0])
     return Draft([*said(record, prompt, "user"), *said(record, completion, "assistant")])
+
+
+def tool_query(record: Record, _: RowSettings) -> Draft:
+    """A question, the calls that answer it and the tools on offer, each a list or its JSON text."""
+    calling = tool_message({"tool_calls": take(record, "answers")}, "assistant", None)
+    if calling is None:
+        raise BadRow("empty_output", "field 'answers' holds no call")
+    return Draft([Message("user", text(record, "query")), calling])
 
 
 def messages(record: Record, _: RowSettings) -> Draft:

@@ -29,7 +29,7 @@ from didact.datasets.forms.turns.reading import (
     refuse_unusable,
     unread_of_turn,
 )
-from didact.datasets.forms.turns.tools import OFFERS, with_tools
+from didact.datasets.forms.turns.tools import OFFERS, with_tools, without_table_nulls
 from didact.datasets.rows.decoding import decode_columns, decode_json
 from didact.datasets.rows.fields import Record
 from didact.datasets.rows.raw_row import BadRow, RawRow
@@ -138,6 +138,7 @@ FORMS: tuple[RecordForm, ...] = (
         for rationale in questions.RATIONALES
     ),
     RecordForm("consultation", ("ask", "answer"), questions.consultation, also=("title",)),
+    RecordForm("tool_query", ("query", "answers", "tools"), chats.tool_query, also=OFFERS),
     *(RecordForm("prompt_completion", names, chats.prompt_completion, also=OFFERS) for names in chats.PAIRS),
     RecordForm("question_answer", ("question", "answer"), questions.question_answer),
     RecordForm("dialogue", ("context", "response"), chats.dialogue),
@@ -220,7 +221,8 @@ def to_conversation(
     if form in COLUMN_FORMS:
         draft = COLUMN_FORMS[form](decode_columns(cast(bytes, raw.content)))
     else:
-        record = _named(decode_json(raw.content) if isinstance(raw.content, bytes) else raw.content)
+        content = raw.content
+        record = _named(decode_json(content) if isinstance(content, bytes) else without_table_nulls(content))
         if settings.options.ignore:
             record = without(record, settings.options.ignore)
         form, draft = _read(form, record, settings)
@@ -265,7 +267,7 @@ def _is_empty(value: Any) -> bool:
     return value is None or value == "" or value == []
 
 
-def _named(record: dict[str, Any]) -> dict[str, Any]:
+def _named(record: Record) -> Record:
     new_names = _new_names(tuple(record))
     return {new_names.get(key, key): value for key, value in record.items()} if new_names else record
 

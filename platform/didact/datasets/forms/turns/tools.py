@@ -22,6 +22,7 @@ OFFERS = ("tools", "functions")
 """Fields of a row that list what may be called."""
 TOOL_FIELDS = frozenset(("tool_calls", "function_call", "tool_call_id"))
 """Fields of a turn that are read here, beside who speaks and what is said."""
+_CALLS = ("tool_calls", "function_call")
 _CALL = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
 _RESULT = re.compile(r"<tool_response>\s*(.*?)\s*</tool_response>", re.DOTALL)
 
@@ -44,7 +45,7 @@ def tool_message(turn: Mapping[str, Any], role: str, content: Any) -> Message | 
         if not all(value is None or isinstance(value, str) for value in (name, call_id)):
             raise BadRow("wrong_type", "name or tool_call_id of a result is no text")
         return Message("tool", _result(content), tools=ToolUse(call_id=call_id, name=name))
-    key = next((key for key in ("tool_calls", "function_call") if turn.get(key)), None)
+    key = next((key for key in _CALLS if turn.get(key)), None)
     if key is None:
         return None
     content = _joined_parts(content) or ""
@@ -67,6 +68,29 @@ def with_tools(record: Record, turns: Sequence[Message]) -> list[Message]:
     if offered and turns and "<tools>" not in said:  # Hermes' rows list them in the system message as well
         turns[0] = replace(turns[0], tools=replace(turns[0].tools or ToolUse(), offered=offered))
     return turns
+
+
+def without_table_nulls(record: Record) -> Record:
+    """A row of a table without what its structs hold for other rows' sake: members of tools and calls that are null.
+
+    A struct of a Parquet or Arrow column has the members of all rows, such as every argument of every function.
+    """
+    given: dict[str, Any] = {key: _without_nulls(record[key]) for key in OFFERS if record.get(key)}
+    for key, turns in record.items():
+        if isinstance(turns, list) and any(isinstance(turn, dict) and any(map(turn.get, _CALLS)) for turn in turns):
+            given[key] = [
+                {name: _without_nulls(value) if name in _CALLS else value for name, value in turn.items()}
+                if isinstance(turn, dict)
+                else turn
+                for turn in turns
+            ]
+    return {**record, **given} if given else record
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(each) for key, each in value.items() if each is not None}
+    return [_without_nulls(each) for each in value] if isinstance(value, list) else value
 
 
 def check_tool_order(turns: Sequence[Message]) -> list[Message]:
