@@ -103,7 +103,9 @@ def test_a_source_that_a_card_does_not_take(fields: dict[str, Any], message: str
 
 def test_a_root_without_the_cards_files(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text("[]")
-    with pytest.raises(DataError, match=r"holds no file of dolly \(databricks-dolly\*\.jsonl\)"):
+    with pytest.raises(
+        DataError, match=r"holds no file of dolly; expected databricks-dolly\*\.jsonl, found other\.json"
+    ):
         load("card:dolly", options={"root": str(tmp_path)})
 
 

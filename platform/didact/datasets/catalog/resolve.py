@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from didact.datasets.catalog.card import PREFIX, Card, find_card, load_cards
+from didact.datasets.catalog.card_files import card_files
 from didact.datasets.catalog.groups import GROUPS
 from didact.datasets.forms.field_mapping import FieldMapping
 from didact.datasets.places.hub import PREFIX as PREFIX_OF_HUB
@@ -37,6 +38,8 @@ class CardPlace:
     """The same, checked."""
     mapping: FieldMapping | None
     """Step before the form is read."""
+    container_of_card: bool = False
+    """Whether `options.container` is what the card expects, which a file as it is goes before."""
 
     @property
     def written(self) -> dict[str, Any]:
@@ -93,7 +96,8 @@ def resolve_card(source: SourceSpec, card: Card) -> CardPlace:
     # Before the hub is asked: a misspelt option must not cost a download.
     options = row_options(source.model_copy(update={"options": given}), passed_on=_OWN_OPTIONS)
     files, hub_path = _files(source, card, root)
-    return CardPlace(files, hub_path, form, given, options, mapping)
+    of_card = options.container is not None and "container" not in source.options
+    return CardPlace(files, hub_path, form, given, options, mapping, of_card)
 
 
 def _files(source: SourceSpec, card: Card, root: Any) -> tuple[tuple[LocatedFile, ...], str | None]:
@@ -132,7 +136,7 @@ def _below(source: SourceSpec, card: Card, root: Any) -> tuple[LocatedFile, ...]
         _refuse_files(source, root)
         return tuple(locate(source.name, root, stream=source.stream))
     patterns = _patterns(source, card.rows.files)
-    return _matching(source, card, place, patterns) if patterns else tuple(locate(source.name, root))
+    return _in_folder(source, card, place, patterns) if patterns else tuple(locate(source.name, root))
 
 
 def _refuse_files(source: SourceSpec, path: str) -> None:
@@ -153,15 +157,8 @@ def _patterns(source: SourceSpec, of_card: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(globs)
 
 
-def _matching(source: SourceSpec, card: Card, root: Path, patterns: tuple[str, ...]) -> tuple[LocatedFile, ...]:
-    found = {file for pattern in patterns for file in root.glob(pattern) if file.is_file()}
-    if not found:
-        raise DataError(
-            f"source {source.name!r}: {root} holds no file of {card.name} ({', '.join(patterns)}); "
-            f"its files come from {card.source.home}"
-        )
-    named = [LocatedFile(file, file.relative_to(root).as_posix()) for file in found]
-    return tuple(sorted(named, key=lambda file: file.name))
+def _in_folder(source: SourceSpec, card: Card, root: Path, patterns: tuple[str, ...]) -> tuple[LocatedFile, ...]:
+    return card_files(source.name, card, root, patterns, chosen_by_user=FILES_OPTION in source.options)
 
 
 def _download(source: SourceSpec, card: Card) -> tuple[LocatedFile, ...]:
@@ -182,4 +179,4 @@ def _download(source: SourceSpec, card: Card) -> tuple[LocatedFile, ...]:
             f"{error}; get the files of {card.name} from {card.source.home} and give their folder as "
             f"options.{ROOT_OPTION}"
         ) from error
-    return _matching(source, card, Path(folder), patterns)
+    return _in_folder(source, card, Path(folder), patterns)

@@ -126,6 +126,36 @@ def _container_of(path: SourceFile, head: bytes, options: RowOptions, form: Form
     return "object" if goes_on else "lines"
 
 
+def as_found(path: SourceFile, options: RowOptions) -> RowOptions:
+    """Options whose container is only what a card expects, with that of the file where it is plainly another one.
+
+    Args:
+        path: the file.
+        options: with a container.
+    """
+    expected = options.container
+    if isinstance(path, RemoteFile) or expected not in ("lines", "array", "keyed", "object"):
+        return options
+    head = _decoded(path, beginning(path, str(path)), options.encoding).lstrip()
+    found: Container = expected
+    first, _, rest = head.partition(b"\n")
+    if head.startswith(b"["):
+        found = "array"
+    elif rest.lstrip().startswith(b"{") and _is_object(first):
+        found = "lines"
+    elif head.startswith(b"{") and expected in ("lines", "array"):
+        found = _container_of(path, head, options, None)
+    return options.model_copy(update={"container": found})
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        decode_json(line.strip())
+    except BadRow:
+        return False
+    return True
+
+
 def _is_keyed(path: SourceFile, options: RowOptions) -> bool:
     """Whether an object's members are rows: objects, or lists that begin with a list, under keys of no known form."""
     if isinstance(path, RemoteFile):

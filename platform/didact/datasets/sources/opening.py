@@ -23,7 +23,7 @@ from didact.datasets.readers.reading import Layout
 from didact.datasets.rows.options import RowOptions, row_options
 from didact.datasets.rows.raw_row import RawRow
 from didact.datasets.sources.conversion import Part
-from didact.datasets.sources.inspection import inspect, unknown_form
+from didact.datasets.sources.inspection import as_found, inspect, unknown_form
 from didact.datasets.sources.parts import PART_ROWS, counted_parts, file_parts, join_small
 from didact.errors import DataError
 from didact.logs import get_logger
@@ -88,6 +88,7 @@ def _open_files(
     options: RowOptions,
     mapping: FieldMapping | None,
     part_bytes: int | None,
+    container_of_card: bool = False,
 ) -> OpenedSource:
     _log.info("source %s reads %s", source.name, few(file.url or str(file.path) for file in files))
     found: list[tuple[list[object], Layout, tuple[Content, ...]]] = []
@@ -96,7 +97,8 @@ def _open_files(
         for file in files:
             own = _content(file.path, file.url or str(file.path), part_bytes)
             stack.enter_context(unchanged([own]))  # what is seen of a file here must be what its digest says, too
-            layout = inspect(source.name, file, options, source.format, mapping)
+            seen = as_found(file.path, options) if container_of_card else options
+            layout = inspect(source.name, file, seen, source.format, mapping)
             tables = table_file_list(layout.tables) if layout.tables else []
             beside = [_content(table, str(table), part_bytes) for table in tables]
             if own.digest is not None:
@@ -173,7 +175,7 @@ def open_card(source: SourceSpec, card: catalog.Card, part_bytes: int | None = N
     if place.hub_path is not None:
         opened = _open_hub(source, place.options, place.mapping)
     else:
-        opened = _open_files(source, place.files, place.options, place.mapping, part_bytes)
+        opened = _open_files(source, place.files, place.options, place.mapping, part_bytes, place.container_of_card)
     return replace(opened, identity=[place.written, opened.identity])
 
 
