@@ -183,3 +183,6 @@ def test_lines_that_are_one_array_say_so(tmp_path: Path) -> None:
             with pytest.raises(DataError, match=r"a\.jsonl begins with '\[' .*options\.container: array"):
                 load(path, format=format)
         assert len(load(path, options={"container": "array"})) == len(ROWS)
+    # A line that is a list is a bad row like others.
+    path.write_bytes(b'["a"]\n' + LINES)
+    assert len(load(path)) == len(ROWS)

@@ -1,11 +1,14 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from didact.datasets import MAX_RECORD_BYTES
+from didact.datasets import MAX_RECORD_BYTES, load_dataset
 from didact.datasets.readers.json_files import read_array, read_lines
 from didact.datasets.rows.raw_row import Damage
+from didact.errors import DataError
+from didact.spec import SourceSpec
 
 ROWS = [
     {"text": 'brackets ]}[{ , and "quotes" \\'},
@@ -78,3 +81,33 @@ def test_line_separators_inside_a_text_do_not_end_a_row(tmp_path: Path) -> None:
     content = "a\u2028b\x0bc\x85d\re".encode()
     (row,) = read_lines(write(tmp_path / "a.jsonl", content + b"\n"))
     assert row.content == content
+
+
+def test_elements_on_one_line_are_told_apart_by_their_number(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"instruction": f"q{place}", "output": "a"} for place in range(300)]
+    rows[256]["output"] = 7
+    keyed = {f"row {place}": row for place, row in enumerate(rows)}
+    for name, content in (("a.json", json.dumps(rows)), ("b.json", json.dumps(keyed)), ("c.jsonl", "")):
+        path = tmp_path / name
+        path.write_text(content or "".join(json.dumps(row) + "\n" for row in rows))
+        source = SourceSpec(name="s", path=str(path), format="alpaca")
+        dataset = load_dataset(source, seed=0, max_bad_rows_share=0.1, quarantine_dir=tmp_path)
+        assert dataset.quarantine is not None
+        entry = json.loads(dataset.quarantine.read_text())
+        line, element = (257, None) if name == "c.jsonl" else (1, 257)
+        assert (entry["line"], entry.get("element")) == (line, element)
+        where = f"{path}:{line}" + (f" (element {element})" if element else "")
+        with pytest.raises(DataError, match=re.escape(f"First: {where} wrong_type")):
+            load_dataset(source, seed=0, max_bad_rows_share=0, quarantine_dir=None)
+
+
+def test_a_row_over_the_limit_says_what_it_mostly_is(tmp_path: Path) -> None:
+    good = '{"instruction": "a", "output": "b"}'
+    for name, text in (
+        ("a.jsonl", f"{good}\n" + good * 400_000 + f"\n{good}\n"),
+        ("a.csv", "instruction,output\na,b\n" + "c," * 6_000_000 + f"\nc,{good[:2]}\n"),
+    ):
+        (tmp_path / name).write_text(text)
+        source = SourceSpec(name="s", path=str(tmp_path / name))
+        with pytest.raises(DataError, match=rf"{name}:[23] too_long \(1[0-9],[0-9,]+ bytes; .*line ends are lost"):
+            load_dataset(source, seed=0, max_bad_rows_share=0, quarantine_dir=None)

@@ -14,6 +14,7 @@ A rule says where a role's text comes from:
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
@@ -61,13 +62,14 @@ def map_rows(mapping: FieldMapping, rows: Iterator[RawRow]) -> Iterator[RawRow]:
             whole = decode_json(raw.content) if isinstance(raw.content, bytes) else raw.content
             records = list(map_record(mapping, whole))
         except BadRow as bad:
-            yield RawRow(raw.file, raw.line, raw.byte_offset, raw.content, bad)
+            yield replace(raw, fault=bad)
             continue
-        for record in records:
+        for number, record in enumerate(records, start=1):
+            element = number if mapping.each else raw.element
             if isinstance(record, BadRow):
-                yield RawRow(raw.file, raw.line, raw.byte_offset, raw.content, record)
+                yield replace(raw, fault=record, element=element)
             else:
-                yield RawRow(raw.file, raw.line, raw.byte_offset, record)
+                yield replace(raw, content=record, element=element)
 
 
 def map_record(mapping: FieldMapping, record: dict[str, Any]) -> Iterator[dict[str, Any] | BadRow]:

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -161,9 +161,9 @@ def join_tables(form: str, path: SourceFile, tables: Path | None, rows: Iterator
             record = decode_json(raw.content) if isinstance(raw.content, bytes) else raw.content
             joined = record if "table" in record else {**record, "table": find(text(record, layout.key))}
         except BadRow as bad:
-            yield RawRow(raw.file, raw.line, raw.byte_offset, raw.content, bad)
+            yield replace(raw, fault=bad)
         else:
-            yield RawRow(raw.file, raw.line, raw.byte_offset, joined)
+            yield replace(raw, content=joined)
 
 
 def _finder(

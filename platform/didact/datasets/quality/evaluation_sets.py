@@ -57,7 +57,7 @@ def _user_texts(each: EvaluationSetSpec) -> Iterator[tuple[str, str]]:
             conversation = to_conversation(form, raw, index, settings)
         except BadRow:
             continue
-        yield f"{raw.file}:{raw.line}", "\n".join(m.content for m in conversation.messages if m.role == "user")
+        yield raw.place, "\n".join(m.content for m in conversation.messages if m.role == "user")
 
 
 def _field_texts(each: EvaluationSetSpec) -> Iterator[tuple[str, str]]:
@@ -71,7 +71,7 @@ def _field_texts(each: EvaluationSetSpec) -> Iterator[tuple[str, str]]:
             continue
         texts = list(_at(record, path))
         for number, text in enumerate(texts):
-            yield f"{raw.file}:{raw.line}" + (f"[{number}]" if len(texts) > 1 else ""), text
+            yield raw.place + (f"[{number}]" if len(texts) > 1 else ""), text
 
 
 def _raw_rows(each: EvaluationSetSpec) -> Iterator[RawRow]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from didact.datasets.places.archives import IN_MEMORY_BYTES, open_bytes, with_exact_offsets
 from didact.datasets.places.remote_stream import SourceFile
 from didact.datasets.rows.decoding import decode_text
-from didact.datasets.rows.raw_row import BOM, MAX_RECORD_BYTES, SHOWN_BYTES, BadRow, Damage, RawRow
+from didact.datasets.rows.raw_row import BOM, MAX_RECORD_BYTES, SHOWN_BYTES, BadRow, Damage, RawRow, too_long
 from didact.errors import DataError
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def _records(file: str, stream: BinaryIO, how: Delimited) -> Iterator[tuple[RawR
             content, start = content[len(BOM) :], start + len(BOM)
         fault = None
         if len(content) > MAX_RECORD_BYTES:
-            fault = BadRow("too_long", f"{len(content):,} bytes; at most {MAX_RECORD_BYTES:,} are accepted")
+            fault = too_long(len(content))
             content = content[:SHOWN_BYTES]
         if content.strip(BLANK):
             yield RawRow(file, here, start, content.rstrip(b"\r\n"), fault), lines[-1][0].endswith(b"\n")

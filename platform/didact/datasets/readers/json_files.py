@@ -9,14 +9,14 @@ import json
 import mmap
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from didact.datasets.places.archives import mapped, open_bytes, with_exact_offsets
 from didact.datasets.places.remote_stream import SourceFile
 from didact.datasets.rows.decoding import decode_text, parse_json
-from didact.datasets.rows.raw_row import BOM, MAX_RECORD_BYTES, SHOWN_BYTES, BadRow, Damage, RawRow
+from didact.datasets.rows.raw_row import BOM, MAX_RECORD_BYTES, SHOWN_BYTES, BadRow, Damage, RawRow, too_long
 
 BLANK = b" \t\r\n"
 _Content = bytes | mmap.mmap
@@ -95,7 +95,7 @@ def read_object(path: Path, encoding: str | None = None) -> Iterator[RawRow]:
     """
     with mapped(path, encoding) as (data, source):
         start, stop = _trim(data, len(BOM) if data[:3] == BOM else 0, len(data))
-        fault = _too_long(stop - start) if stop - start > MAX_RECORD_BYTES else None
+        fault = too_long(stop - start) if stop - start > MAX_RECORD_BYTES else None
         content = data[start : stop if fault is None else start + SHOWN_BYTES]
         if fault is None and _is_cut(content):
             raise Damage(f"it ends in the middle of the object that begins at byte {start:,}")
@@ -129,7 +129,7 @@ def _lines(
             while not piece.endswith(b"\n") and (rest := stream.readline(_SKIP_BYTES)):
                 offset += len(rest)
                 piece = piece[:SHOWN_BYTES] + rest[-1:]
-            fault = _too_long(offset - start)
+            fault = too_long(offset - start)
         elif not piece.endswith(b"\n") and piece.strip(blank) and _is_cut(piece, mark, before):
             raise Damage(f"it ends in the middle of line {line:,}")
         before = piece
@@ -183,12 +183,12 @@ def _elements(path: Path, data: _Content, opening: bytes) -> Iterator[RawRow]:
     if data[end - 1 : end] != closing:  # seen before any row is given out
         raise Damage(f"it ends before the {closing.decode()} of its {kind}")
     line, counted = 1, 0
-    for start, stop, fault in _spans(data, first + 1, closing):
+    for number, (start, stop, fault) in enumerate(_spans(data, first + 1, closing), start=1):
         line, counted = line + data[counted:start].count(b"\n"), start
         if fault is None and stop - start > MAX_RECORD_BYTES:
-            fault = _too_long(stop - start)
+            fault = too_long(stop - start)
         content = data[start : stop if fault is None else min(stop, start + SHOWN_BYTES)]
-        yield RawRow(str(path), line, start, content, fault)
+        yield RawRow(str(path), line, start, content, fault, number)
 
 
 def _named(raw: RawRow, seen: set[str]) -> RawRow:
@@ -206,9 +206,9 @@ def _named(raw: RawRow, seen: set[str]) -> RawRow:
             raise BadRow("not_an_object", f"{key!r} is {type(value).__name__}, expected an object or a list")
     except (BadRow, ValueError) as error:
         fault = error if isinstance(error, BadRow) else BadRow("broken_json", str(error))
-        return RawRow(raw.file, raw.line, raw.byte_offset, raw.content, fault)
+        return replace(raw, fault=fault)
     record = {"id": key, **value} if isinstance(value, dict) else {"id": key, "values": value}
-    return RawRow(raw.file, raw.line, raw.byte_offset, record)
+    return replace(raw, content=record)
 
 
 def _spans(data: _Content, begin: int, closing: bytes) -> Iterator[tuple[int, int, BadRow | None]]:
@@ -283,7 +283,3 @@ def _trim(data: _Content, start: int, stop: int) -> tuple[int, int]:
     while stop > start and data[stop - 1] in BLANK:
         stop -= 1
     return start, stop
-
-
-def _too_long(num_bytes: int) -> BadRow:
-    return BadRow("too_long", f"{num_bytes:,} bytes; at most {MAX_RECORD_BYTES:,} are accepted")

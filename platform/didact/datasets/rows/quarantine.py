@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
-from didact.datasets.rows.raw_row import BadRow, RawRow
+from didact.datasets.rows.raw_row import BadRow, RawRow, of_element
 from didact.errors import DataError
 from didact.files import write_lines
 
@@ -27,11 +27,13 @@ class Reject:
     raw: str
     number: int = 0
     """Of its file among those of its part."""
+    element: int | None = None
+    """Its number in the array or object that holds it."""
 
     @property
     def summary(self) -> str:
-        """`file:line reason (detail)`."""
-        return f"{self.file}:{self.line} {self.reason} ({self.detail})"
+        """`file:line reason (detail)`, with the number of an element."""
+        return f"{self.file}:{self.line}{of_element(self.element)} {self.reason} ({self.detail})"
 
 
 def reject(raw: RawRow, bad: BadRow, number: int = 0) -> Reject:
@@ -41,7 +43,7 @@ def reject(raw: RawRow, bad: BadRow, number: int = 0) -> Reject:
     else:
         text = json.dumps(raw.content, default=str)
     detail, text = bad.detail[:_DETAIL_CHARACTERS], text[:SHOWN_CHARACTERS]
-    return Reject(raw.file, raw.line, raw.byte_offset, bad.reason, detail, text, number)
+    return Reject(raw.file, raw.line, raw.byte_offset, bad.reason, detail, text, number, raw.element)
 
 
 def write_quarantine(folder: Path | None, source: str, rejects: Iterator[Reject]) -> Path | None:
@@ -102,6 +104,7 @@ def _line(entry: Reject) -> str:
     record = {
         "file": entry.file,
         "line": entry.line,
+        **({} if entry.element is None else {"element": entry.element}),
         "byte_offset": entry.byte_offset,
         "reason": entry.reason,
         "detail": entry.detail,

@@ -67,3 +67,24 @@ class RawRow:
     record that the reader made: a row with named columns, a member of an object, a question joined to its table."""
     fault: BadRow | None = None
     """Why the reader itself could not take the row out of its file."""
+    element: int | None = None
+    """Its number, from 1, in an array or object that holds rows: such may be all on one line."""
+
+    @property
+    def place(self) -> str:
+        """`file:line`, and the number of the element where it is one."""
+        return f"{self.file}:{self.line}{of_element(self.element)}"
+
+
+def of_element(element: int | None) -> str:
+    """What is said of an element behind its line; nothing of rows that are none."""
+    return f" (element {element:,})" if element is not None else ""
+
+
+def too_long(num_bytes: int) -> BadRow:
+    """A row of so many bytes is none."""
+    return BadRow(
+        "too_long",
+        f"{num_bytes:,} bytes; a row has at most {MAX_RECORD_BYTES:,}. Longer ones are mostly files whose line ends "
+        "are lost, or one object around all rows; a text that is so long must be cut into several rows",
+    )

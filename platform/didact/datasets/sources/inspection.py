@@ -21,7 +21,7 @@ from didact.datasets.readers.columnar import Delimited
 from didact.datasets.readers.reading import WHOLE, Layout, read
 from didact.datasets.rows.decoding import decode_columns, decode_json
 from didact.datasets.rows.options import Container, Delimiter, RowOptions
-from didact.datasets.rows.raw_row import BOM, BadRow
+from didact.datasets.rows.raw_row import BOM, BadRow, of_element
 from didact.errors import DataError
 from didact.spec.data import Form, Format
 
@@ -77,12 +77,7 @@ def _inspected(
     _check_container(file.path, container, options)
     is_page = form == "text" or options.container == "text"
     refuse_other_kinds(file.path, named, head, container, options.encoding, may_be_page=is_page)
-    if (
-        container == "lines"
-        and options.container is None
-        and data_suffix(file.path) != ".json"
-        and text.lstrip()[:1] == b"["
-    ):
+    if container == "lines" and options.container is None and _is_array(text):
         raise DataError(
             f"{named} begins with '[' as a JSON array does, and JSON lines hold one object a line; if it is an array, "
             "let its name end in .json or set options.container: array"
@@ -95,6 +90,12 @@ def _inspected(
     if layout.form in TABLE_FILES:
         layout = replace(layout, tables=tables_place(layout.form, file.path, options.tables))
     return layout
+
+
+def _is_array(head: bytes) -> bool:
+    """Whether a file begins as an array does, and not with a line that is a list of its own."""
+    first, _, rest = head.strip().partition(b"\n")
+    return first.startswith(b"[") and not (first.rstrip().endswith(b"]") and rest)
 
 
 def _decoded(path: SourceFile, head: bytes, encoding: str | None) -> bytes:
@@ -242,7 +243,7 @@ def _form_of(source: str, layout: Layout, mapping: FieldMapping | None) -> Form:
                 raise raw.fault
             record = decode_json(raw.content) if isinstance(raw.content, bytes) else raw.content
         except BadRow as bad:
-            found = found or f"line {raw.line} is no record: {bad.reason} ({bad.detail})"
+            found = found or f"line {raw.line}{of_element(raw.element)} is no record: {bad.reason} ({bad.detail})"
             continue
         form = form_of(record)
         if form is not None:
