@@ -49,6 +49,7 @@ UNUSUAL: dict[str, dict[str, int]] = {
     "llama4_text": {**_SMALL, **_HEADS, "head_dim": 16, "num_local_experts": 2, "intermediate_size_mlp": 128},
     "phimoe": {**_SMALL, **_HEADS, "num_local_experts": 4, "num_experts_per_tok": 2},
     "deepseek_v32": {**_DEEPSEEK, **_ROUTED, "head_dim": 8, "index_n_heads": 2, "index_head_dim": 16, "index_topk": 8},
+    "jetmoe": {**_SMALL, "num_key_value_heads": 2, "kv_channels": 16, "num_local_experts": 4, "num_experts_per_tok": 2},
     "mamba": _STATES,
     "mamba2": {**_STATES, "num_heads": 8, "head_dim": 16, "n_groups": 1},
     "falcon_h1": {**_SMALL, **_HEADS, "mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8},

@@ -141,6 +141,7 @@ class Plan(Shown):
             f"after {spec.training.num_warmup_steps(steps):,} steps of warm-up",
             f"packing    {'on' if spec.packing else 'off'}, {self.tokens_per_micro_batch:,} tokens a forward pass",
             f"memory     {memory_in_words(footprint)}",
+            *(["           activations roughly, by the sizes of the layers"] if footprint.rough else []),
             f"           {self.largest.total_gib:.2f} GiB with the longest samples ({self.largest_tokens:,} tokens)",
             f"compute    {footprint.flops / 1e12:.2f} TFLOP a forward and backward pass",
             f"placement  {workers} workers x {spec.placement.cpus_per_worker} CPU, "

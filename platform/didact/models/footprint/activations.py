@@ -1,24 +1,40 @@
 """What autograd keeps for the backward pass: the model's own forward pass on tensors without data.
 
-One and two layers are run; every further layer keeps what the second one did. So any family, method and attention is
-counted as it is, in a fraction of a second for 70 billion parameters too.
+Where all layers are alike, one and two of them are run, and every further one keeps what the second one did: a fraction
+of a second for 70 billion parameters too. Where they are not (experts in some layers, states beside attention, adapters
+on a few layers only), all of them are run. So any family, method and attention is counted as it is.
 """
 
 import copy
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from didact.errors import ModelError
+from didact.logs import get_logger
 from didact.models.base import base_of
+from didact.models.packing.gpu_attention import takes_facts
 from didact.models.packing.packed_attention import use_packed_attention
 
+_LOG = get_logger(__name__)
 _COUNTED = "didact_counted"
 """Name of an attention that is only counted."""
+_FEW = 2
+"""Layers that are run where all are alike."""
+_GROUPED_PRODUCTS = tuple(
+    getattr(module, name)
+    for module, name in ((torch.nn.functional, "grouped_mm"), (torch, "_grouped_mm"))
+    if hasattr(module, name)
+)
+# What a forward pass raises that reads values: how many rows an expert gets, how long a list is.
+_NOT_WITHOUT_VALUES = (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +73,11 @@ class Load:
 class Activations:
     """Bytes kept for the backward pass, without logits."""
 
-    outside_layers: float
-    per_layer: float
+    total: float
+    largest_layer: float
+    """Of them, those of the layer that keeps most."""
+    rough: bool = False
+    """Worked out from the sizes of the layers, since the forward pass cannot be run without values."""
 
 
 def measure_activations(
@@ -68,6 +87,7 @@ def measure_activations(
     compute: torch.dtype,
     *,
     keeps_inputs: bool = False,
+    alike: bool = True,
 ) -> Activations:
     """Count what the forward pass of a training step keeps.
 
@@ -78,10 +98,36 @@ def measure_activations(
         load: the forward pass.
         compute: dtype of the matrix products.
         keeps_inputs: layers hold on to what enters them, as 8-bit ones do.
+        alike: whether all layers are, so that two are enough; see `layers_alike`.
     """
-    one, two = (_kept(attached(_shortened(config, layers)), load, compute, keeps_inputs) for layers in (1, 2))
-    per_layer = max(0, two - one)
-    return Activations(max(0, one - per_layer), per_layer)
+    layers = config.get_text_config().num_hidden_layers
+    if alike and layers > _FEW:
+        with suppress(ModelError):  # a method may name layers that a shortened model does not have
+            one, two = (attached(_shortened(config, number)) for number in (1, _FEW))
+            first, second = (_kept(model, load, compute, keeps_inputs).total for model in (one, two))
+            per_layer = max(0.0, second - first)
+            return Activations(max(0.0, first - per_layer) + layers * per_layer, per_layer)
+    return _kept(attached(config), load, compute, keeps_inputs)
+
+
+def layers_alike(model: torch.nn.Module) -> bool:
+    """Whether the layers of a model, with the adapters in them, have the same modules and weights."""
+    layers = _layers(base_of(model))
+    kinds = {
+        (
+            tuple((name, type(module)) for name, module in layer.named_modules()),
+            tuple((name, each.shape, each.requires_grad) for name, each in layer.named_parameters()),
+        )
+        for layer in layers
+    }
+    return len(kinds) == 1
+
+
+def _layers(base: PreTrainedModel) -> list[torch.nn.Module]:
+    """The layers as a list, found by its length; empty where there is none."""
+    wanted = base.config.get_text_config().num_hidden_layers
+    lists = (each for each in base.modules() if isinstance(each, torch.nn.ModuleList) and len(each) == wanted)
+    return list(max(lists, key=lambda each: sum(one.numel() for one in each.parameters()), default=()))
 
 
 def _shortened(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
@@ -89,23 +135,27 @@ def _shortened(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
     text = short.get_text_config()
     text.num_hidden_layers = layers
     if getattr(text, "layer_types", None):
-        text.layer_types = list(text.layer_types[:layers])
+        with suppress(AttributeError):  # of some families it follows from the number
+            text.layer_types = list(text.layer_types[:layers])
     return short
 
 
-def _kept(model: torch.nn.Module, load: Load, compute: torch.dtype, keeps_inputs: bool) -> int:
-    """Bytes that the forward pass up to the hidden states leaves for the backward pass, weights excluded."""
+def _kept(model: torch.nn.Module, load: Load, compute: torch.dtype, keeps_inputs: bool) -> Activations:
+    """What the forward pass up to the hidden states leaves for the backward pass, weights excluded."""
     base = base_of(model)
-    kept: dict[int, torch.UntypedStorage] = {}
+    kept: dict[int, int] = {}
+    alive: list[torch.UntypedStorage] = []
+    sizes: list[int] = []
     with FakeTensorMode(allow_non_fake_inputs=True):
         _make_fake(model)
-        base.set_output_embeddings(torch.nn.Identity())
+        base.get_output_embeddings().forward = lambda states: states
         own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
 
         def keep(tensor: torch.Tensor) -> torch.Tensor:
             storage = tensor.untyped_storage()
-            if storage._cdata not in own:
-                kept[storage._cdata] = storage
+            if storage._cdata not in own and storage._cdata not in kept:
+                kept[storage._cdata] = storage.nbytes()
+                alive.append(storage)
             return tensor
 
         def note_input(_layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -114,15 +164,36 @@ def _kept(model: torch.nn.Module, load: Load, compute: torch.dtype, keeps_inputs
         for layer in model.modules() if keeps_inputs else ():
             if isinstance(layer, torch.nn.Linear | Conv1D) and not layer.weight.requires_grad:
                 layer.register_forward_pre_hook(note_input)
+        for layer in _layers(base):
+            layer.register_forward_hook(lambda *_: sizes.append(sum(kept.values())))
         _train_without_chance(model)
         autocast = torch.autocast("cpu", dtype=compute, enabled=compute != torch.float32)
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
-            hidden = model(**_inputs(base, load), use_cache=False).logits
+        try:
+            with _ExpertsCounted():
+                inputs = _inputs(base, load)
+                with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
+                    hidden = model(**inputs, use_cache=False).logits
+        except _NOT_WITHOUT_VALUES as error:
+            _LOG.info("activations of %s are worked out from its sizes: %s", type(base).__name__, error)
+            return _from_sizes(base, load, compute)
     del hidden
-    return sum(storage.nbytes() for storage in kept.values())
+    before = [0, *sizes[:-1]]
+    return Activations(
+        sum(kept.values()), max((end - start for start, end in zip(before, sizes, strict=True)), default=0)
+    )
 
 
-def _inputs(base: PreTrainedModel, load: Load) -> dict[str, torch.Tensor]:
+def _from_sizes(base: PreTrainedModel, load: Load, compute: torch.dtype) -> Activations:
+    """What enters and leaves every matrix, kept for each token that it computes."""
+    text = base.config.get_text_config()
+    chosen = getattr(text, "num_experts_per_tok", None) or 1
+    matrices = [each.shape for each in base.parameters() if each.dim() > 1]
+    widths = sum(sum(shape[-2:]) * (chosen if len(shape) > 2 else 1) for shape in matrices)
+    total = float(load.tokens * widths * torch.finfo(compute).bits // 8)
+    return Activations(total, total / text.num_hidden_layers, rough=True)
+
+
+def _inputs(base: PreTrainedModel, load: Load) -> dict[str, Any]:
     """One packed row where the platform's own attention takes it, else a row a sample."""
     count, length = load.rows
     where = torch.device("cpu" if load.on_cpu else "cuda")
@@ -132,8 +203,30 @@ def _inputs(base: PreTrainedModel, load: Load) -> dict[str, torch.Tensor]:
             AttentionMaskInterface.register(_COUNTED, lambda *_args, **_kwargs: None)
             base.set_attn_implementation(_COUNTED)
         ids = torch.zeros(1, count * length, dtype=torch.long)
-        return {"input_ids": ids, "position_ids": torch.arange(length).repeat(count)[None]}
+        row = {"input_ids": ids, "position_ids": torch.arange(length).repeat(count)[None]}
+        # Where samples end is read from the positions otherwise, which have no values here.
+        return row | ({"sample_bounds": list(range(0, count * length + 1, length))} if takes_facts(base) else {})
     return {"input_ids": torch.zeros(count, length, dtype=torch.long)}
+
+
+class _Grouped(torch.autograd.Function):
+    """Keeps what a product of each row with its expert's weights keeps, and computes nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(weights, *((rows,) if weights.requires_grad else ()))
+        return rows.new_empty(rows.shape[0], weights.shape[-1])
+
+
+class _ExpertsCounted(TorchFunctionMode):
+    """Products of experts as `_Grouped`: PyTorch's own have no shapes without values but in bfloat16."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in _GROUPED_PRODUCTS:
+            return _Grouped.apply(*args[:2])
+        return func(*args, **(kwargs or {}))
 
 
 class _Flash(torch.autograd.Function):

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from functools import partial
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from didact.models.base.description import base_description
 from didact.models.base.load import base_of
-from didact.models.base.quantize import unpacked_words
-from didact.models.footprint.activations import Load, measure_activations
+from didact.models.base.quantize import stacked_weights, unpacked_words
+from didact.models.footprint.activations import Load, layers_alike, measure_activations
 from didact.models.footprint.counting import Subject, packed_weights
 from didact.models.footprint.footprint import Footprint
 from didact.models.footprint.logits import logit_bytes
@@ -46,6 +46,7 @@ class Demand:
     flops: float
     left_out: tuple[str, ...] = ()
     unpacked: str | None = None
+    rough: bool = False
 
     def footprint(self, sharding: StateSharding) -> Footprint:
         """The part of one worker."""
@@ -77,6 +78,7 @@ class Demand:
             flops=self.flops,
             left_out=self.left_out,
             unpacked=self.unpacked,
+            rough=self.rough,
             **parts,
         )
 
@@ -149,8 +151,9 @@ def demand_of(
     outside = sum(held[weight] for weight in {embedding, head})
     attached = subject.attached(config)
     wrapped = list(attached.parameters())
+    activations, rough = _activations(subject, config, load, layers_alike(attached))
     added = max(0, sum(each.numel() for each in wrapped) - values)
-    computed = values - embedding.numel()
+    computed = values - embedding.numel() - _resting(config, bare)
     return Demand(
         num_parameters=values + added,
         num_trainable=sum(each.numel() for each in wrapped if each.requires_grad),
@@ -159,31 +162,40 @@ def demand_of(
         adapter=added * _FLOAT,
         outside_blocks=outside,
         block=(sum(held.values()) - outside) / config.get_text_config().num_hidden_layers,
-        activations=_activations(subject, config, load) + unpacked,
+        activations=activations + unpacked,
         logits=logit_bytes(bare, subject, load),
         on_cpu=load.on_cpu,
         accumulates=load.accumulates,
         flops=_flops(config, computed, adapter, load),
         left_out=left_out(base_of(attached), adapter),
         unpacked=unpacked_words(bare) if model.quantization else None,
+        rough=rough,
     )
 
 
-def _activations(subject: Subject, config: PreTrainedConfig, load: Load) -> float:
-    """Bytes at the moment when most is held: the last block's gradients beside all that was kept."""
+def _activations(subject: Subject, config: PreTrainedConfig, load: Load, alike: bool) -> tuple[float, bool]:
+    """Bytes at the moment when most is held: the last block's gradients beside all that was kept; whether roughly."""
     measured = partial(
         measure_activations,
         load=load,
         compute=subject.compute,
         keeps_inputs=subject.model.quantization is not None and subject.model.quantization.bits == 8,
+        alike=alike,
     )
-    kept = measured(config, lambda short: subject.attached(short, recompute=load.recompute))
+    kept = measured(config, lambda base: subject.attached(base, recompute=load.recompute))
     block = measured(config, subject.attached) if load.recompute else kept
-    total = kept.outside_layers + config.get_text_config().num_hidden_layers * kept.per_layer
-    return total + block.per_layer * ((1 if load.recompute else 0) + (1 if load.on_cpu else _GPU_BACKWARD))
+    at_once = (1 if load.recompute else 0) + (1 if load.on_cpu else _GPU_BACKWARD)
+    return kept.total + block.largest_layer * at_once, kept.rough
 
 
-def _flops(config: PreTrainedConfig, weights: int, adapter: MethodSpec, load: Load) -> float:
+def _resting(config: PreTrainedConfig, bare: PreTrainedModel) -> float:
+    """Weights of experts that the mean token does not choose."""
+    chosen = getattr(config.get_text_config(), "num_experts_per_tok", None)
+    experts = stacked_weights(bare).values() if chosen else ()
+    return sum(each.numel() * max(0.0, 1 - chosen / each.shape[0]) for each in experts)
+
+
+def _flops(config: PreTrainedConfig, weights: float, adapter: MethodSpec, load: Load) -> float:
     """Two operations a weight and token forward, two for gradients of inputs, two for gradients of trained weights."""
     text = config.get_text_config()
     per_weight = 2 + 2 + (2 if adapter.trains_base else 0) + (2 if load.recompute else 0)

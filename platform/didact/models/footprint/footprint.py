@@ -26,6 +26,8 @@ class Footprint:
     """What gets no adapter though all linear layers were asked for, in words."""
     unpacked: str | None = None
     """What quantization leaves in full precision, in words."""
+    rough: bool = False
+    """Activations are worked out from the sizes of the layers alone."""
 
     @property
     def trainable_share(self) -> float:

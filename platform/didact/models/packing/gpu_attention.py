@@ -40,8 +40,7 @@ def row_bounds(model: Any, positions: torch.Tensor, device: torch.device) -> dic
     """
     if device.type == "cpu":
         return {}
-    kinds = {each.kind for each in inspect.signature(base_of(model).forward).parameters.values()}
-    if inspect.Parameter.VAR_KEYWORD not in kinds:
+    if not takes_facts(base_of(model)):
         return {}
     bounds, longest = _bounds(positions)
     there = bounds.to(device, non_blocking=True)
@@ -50,6 +49,12 @@ def row_bounds(model: Any, positions: torch.Tensor, device: torch.device) -> dic
     if gpu and gpu.capability >= _HOPPER and positions.shape[1] >= _LONG * (len(bounds) - 1):
         facts["sample_bounds"] = bounds
     return facts
+
+
+def takes_facts(base: torch.nn.Module) -> bool:
+    """Whether a model hands further arguments of its forward pass on to its layers."""
+    kinds = {each.kind for each in inspect.signature(base.forward).parameters.values()}
+    return inspect.Parameter.VAR_KEYWORD in kinds
 
 
 def best_alone(query: torch.Tensor, value: torch.Tensor, facts: dict[str, Any]) -> bool:
@@ -85,9 +90,14 @@ def flash_attention(
 def sample_by_sample(
     module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, facts: dict[str, Any]
 ) -> torch.Tensor:
-    """SDPA for each sample, [1, length, heads, head_dim]; also where weights are dropped out, on every device."""
+    """SDPA for each sample, [1, length, heads, head_dim]; also where weights are dropped out, on every device.
+
+    Where samples begin and end is in `facts`: `sample_bounds` as a tensor or a list, or else `position_ids`.
+    """
     bounds, window = facts.get("sample_bounds"), facts.get("sliding_window")
-    ends = bounds.tolist() if bounds is not None else [0, *(end for _, end in sample_spans(facts["position_ids"]))]
+    if bounds is None:
+        bounds = torch.tensor([0, *(end for _, end in sample_spans(facts["position_ids"]))])
+    ends = bounds if isinstance(bounds, list) else bounds.tolist()
     parts = []
     with torch.autocast(query.device.type, enabled=False):
         for start, end in itertools.pairwise(ends):
