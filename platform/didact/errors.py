@@ -91,6 +91,10 @@ class ClusterError(DidactError, ConnectionError):
     """A Ray that cannot be joined or started as the environment says."""
 
 
+class ServerError(DidactError, RuntimeError):
+    """A server that cannot be where it is told to be, or runs already."""
+
+
 class RunError(DidactError, RuntimeError):
     """A run folder that is missing, locked by another process, or not in the state asked for."""
 

@@ -26,7 +26,7 @@ ROWS = (
     ("runs", "tracking"),
     ("spec", "cache"),
     ("failpoints", "adapter_folder"),
-    ("errors", "logs", "env", "files", "display", "faces"),
+    ("errors", "logs", "env", "files", "display", "faces", "interrupts"),
 )
 DEPTH = {room: depth for depth, row in enumerate(ROWS) for room in row}
 TENSOR_ROOMS = {

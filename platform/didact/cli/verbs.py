@@ -19,6 +19,7 @@ from didact.cli.prepare import preparing
 from didact.cli.quality import quality
 from didact.cli.recipes import init, recipes
 from didact.errors import DidactError
+from didact.interrupts import Terminated, ending_in_order
 from didact.spec import (
     PREDICTED_TOKENS,
     EvaluateSpec,
@@ -61,17 +62,24 @@ def main(arguments: list[str] | None = None) -> None:
 
 @contextlib.contextmanager
 def guarded() -> Iterator[None]:
-    """Quiet libraries, and didact's own errors as one clear message and their exit code."""
+    """Quiet libraries, didact's errors as one clear message and their exit code, and an orderly end when told to."""
     logs.configure()
     env.quiet_libraries()
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     try:
-        yield
+        with ending_in_order():
+            yield
     except DidactError as error:
         Console(stderr=True).print(f"[bold red]error:[/] {type(error).__name__}:", end=" ")
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
+    except Terminated:
+        print("ended by SIGTERM", file=sys.stderr)
+        raise
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 @app.command()

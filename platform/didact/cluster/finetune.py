@@ -25,6 +25,7 @@ from didact.devices import num_gpus
 from didact.display import Shown
 from didact.errors import AdapterError, DidactError
 from didact.evaluation import EvalReport, GateResult, task_texts
+from didact.interrupts import INTERRUPTS
 from didact.logs import get_logger
 from didact.models import verify_adapter
 from didact.preparation import DataFacts, Plan, PreparedData, PreparedRecord, memory_in_words, prepare_data
@@ -36,6 +37,7 @@ from didact.tracking import FinalStatus, MlflowSync, log_artifacts, open_run
 from didact.training import TrainResult, check_devices
 
 _LOG = get_logger(__name__)
+_PATIENCE_SECONDS, _HURRY_SECONDS = 20.0, 1.0  # for MLflow at the end of a run; what it has not taken is said later
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,14 +203,15 @@ def _tracked(run: Run, spec: FinetuneSpec, data: DataFacts, parent_run_id: str |
     try:
         yield run_id
         status = "FINISHED"
-    except KeyboardInterrupt:
+    except INTERRUPTS:
         status = "KILLED"
         raise
     except DidactError as error:
         tags = {"didact.last_failure": f"{type(error).__name__}: {error}"}  # a later attempt may overcome it
         raise
     finally:
-        if not sync.close(status, tags=tags):
+        patience = _HURRY_SECONDS if status == "KILLED" else _PATIENCE_SECONDS
+        if not sync.close(status, patience, tags=tags):
             _LOG.warning("MLflow does not have everything of this run yet; later: didact sync %s", run.path)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
+from typing_extensions import override
 
 from didact import env
 from didact.cluster.placement import WorkerResources
@@ -115,7 +116,7 @@ def run_on_workers(
         ray.train.TrainingFailedError: a worker failed; `failures.classify` says how.
     """
     resources = workers.resources
-    trainer = TorchTrainer(
+    trainer = _Trainer(
         work,
         train_loop_config=config,
         torch_config=TorchConfig(backend=workers.backend, timeout_s=math.ceil(patience_seconds)),
@@ -135,6 +136,14 @@ def run_on_workers(
     )
     with env.setting("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", str(patience_seconds)):
         return trainer.fit().return_value
+
+
+class _Trainer(TorchTrainer):
+    """Leaves Ctrl-C to the command, which ends workers by ending Ray; Ray Train's own way may exit with code 0."""
+
+    @override
+    def _register_sigint_handler(self, controller: Any) -> None:
+        pass
 
 
 def _entry_point() -> Callable[[dict[str, Any]], TrainResult]:

@@ -15,6 +15,7 @@ from didact.capacity import OWN_RAY
 from didact.connect.address import check_ray
 from didact.connect.handover import hand_over, new_key, take_back
 from didact.errors import ClusterError
+from didact.interrupts import own_handlers
 from didact.logs import get_logger
 
 _LOG = get_logger(__name__)
@@ -73,7 +74,8 @@ def join_ray(
     words = {"log_to_driver": log_to_driver, "logging_level": "warning", "runtime_env": environment}
     if address is not None:
         try:
-            ray.init(address=address, **words)
+            with own_handlers():
+                ray.init(address=address, **words)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             said = " ".join(str(error.__cause__ or error).split())
             raise ClusterError(f"the Ray at RAY_ADDRESS={address} cannot be joined: {said}") from error
@@ -86,15 +88,16 @@ def join_ray(
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         environment["env_vars"]["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
-    ray.init(
-        address="local",  # never some other Ray that happens to run on this machine
-        num_cpus=num_cpus,
-        num_gpus=num_gpus,
-        labels=OWN_RAY,
-        include_dashboard=dashboard,
-        dashboard_port=port,
-        **words,
-    )
+    with own_handlers():
+        ray.init(
+            address="local",  # never some other Ray that happens to run on this machine
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            labels=OWN_RAY,
+            include_dashboard=dashboard,
+            dashboard_port=port,
+            **words,
+        )
 
 
 def runtime_env(key: str) -> dict[str, Any]:

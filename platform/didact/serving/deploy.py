@@ -7,6 +7,7 @@ gives the replicas what they need to find the package.
 """
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,12 +23,14 @@ from ray.serve.schema import LoggingConfig, ServeDeploySchema
 
 from didact import env
 from didact.capacity import Cluster, Resources
-from didact.connect import hand_over, join_ray, new_key, take_back, worker_variables
-from didact.errors import PlacementError, SpecError
+from didact.connect import check_ray, hand_over, join_ray, new_key, take_back, worker_variables
+from didact.errors import PlacementError, ServerError, SpecError
+from didact.interrupts import Terminated
 from didact.logs import get_logger
 from didact.serving.app import application
+from didact.serving.place import check_port, place_for
 from didact.serving.replica.assemble import base_name
-from didact.spec import ServeSpec, read_mapping, set_dotted, validate
+from didact.spec import BUNDLED_BASE, ServeSpec, read_mapping, set_dotted, validate
 from didact.spec.explain import complaints
 from didact.spec.load import read_override
 
@@ -102,8 +105,8 @@ class Deployed:
         self._close()
 
     def wait(self) -> None:
-        """Block until interrupted."""
-        with contextlib.suppress(KeyboardInterrupt):
+        """Block until interrupted, by Ctrl-C or SIGTERM."""
+        with contextlib.suppress(KeyboardInterrupt, Terminated):
             while True:
                 time.sleep(3600)
 
@@ -125,36 +128,40 @@ def deploy(
 
     Raises:
         SpecError: see `read_plan`.
+        ModelError: there is no such base.
+        ServerError: the port is taken, or the application runs already.
+        ClusterError: see `check_ray`.
         PlacementError: the cluster will never have room for it, or it did not start; says why.
     """
     plan = read_plan(config, overrides, port)
-    started_ray = not ray.is_initialized()
-    if started_ray:
-        join_ray(log_to_driver=log_to_driver)
-    key = new_key()
-    options = _with_environment(plan, key)
-    try:
+    with contextlib.ExitStack() as held:
+        _check_base(plan.spec)
+        ours = not ray.is_initialized() and env.ray_address() is None
+        if not ray.is_initialized():
+            check_ray()
+            if ours:
+                held.enter_context(place_for(plan.http.host, plan.http.port))
+            held.callback(ray.shutdown)
+            join_ray(log_to_driver=log_to_driver)
+        _check_not_running(plan)
+        key = new_key()
+        options = _with_environment(plan, key)
         _check_room(options, config)
-    except PlacementError:
-        if started_ray:
-            ray.shutdown()
-        raise
-    try:
         hand_over(key)
-        serve.start(http_options=plan.http)
-        serve.run(
-            application(plan.spec, options),
-            name=plan.name,
-            route_prefix=plan.route_prefix,
-            logging_config=plan.logging,
-        )
-    except RuntimeError as error:
-        _stop(plan.name, key, started_ray)
-        raise PlacementError(f"the application of {config} did not start: {_reason(error)}") from error
-    except BaseException:
-        _stop(plan.name, key, started_ray)
-        raise
-    return Deployed(plan.url, base_name(plan.spec), lambda: _stop(plan.name, key, started_ray))
+        try:
+            serve.start(http_options=plan.http)
+            if not ours:  # our own Ray ends with all that is on it
+                held.callback(_remove, plan.name, key)
+            serve.run(
+                application(plan.spec, options),
+                name=plan.name,
+                route_prefix=plan.route_prefix,
+                logging_config=plan.logging,
+            )
+        except RuntimeError as error:
+            raise PlacementError(f"the application of {config} did not start: {_reason(error)}") from error
+        return Deployed(plan.url, base_name(plan.spec), held.pop_all().close)
+    raise AssertionError("unreachable")
 
 
 def serve_forever(config: Path, port: int | None = None, overrides: Sequence[str] = ()) -> None:
@@ -163,9 +170,25 @@ def serve_forever(config: Path, port: int | None = None, overrides: Sequence[str
     Raises:
         SpecError, PlacementError: see `deploy`.
     """
-    with deploy(config, overrides, port) as deployed:
-        _log.info("%s answers at %s/v1; the chat page is %s/", deployed.model, deployed.url, deployed.url)
+    with deploy(config, overrides, port, log_to_driver=False) as deployed:
+        print(_greeting(deployed))
         deployed.wait()
+
+
+def _greeting(deployed: Deployed) -> str:
+    """What a user does with it next."""
+    body = json.dumps({"model": deployed.model, "messages": [{"role": "user", "content": "What is 2 + 3?"}]})
+    key = ' -H "Authorization: Bearer $KEY"' if env.api_keys() else ""
+    asking = f"-H 'Content-Type: application/json'{key} -d '{body}'"
+    return "\n".join(
+        (
+            f"serving {deployed.model} and every registered adapter at {deployed.url}",
+            f"  chat page    {deployed.url}/",
+            f"  API          {deployed.url}/v1 (as OpenAI's; GET /v1/models lists what it serves)",
+            f"  ask it       curl {deployed.url}/v1/chat/completions {asking}",
+            "  end it       Ctrl-C",
+        )
+    )
 
 
 def _check_room(options: Mapping[str, Mapping[str, Any]], config: Path) -> None:
@@ -204,14 +227,33 @@ def _reason(error: RuntimeError) -> str:
     return own[-1].partition(": ")[2] if own else str(error)
 
 
-def _stop(name: str, key: str, started_ray: bool) -> None:
+def _check_base(spec: ServeSpec) -> None:
+    """A base that is not there is told at once. On a cluster a path may exist on its nodes only."""
+    base = Path(spec.model.base)
+    if spec.model.base == BUNDLED_BASE or (base / "config.json").is_file():
+        return
+    if env.ray_address() is None or not base.is_absolute():
+        from didact.models.base.description import base_description  # takes seconds
+
+        base_description(spec.model)
+
+
+def _check_not_running(plan: DeployPlan) -> None:
+    """Nothing of that name runs on this Ray, and where Serve does not run yet, nobody has its port."""
+    running = serve.status()
+    if plan.name in running.applications:
+        raise ServerError(
+            f"application {plan.name!r} runs on this Ray already ({running.applications[plan.name].status.value}); "
+            f"remove it with `serve.delete({plan.name!r})`, or give this one another name and route_prefix"
+        )
+    if not running.proxies and env.ray_address() is None:
+        check_port(plan.http.host, plan.http.port)
+
+
+def _remove(name: str, key: str) -> None:
+    """Take the application from a Ray that goes on. A cluster does it by itself once it is told."""
     take_back(key)
-    if started_ray and env.ray_address() is None:
-        serve.shutdown()
-    else:  # others may serve on this cluster too
-        serve.delete(name)
-    if started_ray:
-        ray.shutdown()
+    serve.delete(name, _blocking=env.ray_address() is None)
 
 
 def _spec(args: dict[str, Any], overrides: Sequence[str], config: Path) -> ServeSpec:

@@ -23,6 +23,7 @@ from didact.connect import check_ray
 from didact.errors import RunError
 from didact.evaluation import task_texts
 from didact.files import write_json
+from didact.interrupts import INTERRUPTS
 from didact.logs import get_logger
 from didact.preparation import prepare_data
 from didact.runs import Run, open_run
@@ -133,11 +134,12 @@ def _tracked(search: Search, folder: Path, runs_dir: Path) -> Iterator[TrialPlan
     try:
         yield TrialPlan(search, folder / "trials", Journal(folder / "journal"), uri, parent)
         status = "FINISHED"
-    except KeyboardInterrupt:
+    except INTERRUPTS:
         status = "KILLED"
         raise
     finally:
-        if not MlflowSync(folder, sweep.name, tracking).close(status):
+        patience = 1.0 if status == "KILLED" else 20.0
+        if not MlflowSync(folder, sweep.name, tracking).close(status, patience):
             _LOG.warning("MLflow does not have everything of this sweep yet; later: didact sync %s", folder)
 
 

@@ -42,11 +42,12 @@ def run_trials(plan: TrialPlan, state: Path, max_steps: int) -> None:
 
     Raises:
         PlacementError: the cluster will never have room for a trial.
-        KeyboardInterrupt: Ctrl-C, which Tune itself takes for an order to stop trials and save its state.
+        KeyboardInterrupt: Ctrl-C; the journal and Tune's state have what was reached.
     """
     spec, journal = plan.search.sweep, plan.journal
     room = room_for_trials(plan.search.base())
     env.set_default("RAY_AIR_NEW_OUTPUT", "0")  # the newer display prints a frame even when asked to be silent
+    env.set_default("TUNE_DISABLE_SIGINT_HANDLER", "1")  # waits for trials, up to minutes
     env.set_default("TUNE_GLOBAL_CHECKPOINT_S", "1")  # a kill loses what Tune has not saved
     # Tune hands AWS's keys to trials by way of Ray's logs; trials receive them from us.
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(env.private_for_workers())
