@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from didact.datasets.places.remote_stream import SourceFile, check_same
+from didact.datasets.places.remote_stream import RemoteFile, SourceFile, check_same
 from didact.env import cache_dir
 from didact.errors import DataError
 from didact.files import write_json
@@ -50,6 +50,19 @@ class Content:
     """The file as the user names it."""
     digest: FileDigest | None = None
     """None for a file that is read where it is: its `version` tells one content from another."""
+
+    @classmethod
+    def of(cls, path: SourceFile, file: str, block_bytes: int | None = None) -> "Content":
+        """What a file holds now; the arguments are as above and for `digest_file`."""
+        return cls(path, file, None if isinstance(path, RemoteFile) else digest_file(path, block_bytes))
+
+    @property
+    def identity(self) -> object:
+        """Plain data that changes with the content: its digest, or what a server says of the file."""
+        if isinstance(self.path, RemoteFile):
+            return [self.path.url, *map(list, self.path.version), self.path.size]
+        assert self.digest is not None
+        return self.digest.sha256
 
 
 def part_bytes_of(size: int) -> int:

@@ -72,11 +72,6 @@ def locate(source: str, path: str, *, stream: bool = False) -> list[LocatedFile]
     return sorted(files, key=lambda file: file.name)
 
 
-def identity_of(file: RemoteFile) -> list[object]:
-    """Plain data that changes with the content of a file elsewhere: what its server says of it."""
-    return [file.url, *map(list, file.version), file.size]
-
-
 def _unmoved(file: RemoteFile) -> RemoteFile:
     if not file.version:
         raise DataError(

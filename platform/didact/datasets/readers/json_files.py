@@ -120,7 +120,7 @@ def _lines(
     path: SourceFile, stream: BinaryIO, blank: bytes | None, lines: Lines | None, mark: bytes | None
 ) -> Iterator[RawRow]:
     before = b""
-    line, offset = _first_line(stream, lines) if lines is not None else (0, 0)
+    line, offset = _first_line(stream, lines) if lines is not None and lines.start else (0, 0)
     while (lines is None or offset < lines.stop) and (piece := stream.readline(MAX_RECORD_BYTES + 1)):
         line, start = line + 1, offset
         offset += len(piece)
@@ -163,8 +163,6 @@ def _is_cut(last: bytes, mark: bytes | None = None, before: bytes = b"") -> bool
 
 def _first_line(stream: BinaryIO, lines: Lines) -> tuple[int, int]:
     """Go to the first line that begins in the range; the lines before it, and its first byte."""
-    if lines.start == 0:
-        return 0, 0
     stream.seek(lines.start - 1)
     skipped = 0
     # The line that runs into the range belongs to the range where it began.

@@ -13,11 +13,11 @@ from didact.datasets.forms.table_files import table_file_list
 from didact.datasets.forms.table_of_forms import COLUMN_FORMS, recognise
 from didact.datasets.places import generated, hub
 from didact.datasets.places.archives import data_suffix
-from didact.datasets.places.digests import PART_BYTES, Content, digest_file, unchanged
+from didact.datasets.places.digests import PART_BYTES, Content, unchanged
 from didact.datasets.places.folders import few
-from didact.datasets.places.locate import LocatedFile, identity_of, locate
+from didact.datasets.places.locate import LocatedFile, locate
 from didact.datasets.places.remote import is_remote, land
-from didact.datasets.places.remote_stream import RemoteFile, SourceFile, describe
+from didact.datasets.places.remote_stream import describe
 from didact.datasets.readers import text_files
 from didact.datasets.readers.reading import Layout
 from didact.datasets.rows.options import RowOptions, row_options
@@ -95,33 +95,23 @@ def _open_files(
     digests: dict[str, str] = {}
     with ExitStack() as stack:
         for file in files:
-            own = _content(file.path, file.url or str(file.path), part_bytes)
+            own = Content.of(file.path, file.url or str(file.path), part_bytes)
             stack.enter_context(unchanged([own]))  # what is seen of a file here must be what its digest says, too
             seen = as_found(file.path, options) if container_of_card else options
             layout = inspect(source.name, file, seen, source.format, mapping)
             tables = table_file_list(layout.tables) if layout.tables else []
-            beside = [_content(table, str(table), part_bytes) for table in tables]
+            beside = [Content.of(table, str(table), part_bytes) for table in tables]
             if own.digest is not None:
                 digests[own.file] = own.digest.sha256
                 if not own.digest.size:
                     _log.warning("source %s: %s is empty", source.name, own.file)
-            marks = [_mark(content) for content in (own, *beside)]
+            marks = [content.identity for content in (own, *beside)]
             found.append(([data_suffix(file.path), *marks], layout, (own, *beside)))
         found.sort(key=lambda entry: (str(entry[0][1:]), str(entry[0][0])))
         by_file = [file_parts(number, layout, contents, mapping) for number, (_, layout, contents) in enumerate(found)]
     sizes = [own.digest.size if own.digest is not None else None for *_, (own, *_) in found]
     parts = join_small(by_file, sizes, part_bytes or PART_BYTES)
     return OpenedSource(tuple(parts), [entry[0] for entry in found], options, digests)
-
-
-def _content(path: SourceFile, file: str, part_bytes: int | None = None) -> Content:
-    return Content(path, file, None if isinstance(path, RemoteFile) else digest_file(path, part_bytes))
-
-
-def _mark(content: Content) -> object:
-    if isinstance(content.path, RemoteFile):
-        return identity_of(content.path)
-    return content.digest and content.digest.sha256
 
 
 def _open_parallel(source: SourceSpec, options: RowOptions) -> OpenedSource:
@@ -134,12 +124,13 @@ def _open_parallel(source: SourceSpec, options: RowOptions) -> OpenedSource:
     places = {name: str(file) for name, file in files.items()}
     if is_remote(source.path):
         places = {name: f"{source.path.rstrip('/')}/{options.parallel[name]}" for name in files}
+    _log.info("source %s reads %s", source.name, few(places.values()))
     first = next(iter(places.values()))
-    contents = {name: _content(file, places[name]) for name, file in files.items()}
+    contents = {name: Content.of(file, places[name]) for name, file in files.items()}
     read = partial(text_files.read_parallel, files, options.encoding, first)
     part = Part("00000", (first,), form, (read,), contents=tuple(contents.values()))
-    digests = {content.file: str(_mark(content)) for content in contents.values()}
-    return OpenedSource((part,), [[name, _mark(content)] for name, content in contents.items()], options, digests)
+    digests = {content.file: str(content.identity) for content in contents.values()}
+    return OpenedSource((part,), [[name, content.identity] for name, content in contents.items()], options, digests)
 
 
 def _parallel_files(source: SourceSpec, options: RowOptions) -> dict[str, Path]:
