@@ -83,8 +83,9 @@ class Model(Shown):
 
     def chat(
         self,
-        messages: str | Sequence[Mapping[str, str]],
+        messages: str | Sequence[Mapping[str, Any]],
         *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
         max_new_tokens: int = PREDICTED_TOKENS,
         temperature: float = 0.0,
         seed: int | None = None,
@@ -92,7 +93,9 @@ class Model(Shown):
         """The model's next turn.
 
         Args:
-            messages: what the user says, or the turns so far as `{"role": ..., "content": ...}`, the user's last.
+            messages: what the user says, or the turns so far as `{"role": ..., "content": ...}`, the user's last or a
+                tool's result; calls as `tool_calls`.
+            tools: what the model may call, as OpenAI lists it. Calls come as text in the template's own syntax.
             max_new_tokens: longest answer, in tokens.
             temperature: 0 is greedy.
             seed: the same seed gives the same answer; None draws one.
@@ -101,18 +104,23 @@ class Model(Shown):
             DataError: the turns are no conversation.
             ChatError: no answer.
         """
-        return "".join(self.stream(messages, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed))
+        pieces = self.stream(messages, tools=tools, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+        return "".join(pieces)
 
     def stream(
         self,
-        messages: str | Sequence[Mapping[str, str]],
+        messages: str | Sequence[Mapping[str, Any]],
         *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
         max_new_tokens: int = PREDICTED_TOKENS,
         temperature: float = 0.0,
         seed: int | None = None,
     ) -> Iterator[str]:
         """The model's next turn, piece by piece; see `chat`."""
-        asked = {"prompt": messages} if isinstance(messages, str) else {"messages": [dict(each) for each in messages]}
+        turns = (
+            [{"role": "user", "content": messages}] if isinstance(messages, str) else [dict(each) for each in messages]
+        )
+        asked = {"messages": turns, "tools": [dict(each) for each in tools or ()]}
         sampling = Sampling(temperature=temperature, seed=seed)
         ask = Ask(uuid.uuid4().hex, prompt_of(asked), self.adapter, max_new_tokens, 3600, sampling)
         return answer_pieces(self.worker, ask, self._run)

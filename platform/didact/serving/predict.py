@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from didact.datasets.conversation import Message
+from didact.datasets.forms.turns import prompt_turns
 from didact.errors import DataError
 from didact.files import append_jsonl
 from didact.logs import get_logger
@@ -24,7 +25,6 @@ from didact.serving.replica.worker import Ask, Prompt, Worker
 from didact.spec import PREDICTED_TOKENS
 
 _log = get_logger(__name__)
-_ROLES = ("system", "user", "assistant")
 _ADDED = ("prediction", "model", "error", "line")
 
 
@@ -73,9 +73,9 @@ def predict_file(
 ) -> PredictReport:
     """Answer every line of `source`; line k of `output` belongs to the k-th line of `source` that is not blank.
 
-    A row is a JSON object with `prompt` (one user turn), `messages` (ending with the user's), or Alpaca's `instruction`
-    and `input`. Its fields are kept; `prediction` and `model` are added, or `error` and `line` for a row that cannot be
-    answered.
+    A row is a JSON object with `prompt` (one user turn), `messages` (ending with the user's or a tool's result), or
+    Alpaca's `instruction` and `input`; `tools` beside them are on offer. Its fields are kept; `prediction` and `model`
+    are added, or `error` and `line` for a row that cannot be answered.
 
     Args:
         worker: from `build_worker`; stays open.
@@ -143,13 +143,17 @@ def prompt_of(values: dict[str, Any]) -> tuple[Message, ...]:
         field: value for field, value in values.items() if value is not None
     }  # a table has all, some of them null
     if "messages" in values:
-        return _messages(values["messages"])
+        return prompt_turns(values)
     if "prompt" in values:
-        return (Message("user", _text(values, "prompt")),)
+        return _asked(values, _text(values, "prompt"))
     if "instruction" in values:
         parts = [_text(values, "instruction"), _text(values, "input") if values.get("input") else ""]
-        return (Message("user", "\n\n".join(part for part in parts if part)),)
+        return _asked(values, "\n\n".join(part for part in parts if part))
     raise DataError(f"expected a field prompt, messages or instruction; found {sorted(values)}")
+
+
+def _asked(values: dict[str, Any], text: str) -> tuple[Message, ...]:
+    return prompt_turns({**values, "messages": [{"role": "user", "content": text}]})
 
 
 def _text(values: dict[str, Any], field: str) -> str:
@@ -157,19 +161,6 @@ def _text(values: dict[str, Any], field: str) -> str:
     if not isinstance(text, str) or not text.strip():
         raise DataError(f"{field}: expected text, found {str(text)[:50]!r}")
     return text
-
-
-def _messages(values: Any) -> tuple[Message, ...]:
-    if not isinstance(values, list) or not values:
-        raise DataError("messages: expected a list of turns")
-    messages = []
-    for index, each in enumerate(values):
-        if not isinstance(each, dict) or each.get("role") not in _ROLES or "content" not in each:
-            raise DataError(f"messages.{index}: expected role ({', '.join(_ROLES)}) and content")
-        messages.append(Message(each["role"], _text(each, "content")))
-    if messages[-1].role != "user":
-        raise DataError(f"messages: the last turn is the {messages[-1].role}'s; expected the user's")
-    return tuple(messages)
 
 
 def _lines(source: Path) -> Iterator[tuple[int, bytes]]:

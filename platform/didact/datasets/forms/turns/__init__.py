@@ -14,6 +14,7 @@ Example:
 """
 
 from didact.datasets.forms.turns.order import in_order
+from didact.datasets.forms.turns.prompt import prompt_turns
 from didact.datasets.forms.turns.reading import (
     CHAT_FIELDS,
     CHATS,
@@ -35,6 +36,7 @@ __all__ = [
     "UNUSABLE",
     "chat_turns",
     "in_order",
+    "prompt_turns",
     "refuse_unusable",
     "said",
     "unread_of_turn",
