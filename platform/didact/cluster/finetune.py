@@ -27,7 +27,7 @@ from didact.errors import AdapterError, DidactError
 from didact.evaluation import EvalReport, GateResult, task_texts
 from didact.interrupts import INTERRUPTS
 from didact.logs import get_logger
-from didact.models import verify_adapter
+from didact.models import check_stored, verify_adapter
 from didact.preparation import DataFacts, Plan, PreparedData, PreparedRecord, memory_in_words, prepare_data
 from didact.registry import ModelVersion
 from didact.registry.publish import publish_run
@@ -117,6 +117,7 @@ def _check_this_machine(spec: FinetuneSpec) -> None:
     A GPU that is there is left to them: looking at it takes memory of it.
     """
     check_ray()
+    check_stored(spec.model)
     if ray.is_initialized() or env.ray_address():
         return
     on_gpu = spec.placement.device == "gpu" or (spec.placement.device == "auto" and num_gpus() > 0)

@@ -18,7 +18,16 @@ from didact.faces import lazily
 
 if TYPE_CHECKING:
     from didact.models.adapter import AdapterFacts, AdapterHost, attach_adapter, save_adapter, verify_adapter
-    from didact.models.base import base_fingerprint, base_folder, base_of, compute_dtype, load_base, load_tokenizer
+    from didact.models.base import (
+        base_fingerprint,
+        base_folder,
+        base_of,
+        check_fits,
+        check_stored,
+        compute_dtype,
+        load_base,
+        load_tokenizer,
+    )
     from didact.models.export import Manners, MergeProof, merge_adapter
     from didact.models.footprint import Footprint, estimate_footprint, footprint_of, positions_at_once
     from didact.models.methods import StepHook, step_hook
@@ -37,7 +46,9 @@ __all__ = [
     "base_fingerprint",
     "base_folder",
     "base_of",
+    "check_fits",
     "check_model",
+    "check_stored",
     "compile_blocks",
     "compute_dtype",
     "estimate_footprint",

@@ -13,6 +13,7 @@ from didact.errors import ModelError
 from didact.files import write_json
 
 _INDEX = "model.safetensors.index.json"
+_POINTER = b"version https://git-lfs"
 
 
 def read_shards(folder: Path) -> Iterator[Iterator[tuple[str, torch.Tensor]]]:
@@ -42,8 +43,7 @@ def check_weights(folder: Path) -> None:
     try:
         files = _files(folder, "model.safetensors")
         for file in files:
-            with safe_open(file, framework="pt") as tensors:
-                held |= set(tensors.keys())
+            held |= _held(file)
         index = folder / _INDEX
         expected = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"]) if index.is_file() else held
     except (OSError, ValueError, KeyError, SafetensorError) as error:
@@ -52,6 +52,17 @@ def check_weights(folder: Path) -> None:
         raise ModelError(f"{folder} holds no weights")
     if lost := sorted(expected - held):
         raise ModelError(f"{folder} lacks {len(lost)} tensors of its index, such as {lost[0]}")
+
+
+def _held(file: Path) -> set[str]:
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            return set(tensors.keys())
+    except SafetensorError as error:
+        with file.open("rb") as opened:
+            pointer = opened.read(len(_POINTER)) == _POINTER
+        reason = "a Git LFS pointer, run `git lfs pull`" if pointer else f"{error}; {file.stat().st_size:,} bytes"
+        raise ValueError(f"{file.name}: {reason}") from error
 
 
 class ShardWriter:

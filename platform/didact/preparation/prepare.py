@@ -11,7 +11,7 @@ from didact.datasets import Dataset, load_dataset
 from didact.datasets.catalog import check_commercial
 from didact.datasets.quality import EvalText, filtered, row_filters
 from didact.env import cache_dir
-from didact.models import load_tokenizer
+from didact.models import check_fits, load_tokenizer
 from didact.preparation.mixture import PreparedMixture, prepare_mixture
 from didact.preparation.parts import Encoder, Runner, converter, run_here
 from didact.spec import FinetuneSpec, HeldOutTask, TaskSpec
@@ -59,6 +59,7 @@ def prepare_data(
         DataError: unreadable sources, more bad rows than `data.max_bad_rows_share`, data that is not known to allow
             commercial use where `data.commercial` asks for it, or contaminated rows where `data.contamination.policy`
             is `fail`.
+        ModelError: a base that lacks rows for its tokenizer's ids, or positions for `tokens.max_length`.
         TemplateError: no usable chat template.
     """
     encoder = _encoder(spec)
@@ -86,6 +87,7 @@ def read_sources(spec: FinetuneSpec, quarantine: Path | None = None, run: Runner
 def _encoder(spec: FinetuneSpec) -> Encoder:
     check_commercial(spec.data)
     tokenizer = load_tokenizer(spec.model)
+    check_fits(spec.model, tokenizer, spec.tokens.max_length)
     return Encoder(tokenizer, TemplateContract.of(tokenizer, spec.tokens), spec.tokens)
 
 

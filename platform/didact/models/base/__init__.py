@@ -18,6 +18,7 @@ from didact.faces import lazily
 
 if TYPE_CHECKING:
     from didact.models.base.description import load_tokenizer
+    from didact.models.base.fits import check_fits, check_stored
     from didact.models.base.load import base_fingerprint, base_folder, base_of, compute_dtype, load_base
     from didact.models.base.quantize import quantization_of
 
@@ -25,6 +26,8 @@ __all__ = [
     "base_fingerprint",
     "base_folder",
     "base_of",
+    "check_fits",
+    "check_stored",
     "compute_dtype",
     "load_base",
     "load_tokenizer",
