@@ -11,6 +11,9 @@ from tests.fakes.models import FAMILIES
 from tests.fakes.originals import CONFIGS
 from tests.fakes.sentencepieces import train
 
+_SIZES = {"vocab_size": 512, "padded_vocab_size": 512, "n_positions": 1024, "n_ctx": 1024}
+"""Room for the tokenizers below, and for the samples of recipes."""
+
 
 def cache_snapshot(cache: Path, hub_id: str, family: str) -> Path:
     """Write a tiny base of `family` as the snapshot of `hub_id`.
@@ -29,7 +32,8 @@ def cache_snapshot(cache: Path, hub_id: str, family: str) -> Path:
     (repository / "refs" / "main").write_text("0", encoding="utf-8")
     folder.mkdir(parents=True)
     if family in CONFIGS:
-        (folder / "config.json").write_text(json.dumps(CONFIGS[family]), encoding="utf-8")
+        sizes = {name: size for name, size in _SIZES.items() if name in CONFIGS[family]}
+        (folder / "config.json").write_text(json.dumps(CONFIGS[family] | sizes), encoding="utf-8")
         _save_original_tokenizer(folder, family)
     else:
         special = {"bos_token_id": None, "eos_token_id": 256, "pad_token_id": 257}
