@@ -64,6 +64,24 @@ def check_folder(folder: Path, *, to_publish: bool = False) -> AdapterFolder:
     return AdapterFolder(folder, adapter_identity(entries), digest, (MANIFEST, *sorted(entries)))
 
 
+def check_finite(folder: Path) -> None:
+    """Check every value of an adapter's weights.
+
+    Raises:
+        AdapterError: names the first tensor with a NaN or infinite value; also when the file is no safetensors.
+    """
+    import torch  # the bytes are checked without it
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - safe_open is not iterable
+                if not torch.isfinite(tensors.get_tensor(name)).all():
+                    raise AdapterError(f"adapter {folder}: tensor {name} holds NaN or infinite values")
+    except SafetensorError as error:
+        raise AdapterError(f"adapter {folder}: {WEIGHTS} is not a safetensors file: {error}") from None
+
+
 def read_manifest(path: Path, *, to_publish: bool = False) -> dict[str, dict[str, Any]]:
     """The `files` of an `adapter.json`: name -> `{"size": bytes, "sha256": hex}`.
 

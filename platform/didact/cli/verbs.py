@@ -228,13 +228,12 @@ def promote(
     alias: Annotated[str, typer.Option()] = "champion",
     expected: Annotated[int | None, typer.Option(help="Refuse unless the alias points to this version now")] = None,
 ) -> None:
-    """Point an alias to a version; replicas follow within a second."""
-    from didact.registry import open_registry
+    """Point an alias to a version that can be served; replicas follow within a second."""
+    from didact.registry import ANY, open_registry
+    from didact.registry.promotion import promote_servable
 
-    registry = open_registry()
-    promoted = (
-        registry.promote(name, version, alias) if expected is None else registry.promote(name, version, alias, expected)
-    )
+    wanted = ANY if expected is None else expected
+    promoted = promote_servable(open_registry(), name, version, alias, wanted)
     Console().print(f"{promoted.name}@{alias} is version {promoted.version}")
 
 

@@ -111,15 +111,17 @@ def versions(name: str | None = None) -> "Versions":
 
 
 def promote(name: str, version: int, alias: str = "champion") -> "ModelVersion":
-    """Point an alias to a version; replicas follow within a second.
+    """Point an alias to a version that can be served; replicas follow within a second.
 
     Raises:
+        AdapterError: it cannot be served; says why.
         NotRegistered: there is no such version.
     """
     env.quiet_libraries()
     from didact.registry import open_registry
+    from didact.registry.promotion import promote_servable
 
-    return open_registry().promote(name, version, alias)
+    return promote_servable(open_registry(), name, version, alias)
 
 
 def reference_of(adapter: Any) -> Any:

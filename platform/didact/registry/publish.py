@@ -6,6 +6,7 @@ from didact.errors import RunError
 from didact.evaluation import EvalReport, GateResult, judge_gate
 from didact.logs import get_logger
 from didact.models import base_fingerprint
+from didact.models.export.rehearsal import rehearse
 from didact.preparation import DataFacts
 from didact.registry.card import Figure, Lineage, model_card
 from didact.registry.locate import open_registry
@@ -28,6 +29,7 @@ def publish_run(
         mlflow_run_id: run that holds the artifacts; None makes one for the adapter alone.
 
     Raises:
+        AdapterError: the adapter could not be served: damaged, not finite, or not of its base's shapes.
         RunError: the run is not trained, or not evaluated though a gate asks for figures.
         RegistryError: the registry refused.
     """
@@ -39,6 +41,7 @@ def publish_run(
         if report is None:
             raise RunError(f"run {run.path} has no report.json, which register_as.gate needs; evaluate it first")
         gate = judge_gate(report, register_as.gate)
+    rehearse(run.adapter, spec.model)
     passed = gate is None or gate.passed
     if not passed:
         _LOG.warning("the gate keeps alias %r from this version", register_as.alias)

@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock
 
 from didact import env
-from didact.adapter_folder import CARD, AdapterFolder, check_folder
+from didact.adapter_folder import CARD, AdapterFolder, check_finite, check_folder
 from didact.errors import NotRegistered, RegistryError
 from didact.files import sha256_text
 from didact.registry.asking import asking
@@ -70,13 +70,14 @@ class Registry:
             alias: set last, when everything is in place; None sets none.
 
         Raises:
-            AdapterError: the folder is damaged or holds files that may not be registered.
+            AdapterError: the folder is damaged, holds files that may not be registered, or values that are not finite.
             RegistryError: a name or alias that cannot be, or MLflow is dead or refuses.
         """
         check_name(name)
         if alias is not None:
             check_alias(alias)
         folder = check_folder(adapter_dir, to_publish=True)
+        check_finite(adapter_dir)
         with self._changing(name):
             version = self._oldest_with(name, folder.sha256)
             if version is None:

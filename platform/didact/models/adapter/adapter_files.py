@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import PeftModel
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from didact.adapter_folder import CARD, CONFIG, MANIFEST, WEIGHTS, adapter_identity, check_folder
+from didact.adapter_folder import CARD, CONFIG, MANIFEST, WEIGHTS, adapter_identity, check_finite, check_folder
 from didact.errors import AdapterError
 from didact.files import manifest, write_json
 from didact.models.base.quantize import quantization_of
@@ -97,7 +95,7 @@ def verify_adapter(folder: Path, expected_base: str | None = None) -> AdapterFac
             f"adapter {folder} was trained on base {record['base']!r} (fingerprint {record['base_fingerprint'][:12]}); "
             f"found a base with fingerprint {expected_base[:12]}"
         )
-    _check_finite(folder)
+    check_finite(folder)
     held = record.get("quantization")
     return AdapterFacts(
         record["base"],
@@ -131,13 +129,3 @@ def check_held_alike(facts: AdapterFacts, folder: Path, base: PreTrainedModel) -
             f"adapter {folder} was started with LoftQ: it holds what quantization took from the base, and would add it "
             f"twice here. Expected the base with model.quantization {facts.quantization}; found {found or 'none'}"
         )
-
-
-def _check_finite(folder: Path) -> None:
-    try:
-        with safe_open(folder / WEIGHTS, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 - safe_open is not iterable
-                if not torch.isfinite(tensors.get_tensor(name)).all():
-                    raise AdapterError(f"adapter {folder}: tensor {name} holds NaN or infinite values")
-    except SafetensorError as error:
-        raise AdapterError(f"adapter {folder}: {WEIGHTS} is not a safetensors file: {error}") from None

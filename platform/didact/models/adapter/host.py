@@ -67,7 +67,7 @@ class AdapterHost:
             self._wrap(self._loaded[name])
         except (RuntimeError, ValueError, KeyError) as error:
             self.drop(name)
-            reason = str(error).strip().splitlines()[0]
+            reason = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
             raise AdapterError(f"adapter {folder} does not fit base {facts.base!r}: {reason}") from error
         return facts
 
