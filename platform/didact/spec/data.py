@@ -73,8 +73,8 @@ class SourceSpec(Spec):
     """For `reasoning-gym:TASK` settings of the generator (`seed`, and the task's own); for `card:NAME` `root`, a local
     folder or file that holds the raw files instead of the hub, and `files`, globs of the files to read. For everything
     but generators also how files are written (`container`, `encoding`, `header`, `columns`, `delimiter`, `quotes`,
-    `end_mark`, `parallel`, `tables`) and how rows become text (`reasoning`, `language`, `table_form`,
-    `max_table_rows`, `max_table_columns`)."""
+    `end_mark`, `parallel`, `tables`, `each`) and how rows become text (`reasoning`, `language`, `table_form`,
+    `max_table_rows`, `max_table_columns`, `turns`, `ignore`, `at_least`)."""
     weight: float = Field(default=1.0, gt=0)
     """Share of the mixture, in `data.weight_unit`; only ratios matter. For `data.strategy: explicit` alone."""
     max_epochs: float | None = Field(default=None, gt=0)

@@ -190,12 +190,18 @@ def recognise(keys: Iterable[str]) -> Form | None:
 def form_of(record: Record) -> Form | None:
     """The form of a record, or None; fields that are null or empty tell it only where the others do not."""
     form = recognise(record)
-    if form is not None and any(_is_empty(value) for value in record.values()):
-        try:
-            _CONVERT[form](record, RowSettings())
-        except BadRow:
-            return _filled_form(record) or form
+    if form is not None and any(_is_empty(value) for value in record.values()) and not fits(form, record):
+        return _filled_form(record) or form
     return form
+
+
+def fits(form: Form, record: Record) -> bool:
+    """Whether a record can be read in a form."""
+    try:
+        _CONVERT[form](_named(dict(record)), RowSettings())
+    except BadRow:
+        return False
+    return True
 
 
 def to_conversation(

@@ -11,12 +11,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from didact.datasets.places.archives import mapped, open_bytes, with_exact_offsets
 from didact.datasets.places.remote_stream import SourceFile
 from didact.datasets.rows.decoding import decode_text, parse_json
 from didact.datasets.rows.raw_row import BOM, MAX_RECORD_BYTES, SHOWN_BYTES, BadRow, Damage, RawRow, too_long
+from didact.errors import DataError
 
 BLANK = b" \t\r\n"
 _Content = bytes | mmap.mmap
@@ -103,12 +104,70 @@ def read_object(path: Path, encoding: str | None = None) -> Iterator[RawRow]:
         yield from with_exact_offsets(iter([row]), source)
 
 
+def read_inside(path: Path, each: str, encoding: str | None = None) -> Iterator[RawRow]:
+    """Elements of a list inside a file's one object, with the other fields of the object beside their own.
+
+    Args:
+        path: the file.
+        each: name of the list, such as `data`, or `result.rows` for one inside an object inside the file's.
+        encoding: how the text is written; None for UTF-8.
+
+    Raises:
+        Damage: as `read_array`.
+        DataError: there is no such list.
+    """
+    with mapped(path, encoding) as (data, source):
+        start, stop = _trim(data, len(BOM) if data[:3] == BOM else 0, len(data))
+        outer: dict[str, Any] = {}
+        for name in each.split("."):
+            if data[start : start + 1] != b"{" or data[stop - 1 : stop] != b"}":
+                raise Damage(f"an object is expected at byte {start:,}, to hold {name!r} of options.each")
+            start, stop = _member(data, start, stop, name, outer)
+        if data[start : start + 1] != b"[":
+            raise DataError(f"{path}: {each!r} of options.each is no list")
+        rows = _rows_between(path, data, start + 1, b"]", stop)
+        yield from with_exact_offsets((_beside(raw, outer) for raw in rows), source)
+
+
+def _member(data: _Content, start: int, stop: int, name: str, outer: dict[str, Any]) -> tuple[int, int]:
+    """First byte and end of a member's value; the other members are added to `outer`."""
+    found: tuple[int, int] | None = None
+    for first, last, fault in _spans(data, start + 1, b"}", stop):
+        member = _MEMBER.match(data, first, last)
+        if fault is not None or member is None:
+            raise _damage(data, first, 'expected "name": value')
+        key = decode_text(member[1])
+        if key == name:
+            found = member.end(), last
+            continue
+        try:
+            outer[key] = parse_json(data[member.end() : last])
+        except BadRow as bad:
+            raise _damage(data, first, bad.detail) from None
+    if found is None:
+        names = ", ".join(repr(key) for key in list(outer)[:10]) or "none"
+        raise DataError(f"options.each names {name!r}, which is not there; found {names}")
+    return found
+
+
+def _beside(raw: RawRow, outer: dict[str, Any]) -> RawRow:
+    if raw.fault is not None:
+        return raw
+    assert isinstance(raw.content, bytes)
+    try:
+        item = parse_json(raw.content)
+    except BadRow as bad:
+        return replace(raw, fault=bad)
+    record = {**outer, **(item if isinstance(item, dict) else {"item": item})}
+    return replace(raw, content=record)
+
+
 def members(path: Path, count: int, encoding: str | None = None) -> list[tuple[str, bytes]]:
     """The first members of a JSON object: each key, and the first bytes of its value."""
     found: list[tuple[str, bytes]] = []
     # Whether the object is whole is for its reader to say.
     with mapped(path, encoding) as (data, _), contextlib.suppress(Damage):
-        for start, stop, fault in _spans(data, data.find(b"{") + 1, b"}"):
+        for start, stop, fault in _spans(data, data.find(b"{") + 1, b"}", len(data)):
             member = _MEMBER.match(data, start, stop)
             if fault is not None or member is None or len(found) == count:
                 break
@@ -180,8 +239,12 @@ def _elements(path: Path, data: _Content, opening: bytes) -> Iterator[RawRow]:
         raise Damage(f"it begins with {data[first : first + 10]!r}, expected the {opening.decode()} of an {kind}")
     if data[end - 1 : end] != closing:  # seen before any row is given out
         raise Damage(f"it ends before the {closing.decode()} of its {kind}")
+    yield from _rows_between(path, data, first + 1, closing, len(data))
+
+
+def _rows_between(path: Path, data: _Content, begin: int, closing: bytes, end: int) -> Iterator[RawRow]:
     line, counted = 1, 0
-    for number, (start, stop, fault) in enumerate(_spans(data, first + 1, closing), start=1):
+    for number, (start, stop, fault) in enumerate(_spans(data, begin, closing, end), start=1):
         line, counted = line + data[counted:start].count(b"\n"), start
         if fault is None and stop - start > MAX_RECORD_BYTES:
             fault = too_long(stop - start)
@@ -209,7 +272,7 @@ def _named(raw: RawRow, seen: set[str]) -> RawRow:
     return replace(raw, content=record)
 
 
-def _spans(data: _Content, begin: int, closing: bytes) -> Iterator[tuple[int, int, BadRow | None]]:
+def _spans(data: _Content, begin: int, closing: bytes, end: int) -> Iterator[tuple[int, int, BadRow | None]]:
     """First byte, end and fault of each element of an array, or of each member of an object.
 
     Raises:
@@ -225,8 +288,8 @@ def _spans(data: _Content, begin: int, closing: bytes) -> Iterator[tuple[int, in
             found = data[stop : stop + 1].decode()
             yield stop, stop + 1, BadRow("broken_json", f"an element is missing before {found!r}")
         begin = stop + 1
-    start, end = _trim(data, begin, len(data))
-    if start < end:
+    start, last = _trim(data, begin, end)
+    if start < last:
         raise _damage(data, start, f"something follows the {closing.decode()} that ends the whole")
 
 

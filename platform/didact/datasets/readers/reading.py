@@ -38,6 +38,8 @@ class Layout:
     """What ends a text in a container `text`."""
     tables: Path | None = None
     """Folder or file with the tables that its rows ask about."""
+    each: str | None = None
+    """The list inside the file's one object whose elements are its rows; None where the file itself holds rows."""
 
 
 WHOLE: dict[Container, Callable[[Path, str | None], Iterator[RawRow]]] = {
@@ -70,6 +72,8 @@ def _rows(layout: Layout, piece: Piece | None) -> Iterator[RawRow]:
     lines = piece if isinstance(piece, Lines) else None
     if layout.container in WHOLE:
         assert isinstance(path, Path)
+        if layout.each is not None:
+            return json_files.read_inside(path, layout.each, encoding)
         return WHOLE[layout.container](path, encoding)
     if layout.container == "delimited" and layout.header:
         return columnar.read_delimited(path, layout.delimited, encoding)

@@ -65,6 +65,9 @@ class RowOptions(Spec):
     """Longer tables are cut to their first rows, and say so; the header stays. None: never."""
     max_table_columns: int | None = Field(default=None, ge=1)
     """Wider tables are cut to their first columns, and say so. None: never."""
+    each: str | None = Field(default=None, min_length=1)
+    """The list that holds the rows, in a file that is one object or in each row: `data`, or `result.rows` for one
+    inside an object. Other fields of the object stand beside those of each element."""
     turns: TurnPolicies = TurnPolicies()
     """What is done with chats whose turns do not alternate."""
     ignore: tuple[str, ...] = ()

@@ -5,13 +5,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import get_args
 
 from didact.datasets.forms.field_mapping import FieldMapping, map_rows
-from didact.datasets.forms.hints import nearest_forms
+from didact.datasets.forms.hints import nearest_forms, rows_inside
 from didact.datasets.forms.questions import is_csl
 from didact.datasets.forms.table_files import TABLE_FILES, tables_place
-from didact.datasets.forms.table_of_forms import COLUMN_FORMS, form_of, recognise
+from didact.datasets.forms.table_of_forms import COLUMN_FORMS, fits, form_of, recognise
 from didact.datasets.places.archives import COMPRESSIONS, damage_of, data_suffix, open_bytes
 from didact.datasets.places.file_kinds import HEAD_BYTES, beginning, container_of, refuse_other_kinds
 from didact.datasets.places.locate import LocatedFile
@@ -85,8 +86,10 @@ def _inspected(
     layout = Layout(file.path, named, container, form, options.encoding, end_mark=options.end_mark)
     if container == "delimited":
         layout = _with_columns(layout, options, text, find_form=format == "auto" and mapping is None)
+    if options.each is not None and _is_one_object(layout):
+        layout = replace(layout, container="object", each=options.each)
     if format == "auto" and layout.form is None:
-        layout = replace(layout, form=_form_of(source, layout, mapping))
+        layout = replace(layout, form=_form_of(source, layout, rows_mapping(layout, options, mapping)))
     if layout.form in TABLE_FILES:
         layout = replace(layout, tables=tables_place(layout.form, file.path, options.tables))
     return layout
@@ -96,6 +99,34 @@ def _is_array(head: bytes) -> bool:
     """Whether a file begins as an array does, and not with a line that is a list of its own."""
     first, _, rest = head.strip().partition(b"\n")
     return first.startswith(b"[") and not (first.rstrip().endswith(b"]") and rest)
+
+
+def rows_mapping(layout: Layout, options: RowOptions, mapping: FieldMapping | None) -> FieldMapping | None:
+    """The step before the form is read: what the card says, and `options.each` where it is a list in each row.
+
+    Args:
+        layout: of the file.
+        options: of the source.
+        mapping: of the card.
+    """
+    if options.each is None:
+        return mapping
+    each = options.each if layout.each is None else None
+    return (mapping or FieldMapping()).model_copy(update={"each": each}) or None
+
+
+def _is_one_object(layout: Layout) -> bool:
+    """Whether a file is one JSON object and nothing else."""
+    if isinstance(layout.path, RemoteFile) or layout.container not in ("lines", "object", "keyed"):
+        return False
+    if layout.container != "lines":
+        return True
+    with open_bytes(layout.path, layout.encoding) as source:
+        first = piece = source.stream.readline(HEAD_BYTES).removeprefix(BOM).lstrip()
+        while piece and not piece.endswith(b"\n"):  # a line may be as long as the file
+            piece = source.stream.readline(HEAD_BYTES)
+        rest = source.stream.readline(HEAD_BYTES)
+    return data_suffix(layout.path) == ".json" and first.startswith(b"{") and not rest.strip()
 
 
 def _decoded(path: SourceFile, head: bytes, encoding: str | None) -> bytes:
@@ -243,14 +274,33 @@ def _form_of(source: str, layout: Layout, mapping: FieldMapping | None) -> Form:
                 raise raw.fault
             record = decode_json(raw.content) if isinstance(raw.content, bytes) else raw.content
         except BadRow as bad:
+            if bad.reason == "too_long" and (inside := _long_list(layout)) is not None:
+                raise _rows_are_inside(source, layout, inside) from None
             found = found or f"line {raw.line}{of_element(raw.element)} is no record: {bad.reason} ({bad.detail})"
             continue
-        form = form_of(record)
+        form, inside = form_of(record), rows_inside(record)
+        if inside is not None and (form is None or not fits(form, record)):
+            raise _rows_are_inside(source, layout, inside)
         if form is not None:
             return form
         keys = keys or list(record)
         found = found or f"found the keys {', '.join(repr(key) for key in keys[:20]) or '(none)'}"
     raise unknown_form(source, layout.file, found or "the file holds no rows", keys)
+
+
+def _long_list(layout: Layout) -> str | None:
+    """The list of objects in a file that is one object longer than any row may be."""
+    if not isinstance(layout.path, Path) or layout.container not in ("lines", "object"):
+        return None
+    found = json_files.members(layout.path, _FIRST_ROWS, layout.encoding)
+    return next((name for name, head in found if b"".join(head.split())[:2] == b"[{"), None)
+
+
+def _rows_are_inside(source: str, layout: Layout, inside: str) -> DataError:
+    return DataError(
+        f"source {source!r}: {layout.file} holds its rows in the list {inside!r}; set options.each: {inside}, or for a "
+        f"card: didact data add PLACE --name NAME --option each={inside}"
+    )
 
 
 def unknown_form(source: str, where: str, found: str, keys: Sequence[str] = ()) -> DataError:

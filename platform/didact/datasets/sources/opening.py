@@ -23,7 +23,7 @@ from didact.datasets.readers.reading import Layout
 from didact.datasets.rows.options import RowOptions, row_options
 from didact.datasets.rows.raw_row import RawRow
 from didact.datasets.sources.conversion import Part
-from didact.datasets.sources.inspection import as_found, inspect, unknown_form
+from didact.datasets.sources.inspection import as_found, inspect, rows_mapping, unknown_form
 from didact.datasets.sources.parts import PART_ROWS, counted_parts, file_parts, join_small
 from didact.errors import DataError
 from didact.logs import get_logger
@@ -108,7 +108,10 @@ def _open_files(
             marks = [content.identity for content in (own, *beside)]
             found.append(([data_suffix(file.path), *marks], layout, (own, *beside)))
         found.sort(key=lambda entry: (str(entry[0][1:]), str(entry[0][0])))
-        by_file = [file_parts(number, layout, contents, mapping) for number, (_, layout, contents) in enumerate(found)]
+        by_file = [
+            file_parts(number, layout, contents, rows_mapping(layout, options, mapping))
+            for number, (_, layout, contents) in enumerate(found)
+        ]
     sizes = [own.digest.size if own.digest is not None else None for *_, (own, *_) in found]
     parts = join_small(by_file, sizes, part_bytes or PART_BYTES)
     return OpenedSource(tuple(parts), [entry[0] for entry in found], options, digests)
@@ -175,6 +178,10 @@ def _open_hub(source: SourceSpec, options: RowOptions, mapping: FieldMapping | N
         _check_format(source, ("auto", "a form with named fields"))
     opened = hub.stream_hub if source.stream else hub.open_hub
     dataset = opened(source.path, source.split, source.revision)
+    if options.each is not None:
+        if source.format == "auto":
+            raise DataError(f"source {source.name!r}: options.each of a Hugging Face dataset needs a format as well")
+        mapping = (mapping or FieldMapping()).model_copy(update={"each": options.each})
     columns = list(mapping.fields if mapping else ()) or hub.hub_columns(dataset)
     form = recognise(columns) if source.format == "auto" else source.format
     if form is None:
