@@ -70,13 +70,12 @@ def check_finite(folder: Path) -> None:
     Raises:
         AdapterError: names the first tensor with a NaN or infinite value; also when the file is no safetensors.
     """
-    import torch  # the bytes are checked without it
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError, safe_open  # loads torch, and the bytes are checked without it
 
     try:
         with safe_open(folder / WEIGHTS, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 - safe_open is not iterable
-                if not torch.isfinite(tensors.get_tensor(name)).all():
+                if not tensors.get_tensor(name).isfinite().all():
                     raise AdapterError(f"adapter {folder}: tensor {name} holds NaN or infinite values")
     except SafetensorError as error:
         raise AdapterError(f"adapter {folder}: {WEIGHTS} is not a safetensors file: {error}") from None
