@@ -1,6 +1,7 @@
 """How results show themselves: HTML in a notebook, text in a terminal. The same rich tables as on the command line."""
 
 import io
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,14 @@ if TYPE_CHECKING:
 
 _NOTEBOOK_COLUMNS = 110
 _HTML = '<pre style="white-space:pre;overflow-x:auto;line-height:normal;font-family:monospace">{code}</pre>'
+# Control characters but line feed and tab, what changes the direction of text, and what takes no room. Joiners stay,
+# since pictures and several scripts are written with them.
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    """Text as it is, but for characters that would not be seen, or that a terminal obeys: these as `<U+001B>`."""
+    return _UNSEEN.sub(lambda found: f"<U+{ord(found[0]):04X}>", text)
 
 
 class Shown:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from didact.cli import app
+from didact.cli import app, main
 from didact.datasets import load_dataset
 from didact.errors import DataError, DidactError, ModelError
 from didact.models import load_tokenizer
@@ -146,3 +146,56 @@ def test_show_works_without_the_bundled_base(tmp_path: Path, monkeypatch: pytest
     assert "made-up example 1" in text and "4 + 3 = 7" in text
     with pytest.raises(ModelError, match="no-such-folder"):
         run("show", "gsm8k-cot", "--base", "./no-such-folder")
+
+
+def rows_with_signs(tmp_path: Path) -> Path:
+    rows = tmp_path / "signs.jsonl"
+    row = {"instruction": "What is :warning: [bold]x[/bold] 12 \x1b[31mred?", "output": "A :smile: at C:\\temp\\"}
+    rows.write_text(json.dumps(row) + "\n")
+    return rows
+
+
+SIGNS = "What is :warning: [bold]x[/bold] 12 <U+001B>[31mred?"
+
+
+def test_preview_prints_text_as_the_model_sees_it(tmp_path: Path, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = tmp_path / "signs.yaml"
+    recipe.write_text(
+        f"name: signs\nmodel: {{base: {base}}}\n"
+        f"data:\n  sources: [{{name: signs, path: {rows_with_signs(tmp_path)}}}]\n"
+        "training: {steps: 1, global_batch_size: 2, micro_batch_size: 1}\n"
+    )
+    piped = run("preview", str(recipe))
+    assert "learned text stands between [[ and ]]" in piped
+    assert SIGNS in piped and "[[A :smile: at C:\\temp\\<|im_end|>]]" in piped and "\x1b" not in piped
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    coloured = run("preview", str(recipe))
+    plain = re.sub("\x1b\\[[0-9;]*m", "", coloured)
+    assert SIGNS in plain and "A :smile: at C:\\temp\\<|im_end|>" in plain and "[[" not in plain
+    assert "42mA :smile: at C:\\temp\\<|im_end|>" in coloured
+
+
+def test_show_prints_text_as_it_is(tmp_path: Path, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIDACT_CARDS", str(tmp_path / "cards"))
+    run("add", str(rows_with_signs(tmp_path)), "--name", "signs")
+    shown = run("show", "signs", "--base", base)
+    assert f"user: {SIGNS}\n" in shown and "assistant: A :smile: at C:\\temp\\\n" in shown
+
+
+def test_one_line_a_source_says_what_became_of_it(tmp_path: Path, base: str, capfd: pytest.CaptureFixture[str]) -> None:
+    rows = [{"instruction": f"Say {n}.", "output": str(n)} for n in range(20)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"instruction": "no"}]))
+    recipe = tmp_path / "lines.yaml"
+    recipe.write_text(
+        f"name: lines\nmodel: {{base: {base}}}\ndata:\n  max_bad_rows_share: 0.5\n"
+        f"  sources: [{{name: said, path: {tmp_path}/rows.jsonl, held_out_rows: 4}}]\n"
+        "training: {steps: 1, global_batch_size: 2, micro_batch_size: 1}\n"
+    )
+    with pytest.raises(SystemExit) as ended:
+        main(["data", "preview", str(recipe)])
+    assert ended.value.code == 0
+    lines = [line for line in capfd.readouterr().err.splitlines() if "rows read" in line]
+    assert len(lines) == 1
+    assert "source said: 21 rows read, 1 rejected (when read 1); 16 samples to train on with" in lines[0]
+    assert lines[0].endswith("; 4 held out")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from didact.cache.pruning import list_cache, prune
+from didact.cache.pruning import list_cache, other_sizes, prune
 from didact.cli import main
 from didact.env import cache_dir
 from didact.preparation import prepare_data
@@ -51,6 +51,16 @@ def test_the_cache_is_listed_and_pruned_by_last_use(recipe: Path, capsys: pytest
     run("data", "cache")
     shown = capsys.readouterr().out
     assert "conversations sums" in shown and "tokens" in shown and "2 entries" in shown
+    (cache_dir() / "models" / "base").mkdir(parents=True)
+    (cache_dir() / "models" / "base" / "weights").write_bytes(bytes(3_000_000))
+    (cache_dir() / "stray").write_bytes(bytes(1500))
+    run("data", "cache")
+    shown = capsys.readouterr().out
+    assert "models: 3.0 MB, not pruned" in shown and "stray: 1.5 kB, not pruned" in shown
+    files = [each for each in cache_dir().rglob("*") if each.is_file()]
+    assert sum(each.size for each in list_cache(cache_dir())) + sum(other_sizes(cache_dir()).values()) == sum(
+        each.stat().st_size for each in files
+    )
     run("data", "cache", "--prune")
     assert len(list_cache(cache_dir())) == 2
     age(days=31)

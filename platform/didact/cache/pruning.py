@@ -40,6 +40,17 @@ def list_cache(root: Path) -> list[CachedEntry]:
     )
 
 
+def other_sizes(root: Path) -> dict[str, int]:
+    """Whatever else lies below the cache's root, by first name: bytes, the largest first. Links are not followed."""
+    sizes: dict[str, int] = {}
+    for path in root.rglob("*"):
+        first, *inner = path.relative_to(root).parts
+        in_address = first in KINDS and len(inner) > 1 and (root / first / inner[0]).is_dir()
+        if not in_address and (path.is_symlink() or path.is_file()):
+            sizes[first] = sizes.get(first, 0) + path.lstat().st_size
+    return dict(sorted(((name, size) for name, size in sizes.items() if size), key=lambda each: -each[1]))
+
+
 def prune(found: CachedEntry) -> bool:
     """Remove an address; False where it is being filled or read, on any machine that shares the folder."""
     lock = found.entry.lock()

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from didact.display import visible
 from didact.errors import DataError, ModelError
 from didact.spec import FinetuneSpec, ModelSpec, load_spec
 from didact.spec.load import parse_value
@@ -150,19 +151,23 @@ def data_preview(
     overrides: Overrides = None,
     rows: Annotated[int, typer.Option(min=1, help="Samples per source")] = 2,
 ) -> None:
-    """Show samples of a recipe as the model sees them, trained tokens in colour."""
+    """Show samples of a recipe as the model sees them, learned text in colour, or marked where there is none."""
     spec = load_spec(FinetuneSpec, recipe, overrides or [])
     from didact.evaluation import task_texts
     from didact.preparation import prepare_data
-    from didact.tokens import preview
+    from didact.tokens import marked, preview
 
-    prepared = prepare_data(spec, task_texts=task_texts)
+    prepared, console = prepare_data(spec, task_texts=task_texts), Console()
     for table in prepared.mixture.tables:
-        Console().rule(
-            f"{table.name}: {len(table):,} samples, {table.stats.supervised / table.stats.tokens:.0%} trained"
-        )
-        for index in range(min(rows, len(table))):
-            Console().print(preview(table[index], prepared.tokenizer))
+        samples = [table[index] for index in range(min(rows, len(table)))]
+        head = f"{table.name}: {len(table):,} samples, {table.stats.supervised / table.stats.tokens:.0%} learned"
+        if console.color_system is not None:
+            console.rule(Text(head))
+            for sample in samples:
+                console.print(preview(sample, prepared.tokenizer), soft_wrap=True)
+            continue
+        (begin, end), texts = marked(samples, prepared.tokenizer)
+        print(f"{head}; learned text stands between {begin} and {end}\n", *texts, sep="\n", end="\n\n")
 
 
 def _pair(option: str, text: str, form: str) -> tuple[str, str]:
@@ -199,7 +204,7 @@ def _facts(card: "Card") -> Table:
     }
     for title, text in lines.items():
         if text:
-            facts.add_row(title, escape(text))
+            facts.add_row(title, Text(visible(text)))
     return facts
 
 
@@ -227,7 +232,8 @@ def _print_samples(card: "Card", samples: "Samples", base: str | None, rows: "Ro
         size = f": {count.tokens:,} tokens, {count.learned:,} learned" if count else ""
         console.rule(f"{'made-up example' if samples.made_up else 'sample'} {number}{size}")
         for message in conversation.messages:
-            console.print(f"[bold]{message.role}:[/] {escape(_cut(message.written))}", highlight=False)
+            text = visible(_cut(message.written))
+            console.print(Text.assemble((f"{message.role}:", "bold"), " ", text), soft_wrap=True)
     if rows is not None and count_of is not None:
         _print_estimate(rows, count_of, base or BUNDLED_BASE)
 

@@ -69,14 +69,18 @@ def data_cache(
     everything: Annotated[bool, typer.Option("--all", help="With --prune: remove everything not in use")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go")] = False,
 ) -> None:
-    """List prepared data, or remove what has not been used for long. What is in use stays."""
-    from didact.cache.pruning import is_older, list_cache
+    """List all that lies in the cache, or remove prepared data not used for long. What is in use stays."""
+    from didact.cache.pruning import is_older, list_cache, other_sizes
     from didact.cache.pruning import prune as remove
 
     age, found = _age(older_than), list_cache(env.cache_dir())
     if not prune:
         Console().print(_table(found))
-        print(f"{len(found)} entries, {_size(sum(each.size for each in found))} in {env.cache_dir()}")
+        prepared, others = sum(each.size for each in found), other_sizes(env.cache_dir())
+        print(f"{len(found)} entries of prepared data, {_size(prepared)}")
+        for name, size in others.items():
+            print(f"{name}: {_size(size)}, not pruned")
+        print(f"{_size(prepared + sum(others.values()))} in {env.cache_dir()}")
         return
     freed = 0
     for each in found:

@@ -84,7 +84,7 @@ def load_dataset(
         told = first_of_all(stored.rejects(files), quarantine) if num_rejected else ""
         raise DataError(_too_few(source, chosen, num_rows, stored.rejected) + told)
     _log_noted(source.name, stored.noted)
-    _log.info(
+    _log.debug(
         "source %s: %d rows read, %d rejected; %d to train on, %d held out, %d dropped for a held-out row's prompt",
         *(source.name, num_rows, num_rejected, len(chosen.train), len(chosen.held_out), chosen.num_leaks),
     )

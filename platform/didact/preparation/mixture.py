@@ -1,5 +1,6 @@
 """A recipe's datasets -> token tables and the mixture over them."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,6 +79,7 @@ def prepare_mixture(
         if len(dataset.held_out):
             held_out[dataset.name] = _table(dataset, "held_out", entry)
             made.append(held_out[dataset.name])
+        _log.info("%s", _summary(dataset, tables[-1], held_out.get(dataset.name)))
         noted.append(note_refused(dataset, entry, made, data.max_bad_rows_share, quarantine))
     return replace(mix(tables, held_out, data, training), datasets=tuple(noted))
 
@@ -107,9 +109,25 @@ def _table(dataset: Dataset, part: Literal["train", "held_out"], entry: CacheEnt
     view = getattr(dataset, part)
     table = view_table(entry, view, dataset.name)
     stats = table.stats
-    _log.info(
+    _log.debug(
         "%s (%s): %d conversations, %d samples, %d tokens, %d learned, %d cut at the end, rejected %s",
         *(dataset.name, part, len(view), stats.samples, stats.tokens, stats.supervised, stats.truncated),
         stats.rejected or "none",
     )
     return table
+
+
+def _summary(dataset: Dataset, train: TokenTable, held_out: TokenTable | None) -> str:
+    """What became of a source, in one line."""
+    stats, both = train.stats, [each.stats for each in (train, held_out) if each is not None]
+    refused = sum((Counter(each.rejected) for each in both), Counter({"when read": dataset.rows_rejected}))
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in refused.items() if count)
+    left_out = ", ".join(f"{reason} {count:,}" for reason, count in dataset.dropped.items() if count)
+    return (
+        f"source {dataset.name}: {dataset.rows_read:,} rows read, "
+        f"{refused.total():,} rejected{f' ({reasons})' if reasons else ''}"
+        + (f", {sum(dataset.dropped.values()):,} left out ({left_out})" if left_out else "")
+        + f"; {stats.samples:,} samples to train on with {stats.tokens:,} tokens, {stats.supervised:,} learned"
+        + (f", {stats.truncated:,} cut at the end" if stats.truncated else "")
+        + (f"; {held_out.stats.samples:,} held out" if held_out is not None else "")
+    )

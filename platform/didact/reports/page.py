@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from didact.datasets.catalog import licence_of
 from didact.datasets.quality import Match, evaluation_set
 from didact.datasets.quality.overlap import percent
+from didact.display import visible
 from didact.reports.charts import histogram, place_of
 from didact.reports.gather import DataReport, SourceReport
 
@@ -149,4 +150,4 @@ def _share(part: float) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]} ..."
+    return visible(text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]} ...")

@@ -14,7 +14,7 @@ from didact.tokens.batches import NO_TARGET, pack, pad, supervised_positions
 from didact.tokens.counts import TokenCount, TokenEstimate, count_tokens, estimate_tokens
 from didact.tokens.encode import Encoded, Rejection, encode, encode_all
 from didact.tokens.loader import StepLoader, deal
-from didact.tokens.preview import preview
+from didact.tokens.preview import marked, preview
 from didact.tokens.table import TokenStats, TokenTable, ViewAddress, open_table, view_table
 from didact.tokens.template import CONTRACT_FILE, TemplateContract, tokenizer_digest
 from didact.tokens.types import Batch, Sample, StepBatches
@@ -39,6 +39,7 @@ __all__ = [
     "encode",
     "encode_all",
     "estimate_tokens",
+    "marked",
     "open_table",
     "pack",
     "pad",

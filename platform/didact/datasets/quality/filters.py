@@ -62,7 +62,7 @@ def filtered(datasets: Sequence[Dataset], filters: Sequence[RowFilter]) -> tuple
         for dataset, each in zip(left, kept, strict=True):
             if each.dropped:
                 counts = ", ".join(f"{reason} {count:,}" for reason, count in each.dropped.items())
-                _log.info("source %s: rows dropped: %s", dataset.name, counts)
+                _log.debug("source %s: rows dropped: %s", dataset.name, counts)
             if not len(dataset.train):
                 raise DataError(
                     f"source {dataset.name!r}: no row is left to train on; dropped: {dict(dataset.dropped)}"
