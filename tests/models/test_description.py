@@ -7,6 +7,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from didact import devices
+from didact.errors import ModelError
 from didact.models import estimate_footprint, footprint_of, load_tokenizer
 from didact.models.base.bundled import bundled_base_folder, bundled_description
 from didact.models.families.convert import family_of, register_own_models
@@ -116,3 +117,22 @@ def test_the_bundled_base_is_described_as_it_is_unpacked(cache: Path) -> None:
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         assert (described / name).read_bytes() == (whole / name).read_bytes()
     assert bundled_description() == whole
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("{tmp}/weights.gguf", "weights.gguf' is a file; expected the folder of a Hugging Face model"),
+        ("{tmp}/gone", "there is no folder {tmp}/gone"),
+        ("./gone", "there is no folder .*/gone"),
+        ("~/gone-base", "there is no folder .*/gone-base"),
+        ("a/b/c", "there is no folder .*/a/b/c"),
+        ("{tmp}/empty", "is a folder without config.json"),
+    ],
+)
+def test_a_base_that_is_no_folder_is_said_as_such(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / "weights.gguf").touch()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match=words.format(tmp=tmp_path)) as refused:
+        load_tokenizer(ModelSpec(base=name.format(tmp=tmp_path)))
+    assert "HFValidation" not in str(refused.value)

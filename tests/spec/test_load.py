@@ -79,7 +79,7 @@ def test_last_override_wins(recipe: Path) -> None:
         ("training.step=5", r"override: training\.step: unknown key; did you mean training\.steps\?"),
         ("name.first=x", r"cannot set name\.first: name is 'small', not a mapping"),
         ("data.sources.dolly.weight=1", r"no item 'dolly'; expected one of \['sums', 'alpaca'\] or an index"),
-        ("data.sources.2=x", r"expected an index below 2, found '2'"),
+        ("data.sources.2=x", r"no item '2'; expected one of \['sums', 'alpaca'\] or an index"),
         ("adapter.target_modules=[q_proj", r"override 'adapter\.target_modules=\[q_proj' is not valid YAML"),
         ("training.steps=soon", r"training\.steps: found 'soon'; expected a whole number of at least 1"),
     ],

@@ -33,10 +33,12 @@ from didact.registry import ModelVersion
 from didact.registry.publish import publish_run
 from didact.runs import Run, start_run
 from didact.spec import FinetuneSpec, FullSpec, with_absolute_paths
-from didact.tracking import FinalStatus, MlflowSync, log_artifacts, open_run
+from didact.tracking import FinalStatus, MlflowSync, effective_records, log_artifacts, open_run
 from didact.training import TrainResult, check_devices
 
 _LOG = get_logger(__name__)
+_JUDGED_STEPS = 5
+"""Fewer say nothing of where a loss goes."""
 _PATIENCE_SECONDS, _HURRY_SECONDS = 20.0, 1.0  # for MLflow at the end of a run; what it has not taken is said later
 
 
@@ -64,12 +66,26 @@ class FinetuneResult(Shown):
             lines.insert(
                 1, f"training   {self.training.steps} steps, last loss {self.training.loss:.4f}, {rate:,.0f} tokens/s"
             )
+        if worse := loss_that_rose(self.run.steps):
+            lines.append(f"learned    nothing: {worse}")
         lines += [f"gate       {line.removeprefix('eval/')}" for line in (self.gate.lines if self.gate else ())]
         if self.version:
             aliases = " ".join(f"@{alias}" for alias in self.version.aliases) or "no alias"
             lines.append(f"registered {self.version.id} ({aliases})")
         table = [self.report.table()] if self.report else []
         return Group(*table, *(Text(line) for line in lines))
+
+
+def loss_that_rose(steps: Path) -> str | None:
+    """What to say of a run whose loss ended above its start, by the mean of a tenth of its steps at each end."""
+    losses = [each.metrics["train/loss"] for each in effective_records(steps) if "train/loss" in each.metrics]
+    part = max(1, len(losses) // 10)
+    if len(losses) < _JUDGED_STEPS:
+        return None
+    first, last = sum(losses[:part]) / part, sum(losses[-part:]) / part
+    if last <= first:  # also false where it is not a number any more
+        return None
+    return f"the loss began at {first:.4f} and ended at {last:.4f}; try a lower training.learning_rate"
 
 
 def finetune(
@@ -94,6 +110,8 @@ def finetune(
     """
     spec = with_absolute_paths(spec)
     _check_this_machine(spec)
+    for doubt in spec.doubts:
+        _LOG.warning("%s", doubt)
     run = start_run(spec, runs_dir or env.runs_dir())
     with run.lock(), ray_runner(WORTH_RAY_BYTES) as runner:
         prepared = prepare_data(spec, run.quarantine, runner, task_texts=task_texts)

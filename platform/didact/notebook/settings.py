@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from didact.spec import EvaluateSpec, FinetuneSpec, Spec, SweepSpec, read_mapping, set_dotted, validate
-from didact.spec.explain import Lined
-from didact.spec.load import parse_mapping
+from didact.spec.load import merge, parse_mapping
 from didact.spec.shipped import find_recipe
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
@@ -45,7 +44,7 @@ def spec_from(spec_type: type[AnySpec], start: "str | Path | Spec | None", field
         if "." in key:
             set_dotted(values, key, _plain(value), origin)
         else:
-            _merge(values, {key: _plain(value)})
+            merge(values, {key: _plain(value)})
     spec: AnySpec = validate(spec_type, values, origin)
     return spec
 
@@ -60,17 +59,6 @@ def _start(start: "str | Path | Spec | None", name: str) -> tuple[dict[str, Any]
         shipped = find_recipe(str(start))
         return parse_mapping(shipped.text, f"recipe {shipped.name}"), f"recipe {shipped.name} with these changes"
     return read_mapping(file), str(start)
-
-
-def _merge(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    for key, change in changes.items():
-        old = values.get(key)
-        if isinstance(old, dict) and isinstance(change, dict) and change.get("method", "") in ("", old.get("method")):
-            _merge(old, change)
-            continue
-        values[key] = change
-        if isinstance(values, Lined):
-            values.lines.pop(key, None)
 
 
 def _plain(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """What a recipe will do, worked out without Ray: data, steps, trained share, memory, placement."""
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -131,7 +132,7 @@ class Plan(Shown):
         steps, tokens = self.data.num_steps, sum(each.tokens_seen for each in self.data.sources)
         fewest, most = spec.placement.min_workers, spec.placement.max_workers
         workers = f"{most}" if fewest == most else f"{fewest} to {most}"
-        return [
+        lines = [
             f"base       {spec.model.base}{quantization}, {footprint.num_parameters:,} parameters",
             *([f"unpacked   {footprint.unpacked}"] if footprint.unpacked else []),
             f"adapter    {spec.adapter.method}, {footprint.num_trainable:,} trained ({footprint.trainable_share:.2%})",
@@ -147,6 +148,16 @@ class Plan(Shown):
             f"placement  {workers} workers x {spec.placement.cpus_per_worker} CPU, "
             f"device {spec.placement.device}, strategy {spec.training.sharding.strategy}",
         ]
+        return [*lines, *self._lacks(), *(f"warning    {doubt}" for doubt in spec.doubts)]
+
+    def _lacks(self) -> list[str]:
+        """What the placement asks for and this machine does not have."""
+        placement = self.spec.placement
+        cpus, here = placement.min_workers * placement.cpus_per_worker, os.cpu_count() or 1
+        lacking = [f"{cpus} CPUs, and this machine has {here}"] if cpus > here else []
+        if placement.device == "gpu" and not sees_gpu():
+            lacking.append("a GPU for each worker, and this machine has none")
+        return [f"needs      {each}: the cluster must bring them" for each in lacking]
 
 
 def memory_in_words(footprint: Footprint) -> str:

@@ -11,6 +11,9 @@ from didact.spec.evaluation import EvaluationSpec, Gsm8kTask, ReasoningGymTask, 
 from didact.spec.model import ModelSpec
 from didact.spec.training import PlacementSpec, TrackingSpec, TrainingSpec
 
+_DOUBTFUL_RATE = 100
+"""Times the rate that suits a method, from which on a rate is hardly meant."""
+
 
 class FinetuneSpec(WithAdapterDefault, Spec):
     """Everything that decides a finetuning run; a YAML file under `jobs/recipes/` is one of these."""
@@ -42,6 +45,17 @@ class FinetuneSpec(WithAdapterDefault, Spec):
         if self.tokens.packing == "auto":
             return not self.adapter.prepends_positions
         return self.tokens.packing
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What is possible and hardly meant, in words."""
+        rate, suits = self.training.learning_rate, suitable_rate(self.adapter.method)
+        if rate < _DOUBTFUL_RATE * suits:
+            return ()
+        return (
+            f"training.learning_rate is {rate:g}, {rate / suits:,.0f} times what suits {self.adapter.method} "
+            f"({suits:g}); so large a rate hardly ever learns anything",
+        )
 
     @model_validator(mode="before")
     @classmethod

@@ -1,13 +1,14 @@
 """Read a spec: defaults < file < `key=value` overrides."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
 from didact.errors import SpecError
+from didact.spec.adapter import LoraSpec
 from didact.spec.base import Spec, validate
 from didact.spec.explain import Lined
 from didact.spec.shipped import shipped_recipes
@@ -94,6 +95,8 @@ def parse_mapping(text: str, origin: str) -> dict[str, Any]:
 def set_dotted(values: dict[str, Any], key: str, value: Any, origin: str) -> None:
     """Set `a.b.c` in nested mappings; a list of named items (`data.sources.NAME.weight`) is entered by name or index.
 
+    A mapping is merged into the one that is there; see `merge`.
+
     Raises:
         SpecError: the path passes through something that is neither mapping nor list.
     """
@@ -110,13 +113,31 @@ def set_dotted(values: dict[str, Any], key: str, value: Any, origin: str) -> Non
             where = ".".join(parents[: depth + 1])
             raise SpecError(f"{origin}: cannot set {key}: {where} is {target!r}, not a mapping")
     if isinstance(target, list):
-        if not last.isdigit() or int(last) >= len(target):
-            raise SpecError(f"{origin}: cannot set {key}: expected an index below {len(target)}, found {last!r}")
-        target[int(last)] = value
+        old = _item(target, last, key, origin)
+        if isinstance(old, dict) and isinstance(value, dict) and value:
+            merge(old, value)
+        else:
+            target[next(index for index, each in enumerate(target) if each is old)] = value
     else:
-        target[last] = value
-        if isinstance(target, Lined):
-            target.lines.pop(last, None)
+        merge(target, {last: value})
+
+
+def merge(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Put changes into nested mappings. An empty one, a list or another `method` takes the place of what is there."""
+    for key, change in changes.items():
+        old = values.get(key)
+        is_more = isinstance(change, dict) and change and change.get("method", "") in ("", _method(old))
+        if isinstance(old, dict) and is_more:
+            merge(old, change)
+            continue
+        values[key] = change
+        if isinstance(values, Lined):
+            values.lines.pop(key, None)
+
+
+def _method(section: Any) -> Any:
+    """Of an adapter; LoRA where it says none."""
+    return section.get("method", LoraSpec.model_fields["method"].default) if isinstance(section, dict) else None
 
 
 def parse_value(text: str) -> Any:

@@ -28,7 +28,9 @@ def with_overrides(text: str, overrides: list[str] | tuple[str, ...], origin: st
         choices = [_flow(value)] if not typed or "#" in typed else [typed, _flow(value)]
         texts = [_replaced(text, key.split("."), written) for written in choices]
         meant = next((each for each in texts if _means(each, wanted)), None)
-        if meant is None:
+        if meant is None and isinstance(value, dict) and value:  # merged into what is there, entry by entry
+            meant = with_overrides(text, [f"{key}.{name}={_flow(each)}" for name, each in value.items()], origin)
+        if meant is None or not _means(meant, wanted):
             raise SpecError(f"{origin}: {key} cannot be changed in the text; change it in the file by hand")
         text = meant
     return text

@@ -46,6 +46,13 @@ def published_folder(spec: ModelSpec, left_out: list[str]) -> Path:
     folder = Path(spec.base).expanduser()
     if (folder / "config.json").is_file():
         return folder
+    if folder.is_file():
+        raise ModelError(
+            f"model.base {spec.base!r} is a file; expected the folder of a Hugging Face model, with config.json and "
+            "weights in safetensors"
+        )
+    if not folder.exists() and (spec.base.startswith(("/", ".", "~")) or spec.base.count("/") > 1 or "\\" in spec.base):
+        raise ModelError(f"model.base {spec.base!r}: there is no folder {folder.absolute()}")
     if folder.exists():
         raise ModelError(f"model.base {spec.base!r} is a folder without config.json; expected a Hugging Face model")
     try:

@@ -89,7 +89,7 @@ def _hint(model: type[BaseModel], path: Path, value: Any, alternatives: Sequence
     if value is None and path == ("adapter",):
         return "leave the key out for LoRA, or write adapter.method: full to train every weight; "
     if value in (None, True) and any(is_model(each) for each in alternatives) and _has_default(model, path):
-        return "leave the key out for the defaults; "
+        return "" if value is True and _is_off(model, path) else "leave the key out for the defaults; "
     choices = [str(choice) for each in alternatives for choice in choices_of(each)]
     if isinstance(value, str) and (near := difflib.get_close_matches(value, choices, n=1)):
         return f"did you mean {near[0]!r}? "
@@ -99,6 +99,12 @@ def _hint(model: type[BaseModel], path: Path, value: Any, alternatives: Sequence
 def _has_default(model: type[BaseModel], path: Path) -> bool:
     parents = [each.type for each in at(model, path[:-1]) if is_model(each)]
     return any(path[-1] in each.model_fields and not each.model_fields[path[-1]].is_required() for each in parents)
+
+
+def _is_off(model: type[BaseModel], path: Path) -> bool:
+    """Whether a field that is left out means nothing, and no defaults."""
+    parents = [each.type for each in at(model, path[:-1]) if is_model(each)]
+    return any(path[-1] in each.model_fields and each.model_fields[path[-1]].default is None for each in parents)
 
 
 def _distribution(path: str, value: Any) -> str:
