@@ -58,10 +58,30 @@ CLOSED = template(
 """As small Qwen3.5: the prompt has an empty thought."""
 CLOSED_ONLY_IN_THE_PROMPT = template(DROPS, "<bot>{{ '<think>\n\n</think>\n' }}")
 """As hybrid models asked not to think."""
+HEADER_ALWAYS = (
+    template(DROPS, "").replace("{%- if add_generation_prompt -%}{%- endif -%}", "") + "<bot><think></think>"
+)
+"""As Command R7B for tools: the header of a next answer stands at the end of every text."""
 OTHER_MARK_LAST = (
     "{%- for m in messages -%}" + _ASK + "<bot>{{ m.content }}{{ eos_token if loop.last else '<|im_start|>' }}" + _TAIL
 ).replace("PROMPT", "<bot>")
 """As GPT-OSS: the mark that ends the last answer is another than within history."""
+
+
+OPENED_TWICE = (
+    "{%- for m in messages -%}" + _ASK + "<bot>{{ '<think>\n' if loop.last }}{{ m.content + eos_token }}" + _TAIL
+).replace("PROMPT", "<bot>{{ '<think>\n' }}")
+"""As Nemotron Nano 2: the last answer follows an open thought, whatever it begins with."""
+EMPTY_BEFORE_THE_OWN = (
+    "{%- for m in messages -%}" + _ASK + "<bot></think>{{ m.content + eos_token }}" + _TAIL
+).replace("PROMPT", "<bot><think>")
+"""As templates that want thoughts apart: one within the answer follows an empty one."""
+SYSTEM_LAST = (
+    "{%- for m in messages -%}{%- if m.role == 'user' -%}[INST]{{ messages[0].content ~ '\n\n' if loop.last "
+    "and messages[0].role == 'system' }}{{ m.content }}[/INST]{%- elif m.role == 'assistant' -%}"
+    "{{ m.content + eos_token }}{%- endif -%}{%- endfor -%}"
+)
+"""As Mistral Nemo: the system message stands in the last user turn, and is gone once that is answered."""
 
 
 def talk(*texts: str) -> Conversation:
@@ -98,6 +118,8 @@ EACH_IN_ITS_FORM = {
     "marked thought": (MARKED_THOUGHT, "<think></think>{}", "<think>{}</think>{}"),
     "opened": (OPENED, "\n</think>\n\n{}", "{}\n</think>\n\n{}"),
     "opened, bare": (OPENED_BARE, "</think>{}", "\n{}\n</think>{}"),
+    "opened twice": (OPENED_TWICE, "\n</think>\n\n{}", "{}\n</think>\n\n{}"),
+    "an empty one before": (EMPTY_BEFORE_THE_OWN, "</think>{}", "\n{}\n</think>{}"),
     "opened, written": (OPENED_WRITTEN, "</think>{}", "{}\n</think>{}"),
 }
 
@@ -109,7 +131,8 @@ def test_answers_with_and_without_thoughts(form: str) -> None:
     texts = [plain.format(answer) + END for answer in ("One.", "Two.", "Three.")]
     assert [text for sample in learned(found) for text in sample] == texts and not found.left_out
     found = encoded(chat_template, THINKING)
-    assert learned(found) == [[thinking.format(*each) + END] for each in (("Look.", "One."), ("Add.", "Two."))]
+    texts = [thinking.format(*each) + END for each in (("Look.", "One."), ("Add.", "Two."))]
+    assert [text for sample in learned(found) for text in sample] == texts
     assert not found.left_out
 
 
@@ -149,7 +172,7 @@ def test_the_last_turn_alone_is_one_sample() -> None:
     assert learned(found) == [[f"<think>\n\n</think>\n\nThree.{END}"]]
 
 
-@pytest.mark.parametrize("chat_template", [CLOSED, CLOSED_ONLY_IN_THE_PROMPT, CLOSED_BARE])
+@pytest.mark.parametrize("chat_template", [CLOSED, CLOSED_ONLY_IN_THE_PROMPT, CLOSED_BARE, HEADER_ALWAYS])
 def test_a_prompt_that_closes_the_thought_teaches_answers_without_thoughts_only(chat_template: str) -> None:
     assert [text for each in learned(encoded(chat_template, PLAIN)) for text in each] == [
         f"One.{END}",
@@ -175,6 +198,19 @@ def test_other_marks_of_thoughts(marks: str) -> None:
 def test_a_thought_without_its_opening_mark() -> None:
     found = encoded(OPENED, talk("1?", "Look.\n</think>\n\nOne."))
     assert learned(found) == [[f"Look.\n</think>\n\nOne.{END}"]]
+
+
+def test_what_stands_before_the_answer_only_until_it_is_given() -> None:
+    turns = (Message("system", "Be brief."), *PLAIN.messages[:4])
+    tokenizer = byte_tokenizer(SYSTEM_LAST)
+    contract = TemplateContract.build(tokenizer, "model")
+    (found,) = encode_all([Conversation(turns, 0)], tokenizer, contract, TokensSpec(max_length=2000))
+    texts = [tokenizer.decode(sample.ids) for sample in found.samples]
+    assert texts == [
+        f"[INST]Be brief.\n\n1?[/INST]One.{END}",
+        f"[INST]1?[/INST]One.{END}[INST]Be brief.\n\n2?[/INST]Two.{END}",
+    ]
+    assert learned(found) == [[f"One.{END}"], [f"Two.{END}"]]
 
 
 @pytest.mark.parametrize(

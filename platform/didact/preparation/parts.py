@@ -33,7 +33,7 @@ from didact.tokens.encode import encode_all
 from didact.tokens.shards import TokenWriter
 from didact.tokens.template import TemplateContract
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Raised when the files' layout or the rules of `encode` change."""
 
 

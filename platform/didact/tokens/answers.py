@@ -17,8 +17,11 @@ _THOUGHTS = (
     ("<think>", "</think>"),
     ("<thought>", "</thought>"),
     ("<seed:think>", "</seed:think>"),
+    ("<mm:think>", "</mm:think>"),
     ("◁think▷", "◁/think▷"),
     ("[THINK]", "[/THINK]"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|channel>thought", "<channel|>"),
 )
 """Marks around the thoughts of published models."""
 
@@ -113,13 +116,16 @@ def _find(messages: Sequence[Message], renderer: Renderer, stops: list[str]) -> 
     prompt = renderer.render(messages[:-1], add_generation_prompt=True)
     text = renderer.render(messages, add_generation_prompt=False)
     content = messages[-1].content
-    if not text.startswith(prompt):
-        text = _behind_prompt(prompt, text, content)
+    lead, marks = _lead(prompt)
+    if lead and text.startswith(prompt[: -len(lead)]):
+        text = prompt + _behind_lead(lead, text[len(prompt) - len(lead) :], content, marks)
+    elif not text.startswith(prompt):
+        text = _behind_prompt(prompt, text, messages)
     start = len(prompt)
     end = _end(text, start, content, stops)
     if messages[-1].tools is not None:  # calls stand behind the text and end the turn
-        marks = [(position, stop) for stop in stops if (position := text.rfind(stop, start)) >= 0]
-        end = max((position + len(stop) for position, stop in marks), default=len(text))
+        ends = [position + len(stop) for stop in stops if (position := text.rfind(stop, start)) >= 0]
+        end = max(ends, default=len(text))
     return _Answer(text, start, end)
 
 
@@ -157,46 +163,75 @@ def _thought(content: str) -> tuple[str, str]:
     return "", content
 
 
-def _behind_prompt(prompt: str, text: str, content: str) -> str:
-    """The answer behind a prompt that opens a thought or closes an empty one, where the template writes it otherwise.
-
-    Raises:
-        TemplateError: the prompt does not end like that, or asks for an answer without the thought that this one has.
-    """
+def _lead(prompt: str) -> tuple[str, tuple[str, str]]:
+    """The marks with which a prompt opens a thought or closes one, up to its end, and which they are; "" without."""
     for marks in _THOUGHTS:
         opening, closing = map(re.escape, marks)
         lead = re.search(rf"(?:{opening}\s*)?(?:{closing}\s*)?\Z", prompt)
-        if lead and lead.group() and text.startswith(prompt[: lead.start()]):
-            return prompt + _after_lead(lead.group(), text[lead.start() :], content, marks)
-    common = _common_length(text, prompt)
-    raise TemplateError(
-        "the chat template's prompt for an answer must be the beginning of the text with the answer, but after "
-        f"{text[max(0, common - 40) : common]!r} the prompt goes on with {prompt[common : common + 40]!r} and the "
-        f"text with {text[common : common + 40]!r}; set tokens.template to alpaca"
-    )
+        if lead and lead.group():
+            return lead.group(), marks
+    return "", ("", "")
 
 
-def _after_lead(lead: str, body: str, content: str, marks: tuple[str, str]) -> str:
-    """What the model writes behind `lead`, the end of its prompt, where the template writes `body` in place of both."""
+def _behind_lead(lead: str, body: str, content: str, marks: tuple[str, str]) -> str:
+    """What the model writes behind `lead`, the end of its prompt, where the template writes `body` for both.
+
+    Raises:
+        TemplateError: the prompt asks for an answer without the thought that this one has.
+    """
     opening, closing = marks
-    before, closed, after = body.partition(closing)
-    thought, rest = (before.removeprefix(opening), after) if closed else ("", body)
     given, answer = _thought(content)
+    written, is_lead = body.removeprefix(lead), body.startswith(lead)
     if closing in lead:
-        if (thought + given).strip():
+        before, closed, after = body.partition(closing)
+        if not body.lstrip().startswith(marks):
+            closed = ""  # a mark further on is none of this answer's
+        shown = given if given.strip() or is_lead or not closed else before.removeprefix(opening)
+        if shown.strip():
             raise TemplateError(
                 f"the chat template's prompt ends with {lead!r}, which asks for an answer without a thought, but this "
-                f"one has the thought {_short((given or thought).strip())}"
+                f"one has the thought {_short(shown.strip())}"
             )
-        return rest.lstrip() if closed else rest
+        return written if is_lead or not closed else after.lstrip()
+    if written.lstrip().startswith(opening):  # opened once more by the content, or by the template in another way
+        written, is_lead = written.lstrip().removeprefix(opening), False
+    thought, closed, rest = written.partition(closing)
+    if not closed:
+        thought, rest = "", written
     if given.strip() and not thought.strip():
+        # The template drops the thought, or puts it behind an empty one.
+        rest = rest.replace(content.strip(), answer.strip(), 1)
         space = answer[: len(answer) - len(answer.lstrip())]
         thought, rest = given, rest if closed else space + rest.lstrip()
     elif not closed:
         # The model has to close the thought that its prompt opens before it can answer.
         line = "\n" if lead.endswith("\n") else ""
         return f"{line}{closing}{2 * line}{rest}"
+    elif is_lead:
+        return written
     return (thought.lstrip() if lead[-1].isspace() else thought) + closing + rest
+
+
+def _behind_prompt(prompt: str, text: str, messages: Sequence[Message]) -> str:
+    """The answer behind its prompt, where the template writes what comes before otherwise once it is answered.
+
+    It is found behind the header with which the prompt ends.
+
+    Raises:
+        TemplateError: the text does not hold this header before the answer.
+    """
+    asked, answer = messages[-2].content.strip(), _thought(messages[-1].content)[1].strip()
+    header = prompt.rpartition(asked)[2] if asked else ""
+    # The whole prompt is no header: then the question is not in it as it was asked.
+    position = text.rfind(header, 0, text.rfind(answer)) if header.strip() and header != prompt else -1
+    if position >= 0:
+        return prompt + text[position + len(header) :]
+    common = _common_length(text, prompt)
+    raise TemplateError(
+        "the chat template's prompt for an answer must be the beginning of the text with the answer, but after "
+        f"{text[max(0, common - 40) : common]!r} the prompt goes on with {prompt[common : common + 40]!r} and the "
+        f"text with {text[common : common + 40]!r}; set tokens.template to alpaca"
+    )
 
 
 def _common_length(text: str, other: str) -> int:
