@@ -84,6 +84,40 @@ def test_mistakes_are_told_by_line_and_in_plain_words(tmp_path: Path, old: str, 
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "min_replicas: 1",
+            "min_replica: 1",
+            "line 27: {1}.autoscaling_config.min_replica: unknown key; did you mean {1}.",
+        ),
+        ("- name: ModelReplica", "- name: ModelReplicas", "line 25: {1}.name: found 'ModelReplicas'; did you mean Mod"),
+        ("- name: Gateway", "- name: Router", "line 22: {0}.name: found 'Router'; expected Gateway or ModelReplica"),
+        ("    num_cpus: 0", "    num_cpu: 0", "{0}.ray_actor_options.num_cpu: unknown key; did you mean {0}."),
+        ("graceful_shutdown_timeout_s", "graceful_shutdown_timeout", "did you mean {1}.graceful_shutdown_timeout_s?"),
+        (
+            "  request_timeout_s: 330",
+            "  request_timeout: 1",
+            "unknown key; did you mean http_options.request_timeout_s?",
+        ),
+        ("proxy_location:", "proxy_locations:", "line 3: proxy_locations: unknown key; did you mean proxy_location?"),
+        ("    route_prefix: /", "    route_prefx: /", "unknown key; did you mean applications.0.route_prefix?"),
+        ("upscale_delay_s: 10", "upscale_delays: 10", "{1}.autoscaling_config.upscale_delays: unknown key; did you me"),
+        ("      - name: Gateway", "      - name: Gateway\n        num_cpus: 3", "line 23: {0}.num_cpus: "),
+    ],
+    ids=lambda each: each.strip()[:25],
+)
+def test_options_that_serve_would_leave_out_are_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
+    text = (ROOT / "serve" / "local.yaml").read_text()
+    assert text.count(old) == 1
+    (tmp_path / "serve.yaml").write_text(text.replace(old, new))
+    with pytest.raises(SpecError) as caught:
+        read_plan(tmp_path / "serve.yaml")
+    assert said.format(*(f"applications.0.deployments.{number}" for number in (0, 1))) in str(caught.value)
+    assert str(caught.value).count("\n") == 1
+
+
 def test_an_override_that_is_no_yaml_is_named() -> None:
     with pytest.raises(SpecError, match=r"override 'max_batch_size=\[1' is not valid YAML"):
         read_plan(ROOT / "serve" / "local.yaml", ["max_batch_size=[1"])

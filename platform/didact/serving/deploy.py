@@ -30,6 +30,7 @@ from didact.logs import get_logger
 from didact.serving.app import application
 from didact.serving.place import check_port, place_for
 from didact.serving.replica.assemble import base_name
+from didact.serving.serve_options import unknown_options
 from didact.spec import BUNDLED_BASE, ServeSpec, read_mapping, set_dotted, validate
 from didact.spec.explain import complaints
 from didact.spec.load import read_override
@@ -72,10 +73,11 @@ def read_plan(config: Path, overrides: Sequence[str] = (), port: int | None = No
     try:
         schema = ServeDeploySchema.model_validate(values)
     except ValidationError as error:
-        lines = complaints(ServeDeploySchema, values, error.errors())
-        raise SpecError(f"{config} is not a Ray Serve config:\n" + "\n".join(f"  - {line}" for line in lines)) from None
+        raise _refusal(config, complaints(ServeDeploySchema, values, error.errors())) from None
     if len(schema.applications) != 1:
         raise SpecError(f"{config}: applications holds {len(schema.applications)} entries; expected one")
+    if unknown := unknown_options(values):
+        raise _refusal(config, unknown)
     app = schema.applications[0]
     http = schema.http_options.model_dump(exclude_unset=True)
     if port is not None:
@@ -88,6 +90,10 @@ def read_plan(config: Path, overrides: Sequence[str] = (), port: int | None = No
         http=HTTPOptions(location=str(schema.proxy_location.value), **http),
         logging=app.logging_config,
     )
+
+
+def _refusal(config: Path, lines: Sequence[str]) -> SpecError:
+    return SpecError(f"{config} is not a Ray Serve config:\n" + "\n".join(f"  - {line}" for line in lines))
 
 
 class Deployed:
