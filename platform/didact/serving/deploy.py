@@ -76,7 +76,7 @@ def read_plan(config: Path, overrides: Sequence[str] = (), port: int | None = No
         raise _refusal(config, complaints(ServeDeploySchema, values, error.errors())) from None
     if len(schema.applications) != 1:
         raise SpecError(f"{config}: applications holds {len(schema.applications)} entries; expected one")
-    if unknown := unknown_options(values):
+    if unknown := unknown_options(ServeDeploySchema, values):
         raise _refusal(config, unknown)
     app = schema.applications[0]
     http = schema.http_options.model_dump(exclude_unset=True)

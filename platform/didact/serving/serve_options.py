@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterator
 from typing import Any
 
-from ray.serve.schema import ServeDeploySchema
+from pydantic import BaseModel
 
 from didact.spec.explain import complaints
 from didact.spec.explain.schema import Expected, Path, expected_in, is_model, items_of
@@ -14,14 +14,15 @@ from didact.spec.explain.where import line_of
 _DEPLOYMENTS = ("Gateway", "ModelReplica")
 
 
-def unknown_options(values: Any) -> list[str]:
+def unknown_options(schema: type[BaseModel], values: Any) -> list[str]:
     """One complaint for each option or deployment that there is not, with its line and the nearest right name.
 
     Args:
+        schema: Serve's own, of a whole file.
         values: of a file that Serve's own schema takes.
     """
-    unknown = _unknown(values, [Expected(ServeDeploySchema)], ())
-    lines = complaints(ServeDeploySchema, values, [{"type": "extra_forbidden", "loc": path} for path in unknown])
+    unknown = _unknown(values, [Expected(schema)], ())
+    lines = complaints(schema, values, [{"type": "extra_forbidden", "loc": path} for path in unknown])
     for number, deployment in enumerate(values["applications"][0].get("deployments") or ()):
         place: Path = ("applications", 0, "deployments", number)
         if deployment["name"] not in _DEPLOYMENTS:
