@@ -19,6 +19,8 @@ from didact.spec import SourceSpec, validate
 
 CHECKED_ROWS = 1000
 MAX_BAD_ROWS_SHARE = 0.01
+_WHOLE_BYTES = 1 << 26
+"""Most bytes of files that are read to their end."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -46,6 +48,8 @@ def add_card(
     options: Mapping[str, Any] | None = None,
 ) -> AddedCard:
     """Check the first 1,000 rows of a file, folder, glob, URL or hub data set, and write a card for it.
+
+    Files of up to 64 MiB together are read to their end as well, so that a damaged one makes no card.
 
     Args:
         place: a path or URL, or a Hugging Face dataset as `OWNER/NAME` or `hf:OWNER/NAME`. A path that exists goes
@@ -103,7 +107,11 @@ def _absolute(place: str) -> str:
 
 def _check(card: Card) -> FirstRows:
     source = SourceSpec(name=card.name, path=PREFIX + card.name)
-    checked = first_rows(open_card(source, card), CHECKED_ROWS)
+    opened = open_card(source, card)
+    checked = first_rows(opened, CHECKED_ROWS)
+    if opened.files and sum(part.size for part in opened.parts) <= _WHOLE_BYTES:
+        for _ in opened.rows:  # a damaged file is refused, wherever the damage is
+            pass
     num_read = len(checked.accepted) + len(checked.rejects)
     bad = [refused for refused in checked.rejects if refused.reason not in LEFT_OUT]
     check_share(card.name, num_read, len(bad), bad, MAX_BAD_ROWS_SHARE, None)

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from didact.datasets import Dataset, load_dataset
+from didact.datasets import Dataset, add_card, load_dataset
+from didact.datasets.catalog import load_cards
 from didact.errors import DataError
 from didact.spec import SourceSpec
 
@@ -25,10 +26,10 @@ def lines() -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
 
 
-def table(write: Callable[[io.BytesIO], Any]) -> bytes:
+def table(write: Callable[[io.BytesIO], Any], rows: pa.Table = TABLE) -> bytes:
     stream = io.BytesIO()
     with write(stream) as file:
-        file.write_table(TABLE, 100)
+        file.write_table(rows, 100)
     return stream.getvalue()
 
 
@@ -211,6 +212,25 @@ def test_files_in_parallel_that_end_at_different_lines_are_refused(tmp_path: Pat
     written(tmp_path, "a.gz", gzip.compress(b"1\n2\n3\n")[:-4])
     with pytest.raises(DataError, match=r"/a\.gz is damaged or incomplete"):
         load(tmp_path, options={"parallel": {**parallel, "output": "a.gz"}})
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.zst", "a.json", "a.arrow"])
+def test_a_file_that_is_damaged_behind_the_rows_that_are_checked_makes_no_card(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIDACT_RUNS", str(tmp_path / "runs"))
+    rows = [{"instruction": f"Say {place}.", "output": f"{place**9}"} for place in range(4000)]
+    csv = "instruction,output\n" + "".join(",".join(row.values()) + "\n" for row in rows)
+    content = {
+        "a.jsonl.gz": lambda: gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()),
+        "a.csv.zst": lambda: bytes(pa.compress(csv.encode(), codec="zstd", asbytes=True)),
+        "a.json": lambda: json.dumps(rows).replace('"Say 3500."', '"Say 3500.').encode(),
+        "a.arrow": lambda: table(lambda stream: pa.ipc.new_stream(stream, TABLE.schema), pa.Table.from_pylist(rows)),
+    }[name]()
+    path = written(tmp_path, name, content if name == "a.json" else content[: len(content) * 6 // 10])
+    with pytest.raises(DataError, match=rf"{name} is damaged or incomplete"):
+        add_card(str(path), "mine")
+    assert "mine" not in {card.name for card in load_cards()}
 
 
 def test_one_damaged_file_of_a_folder_is_named(tmp_path: Path) -> None:
