@@ -161,6 +161,8 @@ ODD = '{"instruction": "a "q", "output": "b"}'
             f"[{GOOD},\n{ODD},\n{GOOD},\n{GOOD},\n{ODD}]",
             "line 2, .*a quote has no partner",
         ),
+        (f'[{GOOD},\n{{"instruction": "a", "output": "b\\"}},\n{GOOD},\n{ODD}]', "line 2, .*a quote has no partner"),
+        (f"[{GOOD},\n{{{GOOD},\n{GOOD}}},\n{GOOD}]", "line 2, .*a } is missing before this, or a name"),
         (f'{{"1": {GOOD},\n"2": {GOOD[:-1]},\n"3": {GOOD}\n}}', "never closed"),
         (f'{{"1": {GOOD},\n"2": {GOOD}\n"3": {GOOD}\n}}', "line 3, .*a comma is missing"),
         (f'{{"1": {GOOD},\n"2": {GOOD}}}\nmore', "it ends before the }"),

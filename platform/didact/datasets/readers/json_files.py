@@ -26,8 +26,9 @@ _CLOSES = {b"]": b"[", b"}": b"{"}
 # Possessive, so that a missing closing quote costs one scan of the file and not one per character.
 _MEMBER = re.compile(rb'"((?:[^"\\]|\\.)*+)"\s*+:\s*+', re.DOTALL)
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{},]', re.DOTALL)
-# What stands between two rows, taken for a text because a quote before it has no partner.
-_SWALLOWED = re.compile(rb'"[\s\]}]*[\]}]\s*,[\s\[{]*"')
+# What stands between two rows, at the end of what is taken for a text because a quote before it has no partner.
+_SWALLOWED = re.compile(rb'[\]}]\s*,[\s\[{]*"\Z')
+_BETWEEN_BYTES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,12 +305,15 @@ def _ends(data: _Content, begin: int, closing: bytes) -> Iterator[tuple[int, boo
         if mark == b'"':
             if stop - here == 1:
                 raise _damage(data, here, "the text that begins here never ends")
-            is_garbled = is_garbled or (data[stop - 2] in b",[{" + BLANK and _SWALLOWED.fullmatch(token[0]) is not None)
+            is_garbled = is_garbled or (
+                data[stop - 2] in b",[{" + BLANK
+                and _SWALLOWED.search(data, max(here, stop - _BETWEEN_BYTES), stop) is not None
+            )
         elif mark in b"[{":
             if is_whole:
                 raise _damage(data, here, "a comma is missing before this")
-            if before == b"," and open_brackets[-1:] == [b"{"]:
-                raise _damage(data, here, "a } is missing before this")
+            if before in (b",", b"{") and open_brackets[-1:] == [b"{"]:
+                raise _damage(data, here, "a } is missing before this, or a name")
             open_brackets.append(mark)
         elif not open_brackets and mark in (b",", closing):
             yield here, is_garbled
