@@ -31,7 +31,7 @@ from didact.models import check_stored, verify_adapter
 from didact.preparation import DataFacts, Plan, PreparedData, PreparedRecord, memory_in_words, prepare_data
 from didact.registry import ModelVersion
 from didact.registry.publish import publish_run
-from didact.runs import Run, start_run
+from didact.runs import Run, descents, go_on, start_run
 from didact.spec import FinetuneSpec, FullSpec, with_absolute_paths
 from didact.tracking import FinalStatus, MlflowSync, effective_records, log_artifacts, open_run
 from didact.training import TrainResult, check_devices
@@ -118,6 +118,7 @@ def finetune(
         PreparedRecord.of(prepared).write(run.prepared)
         data = DataFacts.of(spec, prepared)
         data.write(run.data)
+        go_on(run, spec, prepared.mixture.mixture.num_rows)
         with ray_cluster(), _tracked(run, spec, data, parent_run_id) as mlflow_run_id:
             training = _train(run, spec, prepared, ray_callbacks, allow_fresh)
             report = _evaluate(run, spec)
@@ -210,7 +211,7 @@ def _tracked(run: Run, spec: FinetuneSpec, data: DataFacts, parent_run_id: str |
         run.name,
         spec.tracking,
         params=_flat(spec.model_dump(mode="json", exclude={"tracking"})),
-        tags={"didact.run": str(run.path)},
+        tags={"didact.run": str(run.path), **_descent_tags(run)},
         inputs=[source.as_input() for source in data.sources],
         resolved_spec=run.recipe.read_text(encoding="utf-8"),
         parent_run_id=parent_run_id,
@@ -232,6 +233,11 @@ def _tracked(run: Run, spec: FinetuneSpec, data: DataFacts, parent_run_id: str |
         patience = _HURRY_SECONDS if status == "KILLED" else _PATIENCE_SECONDS
         if not sync.close(status, patience, tags=tags):
             _LOG.warning("MLflow does not have everything of this run yet; later: didact sync %s", run.path)
+
+
+def _descent_tags(run: Run) -> dict[str, str]:
+    listed = [str(each) for each in descents(run)]
+    return {"didact.descends_from": "; ".join(listed)} if listed else {}
 
 
 def _log_outputs(run: Run, spec: FinetuneSpec) -> None:

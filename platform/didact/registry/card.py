@@ -39,6 +39,8 @@ class Lineage:
     run_id: str | None = None
     """MLflow run."""
     licence: str = UNKNOWN_LICENCE
+    descends_from: str | None = None
+    """What the run went on from, where it was longer than it was begun with."""
 
     def tags(self) -> dict[str, str]:
         """As tags of a model version: one fact a tag, the mixture as JSON."""
@@ -62,6 +64,7 @@ class Lineage:
             "git_commit": self.git_commit,
             "run_id": self.run_id,
             "licence": self.licence,
+            "descends_from": self.descends_from,
         }
         for figure in self.figures:
             facts[f"base.{figure.metric}"] = repr(figure.base)
@@ -85,6 +88,7 @@ def model_card(name: str, lineage: Lineage) -> str:
         f"| Code | {f'commit `{lineage.git_commit}`' if lineage.git_commit else 'no commit recorded'} |",
         f"| MLflow run | {f'`{lineage.run_id}`' if lineage.run_id else 'none'} |",
         f"| Licence | {_cell(lineage.licence)} |",
+        *([f"| Goes on from | {_cell(lineage.descends_from)} |"] if lineage.descends_from else []),
         "",
         "## Data",
         "",

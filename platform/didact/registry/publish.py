@@ -11,7 +11,7 @@ from didact.preparation import DataFacts
 from didact.registry.card import Figure, Lineage, model_card
 from didact.registry.locate import open_registry
 from didact.registry.versions import ModelVersion
-from didact.runs import Run, git_state
+from didact.runs import Run, descents, git_state
 from didact.spec import FinetuneSpec, RegisterSpec
 
 _LOG = get_logger(__name__)
@@ -71,4 +71,5 @@ def _lineage(run: Run, spec: FinetuneSpec, report: EvalReport | None, mlflow_run
         figures=tuple(Figure(metric, before[metric], after[metric]) for metric in before if metric in after),
         git_commit=(git_state(Path(__file__).parent) or {}).get("commit"),
         run_id=mlflow_run_id,
+        descends_from="; ".join(map(str, descents(run))) or None,
     )

@@ -29,6 +29,7 @@ from didact.spec import FinetuneSpec, load_spec, to_json
 
 _CHANGEABLE = ("placement", "tracking", "evaluation", "register_as")
 _CHANGEABLE_TRAINING = ("checkpoint_every", "keep_checkpoints", "evaluate_every")
+_LENGTH = ("steps", "epochs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +135,16 @@ def open_run(path: str | Path) -> Run:
 def start_run(spec: FinetuneSpec, runs_dir: Path) -> Run:
     """Create the run's folder, or open it again to resume, and record this attempt's provenance.
 
+    More steps or epochs are no other settings: the run goes on after its end (see `continued.go_on`).
+
     Raises:
-        RunError: a folder of this name holds a run with other settings; the message lists the differences.
+        RunError: a folder of this name holds a run with other settings, or a longer one; the message says which.
     """
     run = Run((runs_dir / spec.name).absolute())
     if run.recipe.is_file():
-        differences = _differences(_identity(run.spec()), _identity(spec))
+        before = run.spec()
+        _check_length(before, spec)
+        differences = _differences(_identity(before), _identity(spec))
         if differences:
             listed = "\n".join(f"  - {line}" for line in differences)
             raise RunError(
@@ -152,12 +157,29 @@ def start_run(spec: FinetuneSpec, runs_dir: Path) -> Run:
     return run
 
 
+def _check_length(before: FinetuneSpec, now: FinetuneSpec) -> None:
+    was, asked = before.training, now.training
+    if was.length == asked.length:
+        return
+    if not was.is_shorter_than(asked):
+        raise RunError(
+            f"run {now.name!r} exists with {was.length}, now {asked.length}: a run can go on to more of the same, not "
+            "back; set another name (name=...)"
+        )
+    bound = "data.curriculum" if now.data.curriculum else "data.max_epochs" if now.data.max_epochs is not None else None
+    if bound:
+        raise RunError(
+            f"run {now.name!r} cannot go on from {was.length} to {asked.length}: {bound} depends on the length of the "
+            "run, so other rows would have come before; set another name (name=...)"
+        )
+
+
 def _identity(spec: FinetuneSpec) -> dict[str, Any]:
     """The settings that decide the trained weights; the others may change between attempts."""
     values = spec.model_dump(mode="json")
     for key in _CHANGEABLE:
         values.pop(key)
-    for key in _CHANGEABLE_TRAINING:
+    for key in (*_CHANGEABLE_TRAINING, *_LENGTH):
         values["training"].pop(key)
     return values
 

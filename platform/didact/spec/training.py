@@ -70,6 +70,17 @@ class TrainingSpec(Spec):
             )
         return steps
 
+    @property
+    def length(self) -> str:
+        """How long the run is, in words: `120 steps` or `2 epochs`."""
+        return f"{self.steps} steps" if self.steps is not None else f"{self.epochs:g} epochs"
+
+    def is_shorter_than(self, other: "TrainingSpec") -> bool:
+        """Whether `other` asks for more of the same: steps where this has steps, epochs where it has epochs."""
+        if self.steps is not None:
+            return other.steps is not None and self.steps < other.steps
+        return self.epochs is not None and other.epochs is not None and self.epochs < other.epochs
+
     def num_warmup_steps(self, num_steps: int) -> int:
         """Steps of linear warm-up in a run of `num_steps`."""
         if self.warmup_steps is not None:
