@@ -199,3 +199,16 @@ def test_one_line_a_source_says_what_became_of_it(tmp_path: Path, base: str, cap
     assert len(lines) == 1
     assert "source said: 21 rows read, 1 rejected (when read 1); 16 samples to train on with" in lines[0]
     assert lines[0].endswith("; 4 held out")
+
+
+def test_what_is_done_with_turns_and_fields_stands_on_the_card(tmp_path: Path) -> None:
+    path = tmp_path / "chats.jsonl"
+    turns = [{"from": role, "value": role} for role in ("gpt", "human", "gpt")]
+    path.write_text("".join(json.dumps({"conversations": turns, "id": row, "rating": 5}) + "\n" for row in range(4)))
+    told = run("add", str(path), "--name", "chats", "--option", "at_least={rating: 3}", "--option", "ignore=[images]")
+    assert "fields of its rows that are not used: id\n" in told
+    assert "turns put in order by options.turns: assistant_first: leave_out in 4 rows\n" in told
+    shown = " ".join(run("show", "chats").split())
+    assert "assistant_first leave_out, same_side join, system_later to_user, user_last leave_out" in shown
+    assert "left out below rating 3, images ignored" in shown
+    assert "assistant_first: leave_out" in (tmp_path / "runs" / "cards" / "chats.yaml").read_text()

@@ -138,7 +138,8 @@ def data_add(
     Console().print(
         f"added {name}: form {', '.join(checked.forms)}; {len(checked.accepted):,} of "
         f"{len(checked.accepted) + len(checked.rejects):,} rows checked are good\n"
-        f"card: {added.file}\nin a recipe: path: card:{name}",
+        + "".join(f"{line}\n" for line in checked.noted.in_words())
+        + f"card: {added.file}\nin a recipe: path: card:{name}",
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -178,7 +179,7 @@ def _pair(option: str, text: str, form: str) -> tuple[str, str]:
 
 
 def _facts(card: "Card") -> Table:
-    from didact.datasets.catalog.table import permission
+    from didact.datasets.catalog.table import permission, rows_in_words
 
     facts = Table(box=None, show_header=False, padding=(0, 1, 0, 0), pad_edge=False)
     facts.add_column(style="bold", no_wrap=True)
@@ -198,6 +199,7 @@ def _facts(card: "Card") -> Table:
         "read from": card.source.path or on_hub + (" (in instruction form)" if card.source.converted else ""),
         "raw form": f"{card.rows.container}; format {card.rows.format}",
         "fields": roles,
+        "rows read": rows_in_words(card),
         "issues": "\n".join(card.quality),
         "overlaps": ", ".join(card.overlaps),
         "in a recipe": f"path: card:{card.name}",

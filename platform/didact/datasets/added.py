@@ -10,6 +10,7 @@ from didact.datasets.catalog import GROUPS, PREFIX, Card, card_yaml, load_cards,
 from didact.datasets.load import FirstRows, first_rows
 from didact.datasets.places import hub
 from didact.datasets.places.remote import is_remote
+from didact.datasets.rows.options import RowOptions
 from didact.datasets.rows.quarantine import check_share
 from didact.datasets.rows.raw_row import LEFT_OUT
 from didact.datasets.sources.opening import open_card
@@ -122,6 +123,10 @@ def _check(card: Card) -> FirstRows:
 
 def _completed(card: Card, checked: FirstRows) -> Card:
     num_read = len(checked.accepted) + len(checked.rejects)
-    rows = card.rows.model_copy(update={"format": checked.forms[0] if len(checked.forms) == 1 else "auto"})
+    options = card.rows.options
+    if checked.noted.changed:  # what was done with these turns is to be seen on the card, and may be changed there
+        options = {**options, "turns": RowOptions.model_validate(options).turns.model_dump()}
+    form = checked.forms[0] if len(checked.forms) == 1 else "auto"
+    rows = card.rows.model_copy(update={"format": form, "options": options})
     num_rows = len(checked.accepted) if num_read < CHECKED_ROWS else None
     return card.model_copy(update={"rows": rows, "num_rows": num_rows})

@@ -227,12 +227,9 @@ def _chosen(source: SourceSpec, stored: StoredConversations, selection: Selectio
 
 
 def _log_noted(source: str, noted: Noted) -> None:
-    """One line on fields that nobody read, and one on turns that were put in order."""
-    if noted.unused:
-        _log.info("source %s: fields of its rows that are not used: %s", source, ", ".join(sorted(noted.unused)))
-    if noted.changed:
-        told = ", ".join(f"{policy} in {count:,} rows" for policy, count in sorted(noted.changed.items()))
-        _log.info("source %s: turns put in order by options.turns: %s", source, told)
+    if noted.unused or noted.changed:
+        for line in noted.in_words():
+            _log.info("source %s: %s", source, line)
 
 
 def _too_few(source: SourceSpec, chosen: Selection, num_read: int, rejected: Mapping[str, int]) -> str:

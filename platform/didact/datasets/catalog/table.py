@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from didact.datasets.catalog.card import Card, builtin_cards
+from didact.datasets.forms.table_of_forms import CHAT_FORMS
+from didact.datasets.rows.options import RowOptions
 from didact.errors import DataError
 from didact.files import write_text
 
@@ -34,6 +36,17 @@ def markdown_table(cards: Iterable[Card]) -> str:
 def permission(commercial: bool | None) -> str:
     """`yes`, `no`, or `unclear`."""
     return "unclear" if commercial is None else ("yes" if commercial else "no")
+
+
+def rows_in_words(card: Card) -> str:
+    """What is done with turns out of order, and which rows and fields are left out; empty where no row has turns."""
+    if card.rows.format not in CHAT_FORMS:
+        return ""
+    options = RowOptions.model_validate(card.rows.options)
+    told = [f"{name} {policy}" for name, policy in options.turns.model_dump().items()]
+    told += [f"left out below {name} {least:g}" for name, least in options.at_least.items()]
+    told += [f"{name} ignored" for name in options.ignore]
+    return ", ".join(told)
 
 
 def updated_page(text: str) -> str:

@@ -157,8 +157,20 @@ REASONED_FORMS: frozenset[Form] = frozenset(
     ("cot_tsv", "cot", "question_answer", "nli", "exam", "textbook", "tabmwp", "tatqa")
 )
 """Forms whose rows may have rationales, of which a seed chooses the wording."""
-RECOGNISED_FORMS = tuple(dict.fromkeys(form.name for form in FORMS if form.needs or form.one_of))
-"""The forms that are recognised by their keys."""
+CHAT_FORMS: frozenset[str] = frozenset(
+    (
+        "auto",
+        "messages",
+        "sharegpt",
+        "preference",
+        "prompt_completion",
+        "transcript",
+        "turn_list",
+        "dialogue",
+        "role_play",
+    )
+)
+"""Formats whose rows may have turns out of order."""
 _CONVERT: dict[Form, Convert] = {form.name: form.convert for form in FORMS}
 READS: dict[Form, frozenset[str]] = {
     name: frozenset().union(*(form.reads for form in FORMS if form.name == name)) for name in _CONVERT
@@ -177,6 +189,16 @@ class Noted:
     """Field that was not used -> rows."""
     changed: Counter[str] = field(default_factory=Counter)
     """`POLICY: what it did` -> rows."""
+
+    def in_words(self) -> list[str]:
+        """One line on fields that nobody read, and one on turns that were put in order; none where there is nothing."""
+        lines = []
+        if self.unused:
+            lines.append(f"fields of its rows that are not used: {', '.join(sorted(self.unused))}")
+        if self.changed:
+            told = ", ".join(f"{policy} in {count:,} rows" for policy, count in sorted(self.changed.items()))
+            lines.append(f"turns put in order by options.turns: {told}")
+        return lines
 
 
 def recognise(keys: Iterable[str]) -> Form | None:
