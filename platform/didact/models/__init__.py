@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         compute_dtype,
         load_base,
         load_tokenizer,
+        turn_off_dropout,
     )
     from didact.models.export import Manners, MergeProof, merge_adapter
     from didact.models.footprint import Footprint, estimate_footprint, footprint_of, positions_at_once
@@ -63,6 +64,7 @@ __all__ = [
     "save_model",
     "step_hook",
     "supports_packing",
+    "turn_off_dropout",
     "uncompiled",
     "use_packed_attention",
     "verify_adapter",

@@ -13,6 +13,7 @@ from filelock import FileLock
 from didact.errors import ModelError
 from didact.files import new_folder
 from didact.logs import get_logger
+from didact.models.base.dropout import stated_dropout
 
 _LOG = get_logger(__name__)
 
@@ -23,7 +24,7 @@ def save_model(model: Any, folder: Path) -> None:
     model.should_save_on_this_rank = lambda is_main_process: is_main_process
     try:
         # Saving imports DeepSpeed where it is installed, which writes to what then is stdout.
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), stated_dropout(model):
             model.save_pretrained(folder)
     finally:
         del model.should_save_on_this_rank

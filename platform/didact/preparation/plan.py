@@ -126,6 +126,14 @@ class Plan(Shown):
                 )
         return table
 
+    def _dropout_line(self) -> list[str]:
+        """For a base that has dropout of its own."""
+        share, on = self.footprint.base_dropout, self.spec.training.base_dropout
+        if not share:
+            return []
+        words = "on, so losses depend on the packing" if on else "off; training.base_dropout turns it on"
+        return [f"dropout    of the base itself, {share:g}: {words}"]
+
     def _lines(self) -> list[str]:
         spec, footprint = self.spec, self.footprint
         quantization = f", {spec.model.quantization.bits}-bit" if spec.model.quantization else ""
@@ -135,6 +143,7 @@ class Plan(Shown):
         lines = [
             f"base       {spec.model.base}{quantization}, {footprint.num_parameters:,} parameters",
             *([f"unpacked   {footprint.unpacked}"] if footprint.unpacked else []),
+            *self._dropout_line(),
             f"adapter    {spec.adapter.method}, {footprint.num_trainable:,} trained ({footprint.trainable_share:.2%})",
             *(f"left out   {words}" for words in footprint.left_out),
             f"steps      {steps:,} of {spec.training.global_batch_size} samples, about {tokens:,.0f} tokens",

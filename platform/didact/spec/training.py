@@ -39,6 +39,9 @@ class TrainingSpec(Spec):
     """Conversations per forward pass of one worker; accumulation is derived from it."""
     seed: int = Field(default=0, ge=0)
     """Adapter initialisation and dropout."""
+    base_dropout: bool = False
+    """Keep the dropout that the base's own configuration states (GPT-2, OPT, Seed-OSS: 0.1). Off, the loss does not
+    depend on how a step is computed. An adapter's dropout is `adapter.dropout`."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about a third slower, much less memory."""
     compile: bool = False

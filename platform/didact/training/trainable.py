@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 from didact.devices import check_base, check_compile, this_machine
 from didact.errors import ModelError
 from didact.logs import get_logger
-from didact.models import attach_adapter, load_base, supports_packing, use_packed_attention
+from didact.models import attach_adapter, load_base, supports_packing, turn_off_dropout, use_packed_attention
 from didact.spec import FinetuneSpec, ModelSpec
 
 _LOG = get_logger(__name__)
@@ -40,6 +40,8 @@ def trainable_model(
     """
     model_spec = _model_spec(spec)
     base = load_base(model_spec, device, shared=not spec.adapter.trains_base)
+    if not spec.training.base_dropout:
+        turn_off_dropout(base)
     packing = resolve_packing(spec, base)
     if packing:
         use_packed_attention(base, spec.tokens.max_length, computes_on or device)

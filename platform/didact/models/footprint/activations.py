@@ -55,6 +55,8 @@ class Load:
     """Passes of the same step came before it."""
     on_cpu: bool = True
     """Where it runs decides which attention a packed row gets."""
+    base_dropout: bool = False
+    """The base's own dropout is on."""
 
     @property
     def rows(self) -> tuple[int, int]:

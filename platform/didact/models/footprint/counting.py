@@ -1,5 +1,6 @@
 """A base and its method on the meta device, where parameters have shapes and no values."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from transformers.pytorch_utils import Conv1D
 from didact.devices import this_machine
 from didact.errors import ModelError
 from didact.models.adapter.attach import attach_adapter
+from didact.models.base.dropout import turn_off_dropout
 from didact.models.base.load import compute_dtype
 from didact.spec import MethodSpec, ModelSpec
 
@@ -23,6 +25,8 @@ class Subject:
     adapter: MethodSpec
     num_steps: int | None = None
     on_cpu: bool = True
+    base_dropout: bool = False
+    """The base's own dropout stays on."""
 
     @property
     def compute(self) -> torch.dtype:
@@ -36,8 +40,12 @@ class Subject:
     def bare(self, config: PreTrainedConfig) -> PreTrainedModel:
         """The base alone, frozen; each weight in the dtype it is held in, packed ones in that they are unpacked to."""
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=self.model.trust_remote_code)
+            model = AutoModelForCausalLM.from_config(
+                copy.deepcopy(config), trust_remote_code=self.model.trust_remote_code
+            )
             model.tie_weights()
+        if not self.base_dropout:
+            turn_off_dropout(model)
         model.to(torch.float32 if self.adapter.trains_base else self.compute)
         return model.requires_grad_(False)
 

@@ -1,11 +1,12 @@
 """Memory and arithmetic of one worker: weights, training state, activations, logits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from didact.models.base.description import base_description
+from didact.models.base.dropout import own_dropout
 from didact.models.base.load import base_of
 from didact.models.base.quantize import stacked_weights, unpacked_words
 from didact.models.footprint.activations import Load, layers_alike, measure_activations
@@ -47,6 +48,7 @@ class Demand:
     left_out: tuple[str, ...] = ()
     unpacked: str | None = None
     rough: bool = False
+    base_dropout: float = 0.0
 
     def footprint(self, sharding: StateSharding) -> Footprint:
         """The part of one worker."""
@@ -79,6 +81,7 @@ class Demand:
             left_out=self.left_out,
             unpacked=self.unpacked,
             rough=self.rough,
+            base_dropout=self.base_dropout,
             **parts,
         )
 
@@ -119,6 +122,7 @@ def estimate_footprint(
         packed=spec.packing,
         accumulates=training.global_batch_size > training.micro_batch_size * spec.placement.min_workers,
         on_cpu=on_cpu,
+        base_dropout=training.base_dropout,
     )
     sharding = StateSharding.of(
         training.sharding, spec.placement.min_workers, trains_base=spec.adapter.trains_base, on_cpu=on_cpu
@@ -138,7 +142,7 @@ def demand_of(
         load: one forward pass.
         num_steps: of the run, for methods with a schedule.
     """
-    subject = Subject(model, adapter, num_steps, load.on_cpu)
+    subject = Subject(model, adapter, num_steps, load.on_cpu, load.base_dropout)
     bare = subject.bare(config)
     held = {parameter: parameter.numel() * parameter.element_size() for parameter in bare.parameters()}
     unpacked = 0
@@ -170,6 +174,7 @@ def demand_of(
         left_out=left_out(base_of(attached), adapter),
         unpacked=unpacked_words(bare) if model.quantization else None,
         rough=rough,
+        base_dropout=own_dropout(replace(subject, base_dropout=True).bare(config)),
     )
 
 

@@ -28,6 +28,8 @@ class Footprint:
     """What quantization leaves in full precision, in words."""
     rough: bool = False
     """Activations are worked out from the sizes of the layers alone."""
+    base_dropout: float = 0.0
+    """The largest share that the base drops where `training.base_dropout` is on."""
 
     @property
     def trainable_share(self) -> float:
