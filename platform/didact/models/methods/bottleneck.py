@@ -9,12 +9,15 @@ from typing import Any
 
 import torch
 from peft import PeftConfig
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import PeftType, register_peft_method
 from torch import nn
 from typing_extensions import override
 
 _NAME = "BOTTLENECK"
+WRITTEN = f"{_NAME}: run `import didact.models.peft_methods` first"
+"""The method's name in saved configurations. PEFT, which does not know it, names it as the key that is missing."""
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
 
 
@@ -35,6 +38,10 @@ class BottleneckConfig(PeftConfig):
         self.peft_type = PeftType[_NAME]
         if self.activation not in _ACTIVATIONS:
             raise ValueError(f"activation is {self.activation!r}; expected one of {sorted(_ACTIVATIONS)}")
+
+    @override
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "peft_type": WRITTEN}
 
 
 class BottleneckLayer(nn.Module, BaseTunerLayer):
@@ -127,7 +134,10 @@ class BottleneckModel(BaseTuner):
 
 
 def register_bottleneck() -> None:
-    """Make the method known to PEFT in this process; calling it again changes nothing."""
+    """Make the method known to PEFT in this process; calling it again changes nothing.
+
+    Configurations may bear the method's name alone, as older ones do, or as `WRITTEN`.
+    """
     if _NAME in PeftType.__members__:
         return
     # `register_peft_method` takes only names that are members of PEFT's enumeration, which has no way to add one.
@@ -138,6 +148,7 @@ def register_bottleneck() -> None:
     PeftType._member_map_[_NAME] = member
     PeftType._value2member_map_[_NAME] = member
     register_peft_method(name=_NAME.lower(), config_cls=BottleneckConfig, model_cls=BottleneckModel)
+    PEFT_TYPE_TO_CONFIG_MAPPING[WRITTEN] = BottleneckConfig
 
 
 def _activation(config: BottleneckConfig) -> nn.Module:

@@ -8,13 +8,12 @@ from typing import Any
 
 import peft
 from peft import PeftConfig, PromptLearningConfig
-from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from transformers import PreTrainedModel
 
 from didact.errors import ModelError
 from didact.models.methods.blocks import Block, decoder_blocks
 from didact.models.methods.bottleneck import BottleneckConfig, register_bottleneck
-from didact.models.methods.targets import ALL_LINEAR, settle_targets, takes_linear
+from didact.models.methods.targets import ALL_LINEAR, known_methods, settle_targets, takes_linear
 from didact.models.vocabulary.facts import new_token_ids
 from didact.spec import (
     AdaLoraSpec,
@@ -228,7 +227,7 @@ def _bottleneck_places(spec: BottleneckSpec, blocks: tuple[Block, ...]) -> list[
 
 def _by_name(spec: PeftSpec, model: PreTrainedModel) -> PeftConfig:
     register_bottleneck()
-    known = {str(kind.value): config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    known = known_methods()
     usable = sorted(name.lower() for name in known if name not in _IMPOSSIBLE)
     name = spec.name.upper()
     if name in _IMPOSSIBLE:

@@ -8,6 +8,7 @@ import torch
 from peft import PeftConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import PeftType
 from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from transformers import PreTrainedModel
 
@@ -113,9 +114,15 @@ def _aims_at_all(spec: MethodSpec) -> bool:
     return getattr(spec, "target_modules", None) == ALL_LINEAR
 
 
+def known_methods() -> dict[str, type[PeftConfig]]:
+    """The configuration of each of PEFT's methods, by its name in capitals."""
+    kinds = PEFT_TYPE_TO_CONFIG_MAPPING.items()
+    return {str(kind.value): config for kind, config in kinds if isinstance(kind, PeftType)}
+
+
 def takes_linear(name: str) -> bool:
     """Whether PEFT's method of that name, in capitals, is put on linear layers."""
-    known = {str(kind.value): config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    known = known_methods()
     return name in known and name not in _OTHER_LAYERS and hasattr(known[name], "target_modules")
 
 
