@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from didact.models import attach_adapter, load_base, save_model, turn_off_dropout
-from didact.models.base.dropout import own_dropout
+from didact.models.dropout import own_dropout
 from didact.models.footprint import Load, demand_of
 from didact.preparation import Plan, prepare_data
 from didact.runs import open_run, start_run

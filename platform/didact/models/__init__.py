@@ -27,8 +27,8 @@ if TYPE_CHECKING:
         compute_dtype,
         load_base,
         load_tokenizer,
-        turn_off_dropout,
     )
+    from didact.models.dropout import turn_off_dropout
     from didact.models.export import Manners, MergeProof, merge_adapter
     from didact.models.footprint import Footprint, estimate_footprint, footprint_of, positions_at_once
     from didact.models.methods import StepHook, step_hook

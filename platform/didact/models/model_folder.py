@@ -19,7 +19,7 @@ _LOG = get_logger(__name__)
 
 def save_model(model: Any, folder: Path) -> None:
     """Write a transformers model, whose weights this process holds whole, into an existing folder."""
-    from didact.models.base.dropout import stated_dropout  # loads torch, which looking at a folder does not need
+    from didact.models.dropout import stated_dropout  # loads torch, which looking at a folder does not need
 
     # In a process group, transformers writes nothing on a rank other than 0; who writes here is the caller's choice.
     model.should_save_on_this_rank = lambda is_main_process: is_main_process

@@ -18,7 +18,6 @@ from didact.faces import lazily
 
 if TYPE_CHECKING:
     from didact.models.base.description import load_tokenizer
-    from didact.models.base.dropout import turn_off_dropout
     from didact.models.base.fits import check_fits, check_stored
     from didact.models.base.load import base_fingerprint, base_folder, base_of, compute_dtype, load_base
     from didact.models.base.quantize import quantization_of
@@ -33,7 +32,6 @@ __all__ = [
     "load_base",
     "load_tokenizer",
     "quantization_of",
-    "turn_off_dropout",
 ]
 
 __getattr__ = lazily(__name__)

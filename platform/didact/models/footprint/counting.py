@@ -10,8 +10,8 @@ from transformers.pytorch_utils import Conv1D
 from didact.devices import this_machine
 from didact.errors import ModelError
 from didact.models.adapter.attach import attach_adapter
-from didact.models.base.dropout import turn_off_dropout
 from didact.models.base.load import compute_dtype
+from didact.models.dropout import turn_off_dropout
 from didact.spec import MethodSpec, ModelSpec
 
 _ANY_LENGTH = 1000  # a schedule over the steps changes no count

@@ -6,9 +6,9 @@ from functools import partial
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from didact.models.base.description import base_description
-from didact.models.base.dropout import own_dropout
 from didact.models.base.load import base_of
 from didact.models.base.quantize import stacked_weights, unpacked_words
+from didact.models.dropout import own_dropout
 from didact.models.footprint.activations import Load, layers_alike, measure_activations
 from didact.models.footprint.counting import Subject, packed_weights
 from didact.models.footprint.footprint import Footprint
