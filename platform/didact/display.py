@@ -55,6 +55,16 @@ def as_text(shown: Shown) -> str:
     return "\n".join(line.rstrip() for line in written.getvalue().splitlines())
 
 
+def write_anything() -> None:
+    """Have stdout and stderr write what their encoding lacks as its number (`\\u4e2d`), where Python would give up.
+
+    So output ends in no error on a terminal of ASCII or GBK, nor in a pipe with such an encoding.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def in_notebook() -> bool:
     """Whether this process is a notebook's kernel."""
     ipython = sys.modules.get("IPython")

@@ -18,6 +18,7 @@ from didact.cli.data import Overrides, Recipe, data
 from didact.cli.prepare import preparing
 from didact.cli.quality import quality
 from didact.cli.recipes import init, recipes
+from didact.display import write_anything
 from didact.errors import DidactError
 from didact.interrupts import Terminated, ending_in_order
 from didact.spec import (
@@ -47,6 +48,7 @@ app.command()(init)
 BaseName = Annotated[
     str | None, typer.Option(help="Base model; default: the one the adapter was trained on, else the bundled one")
 ]
+_INTERRUPTED = 130
 AdapterName = Annotated[str, typer.Argument(help="A run folder, an adapter folder, or name, name@alias, name:version")]
 
 
@@ -63,6 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
 @contextlib.contextmanager
 def guarded() -> Iterator[None]:
     """Quiet libraries, didact's errors as one clear message and their exit code, and an orderly end when told to."""
+    write_anything()
     logs.configure()
     env.quiet_libraries()
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -79,7 +82,11 @@ def guarded() -> Iterator[None]:
         raise
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)
+    except SystemExit as ended:
+        if ended.code == _INTERRUPTED:  # as Typer ends for Ctrl-C, without a word
+            print("interrupted", file=sys.stderr)
+        raise
 
 
 @app.command()
