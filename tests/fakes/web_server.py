@@ -25,8 +25,8 @@ class WebFolder:
     """How many responses break off; None for all."""
     refuses: bool = False
     """Whether everything is forbidden."""
-    after_get: Callable[[], object] = bool
-    """Called once a whole file has been sent."""
+    while_sending: Callable[[], object] = bool
+    """Called in a GET between reading the file and sending it."""
     gets: list[str] = field(default_factory=list)
     """Range asked for in each GET, empty for the whole."""
 
@@ -49,7 +49,6 @@ def serve(folder: Path) -> Iterator[WebFolder]:
         def do_GET(self) -> None:
             web.gets.append(self.headers.get("Range", ""))
             self._answer(with_body=True)
-            web.after_get()
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -77,6 +76,7 @@ def serve(folder: Path) -> Iterator[WebFolder]:
                 self.send_header("ETag", f'"{hash(content)}"')
             self.end_headers()
             if with_body:
+                web.while_sending()
                 whole = content[first:]
                 self.wfile.write(whole[: web.stops_after] if web.breaks() else whole)
 

@@ -63,7 +63,7 @@ def test_bad_rows_of_the_hub_are_quarantined_with_their_number(hub: Path) -> Non
 
 def test_unknown_columns_are_shown(hub: Path) -> None:
     write(hub / "train.jsonl", [{"question": "a", "reply": "b"}])
-    with pytest.raises(DataError, match=r"columns question, reply.*alpaca"):
+    with pytest.raises(DataError, match=r"columns question, reply.*nearest forms"):
         load("hf:someone/sums")
 
 

@@ -188,11 +188,11 @@ def test_a_file_elsewhere_that_changes_while_it_is_read_fills_no_address(
     write(path, "before")
     with serve(path.parent) as web:
         source = SourceSpec(name="s", path=f"{web.url}/a.jsonl", stream=stream)
-        web.after_get = lambda: write(path, "changed")
+        web.while_sending = lambda: write(path, "changed")
         with pytest.raises(DataError, match=r"a\.jsonl has changed while it was being read"):
             load(source)
         assert not list(cache.rglob("manifest.json")) and not list(cache.rglob("*.jsonl"))
-        web.after_get = bool
+        web.while_sending = bool
         assert load(source) == [row["output"] for row in rows("changed")]
 
 
