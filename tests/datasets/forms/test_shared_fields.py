@@ -53,6 +53,35 @@ def test_the_system_message_of_a_row_comes_first_in_every_form(record: dict[str,
     assert convert({**record, name: None}).messages == convert({**record, name: " "}).messages == messages[1:]
 
 
+@pytest.mark.parametrize(
+    ("record", "asked"),
+    [
+        ({"prompt": "Sum up.", "input": "A text.", "response": "x"}, "Sum up.\n\nA text."),
+        ({"instruction": "Sum up.", "input": "A text.", "completion": "x"}, "Sum up.\n\nA text."),
+        ({"question": "Who?", "context": "Ann won.", "response": "x"}, "Who?\n\nAnn won."),
+        ({"question": "Who?", "context": "Ann won.", "answer": "x"}, "Who?\n\nAnn won."),
+        ({"question": "Who?", "context": "Ann won.", "rationale": "She won.", "answer": "x"}, "Who?\n\nAnn won."),
+        (
+            {"question": "Who?", "context": "Ann won.", "A": "x", "B": "y", "answer": "A"},
+            "Who?\n\nAnn won.\nA. x\nB. y",
+        ),
+        ({"input": "Ask.", "target": "x", "context": None}, "Ask."),
+        ({"query": "Hi", "response": "x"}, "Hi"),
+    ],
+)
+def test_what_a_question_is_about_is_part_of_it(record: dict[str, Any], asked: str) -> None:
+    noted = Noted()
+    assert convert(record, noted).messages[0].content == asked
+    assert not noted.unused
+    earlier = {"history": [["a", "b"]]}
+    if "response" in record:
+        assert [message.content for message in convert({**record, **earlier}).messages] == ["a", "b", asked, "x"]
+    if "question" in record:
+        with pytest.raises(BadRow) as caught:
+            convert({**record, "question": " "})
+        assert caught.value.reason == "empty_prompt"
+
+
 def test_a_system_message_of_the_turns_follows_that_of_the_row() -> None:
     turns = [{"role": role, "content": role} for role in ("system", "user", "assistant")]
     assert convert({"messages": turns, "system": "First."}).messages[0].content == "First.\n\nsystem"

@@ -5,7 +5,7 @@ from typing import Any
 
 from didact.datasets.conversation import Message
 from didact.datasets.forms.drafts import Draft, RowSettings, pair
-from didact.datasets.forms.turns.reading import CHAT_FIELDS, CHATS, chat_turns, said, with_context
+from didact.datasets.forms.turns.reading import CHAT_FIELDS, CHATS, about, chat_turns, said
 from didact.datasets.forms.turns.tools import tool_message
 from didact.datasets.forms.turns.transcripts import clean, is_history, split_transcript
 from didact.datasets.rows.fields import Record, first_of, inner, items, joined, optional_text, take, text, texts
@@ -21,6 +21,7 @@ PAIRS = (
     ("input", "target"),
     ("instruction", "completion"),
     ("question", "response"),
+    ("query", "response"),
 )
 _NONE = re.compile(r"none\.?", re.IGNORECASE)
 _MOSS_MARK = re.compile(r"\A<\|[^|<>]+\|>:?")
@@ -45,11 +46,16 @@ def seed_task(record: Record, _: RowSettings) -> Draft:
 
 
 def prompt_completion(record: Record, _: RowSettings) -> Draft:
-    """A prompt and what follows it, under any of the names in `PAIRS`: texts, turns, or lists of turns."""
+    """A prompt and what follows it, under any of the names in `PAIRS`: texts, turns, or lists of turns.
+
+    What the prompt is about may stand in `input` or `context`, and what was said before in `history`.
+    """
     filled = {key for key, value in record.items() if value is not None}
     pairs = (names for keys in (filled, record.keys()) for names in PAIRS if set(names) <= keys)
     prompt, completion = next(pairs, PAIRS[0])
-    return Draft([*said(record, prompt, "user"), *said(record, completion, "assistant")])
+    given = "" if prompt in CONTEXTS else _given(record)
+    asked = about(said(record, prompt, "user"), given)
+    return Draft([*_history(record), *asked, *said(record, completion, "assistant")])
 
 
 def tool_query(record: Record, _: RowSettings) -> Draft:
@@ -126,7 +132,7 @@ def _asked(record: Record) -> list[Message]:
     key = first_of(record, ASKED)
     if key not in record:
         return []
-    return [*_history(record), *with_context(said(record, key, "user"), _given(record))]
+    return [*_history(record), *about(said(record, key, "user"), _given(record))]
 
 
 def comparison(record: Record, _: RowSettings) -> Draft:

@@ -5,7 +5,18 @@ import re
 
 from didact.datasets.forms.drafts import Draft, RowSettings, pair
 from didact.datasets.forms.rationales import Reasoned
-from didact.datasets.rows.fields import Record, first_of, items, joined, optional_text, take, text, texts, written
+from didact.datasets.rows.fields import (
+    Record,
+    first_of,
+    items,
+    joined,
+    optional_text,
+    take,
+    text,
+    texts,
+    with_context,
+    written,
+)
 from didact.datasets.rows.options import Language
 from didact.datasets.rows.raw_row import BadRow
 
@@ -81,12 +92,15 @@ def cot(record: Record, _: RowSettings) -> Reasoned:
     """A question with rationale and answer under any of their usual names."""
     answer = written(record, first_of(record, COT_ANSWERS))
     question = re.sub(r"\AQ:\s*|\s*\n?A:\s*\Z", "", text(record, "question"))
-    return _reasoned(question, text(record, first_of(record, RATIONALES)), answer)
+    return _reasoned(with_context(record, question), text(record, first_of(record, RATIONALES)), answer)
 
 
 def question_answer(record: Record, _: RowSettings) -> Draft | Reasoned:
-    """A question and its answer; `#### 72` at an answer's end divides it into rationale and answer."""
-    question, reply = text(record, "question"), written(record, "answer")
+    """A question, with `context` where there is one, and its answer.
+
+    `#### 72` at an answer's end divides it into rationale and answer.
+    """
+    question, reply = with_context(record, text(record, "question")), written(record, "answer")
     rationale, divided, final = reply.rpartition("\n####")
     if not divided:
         return pair(question, reply)
@@ -140,7 +154,7 @@ def exam(record: Record, _: RowSettings) -> Draft | Reasoned:
     The choices are fields `A`, `B`, ... or a list; the answer is a letter, several letters, the text of a choice or
     its number from 0. The answer given is the letter with the choice's text.
     """
-    question = text(record, "question")
+    question = with_context(record, text(record, "question"))
     choices = _choices(record)
     asked = "\n".join([question.rstrip(), *(f"{letter}. {choice}" for letter, choice in choices.items())])
     answer = _exam_answer(record, choices)

@@ -124,7 +124,7 @@ FORMS: tuple[RecordForm, ...] = (
             needs,
             questions.exam,
             one_of,
-            also=(*questions.CHOICES, *questions.LETTERS, *questions.RATIONALES),
+            also=(*questions.CHOICES, *questions.LETTERS, *questions.RATIONALES, "context"),
         )
         for needs, one_of in (
             (("question", "answer"), questions.CHOICES),
@@ -134,13 +134,22 @@ FORMS: tuple[RecordForm, ...] = (
     ),
     RecordForm("extractive_qa", ("context", "question", "answers"), questions.extractive_qa),
     *(
-        RecordForm("cot", ("question", rationale), questions.cot, questions.COT_ANSWERS, also=questions.RATIONALES)
+        RecordForm(
+            "cot",
+            ("question", rationale),
+            questions.cot,
+            questions.COT_ANSWERS,
+            also=(*questions.RATIONALES, "context"),
+        )
         for rationale in questions.RATIONALES
     ),
     RecordForm("consultation", ("ask", "answer"), questions.consultation, also=("title",)),
     RecordForm("tool_query", ("query", "answers", "tools"), chats.tool_query, also=OFFERS),
-    *(RecordForm("prompt_completion", names, chats.prompt_completion, also=OFFERS) for names in chats.PAIRS),
-    RecordForm("question_answer", ("question", "answer"), questions.question_answer),
+    *(
+        RecordForm("prompt_completion", names, chats.prompt_completion, also=(*chats.CONTEXTS, "history", *OFFERS))
+        for names in chats.PAIRS
+    ),
+    RecordForm("question_answer", ("question", "answer"), questions.question_answer, also=("context",)),
     RecordForm("dialogue", ("context", "response"), chats.dialogue),
     RecordForm("turn_list", ("data",), chats.turn_list),
     RecordForm("transcript", (), chats.transcript, ("text", "transcript", "plain_text")),

@@ -114,6 +114,12 @@ def listed(values: list[str]) -> str:
     return ("; " if any("," in value for value in filled) and len(filled) > 1 else ", ").join(filled)
 
 
+def with_context(record: Record, question: str) -> str:
+    """A question with the text in `context` that it is about; an empty question stays empty, so that it is refused."""
+    given = record.get("context")
+    return joined(question, given) if isinstance(given, str) and question.strip() else question
+
+
 def joined(*parts: str) -> str:
     """Texts with a blank line between them; blank ones are left out."""
     return "\n\n".join(part for part in parts if part.strip())

@@ -21,11 +21,11 @@ from didact.datasets.forms.turns.reading import (
     ROLES,
     TURN_FIELDS,
     UNUSABLE,
+    about,
     chat_turns,
     refuse_unusable,
     said,
     unread_of_turn,
-    with_context,
 )
 
 __all__ = [
@@ -34,11 +34,11 @@ __all__ = [
     "ROLES",
     "TURN_FIELDS",
     "UNUSABLE",
+    "about",
     "chat_turns",
     "in_order",
     "prompt_turns",
     "refuse_unusable",
     "said",
     "unread_of_turn",
-    "with_context",
 ]

@@ -172,9 +172,9 @@ def _unread(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in names if name not in _TURN_READS)
 
 
-def with_context(prompt: list[Message], given: str) -> list[Message]:
+def about(prompt: list[Message], given: str) -> list[Message]:
     """The last turn with what it is about, as `input` beside `instruction`."""
-    if not given.strip():
+    if not given.strip() or not prompt or not prompt[-1].content.strip():
         return prompt
     *before, last = prompt
     return [*before, replace(last, content=joined(last.content, given))]
