@@ -1,7 +1,11 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from didact.errors import DataError, ModelError
 from didact.evaluation import held_out_loss
@@ -94,3 +98,30 @@ def test_samples_without_targets_do_not_count() -> None:
         held_out_loss(model, [silent], pad_id=PAD, packing=False)
     with pytest.raises(DataError, match="none of 0 held-out samples"):
         held_out_loss(model, [], pad_id=PAD, packing=False)
+
+
+class RowsAtOnce(TorchFunctionMode):
+    """Notes how many rows of logits are taken to float32 for a cross-entropy together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[int] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.nn.functional.cross_entropy:
+            self.found.append(len(args[0]))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_a_large_vocabulary_is_taken_to_float32_a_part_at_a_time(packing: bool) -> None:
+    config = LlamaConfig(
+        vocab_size=1 << 18, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2
+    )
+    torch.manual_seed(0)
+    model, samples = LlamaForCausalLM(config).eval(), [*make_samples(), *make_samples()]
+    mean, count = plain_loss(model, samples)
+    with RowsAtOnce() as rows:
+        loss = held_out_loss(model, samples, pad_id=PAD, packing=packing, batch_size=len(samples))
+    assert (loss.mean, loss.num_supervised) == (pytest.approx(mean, abs=1e-6), count)
+    assert max(rows.found) == 64 and sum(rows.found) == count

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from didact.errors import DataError, ModelError
 from didact.evaluation.generate import evaluation_mode, num_prefix_positions
-from didact.models import base_of, row_bounds
+from didact.models import base_of, positions_at_once, row_bounds
 from didact.tokens.batches import NO_TARGET, pack, pad, supervised_positions
 from didact.tokens.types import Batch, Sample
 
@@ -105,7 +105,10 @@ def _summed_loss(model: Any, batch: Batch, accepted: frozenset[str], device: tor
         moved |= row_bounds(model, batch.position_ids, torch.device(device))
     # A cache would make the model take packed positions for a continuation.
     logits = model(**moved, use_cache=False).logits
-    supervised = targets != NO_TARGET
-    picked = logits[supervised.to(logits.device)].float()
-    each = functional.cross_entropy(picked, targets[supervised].to(picked.device), reduction="none")
-    return each.cpu().double().sum()
+    rows, wanted = logits.flatten(0, 1), targets.flatten().to(logits.device)
+    at_once = positions_at_once(rows.shape[1], on_cpu=rows.device.type == "cpu")
+    total = torch.zeros((), dtype=torch.float64)
+    # In float32 they take several times the memory of the logits themselves, so a part of them at a time.
+    for places in (wanted != NO_TARGET).nonzero()[:, 0].split(at_once):
+        total += functional.cross_entropy(rows[places].float(), wanted[places], reduction="none").cpu().double().sum()
+    return total
