@@ -85,7 +85,7 @@ def digest_file(path: Path, block_bytes: int | None = None) -> FileDigest:
     block_bytes = block_bytes or part_bytes_of(state[0])
     if state[0] < _REMEMBERED_BYTES:
         return _read(path, block_bytes, state)
-    memo = cache_dir() / "digests" / f"{_name(path, block_bytes)}.json"
+    memo = cache_dir() / "digests" / f"{_name(path, block_bytes, state)}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # not there, or damaged on this disk
         known = json.loads(memo.read_text(encoding="utf-8"))
         if tuple(known["state"]) == state:
@@ -132,8 +132,9 @@ def _check(content: Content, path: Path, before: tuple[int, ...]) -> None:
     )
 
 
-def _name(path: Path, block_bytes: int) -> str:
-    return hashlib.sha256(os.fsencode(path.absolute()) + f":{block_bytes}".encode()).hexdigest()
+def _name(path: Path, block_bytes: int, state: tuple[int, ...]) -> str:
+    # Nodes that share the cache, but see a file under different inodes, each have a memory of their own.
+    return hashlib.sha256(os.fsencode(path.absolute()) + f":{block_bytes}:{state[-1]}".encode()).hexdigest()
 
 
 def _state(path: Path) -> tuple[int, ...]:
