@@ -73,6 +73,7 @@ def new_folder(path: Path, check: Callable[[Path], object] | None = None, *, rep
             check(scratch)
         for file in scratch.rglob("*"):
             if file.is_file():
+                share_file(file, scratch)
                 sync_file(file)
         if os.path.lexists(path):
             if not replace:
@@ -88,6 +89,18 @@ def clear_scratch(folder: Path) -> None:
     """Remove what killed writers left in `folder`. Only call while no other writer is at work there."""
     for leftover in folder.glob(".*.tmp"):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+
+
+def share_file(path: Path, folder: Path) -> None:
+    """Give a file the permissions of any file made here; safetensors writes files that nobody else may read.
+
+    Args:
+        path: the file.
+        folder: one that was just made, whose permissions tell the user's mask.
+    """
+    mode = folder.stat().st_mode & 0o666
+    if path.stat().st_mode & 0o666 != mode:
+        path.chmod(path.stat().st_mode & 0o111 | mode)
 
 
 def sync_file(path: Path) -> None:

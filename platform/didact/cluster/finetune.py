@@ -187,6 +187,7 @@ def _evaluate(run: Run, spec: FinetuneSpec) -> EvalReport | None:
     tasks = tuple(task for task in spec.evaluation.tasks if recipe or task.task != "held_out")
     if not tasks:
         return None
+    _LOG.info("evaluating the base and the result side by side: %s", ", ".join(task.task for task in tasks))
     base = Subject(spec.model, None, spec, run.prepared)
     if isinstance(spec.adapter, FullSpec):
         tuned = Subject(

@@ -154,6 +154,8 @@ def deploy(
         options = _with_environment(plan, key)
         _check_room(options, config)
         hand_over(key)
+        get_logger("ray.serve").setLevel("WARNING")  # says where it answers before it is known whether it will
+        _log.info("starting the server; waiting for base %s to be loaded", base_name(plan.spec))
         try:
             serve.start(http_options=plan.http)
             if not ours:  # our own Ray ends with all that is on it
