@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from ray.exceptions import ActorUnavailableError, RayActorError
 
 from didact.datasets.conversation import Message
 from didact.registry import ModelVersion
+from didact.serving.app import ended
 from didact.serving.engine.protocol import AdapterRef, EngineDied, ReplicaLost, Sampling
 from didact.serving.replica.suspects import GuardedBackend, mark_of
 from didact.serving.replica.worker import Ask, Event, Refusal, Worker
@@ -96,6 +98,22 @@ def test_marks_tell_requests_apart_by_all_that_an_engine_sees() -> None:
         {"sampling": Sampling(temperature=0.5)},
     ]
     assert len({mark_of(replace(ASK, **each)) for each in changes}) == len(changes)
+
+
+@pytest.mark.parametrize(
+    ("error", "meant"),
+    [
+        (
+            RayActorError(error_msg="The actor is dead because its worker process has died."),
+            EngineDied,
+        ),
+        (RayActorError(error_msg="The actor is dead because it was killed by `ray.kill`."), ReplicaLost),
+        (RayActorError(error_msg="The node was taken away", preempted=True), ReplicaLost),
+        (ActorUnavailableError("unavailable", None), EngineDied),
+    ],
+)
+def test_a_replica_that_was_taken_away_accuses_nobody(error: RayActorError, meant: type[Exception]) -> None:
+    assert type(ended(error)) is meant
 
 
 class Counted:

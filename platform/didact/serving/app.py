@@ -70,6 +70,14 @@ class ModelReplica:
         self._worker.engine.health()
 
 
+def ended(error: RayActorError) -> ReplicaLost | EngineDied:
+    """What the end of a replica means for the requests that it had: whether one of them may be the cause."""
+    # Serve ends replicas itself when it scales down, deploys anew, or finds an engine dead, which has said so before.
+    if error.preempted or "killed by `ray.kill`" in str(error):
+        return ReplicaLost("the replica was taken away")
+    return EngineDied("the engine ended before the answer was finished")
+
+
 class RayBackend(Backend):
     """The `Backend` whose replicas Ray Serve places, scales and replaces."""
 
@@ -84,9 +92,7 @@ class RayBackend(Backend):
             async for event in events:
                 yield event
         except RayActorError as error:
-            if error.preempted:  # its node was taken away, which no request is the cause of
-                raise ReplicaLost("the replica's node was taken away") from None
-            raise EngineDied("the engine ended before the answer was finished") from None
+            raise ended(error) from None
         except _LOST as error:
             raise ReplicaLost(f"the replica is gone ({type(error).__name__})") from None
         except BackPressureError:
