@@ -19,7 +19,7 @@ _log = get_logger(__name__)
 _ADVICE = {
     "answer_cut": "raise tokens.max_length",
     "too_long": "raise tokens.max_length or set tokens.truncation to end",
-    "template_refused": "set tokens.template to alpaca",
+    "template_refused": "set tokens.template, such as to alpaca, or tokens.template_arguments",
     "no_tool_syntax": "set tokens.template to a template that writes tools",
 }
 _NOT_BAD = ("answer_cut", "too_long", "not_to_learn")
