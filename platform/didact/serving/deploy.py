@@ -24,6 +24,7 @@ from ray.serve.schema import LoggingConfig, ServeDeploySchema
 from didact import env
 from didact.capacity import Cluster, Resources
 from didact.connect import check_ray, hand_over, join_ray, new_key, take_back, worker_variables
+from didact.connect.half_open import CALLED_BY_PROXIES
 from didact.errors import PlacementError, ServerError, SpecError
 from didact.interrupts import Terminated
 from didact.logs import get_logger
@@ -147,6 +148,7 @@ def deploy(
             check_ray()
             if ours:
                 held.enter_context(place_for(plan.http.host, plan.http.port))
+                held.enter_context(env.setting(*CALLED_BY_PROXIES))
             held.callback(ray.shutdown)
             join_ray(log_to_driver=log_to_driver)
         _check_not_running(plan)
