@@ -51,7 +51,7 @@ def _source(each: EvaluationSetSpec) -> SourceSpec:
 
 def _user_texts(each: EvaluationSetSpec) -> Iterator[tuple[str, str]]:
     opened = open_source(_source(each))
-    settings = RowSettings(opened.options)
+    settings = RowSettings(opened.options, any_form=each.format == "auto")
     for index, (form, raw) in enumerate(opened.rows):
         try:
             conversation = to_conversation(form, raw, index, settings)
