@@ -78,7 +78,7 @@ def test_training_rows_with_a_held_out_prompt_are_dropped_and_counted(
     file = tmp_path / "rows.jsonl"
     records = [{"instruction": f"question {row % 40}", "output": f"answer {row}"} for row in range(200)]
     file.write_text("".join(json.dumps(record) + "\n" for record in records))
-    with caplog.at_level(logging.INFO, logger="didact"):
+    with caplog.at_level(logging.DEBUG, logger="didact"):
         dataset = load(file, held_out_rows=5)
     asked = {item.prompt for item in dataset.held_out}
     assert not asked & {item.prompt for item in dataset.train}
