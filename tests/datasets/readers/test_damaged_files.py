@@ -17,6 +17,7 @@ from didact.datasets import Dataset, add_card, load_dataset
 from didact.datasets.catalog import load_cards
 from didact.errors import DataError
 from didact.spec import SourceSpec
+from tests.fakes.web_server import serve
 
 ROWS = [{"instruction": f'Say "{place}", {{please}}].', "output": f"{place**7} é"} for place in range(400)]
 TABLE = pa.Table.from_pylist(ROWS)
@@ -240,3 +241,20 @@ def test_one_damaged_file_of_a_folder_is_named(tmp_path: Path) -> None:
     written(tmp_path, "b.jsonl.gz", gzip.compress(lines())[:300])
     with pytest.raises(DataError, match=r"b\.jsonl\.gz is damaged or incomplete: it breaks off after [0-9,]+ bytes"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.csv.gz", "stream.arrow", "a.parquet"])
+def test_a_damaged_file_elsewhere_is_refused_by_its_url_copied_or_streamed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIDACT_CACHE", str(tmp_path / "cache"))
+    content = FILES.get(name, lines())
+    (tmp_path / "www").mkdir()
+    with serve(tmp_path / "www") as web:
+        for cut in (content[:-9], content[: len(content) // 2 + 3]):
+            written(tmp_path / "www", name, cut)
+            for stream in (True, False):
+                source = SourceSpec(name="rows", path=f"{web.url}/{name}", stream=stream, format="alpaca")
+                with pytest.raises(DataError, match=rf"^{web.url}/{name} is damaged or incomplete"):
+                    load_dataset(source, seed=0, max_bad_rows_share=1.0, quarantine_dir=None)
+    assert not list((tmp_path / "cache").rglob("manifest.json"))
