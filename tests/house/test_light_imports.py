@@ -68,3 +68,7 @@ def test_help_as_the_user_calls_it() -> None:
     done = subprocess.run(command, cwd=ROOT, env=path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "train" in done.stdout
+
+
+def test_the_http_side_of_a_server_loads_no_torch() -> None:
+    assert heavy_after("import didact.serving.deploy, didact.serving.engine, didact.serving") == {"ray"}

@@ -15,11 +15,12 @@ Example:
     >>> engine.close()
 """
 
+from typing import TYPE_CHECKING, Any
+
 from didact.serving.engine import (
     AdapterRef,
     DeadlineExceeded,
     Delta,
-    EmbeddedEngine,
     Engine,
     EngineBusy,
     EngineDied,
@@ -30,6 +31,9 @@ from didact.serving.engine import (
     PromptTooLong,
     Sampling,
 )
+
+if TYPE_CHECKING:
+    from didact.serving.engine import EmbeddedEngine
 
 __all__ = [
     "AdapterRef",
@@ -46,3 +50,11 @@ __all__ = [
     "PromptTooLong",
     "Sampling",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "EmbeddedEngine":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from didact.serving import engine
+
+    return engine.EmbeddedEngine

@@ -22,7 +22,7 @@ from didact.errors import AdapterError, RegistryError
 from didact.registry import ModelVersion
 from didact.serving.api.gateway import GatewaySettings, build_gateway
 from didact.serving.engine.protocol import EngineDied, EngineStats, ReplicaLost
-from didact.serving.replica.assemble import base_name, build_catalog, build_worker, tracking_uri
+from didact.serving.replica.assemble import base_name, build_catalog, tracking_uri
 from didact.serving.replica.worker import Ask, Backend, BaseFacts, Event, Refusal
 from didact.spec import ServeSpec, validate
 
@@ -38,6 +38,8 @@ class ModelReplica:
         logs.configure()
         receive()
         env.quiet_libraries()
+        from didact.serving.replica.load_worker import build_worker  # torch and transformers, for this process only
+
         given = ray.get_runtime_context().get_assigned_resources()
         self._worker = build_worker(spec, num_threads=max(int(given.get("CPU", 1)), 1), on_gpu="GPU" in given)
 

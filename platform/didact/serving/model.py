@@ -24,7 +24,8 @@ from didact.registry import locate_adapter, open_registry, recorded_base, whole_
 from didact.serving.chat import answer_pieces
 from didact.serving.engine.protocol import AdapterRef, Sampling
 from didact.serving.predict import PredictReport, PredictSettings, PromptRow, answered_in_order, predict_file, prompt_of
-from didact.serving.replica.assemble import base_name, build_worker
+from didact.serving.replica.assemble import base_name
+from didact.serving.replica.load_worker import build_worker
 from didact.serving.replica.worker import Ask, Worker
 from didact.spec import PREDICTED_TOKENS, ModelSpec, ServeSpec
 

@@ -10,7 +10,8 @@ Example:
     1
 """
 
-from didact.serving.engine.embedded import EmbeddedEngine
+from typing import TYPE_CHECKING, Any
+
 from didact.serving.engine.protocol import (
     AdapterRef,
     DeadlineExceeded,
@@ -25,6 +26,9 @@ from didact.serving.engine.protocol import (
     PromptTooLong,
     Sampling,
 )
+
+if TYPE_CHECKING:
+    from didact.serving.engine.embedded import EmbeddedEngine
 
 __all__ = [
     "AdapterRef",
@@ -41,3 +45,12 @@ __all__ = [
     "PromptTooLong",
     "Sampling",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The engine when it is asked for: the HTTP side of a server knows its words only, and loads no torch."""
+    if name != "EmbeddedEngine":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from didact.serving.engine.embedded import EmbeddedEngine
+
+    return EmbeddedEngine

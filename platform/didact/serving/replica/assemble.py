@@ -1,21 +1,11 @@
-"""`ServeSpec` -> the parts of a serving process."""
-
-import torch
+"""`ServeSpec` -> names and the catalog, for the HTTP side of a server, which loads no torch."""
 
 from didact import env
-from didact.devices import is_out_of_memory, memory_words, this_machine
-from didact.errors import ModelTooLarge
-from didact.logs import get_logger
-from didact.models import AdapterHost, base_fingerprint, load_base, load_tokenizer
 from didact.registry import Registry
-from didact.serving.engine.embedded import EmbeddedEngine
-from didact.serving.replica.adapter_store import AdapterStore
 from didact.serving.replica.catalog import Catalog
-from didact.serving.replica.worker import Backend, Worker
+from didact.serving.replica.worker import Backend
 from didact.spec import ServeSpec, TrackingSpec
 from didact.tracking import resolve_uri
-
-_log = get_logger(__name__)
 
 
 def base_name(spec: ServeSpec) -> str:
@@ -30,43 +20,6 @@ def tracking_uri(spec: ServeSpec) -> str:
         SpecError: an address that cannot be used from another process.
     """
     return resolve_uri(TrackingSpec(uri=spec.tracking_uri), env.runs_dir())
-
-
-def build_worker(spec: ServeSpec, num_threads: int | None = None, *, on_gpu: bool = False) -> Worker:
-    """Load the base on the GPU if this process has one, else on the CPU, and start an engine on it.
-
-    Args:
-        spec: the application's arguments.
-        num_threads: threads for matrix products where the spec does not say.
-        on_gpu: a GPU was reserved, so the CPU will not do.
-
-    Raises:
-        DeviceError: there is no GPU, or the device cannot hold or compute the base as the spec says.
-        ModelError: the base cannot be found or loaded.
-        ModelTooLarge: it takes more memory than there is.
-    """
-    threads = spec.num_threads or num_threads
-    if threads:
-        torch.set_num_threads(threads)
-    device = "cuda" if on_gpu else this_machine().device.type
-    fingerprint, tokenizer = base_fingerprint(spec.model), load_tokenizer(spec.model)
-    try:
-        base = load_base(spec.model, device, shared=True)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        words = memory_words(error, torch.device(device))
-        raise ModelTooLarge(f"base {base_name(spec)} is {words}; set model.quantization, or a smaller base") from error
-    engine = EmbeddedEngine(
-        AdapterHost(base, fingerprint),
-        tokenizer,
-        max_adapters=spec.max_adapters,
-        max_batch_size=spec.max_batch_size,
-        max_waiting=spec.max_waiting,
-    )
-    _log.info("base %s is in memory on %s", base_name(spec), device)
-    store = AdapterStore(Registry(tracking_uri(spec)), env.cache_dir())
-    return Worker(engine, tokenizer, store, fingerprint)
 
 
 def build_catalog(spec: ServeSpec, backend: Backend) -> Catalog:

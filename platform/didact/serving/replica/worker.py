@@ -14,16 +14,14 @@ import threading
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
 from didact.datasets.conversation import Message
 from didact.errors import AdapterError, RegistryError, TemplateError
 from didact.logs import get_logger
 from didact.registry import ModelVersion
-from didact.serving.engine.embedded import EmbeddedEngine
 from didact.serving.engine.protocol import (
     AdapterRef,
     DeadlineExceeded,
@@ -38,7 +36,12 @@ from didact.serving.engine.protocol import (
     Sampling,
 )
 from didact.serving.replica.adapter_store import AdapterStore
-from didact.tokens import TemplateContract
+
+if TYPE_CHECKING:  # the HTTP side shares the words of this module, and loads no torch
+    from transformers import PreTrainedTokenizerBase
+
+    from didact.serving.engine.embedded import EmbeddedEngine
+    from didact.tokens import TemplateContract
 
 _log = get_logger(__name__)
 _PATH = re.compile(r"(?<![\w.~/:-])(?:[A-Za-z][A-Za-z0-9+.-]*:/{2,}|~?/)[^\s'\"`,;)\]}]*[^\s'\"`,;:.)\]}]")
@@ -130,8 +133,8 @@ class Worker(Backend):
 
     def __init__(
         self,
-        engine: EmbeddedEngine,
-        tokenizer: PreTrainedTokenizerBase,
+        engine: "EmbeddedEngine",
+        tokenizer: "PreTrainedTokenizerBase",
         store: AdapterStore,
         base_fingerprint: str,
     ) -> None:
@@ -141,6 +144,8 @@ class Worker(Backend):
         # A tokenizer cannot encode in one thread while another changes its settings; the engine decodes with its own.
         self._tokenizer = copy.deepcopy(tokenizer)
         self._encoding = threading.Lock()
+        from didact.tokens import TemplateContract
+
         self._contract = TemplateContract.build(tokenizer, "auto")
         self._contracts: dict[str, TemplateContract] = {}
 
@@ -195,13 +200,13 @@ class Worker(Backend):
             deadline=arrived + ask.timeout_seconds,
         )
 
-    def _contract_of(self, adapter: AdapterRef | None) -> TemplateContract:
+    def _contract_of(self, adapter: AdapterRef | None) -> "TemplateContract":
         """How this adapter was taught to be asked: its own template, which must be over the base's own tokens."""
         if adapter is None:
             return self._contract
         if adapter.version_id not in self._contracts:
             try:
-                contract = TemplateContract.load(adapter.folder)
+                contract = type(self._contract).load(adapter.folder)
             except TemplateError as error:
                 raise AdapterError(f"adapter {adapter.version_id} cannot be asked: {error}") from error
             if contract.tokenizer_sha256 != self._contract.tokenizer_sha256:
@@ -212,7 +217,7 @@ class Worker(Backend):
             self._contracts[adapter.version_id] = contract
         return self._contracts[adapter.version_id]
 
-    def _encode(self, prompt: Prompt, contract: TemplateContract) -> list[int]:
+    def _encode(self, prompt: Prompt, contract: "TemplateContract") -> list[int]:
         with self._encoding:
             if isinstance(prompt, str):
                 ids = list(self._tokenizer(prompt, verbose=False)["input_ids"])
