@@ -1,4 +1,4 @@
-"""Bytes of a file as raw rows, one in memory at a time; a damaged row costs that row only.
+"""Bytes of a file as raw rows, one in memory at a time; a bad row costs that row only, a file that is cut is refused.
 
     Layout (container, encoding, columns, as `sources` found them) -> read -> RawRows
 
@@ -8,7 +8,7 @@ Example:
     >>> from pathlib import Path
     >>> from didact.datasets.readers import Layout, read
     >>> path = Path("sums.jsonl")
-    >>> _ = path.write_text('{"instruction": "Add 2 and 3.", "output": "5"}\\n{"instruction": "Add')
+    >>> _ = path.write_text('{"instruction": "Add 2 and 3.", "output": "5"}\\n{"instruction": }\\n')
     >>> [row.line for row in read(Layout(path, "sums.jsonl", "lines"))]
     [1, 2]
 """
