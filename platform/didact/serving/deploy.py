@@ -151,10 +151,10 @@ def deploy(
                 held.enter_context(env.setting(*CALLED_BY_PROXIES))
             held.callback(ray.shutdown)
             join_ray(log_to_driver=log_to_driver)
-        _check_not_running(plan)
         key = new_key()
         options = _with_environment(plan, key)
         _check_room(options, config)
+        _check_not_running(plan)
         hand_over(key)
         get_logger("ray.serve").setLevel("WARNING")  # says where it answers before it is known whether it will
         _log.info("starting the server; waiting for base %s to be loaded", base_name(plan.spec))
