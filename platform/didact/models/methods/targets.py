@@ -102,9 +102,7 @@ def left_out(model: PreTrainedModel, spec: MethodSpec) -> tuple[str, ...]:
     stacked = [name for name in stacked_weights(model) if ".base_layer." not in name]
     if stacked:
         names = sorted({name.rpartition(".")[2] for name in stacked})
-        lines.append(
-            f"{', '.join(names)} ({len(stacked)} tensors): experts held in one tensor, which this method takes not"
-        )
+        lines.append(f"{', '.join(names)} ({len(stacked)} tensors): experts held in one tensor, no linear layers")
     return tuple(lines)
 
 
