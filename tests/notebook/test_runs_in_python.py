@@ -60,6 +60,18 @@ def test_a_run_is_trained_once_and_asked_by_its_result(tmp_path: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.nightly
+def test_a_model_trained_in_full_is_measured_and_asked_by_its_result(tmp_path: Path) -> None:
+    trained = didact.finetune(tiny(tmp_path, adapter={"method": "full"}))
+    assert trained.report is not None
+    report = didact.evaluate(adapter=trained)
+    assert report.metrics("adapter") == trained.report.metrics("adapter")
+    assert report.metrics("base") == trained.report.metrics("base") != report.metrics("adapter")
+    with didact.load(trained) as model:
+        assert model.predict_rows(["Add 1 and 4."])[0]["prediction"] == model.chat("Add 1 and 4.")
+
+
+@pytest.mark.ray
+@pytest.mark.nightly
 def test_a_search_starts_from_a_recipe_in_memory(tmp_path: Path) -> None:
     fields = {"space": {"adapter.r": {"choice": [2, 4]}}, "metric": "train/loss", "num_trials": 1, "scheduler": None}
     result = didact.sweep(name="ranks", recipe=tiny(tmp_path), **fields)

@@ -1,6 +1,6 @@
 """Evaluate base and adapter as two Ray tasks, side by side."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ray
@@ -13,7 +13,7 @@ from didact.errors import OutOfMemory, SpecError
 from didact.evaluation import EvalReport, TaskResult, combine, run_task, task_texts
 from didact.models import AdapterHost, base_fingerprint, load_base, load_tokenizer, supports_packing
 from didact.preparation import open_prepared, prepare_data
-from didact.registry import locate_adapter, open_registry, recorded_base
+from didact.registry import locate_adapter, open_registry, recorded_base, whole_model
 from didact.spec import (
     EvaluateSpec,
     EvaluationSpec,
@@ -67,27 +67,36 @@ def evaluate_on_ray(
 
 
 def evaluate_adapter(spec: EvaluateSpec) -> EvalReport:
-    """A stand-alone evaluation: a base, and beside it an adapter found by folder or registered name.
+    """A stand-alone evaluation: a base, and beside it what was trained on it, by folder or registered name.
+
+    A run that trained the whole base is measured by the model that it left.
 
     Raises:
         SpecError: held-out losses are asked but the adapter does not come from a run folder.
     """
     check_ray()
-    adapter = locate_adapter(spec.adapter, open_registry()) if spec.adapter else None
-    recipe_file = adapter / "recipe.json" if adapter else None
+    whole = whole_model(spec.adapter) if spec.adapter else None
+    folder = whole or (locate_adapter(spec.adapter, open_registry()) if spec.adapter else None)
+    recipe_file = folder / "recipe.json" if folder else None
     recipe = load_spec(FinetuneSpec, recipe_file) if recipe_file and recipe_file.is_file() else None
     if recipe is None and any(isinstance(task, HeldOutTask) for task in spec.evaluation.tasks):
         raise SpecError(
             "evaluation.tasks asks for held_out, whose rows only a trained adapter's recipe names; set adapter"
         )
-    asked = recorded_base(adapter) if adapter and "model" not in spec.model_fields_set else spec.model
-    model = absolute_base(asked)
-    base = Subject(model, None, recipe)
-    tuned = Subject(model, adapter, recipe) if adapter else None
+    asked = recorded_base(folder) if folder and "model" not in spec.model_fields_set else spec.model
+    base = Subject(absolute_base(asked), None, recipe)
+    tuned = trained_subject(base, folder, whole=whole is not None) if folder else None
     with ray_cluster():
         resources = worker_resources(PlacementSpec())
         evaluation = absolute_task_paths(spec.evaluation)
         return evaluate_on_ray(base, tuned, evaluation, resources, tuned_id=spec.adapter)
+
+
+def trained_subject(base: Subject, folder: Path, *, whole: bool) -> Subject:
+    """What was trained on a base: the adapter in a folder, or the whole model."""
+    if not whole:
+        return replace(base, adapter=folder)
+    return replace(base, model=base.model.model_copy(update={"base": str(folder), "revision": None}))
 
 
 def _measure(subject: Subject, evaluation: EvaluationSpec, resources: WorkerResources) -> tuple[TaskResult, ...]:

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from didact import env
 from didact.cluster.attempts import train_to_the_end
-from didact.cluster.evaluate import Subject, evaluate_on_ray
+from didact.cluster.evaluate import Subject, evaluate_on_ray, trained_subject
 from didact.cluster.placement import worker_resources
 from didact.cluster.prepare import WORTH_RAY_BYTES, ray_runner
 from didact.cluster.progress import show_progress
@@ -189,12 +189,7 @@ def _evaluate(run: Run, spec: FinetuneSpec) -> EvalReport | None:
         return None
     _LOG.info("evaluating the base and the result side by side: %s", ", ".join(task.task for task in tasks))
     base = Subject(spec.model, None, spec, run.prepared)
-    if isinstance(spec.adapter, FullSpec):
-        tuned = Subject(
-            spec.model.model_copy(update={"base": str(run.adapter), "revision": None}), None, spec, run.prepared
-        )
-    else:
-        tuned = Subject(spec.model, run.adapter, spec, run.prepared)
+    tuned = trained_subject(base, run.adapter, whole=isinstance(spec.adapter, FullSpec))
     evaluation = spec.evaluation.model_copy(update={"tasks": tasks})
     report = evaluate_on_ray(base, tuned, evaluation, worker_resources(spec.placement), tuned_id=run.name)
     report.save(run.report)

@@ -1,0 +1,89 @@
+"""The walk of an adapter's name from a request to weights in memory: the files that whoever follows it opens.
+
+A file is on the way when a function of it is given the name, or what was made of it, and calls one in another file.
+"""
+
+import sys
+import threading
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+from fastapi.testclient import TestClient
+
+import didact
+from didact.models import AdapterHost
+from didact.registry import ModelVersion, Registry
+from didact.serving.api.gateway import GatewaySettings, build_gateway
+from didact.serving.engine.protocol import AdapterRef, GenerationRequest
+from didact.serving.engine.row import BatchRow
+from didact.serving.replica.catalog import Catalog
+from didact.serving.replica.worker import Ask
+from didact.tracking import default_uri
+from tests.serving.conftest import open_worker
+
+LIBRARY = Path(didact.__file__).parent
+PAGE = LIBRARY.parents[1] / "docs" / "rooms.md"
+
+
+class Follower:
+    """Notes, while it is on and until weights are read, which file calls which, where the name is handed on."""
+
+    def __init__(self) -> None:
+        self.on = False
+        self.given: dict[str, None] = {}
+        self.callers: set[str] = set()
+        self._files: dict[CodeType, str | None] = {}
+
+    def __call__(self, frame: FrameType, event: str, _: Any) -> None:
+        if not self.on or event != "call" or (here := self._file_of(frame)) is None:
+            return
+        if (caller := self._file_of(frame.f_back)) not in (None, here):
+            self.callers.add(str(caller))
+        if any(_bears_the_name(value) for value in frame.f_locals.values()):
+            self.given[here] = None
+        if frame.f_code is AdapterHost.load.__code__:
+            self.callers.add(here)
+            self.on = False
+
+    def _file_of(self, frame: FrameType | None) -> str | None:
+        """The file of the library in which a call happened, or from which it came."""
+        while frame is not None:
+            code = frame.f_code
+            if code not in self._files:
+                path = Path(code.co_filename)
+                within = path.is_relative_to(LIBRARY)
+                self._files[code] = path.relative_to(LIBRARY).with_suffix("").as_posix() if within else None
+            if (file := self._files[code]) is not None:
+                return file
+            frame = frame.f_back
+        return None
+
+
+def _bears_the_name(value: object) -> bool:
+    if isinstance(value, str):
+        return value.startswith("demo:2")
+    return isinstance(value, ModelVersion | AdapterRef | Ask | GenerationRequest | BatchRow)
+
+
+def test_a_name_passes_few_files_on_its_way_to_weights(adapters: list[Path], tmp_path: Path) -> None:
+    registry = Registry(default_uri(tmp_path / "runs"))
+    for folder in adapters[:2]:
+        registry.register("demo", folder, run_id=None, tags={}, card="", alias=None)
+    follow = Follower()
+    threading.setprofile(follow)
+    sys.setprofile(follow)
+    try:
+        with open_worker(registry, tmp_path / "cache") as worker:
+            catalog = Catalog("tiny", registry, worker.prepare, poll_seconds=3600)
+            with TestClient(build_gateway(worker, catalog, GatewaySettings(max_new_tokens=8))) as client:
+                follow.on = True
+                question = {"model": "demo:2", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
+                answer = client.post("/v1/chat/completions", json=question)
+    finally:
+        threading.setprofile(None)
+        sys.setprofile(None)
+    assert answer.status_code == 200, answer.text
+    files = [file for file in follow.given if file in follow.callers]
+    assert len(files) <= 13, files
+    assert " -> ".join(f"`{file}`" for file in files) in " ".join(PAGE.read_text(encoding="utf-8").split())
