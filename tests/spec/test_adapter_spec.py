@@ -50,7 +50,7 @@ def test_a_recipe_that_states_no_rate_gets_what_suits_its_method() -> None:
 
 def test_a_wrong_option_names_those_of_its_own_method_only() -> None:
     message = refused(recipe({"method": "ia3", "qqqqq": 8}))
-    assert "adapter.qqqqq: unknown key; method 'ia3' takes feedforward_modules, method, target_modules" in message
+    assert "adapter.qqqqq: unknown key; method 'ia3' takes feedforward_modules, from, method, target_modules" in message
     assert "did you mean adapter.block_size?" in refused(recipe({"method": "oft", "blok_size": 8}))
 
 

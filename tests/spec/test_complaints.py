@@ -182,7 +182,7 @@ def test_an_option_of_another_method_says_whose_it_is() -> None:
     (line,) = complaints(FinetuneSpec, {**RECIPE, "adapter": {"method": "ia3", "r": 8}})
     assert line == (
         "adapter.r: `r: 8` is adapter.r, of the methods lora, vera, loha, lokr; "
-        "method 'ia3' takes feedforward_modules, target_modules"
+        "method 'ia3' takes feedforward_modules, from, target_modules"
     )
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +26,14 @@ from didact.devices import num_gpus
 from didact.display import Shown
 from didact.errors import AdapterError, DidactError
 from didact.evaluation import EvalReport, GateResult, task_texts
+from didact.files import new_folder
 from didact.interrupts import INTERRUPTS
 from didact.logs import get_logger
-from didact.models import check_stored, verify_adapter
+from didact.models import base_fingerprint, check_start, check_stored, verify_adapter
 from didact.preparation import DataFacts, Plan, PreparedData, PreparedRecord, memory_in_words, prepare_data
-from didact.registry import ModelVersion
+from didact.registry import ModelVersion, locate_adapter, open_registry
 from didact.registry.publish import publish_run
-from didact.runs import Run, descents, go_on, start_run
+from didact.runs import Run, descents, go_on, note_start, start_run
 from didact.spec import FinetuneSpec, FullSpec, with_absolute_paths
 from didact.tracking import FinalStatus, MlflowSync, effective_records, log_artifacts, open_run
 from didact.training import TrainResult, check_devices
@@ -118,6 +120,7 @@ def finetune(
         PreparedRecord.of(prepared).write(run.prepared)
         data = DataFacts.of(spec, prepared)
         data.write(run.data)
+        _take_start(run, spec)
         go_on(run, spec, prepared.mixture.mixture.num_rows)
         with ray_cluster(), _tracked(run, spec, data, parent_run_id) as mlflow_run_id:
             training = _train(run, spec, prepared, ray_callbacks, allow_fresh)
@@ -128,6 +131,24 @@ def finetune(
             if spec.register_as is not None:
                 gate, version = publish_run(run, spec, spec.register_as, mlflow_run_id)
     return FinetuneResult(run, training, report, gate, version, mlflow_run_id)
+
+
+def _take_start(run: Run, spec: FinetuneSpec) -> None:
+    """Copy the adapter that training begins with into the run folder: every worker sees it there, whatever its name
+    means later."""
+    reference = spec.adapter.start
+    if reference is None:
+        return
+    fingerprint = base_fingerprint(spec.model)
+    if run.start.is_dir():
+        check_start(run.start, spec.adapter, fingerprint)
+        return
+    folder = locate_adapter(reference, open_registry(spec.tracking, run.path.parent))
+    sha256 = check_start(folder, spec.adapter, fingerprint)
+    note_start(run, reference, spec.training.length, sha256)
+    with new_folder(run.start) as scratch:
+        shutil.copytree(folder, scratch, dirs_exist_ok=True)
+    _LOG.info("run %s begins with adapter %s (%s)", run.name, reference, sha256[:12])
 
 
 def _check_this_machine(spec: FinetuneSpec) -> None:

@@ -77,7 +77,8 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any], device: torch.d
     check_devices(spec, device)
     prepared = open_prepared(run.prepared, spec, task_texts)
     settled = settle_dtype(spec, device)
-    model, packing = _loaded(settled, prepared.num_steps, load_device(spec, device, world.size), device)
+    start = run.start if spec.adapter.start else None
+    model, packing = _loaded(settled, prepared.num_steps, load_device(spec, device, world.size), device, start)
     if spec.training.compile:
         compile_blocks(model)
     identity = fingerprint([prepared.mixture.fingerprint, base_fingerprint(spec.model), spec.adapter.model_dump()])
@@ -131,10 +132,10 @@ def settle_dtype(spec: FinetuneSpec, device: torch.device) -> FinetuneSpec:
 
 
 def _loaded(
-    spec: FinetuneSpec, num_steps: int, read_to: torch.device, device: torch.device
+    spec: FinetuneSpec, num_steps: int, read_to: torch.device, device: torch.device, start: Path | None
 ) -> tuple[torch.nn.Module, bool]:
     try:
-        return trainable_model(spec, num_steps, read_to, device)
+        return trainable_model(spec, num_steps, read_to, device, start)
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise ModelTooLarge(memory_words(error, device)) from error

@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING
 from didact.faces import lazily
 
 if TYPE_CHECKING:
-    from didact.models.adapter import AdapterFacts, AdapterHost, attach_adapter, save_adapter, verify_adapter
+    from didact.models.adapter import (
+        AdapterFacts,
+        AdapterHost,
+        attach_adapter,
+        check_start,
+        save_adapter,
+        start_from,
+        verify_adapter,
+    )
     from didact.models.base import (
         base_fingerprint,
         base_folder,
@@ -49,6 +57,7 @@ __all__ = [
     "base_of",
     "check_fits",
     "check_model",
+    "check_start",
     "check_stored",
     "compile_blocks",
     "compute_dtype",
@@ -62,6 +71,7 @@ __all__ = [
     "row_bounds",
     "save_adapter",
     "save_model",
+    "start_from",
     "step_hook",
     "supports_packing",
     "turn_off_dropout",

@@ -9,8 +9,8 @@ Example:
     >>> run = start_run(load_spec(FinetuneSpec, "jobs/recipes/demo.yaml"), Path("runs"))
 """
 
-from didact.runs.continued import Descent, descents, go_on
+from didact.runs.continued import Descent, descents, go_on, note_start
 from didact.runs.provenance import git_state, provenance
 from didact.runs.run import Run, open_run, start_run
 
-__all__ = ["Descent", "Run", "descents", "git_state", "go_on", "open_run", "provenance", "start_run"]
+__all__ = ["Descent", "Run", "descents", "git_state", "go_on", "note_start", "open_run", "provenance", "start_run"]

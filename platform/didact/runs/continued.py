@@ -1,4 +1,6 @@
-"""A run that goes on after its end: to more steps or epochs than it was begun with.
+"""What a run descends from: an adapter that it begins with, or itself, when it goes on after its end to more steps.
+
+    <run>/start/                a copy of the adapter that it began with
 
 <run>/earlier/120-steps/    the adapter and report that it had then
 <run>/descent.jsonl         one line for each time: from what to what, the earlier adapter, whether it is exact
@@ -23,7 +25,7 @@ class Descent:
     """What a run went on from."""
 
     before: str
-    """Its length then, such as `120 steps`."""
+    """Its length then, such as `120 steps`; or the adapter that it begins with, as the recipe names it."""
     now: str
     adapter_sha256: str | None
     """Identity of the adapter that it had then; None where the base itself was trained."""
@@ -38,8 +40,22 @@ class Descent:
 
 
 def descents(run: Run) -> list[Descent]:
-    """Each time that a run went on after its end, the first one first."""
+    """What a run began with and each time that it went on after its end, the first one first."""
     return [Descent(**record) for record in read_jsonl(_record(run))]
+
+
+def note_start(run: Run, reference: str, length: str, sha256: str) -> None:
+    """Write down that a run begins with the weights of an adapter.
+
+    Args:
+        run: the run.
+        reference: the adapter as the recipe names it.
+        length: of the run, in words.
+        sha256: the adapter's identity.
+    """
+    descent = Descent(reference, length, sha256, exact=True, why="")
+    if descent not in descents(run):
+        append_jsonl(_record(run), asdict(descent))
 
 
 def go_on(run: Run, spec: FinetuneSpec, num_rows: int) -> Descent | None:

@@ -89,6 +89,11 @@ class Run:
         return self.path / "adapter"
 
     @property
+    def start(self) -> Path:
+        """The adapter that training began with, where the recipe names one."""
+        return self.path / "start"
+
+    @property
     def report(self) -> Path:
         """The evaluation report."""
         return self.path / "report.json"

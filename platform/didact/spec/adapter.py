@@ -3,7 +3,13 @@
 import re
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from didact.spec.base import Spec
 
@@ -44,6 +50,26 @@ class MethodSpec(Spec):
     """Values of `training.sharding.strategy` this method cannot train under, with the reason."""
     suitable_rate: ClassVar[float] = 2e-4
     """`training.learning_rate` where a recipe states none."""
+
+    # `from` is a word of Python, in which no field can be written as others are.
+    __annotations__["from"] = str | None
+    locals()["from"] = Field(
+        default=None,
+        description="The adapter whose weights training begins with, of the same base, method and settings: a run "
+        "folder, an adapter folder, or `name`, `name@alias`, `name:version`.",
+    )
+
+    @property
+    def start(self) -> str | None:
+        """The field `from`."""
+        found: str | None = getattr(self, "from")
+        return found
+
+    @model_serializer(mode="wrap")
+    def _without_start(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        # Left out where there is none, so that records of runs from the base stay as they were.
+        return {key: value for key, value in values.items() if key != "from" or value is not None}
 
 
 class LoraSpec(MethodSpec):

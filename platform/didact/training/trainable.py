@@ -1,12 +1,21 @@
 """A recipe's base with its method attached, as workers train it and `didact plan --probe` measures it."""
 
+from pathlib import Path
+
 import torch
 from transformers import PreTrainedModel
 
 from didact.devices import check_base, check_compile, this_machine
 from didact.errors import ModelError
 from didact.logs import get_logger
-from didact.models import attach_adapter, load_base, supports_packing, turn_off_dropout, use_packed_attention
+from didact.models import (
+    attach_adapter,
+    load_base,
+    start_from,
+    supports_packing,
+    turn_off_dropout,
+    use_packed_attention,
+)
 from didact.spec import FinetuneSpec, ModelSpec
 
 _LOG = get_logger(__name__)
@@ -25,7 +34,11 @@ def check_devices(spec: FinetuneSpec, device: torch.device) -> None:
 
 
 def trainable_model(
-    spec: FinetuneSpec, num_steps: int, device: torch.device, computes_on: torch.device | None = None
+    spec: FinetuneSpec,
+    num_steps: int,
+    device: torch.device,
+    computes_on: torch.device | None = None,
+    start: Path | None = None,
 ) -> tuple[torch.nn.Module, bool]:
     """Load the base, attach the method, and say whether rows are packed for it.
 
@@ -34,9 +47,11 @@ def trainable_model(
         num_steps: optimizer steps of the run.
         device: where the base is read to.
         computes_on: where it will compute, when it is moved there later, block by block.
+        start: adapter whose weights training begins with (`adapter.from`), checked; None for a fresh one.
 
     Raises:
         ModelError: the base or the method does not fit the recipe.
+        AdapterError: `start` does not.
     """
     model_spec = _model_spec(spec)
     base = load_base(model_spec, device, shared=not spec.adapter.trains_base)
@@ -54,6 +69,8 @@ def trainable_model(
         num_steps=num_steps,
         unquantized=lambda: load_base(model_spec.model_copy(update={"quantization": None})),
     )
+    if start is not None:
+        start_from(model, start)
     return model, packing
 
 

@@ -19,5 +19,14 @@ Example:
 from didact.models.adapter.adapter_files import AdapterFacts, save_adapter, verify_adapter
 from didact.models.adapter.attach import attach_adapter
 from didact.models.adapter.host import AdapterHost
+from didact.models.adapter.start import check_start, start_from
 
-__all__ = ["AdapterFacts", "AdapterHost", "attach_adapter", "save_adapter", "verify_adapter"]
+__all__ = [
+    "AdapterFacts",
+    "AdapterHost",
+    "attach_adapter",
+    "check_start",
+    "save_adapter",
+    "start_from",
+    "verify_adapter",
+]
