@@ -123,3 +123,17 @@ def test_a_finished_run_goes_on_to_more_steps_and_equals_a_longer_one(folder: Pa
     assert longer.version is not None and short.version is not None
     assert longer.version.version == short.version.version + 1
     assert longer.version.tags["descends_from"] == str(descent)
+
+
+@pytest.mark.nightly
+def test_a_run_begins_with_the_adapter_of_another(folder: Path) -> None:
+    first = finetune(recipe(folder, "first-part", training__steps=6), folder / "runs").run
+    spec = recipe(folder, "second-part", training__steps=4, adapter__from=str(first.path))
+    second = finetune(spec, folder / "runs").run
+    assert (second.start / "adapter_model.safetensors").read_bytes() == (
+        first.adapter / "adapter_model.safetensors"
+    ).read_bytes()
+    (descent,) = descents(second)
+    assert descent.before == str(first.path) and descent.adapter_sha256
+    begun, fresh = (effective_records(run.steps)[0].metrics["train/loss"] for run in (second, first))
+    assert begun < fresh

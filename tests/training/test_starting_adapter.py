@@ -21,7 +21,7 @@ METHODS = [
     {"method": "ia3"},
     {"method": "prompt"},
     {"method": "oft"},
-    {"method": "partial", "parameters": ["model.norm"]},
+    {"method": "partial", "last_n_layers": 1},
 ]
 
 
