@@ -19,7 +19,6 @@ from didact.spec.adapter import (
     LohaSpec,
     LokrSpec,
     LoraSpec,
-    MethodSpec,
     OftSpec,
     PartialSpec,
     PeftSpec,
@@ -50,6 +49,7 @@ from didact.spec.evaluation import (
 from didact.spec.finetune import FinetuneSpec
 from didact.spec.load import json_schema, load_spec, read_mapping, set_dotted, spec_of, to_json
 from didact.spec.merge import LimitsSpec, MergeSpec
+from didact.spec.method import MethodSpec
 from didact.spec.model import BUNDLED_BASE, ModelSpec, QuantizationSpec
 from didact.spec.paths import (
     NAMED_TEMPLATES,
