@@ -27,7 +27,7 @@ from didact.spec.adapter import (
     PTuningSpec,
     VeraSpec,
 )
-from didact.spec.base import Spec, validate
+from didact.spec.base import MethodSpec, Spec, validate
 from didact.spec.data import (
     ContaminationSpec,
     DataSpec,
@@ -49,7 +49,6 @@ from didact.spec.evaluation import (
 from didact.spec.finetune import FinetuneSpec
 from didact.spec.load import json_schema, load_spec, read_mapping, set_dotted, spec_of, to_json
 from didact.spec.merge import LimitsSpec, MergeSpec
-from didact.spec.method import MethodSpec
 from didact.spec.model import BUNDLED_BASE, ModelSpec, QuantizationSpec
 from didact.spec.paths import (
     NAMED_TEMPLATES,

@@ -9,8 +9,7 @@ from pydantic import (
     model_validator,
 )
 
-from didact.spec.base import Spec
-from didact.spec.method import MethodSpec
+from didact.spec.base import MethodSpec, Spec
 
 
 def _usable_targets(targets: str | tuple[str, ...], word: str) -> str | tuple[str, ...]:
