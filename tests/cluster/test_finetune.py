@@ -109,15 +109,15 @@ def test_the_whole_road_registers_once_and_a_gate_keeps_the_alias(folder: Path) 
 def test_a_finished_run_goes_on_to_more_steps_and_equals_a_longer_one(folder: Path) -> None:
     constant = {"training__schedule": "constant", "training__warmup_steps": 2}
     tracked = {"tracking": {"mlflow": True}, "register_as": {"name": "going-on"}}
-    short = finetune(recipe(folder, "going-on", training__steps=5, **constant, **tracked), folder / "runs")
+    short = finetune(recipe(folder, "going-on", training__steps=5, **constant, **tracked))
     first = (short.run.adapter / "adapter_model.safetensors").read_bytes()
-    longer = finetune(recipe(folder, "going-on", training__steps=12, **constant, **tracked), folder / "runs")
+    longer = finetune(recipe(folder, "going-on", training__steps=12, **constant, **tracked))
     whole = finetune(recipe(folder, "whole-12", training__steps=12, **constant), folder / "runs")
     assert lineage(longer.run) == lineage(whole.run) and same_weights(longer.run, whole.run)
     assert (longer.run.path / "earlier" / "5-steps" / "adapter" / "adapter_model.safetensors").read_bytes() == first
     (descent,) = descents(longer.run)
     assert descent.exact and (descent.before, descent.now) == ("5 steps", "12 steps")
-    client = connect(default_uri(folder / "runs"))
+    client = connect(default_uri(runs_dir()))
     assert longer.mlflow_run_id == short.mlflow_run_id
     assert client.get_run(str(longer.mlflow_run_id)).data.tags["didact.descends_from"] == str(descent)
     assert longer.version is not None and short.version is not None
