@@ -5,6 +5,7 @@ adapter are those of the same run without the stop.
 """
 
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,17 @@ from didact.env import cache_dir
 from didact.errors import DataError
 from didact.files import fingerprint
 from didact.models import base_fingerprint, verify_adapter
-from didact.preparation import DataFacts, PreparedRecord, open_prepared, prepare_data
+from didact.preparation import (
+    DataFacts,
+    Encoder,
+    PartDone,
+    PartJob,
+    PreparedRecord,
+    open_prepared,
+    prepare_data,
+    prepare_run,
+    run_here,
+)
 from didact.runs import Run, open_run, start_run
 from didact.tokens import TemplateContract
 from didact.tracking import effective_records
@@ -33,6 +44,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DIDACT_CACHE", str(tmp_path / "cache"))
     return open_run("before")
+
+
+def no_work(jobs: Sequence[PartJob], encoder: Encoder) -> Iterator[PartDone]:
+    raise AssertionError("the cache holds all of it")
 
 
 def cached() -> dict[str, bytes]:
@@ -76,8 +91,26 @@ def test_rows_that_are_converted_anew_lie_beside_and_say_the_same(run: Run) -> N
     (folder,) = (GOLDEN / "cache" / "conversations").iterdir()
     stored = StoredConversations(CacheEntry(cache_dir() / "conversations" / folder.name))
     assert list(dataset.stored) == list(stored)
-    with pytest.raises(DataError, match=r"rows .* became"):
-        PreparedRecord.of(prepared).write(run.prepared)
+
+
+def test_it_goes_on_with_the_samples_that_it_began_with(run: Run) -> None:
+    before, record = run.data.read_bytes(), run.prepared.read_bytes()
+    prepared, data = prepare_run(run, run.spec(), no_work)
+    assert prepared.mixture.fingerprint == PreparedRecord.read(run.prepared).mixture == data.mixture_fingerprint
+    assert (run.data.read_bytes(), run.prepared.read_bytes()) == (before, record)
+
+
+def test_without_its_cache_other_samples_are_no_silent_change(run: Run) -> None:
+    shutil.rmtree(cache_dir() / "tokens")
+    with pytest.raises(DataError, match=r"not what this run was prepared from[\s\S]*rows .* became"):
+        prepare_run(run, run.spec(), run_here)
+
+
+def test_a_file_that_changed_is_named_before_it_goes_on(run: Run) -> None:
+    (file,) = (Path(name) for source in PreparedRecord.read(run.prepared).sources for name in source.files)
+    file.write_text(file.read_text() + "\n")
+    with pytest.raises(DataError, match=r"had sha256 .*, now"):
+        prepare_run(run, run.spec(), no_work)
 
 
 def test_the_same_recipe_opens_the_run_again(run: Run) -> None:

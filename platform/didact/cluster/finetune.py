@@ -30,7 +30,7 @@ from didact.files import new_folder
 from didact.interrupts import INTERRUPTS
 from didact.logs import get_logger
 from didact.models import base_fingerprint, check_start, check_stored, verify_adapter
-from didact.preparation import DataFacts, Plan, PreparedData, PreparedRecord, memory_in_words, prepare_data
+from didact.preparation import DataFacts, Plan, PreparedData, memory_in_words, prepare_run
 from didact.registry import ModelVersion, locate_adapter, open_registry
 from didact.registry.publish import publish_run
 from didact.runs import Run, descents, go_on, note_start, start_run
@@ -116,14 +116,11 @@ def finetune(
         _LOG.warning("%s", doubt)
     run = start_run(spec, runs_dir or env.runs_dir())
     with run.lock(), ray_runner(WORTH_RAY_BYTES) as runner:
-        prepared = prepare_data(spec, run.quarantine, runner, task_texts=task_texts)
-        PreparedRecord.of(prepared).write(run.prepared)
-        data = DataFacts.of(spec, prepared)
-        data.write(run.data)
+        prepared, data = prepare_run(run, spec, runner, task_texts)
         _take_start(run, spec)
         go_on(run, spec, prepared.mixture.mixture.num_rows)
         with ray_cluster(), _tracked(run, spec, data, parent_run_id) as mlflow_run_id:
-            training = _train(run, spec, prepared, ray_callbacks, allow_fresh)
+            training = _train(run, spec, prepared, data, ray_callbacks, allow_fresh)
             report = _evaluate(run, spec)
             if spec.tracking.mlflow:
                 _log_outputs(run, spec)
@@ -180,6 +177,7 @@ def _train(
     run: Run,
     spec: FinetuneSpec,
     prepared: PreparedData,
+    data: DataFacts,
     ray_callbacks: list[UserCallback] | None,
     allow_fresh: bool,
 ) -> TrainResult | None:
@@ -189,7 +187,7 @@ def _train(
     num_steps = prepared.num_steps
 
     def estimate(spec: FinetuneSpec, *, on_cpu: bool) -> str:
-        plan = Plan.of(spec, prepared, on_cpu=on_cpu)
+        plan = Plan.of(spec, prepared, data, on_cpu=on_cpu)
         longest = f"with the longest samples ({plan.largest_tokens:,} tokens)"
         return (
             f"{memory_in_words(plan.largest)} {longest}, {plan.footprint.total_gib:.2f} GiB with those of mean length"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         read_sources,
     )
     from didact.preparation.probe import Probe, probe_recipe
-    from didact.preparation.record import PreparedRecord, open_prepared
+    from didact.preparation.record import PreparedRecord, open_prepared, prepare_run
 
 __all__ = [
     "DataFacts",
@@ -50,6 +50,7 @@ __all__ = [
     "open_prepared",
     "prepare_data",
     "prepare_mixture",
+    "prepare_run",
     "prepare_source",
     "probe_recipe",
     "read_sources",

@@ -36,15 +36,23 @@ class Plan(Shown):
     """Tokens of that micro-batch."""
 
     @classmethod
-    def of(cls, spec: FinetuneSpec, prepared: PreparedData, *, on_cpu: bool | None = None) -> "Plan":
+    def of(
+        cls,
+        spec: FinetuneSpec,
+        prepared: PreparedData,
+        data: DataFacts | None = None,
+        *,
+        on_cpu: bool | None = None,
+    ) -> "Plan":
         """Work out the plan of a recipe whose data is prepared.
 
         Args:
             spec: the recipe.
             prepared: its data.
+            data: what is known of it; None to work it out.
             on_cpu: where workers compute; None for what `placement.device` would mean on this machine.
         """
-        data = DataFacts.of(spec, prepared)
+        data = data or DataFacts.of(spec, prepared)
         mean_tokens = sum(each.tokens_seen for each in data.sources) / max(
             1, sum(each.samples_seen for each in data.sources)
         )

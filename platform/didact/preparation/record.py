@@ -12,8 +12,11 @@ from didact.errors import DataError
 from didact.files import write_json
 from didact.logs import get_logger
 from didact.models import load_tokenizer
+from didact.preparation.facts import DataFacts
 from didact.preparation.mixture import mix
+from didact.preparation.parts import Runner
 from didact.preparation.prepare import PreparedData, TaskTexts, prepare_data
+from didact.runs import Run
 from didact.spec import FinetuneSpec
 from didact.tokens import TemplateContract, TokenTable, ViewAddress, open_table
 
@@ -92,6 +95,11 @@ class PreparedRecord:
                 )
         raise DataError(_changed(lines or [f"the mixture {self.mixture[:12]} became {other.mixture[:12]}"]))
 
+    @property
+    def is_cached(self) -> bool:
+        """Whether this machine sees all of its training samples in the cache."""
+        return all(_entry(source.train).manifest() is not None for source in self.sources)
+
     def check_files(self) -> None:
         """Refuse to train when a file that this machine sees has changed since it was prepared.
 
@@ -119,24 +127,59 @@ def open_prepared(path: Path, spec: FinetuneSpec, task_texts: TaskTexts | None =
     """
     record = PreparedRecord.read(path)
     record.check_files()
+    if record.is_cached:
+        return _opened(record, spec)
+    _LOG.warning("the prepared data is not in %s on this machine; preparing it here", cache_dir())
+    prepared = prepare_data(spec, task_texts=task_texts)
+    record.check_same(PreparedRecord.of(prepared))
+    return prepared
+
+
+def prepare_run(
+    run: Run, spec: FinetuneSpec, runner: Runner, task_texts: TaskTexts | None = None
+) -> tuple[PreparedData, DataFacts]:
+    """A run's data and what is known of it: as an earlier attempt left them, else read, prepared and written down.
+
+    A run goes on with the samples that it began with, also where another version would read its rows otherwise.
+
+    Args:
+        run: the run.
+        spec: its recipe.
+        runner: does the work.
+        task_texts: as for `prepare_data`.
+
+    Returns:
+        The data, without its `datasets` where it was only opened.
+
+    Raises:
+        DataError: as for `prepare_data`; or the run began with other data, which is named.
+    """
+    record = PreparedRecord.read(run.prepared) if run.prepared.is_file() else None
+    if record is not None and record.is_cached:
+        record.check_files()
+        try:
+            prepared, data = _opened(record, spec), DataFacts.read(run.data)
+            if data.num_steps == prepared.num_steps:
+                return prepared, data
+        except DataError as error:
+            _LOG.warning("%s; preparing it again", error)
+    prepared = prepare_data(spec, run.quarantine, runner, task_texts=task_texts)
+    PreparedRecord.of(prepared).write(run.prepared)
+    data = DataFacts.of(spec, prepared)
+    data.write(run.data)
+    return prepared, data
+
+
+def _opened(record: PreparedRecord, spec: FinetuneSpec) -> PreparedData:
     tokenizer = load_tokenizer(spec.model)
     contract = TemplateContract.of(tokenizer, spec.tokens)
-    if all(_entry(source.train).manifest() is not None for source in record.sources):
-        tables = [_table(source.name, source.train) for source in record.sources]
-        held_out = {
-            source.name: _table(source.name, source.held_out)
-            for source in record.sources
-            if source.held_out is not None
-        }
-        mixture = mix(tables, held_out, spec.data, spec.training)
-        prepared = PreparedData((), mixture, tokenizer, contract, spec.training.num_steps(mixture.mixture.num_rows))
-        found = PreparedRecord(mixture.fingerprint, record.sources)
-    else:
-        _LOG.warning("the prepared data is not in %s on this machine; preparing it here", cache_dir())
-        prepared = prepare_data(spec, task_texts=task_texts)
-        found = PreparedRecord.of(prepared)
-    record.check_same(found)
-    return prepared
+    tables = [_table(source.name, source.train) for source in record.sources]
+    held_out = {
+        source.name: _table(source.name, source.held_out) for source in record.sources if source.held_out is not None
+    }
+    mixture = mix(tables, held_out, spec.data, spec.training)
+    record.check_same(PreparedRecord(mixture.fingerprint, record.sources))
+    return PreparedData((), mixture, tokenizer, contract, spec.training.num_steps(mixture.mixture.num_rows))
 
 
 def _place(table: TokenTable) -> dict[str, str]:
