@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 _SHARED_PREFIXES = ("NCCL_", "TORCH_NCCL_", "TORCH_FR_", "GLOO_")
 _SHARED = ("HF_HUB_OFFLINE", "HF_HOME")
@@ -34,8 +35,19 @@ def runs_dir() -> Path:
 
 
 def mlflow_uri() -> str | None:
-    """The MLflow server or database (`MLFLOW_TRACKING_URI`); None means sqlite beside the runs."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or None
+    """The MLflow server or database (`MLFLOW_TRACKING_URI`); None means sqlite beside the runs.
+
+    A name and password in a server's address move to the variables that MLflow reads them from, since addresses are
+    written into run folders.
+    """
+    given = os.environ.get("MLFLOW_TRACKING_URI") or None
+    parts = urlsplit(given or "")
+    if parts.scheme not in ("http", "https") or not parts.password:
+        return given
+    os.environ.setdefault("MLFLOW_TRACKING_USERNAME", unquote(parts.username or ""))
+    os.environ.setdefault("MLFLOW_TRACKING_PASSWORD", unquote(parts.password))
+    os.environ["MLFLOW_TRACKING_URI"] = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return os.environ["MLFLOW_TRACKING_URI"]
 
 
 def ray_address() -> str | None:

@@ -1,5 +1,6 @@
 """Addresses of MLflow: who decides, and which are refused before anything starts."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from didact.errors import SpecError
-from didact.spec import TrackingSpec
+from didact.spec import ServeSpec, TrackingSpec, validate
 from didact.tracking import default_uri, resolve_uri
 from didact.tracking.uris import artifact_root
 
@@ -34,6 +35,41 @@ def test_the_message_names_the_environment_variable(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
     with pytest.raises(SpecError, match="MLFLOW_TRACKING_URI"):
         resolve_uri(TrackingSpec(), tmp_path)
+
+
+def test_a_servers_password_moves_to_where_mlflow_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://ann:s%40cret@mlflow.example:8443/team")
+    assert resolve_uri(TrackingSpec(), tmp_path) == "https://mlflow.example:8443/team"
+    assert (os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"]) == ("ann", "s@cret")
+    assert resolve_uri(TrackingSpec(), tmp_path) == "https://mlflow.example:8443/team"
+
+
+@pytest.mark.parametrize(
+    "address, elsewhere",
+    [
+        ("https://ann:secret@mlflow.example", "MLFLOW_TRACKING_PASSWORD"),
+        ("postgresql+psycopg://ann:secret@db/mlflow", "PGPASSWORD"),
+        ("mysql+pymysql://ann:secret@db/mlflow", "an MLflow server in front"),
+    ],
+)
+def test_passwords_that_runs_would_write_down_are_refused_unseen(
+    address: str, elsewhere: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for refuse in (
+        lambda: validate(TrackingSpec, {"uri": address}, "recipe"),
+        lambda: validate(ServeSpec, {"tracking_uri": address}, "serve file"),
+    ):
+        with pytest.raises(SpecError, match=elsewhere) as refused:
+            refuse()
+        assert "secret" not in str(refused.value)
+    if not address.startswith("http"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        with pytest.raises(SpecError, match=elsewhere) as refused:
+            resolve_uri(TrackingSpec(), tmp_path)
+        assert "secret" not in str(refused.value)
 
 
 def test_artifacts_never_depend_on_the_working_directory(tmp_path: Path) -> None:

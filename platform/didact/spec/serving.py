@@ -4,6 +4,7 @@ from pydantic import Field
 
 from didact.spec.base import Spec
 from didact.spec.model import ModelSpec
+from didact.spec.training import MlflowAddress
 
 PREDICTED_TOKENS = 256
 """Longest answer to a line of a file of prompts."""
@@ -16,7 +17,7 @@ class ServeSpec(Spec):
     """The base model."""
     model_name: str | None = None
     """Name of the base in the API; default: the last part of `model.base`."""
-    tracking_uri: str | None = None
+    tracking_uri: MlflowAddress | None = None
     """MLflow registry; default `MLFLOW_TRACKING_URI`, else the sqlite file beside the runs."""
     default_alias: str = "champion"
     """Alias meant by a bare adapter name; when unset on a model, its `candidate`, then its newest version."""

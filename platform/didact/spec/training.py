@@ -2,8 +2,9 @@
 
 import math
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from didact.errors import SpecError
 from didact.spec.adapter import LoraSpec
@@ -169,12 +170,31 @@ class PlacementSpec(Spec):
         return self.num_workers.max if isinstance(self.num_workers, WorkerRange) else self.num_workers
 
 
+def without_password(address: str) -> str:
+    """The address of an MLflow server or database, as runs write it down.
+
+    Raises:
+        ValueError: it holds a password; says where that goes.
+    """
+    parts = urlsplit(address)
+    if not parts.password:
+        return address
+    elsewhere = {
+        "http": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+        "postgresql": "set PGPASSWORD, or write it into ~/.pgpass",
+    }.get(parts.scheme.partition("+")[0].removesuffix("s"), "give an MLflow server in front of the database")
+    raise ValueError(f"found a password in the address, which runs write down; leave it out and {elsewhere}")
+
+
+MlflowAddress = Annotated[str, AfterValidator(without_password)]
+
+
 class TrackingSpec(Spec):
     """Where metrics and lineage go. The run's own JSON lines are always written."""
 
     mlflow: bool = True
     """Record the run in MLflow."""
-    uri: str | None = None
+    uri: MlflowAddress | None = None
     """MLflow server or database; default `MLFLOW_TRACKING_URI`, else a sqlite file beside the run folders."""
     experiment: str = "didact"
     """MLflow experiment."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from didact import env
 from didact.errors import SpecError
 from didact.spec import TrackingSpec
+from didact.spec.training import without_password
 
 ARTIFACTS = "mlartifacts"
 """Name of the folder beside a database, or beside the runs, that holds artifacts."""
@@ -26,12 +27,17 @@ def resolve_uri(tracking: TrackingSpec, runs_dir: Path) -> str:
     """`tracking.uri`, else `MLFLOW_TRACKING_URI`, else the sqlite file in `runs_dir`.
 
     Raises:
-        SpecError: an address that MLflow cannot write to from every worker: a folder, or a relative sqlite path.
+        SpecError: an address that MLflow cannot write to from every worker: a folder, or a relative sqlite path; or
+            one with a password.
     """
     given = tracking.uri or env.mlflow_uri()
     field = "tracking.uri" if tracking.uri else "MLFLOW_TRACKING_URI"
     if given is None:
         return default_uri(runs_dir)
+    try:
+        without_password(given)
+    except ValueError as error:
+        raise SpecError(f"{field}: {error}") from error
     scheme = given.partition(":")[0].partition("+")[0]
     if scheme not in _SCHEMES or "://" not in given:
         raise SpecError(
