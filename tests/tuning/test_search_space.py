@@ -1,15 +1,16 @@
 import math
-import pickle
 from typing import Any
 
 import optuna
 import pytest
+from ray import tune
+from ray.tune.search import BasicVariantGenerator
 from ray.tune.search.sample import Categorical, Float, Integer
 
 from didact.errors import SpecError
 from didact.spec import SweepSpec, validate
 from didact.spec.sweep import Distribution
-from didact.tuning.space import extreme_values, optuna_space, param_space, trial_values
+from didact.tuning.space import draws_after, extreme_values, optuna_space, param_space, trial_values
 
 SPACE = {
     "adapter.r": {"choice": [4, 8]},
@@ -31,10 +32,7 @@ def samples_of_tune(space: dict[str, Any], count: int) -> list[dict[str, Any]]:
 
 def samples_of_optuna(space: dict[str, Any], count: int) -> list[dict[str, Any]]:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    trials = [study.ask() for _ in range(count)]
-    for trial in trials:
-        pickle.loads(pickle.dumps(optuna_space(read(space))))(trial)  # Tune pickles it when it saves the sweep
-    return [trial.params for trial in trials]
+    return [study.ask(optuna_space(read(space))).params for _ in range(count)]
 
 
 def test_ray_gets_the_domain_that_was_written() -> None:
@@ -96,3 +94,18 @@ def test_impossible_distribution_is_explained_in_one_line(distribution: Any, mes
     with pytest.raises(SpecError, match=message) as caught:
         read({"adapter.r": distribution})
     assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize("space", [SPACE, {"adapter.r": {"grid": [1, 2]}, "adapter.dropout": {"uniform": [0, 0.2]}}])
+@pytest.mark.parametrize("earlier", [0, 1, 3])
+def test_more_trials_draw_on_where_the_search_was(space: dict[str, Any], earlier: int) -> None:
+    tune.register_trainable("nothing", lambda config: None)
+
+    def drawn(count: int, draws: Any) -> list[dict[str, Any]]:
+        searcher = BasicVariantGenerator(random_state=draws)
+        searcher.add_configurations({"s": {"run": "nothing", "num_samples": count, "config": param_space(read(space))}})
+        return [trial.config for trial in iter(searcher.next_trial, None)]
+
+    whole = drawn(5, 7)
+    begun, rest = drawn(earlier, 7) if earlier else [], drawn(5 - earlier, draws_after(read(space), 7, earlier))
+    assert begun + rest == whole and len(whole) == 5 * (2 if "adapter.r" in space and len(space) == 2 else 1)

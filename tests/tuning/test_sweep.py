@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 
 from didact.errors import RunError
 from didact.spec import SweepSpec, load_spec, to_json
+from didact.tracking import mlflow_run_id
 from didact.tuning import SweepResult, run_sweep
 from didact.tuning.journal import Journal
 from tests.conftest import ROOT
@@ -183,6 +184,26 @@ def test_results_are_written(continued: Continued) -> None:
 
 
 def test_other_search_of_the_same_name_is_refused(continued: Continued, search_file: Path) -> None:
-    other = load_spec(SweepSpec, search_file, ["num_trials=5"])
-    with pytest.raises(RunError, match=r"other settings[\s\S]*sweep\.num_trials: was 4, now 5"):
+    other = load_spec(SweepSpec, search_file, ["num_trials=3"])
+    with pytest.raises(RunError, match=r"other settings[\s\S]*sweep\.num_trials: was 4, now 3"):
         run_sweep(other, search_file, continued.runs)
+
+
+@pytest.mark.nightly
+def test_a_finished_sweep_is_given_more_trials(continued: Continued, search_file: Path) -> None:
+    before = {trial.name: (trial.run / "steps.jsonl").read_bytes() for trial in continued.result.trials}
+    larger = load_spec(SweepSpec, search_file, ["num_trials=5"])
+    result = run_sweep(larger, search_file, continued.runs)
+    assert len(result.trials) == 5 and {trial.status for trial in result.trials} <= {"finished", "stopped early"}
+    after = {trial.name: (trial.run / "steps.jsonl").read_bytes() for trial in result.trials}
+    assert {name: after[name] for name in before} == before
+    assert len({trial.values["training.learning_rate"] for trial in result.trials}) == 5
+    run = MlflowClient(f"sqlite:///{continued.runs}/mlflow.db").get_run(result_run(continued.runs / "small"))
+    assert (run.info.status, run.data.tags["didact.grown_from"]) == ("FINISHED", "[4]")
+    assert run_sweep(larger, search_file, continued.runs).trials == result.trials
+
+
+def result_run(folder: Path) -> str:
+    run_id = mlflow_run_id(folder)
+    assert run_id is not None
+    return run_id

@@ -4,17 +4,18 @@ A sample is a flat mapping: dotted path -> value. A simplex over K sources is sa
 and mapped to weights afterwards, so that every searcher can draw it.
 """
 
-import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from ray import tune
+from ray.tune.search.variant_generator import generate_variants
 
 from didact.spec.sweep import Choice, Distribution, Grid, LogUniform, RandInt, Simplex, Uniform
 
 if TYPE_CHECKING:
-    from optuna import Trial
+    from optuna.distributions import BaseDistribution
 
 _OPEN = (1e-6, 1 - 1e-6)  # away from 0 and 1, where a weight would be infinite or nothing
 
@@ -39,28 +40,36 @@ def param_space(space: Mapping[str, Distribution]) -> dict[str, Any]:
     return domains
 
 
-def optuna_space(space: Mapping[str, Distribution]) -> Callable[["Trial"], None]:
-    """Optuna's define-by-run function over the same samples as `param_space`; a spec holds no grid with it.
+def optuna_space(space: Mapping[str, Distribution]) -> "dict[str, BaseDistribution]":
+    """Optuna's distributions of the same samples as `param_space`; a spec holds no grid with it."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    It can be pickled, since Tune saves it with the searcher's state.
-    """
-    return functools.partial(_suggest, dict(space))
-
-
-def _suggest(space: dict[str, Distribution], trial: "Trial") -> None:
+    domains: dict[str, BaseDistribution] = {}
     for path, distribution in space.items():
         match distribution:
             case Choice(choice=values):
-                trial.suggest_categorical(path, list(values))
+                domains[path] = CategoricalDistribution(list(values))
             case Uniform(uniform=(low, high)):
-                trial.suggest_float(path, low, high)
+                domains[path] = FloatDistribution(low, high)
             case LogUniform(loguniform=(low, high)):
-                trial.suggest_float(path, low, high, log=True)
+                domains[path] = FloatDistribution(low, high, log=True)
             case RandInt(randint=(low, high)):
-                trial.suggest_int(path, low, high)
+                domains[path] = IntDistribution(low, high)
             case Simplex(simplex=names):
-                for name in names:
-                    trial.suggest_float(f"{path}.{name}", *_OPEN)
+                domains.update({f"{path}.{name}": FloatDistribution(*_OPEN) for name in names})
+    return domains
+
+
+def draws_after(space: Mapping[str, Distribution], seed: int, earlier: int) -> np.random.Generator:
+    """The source of a random search's draws once it has drawn `earlier` samples, so that more of them go on after it.
+
+    A search with `num_trials: 4` that is given two more so tries what one with `num_trials: 6` would have tried.
+    """
+    draws = np.random.default_rng(seed)
+    for _ in range(earlier):
+        for _sample in generate_variants({"config": param_space(space)}, random_state=draws):
+            pass
+    return draws
 
 
 def trial_values(space: Mapping[str, Distribution], sample: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from didact.tuning.results import Status, SweepResult, TrialResult, rank
 from didact.tuning.search import Search, best_spec, load_search, trial_name
 from didact.tuning.space import trial_values
 from didact.tuning.trial import TrialPlan
-from didact.tuning.tuner import all_ended, run_trials
+from didact.tuning.tuner import Known, all_ended, run_trials
 
 _LOG = get_logger(__name__)
 _CHANGEABLE = ("register_best_as",)
@@ -48,7 +48,8 @@ def run_sweep(
     """Run all trials and register the best; called again after any interruption, it goes on where it was.
 
     Trials that have ended are kept as they are, others continue from their own checkpoints, and failed ones are tried
-    again.
+    again. A finished sweep is given more trials by a larger `num_trials`: random draws and grids go on where they were,
+    optuna learns from what it has, and what is stopped early is decided beside all trials.
 
     Args:
         spec: what to search.
@@ -66,12 +67,14 @@ def run_sweep(
     runs_dir = (runs_dir or env.runs_dir()).absolute()
     folder = runs_dir / spec.name
     with _locked(folder):
-        _remember(search, folder)
+        grown = _remember(search, folder)
         # Reads and caches the data once, before the trials do.
         max_steps = prepare_data(search.longest(), task_texts=task_texts).num_steps
         with ray_cluster(dashboard=True), _tracked(search, folder, runs_dir) as plan:
             if not all_ended(spec, plan.journal):
-                run_trials(plan, folder / "tune", max_steps)
+                earlier = grown[-1] if grown else 0
+                state = folder / (f"tune-{earlier}" if earlier else "tune")
+                run_trials(plan, state, max_steps, _known(plan), earlier)
             result = _results(plan)
             result.save(folder)
             _close_runs(plan, result)
@@ -93,25 +96,41 @@ def _locked(folder: Path) -> Iterator[None]:
         raise RunError(f"sweep {folder.name!r} is in use by another process (lock {folder}/.lock)") from None
 
 
-def _remember(search: Search, folder: Path) -> None:
-    """Write the search down, or refuse to continue one that was different."""
+def _remember(search: Search, folder: Path) -> list[int]:
+    """Write the search down, or refuse to continue one that was different; more trials for a finished one are welcome.
+
+    Returns:
+        The numbers of trials that it was finished with before it was given more, ascending.
+    """
     file = folder / "sweep.json"
-    now = {"sweep": search.sweep.model_dump(mode="json"), "recipe": search.base().model_dump(mode="json")}
+    sweep = search.sweep
+    now = {"sweep": sweep.model_dump(mode="json"), "recipe": search.base().model_dump(mode="json")}
+    grown: list[int] = []
     if file.is_file():
         before = json.loads(file.read_text(encoding="utf-8"))
+        grown = before.get("grown_from", [])
         changed = [
             f"{part}.{key}: was {before[part].get(key)!r}, now {value!r}"
             for part, free in (("sweep", _CHANGEABLE), ("recipe", _CHANGEABLE_RECIPE))
             for key, value in now[part].items()
             if key not in free and before[part].get(key) != value
         ]
+        was = before["sweep"]["num_trials"]
+        if sweep.num_trials > was and len(changed) == 1:
+            if not all_ended(sweep.model_copy(update={"num_trials": was}), Journal(folder / "journal")):
+                raise RunError(
+                    f"sweep {sweep.name!r} has not ended with {was} trials: finish it with num_trials={was}, then "
+                    f"give it {sweep.num_trials}"
+                )
+            grown, changed = [*grown, was], []
         if changed:
             listed = "\n".join(f"  - {line}" for line in changed)
             raise RunError(
                 f"sweep {folder.name!r} exists in {folder.parent} with other settings:\n{listed}\n"
                 "Set another name or undo the changes"
             )
-    write_json(file, now)
+    write_json(file, {**now, "grown_from": grown})
+    return grown
 
 
 @contextmanager
@@ -126,7 +145,7 @@ def _tracked(search: Search, folder: Path, runs_dir: Path) -> Iterator[TrialPlan
         sweep.name,
         tracking,
         params={key: json.dumps(value) for key, value in sweep.model_dump(mode="json").items()},
-        tags={"didact.sweep": str(folder)},
+        tags={"didact.sweep": str(folder), **_grown_tag(folder)},
         inputs=(),
         resolved_spec=(folder / "sweep.json").read_text(encoding="utf-8"),
     )
@@ -143,11 +162,22 @@ def _tracked(search: Search, folder: Path, runs_dir: Path) -> Iterator[TrialPlan
             _LOG.warning("MLflow does not have everything of this sweep yet; later: didact sync %s", folder)
 
 
+def _grown_tag(folder: Path) -> dict[str, str]:
+    grown = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["grown_from"]
+    return {"didact.grown_from": json.dumps(grown)} if grown else {}
+
+
 def _results(plan: TrialPlan) -> SweepResult:
     sweep = plan.search.sweep
     trials = rank([_trial_result(plan, entry) for entry in plan.journal.entries()], sweep.mode)
     best = trials[0] if trials and trials[0].status != "failed" else None
     return SweepResult(sweep.name, sweep.metric, sweep.mode, trials, best)
+
+
+def _known(plan: TrialPlan) -> list[Known]:
+    """What trials that have ended measured last, for a searcher that learns from it."""
+    measured = [(entry.sample, _trial_result(plan, entry).metric) for entry in plan.journal.entries() if entry.ended]
+    return [(sample, metric) for sample, metric in measured if metric is not None]
 
 
 def _trial_result(plan: TrialPlan, entry: Entry) -> TrialResult:

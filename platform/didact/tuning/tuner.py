@@ -1,6 +1,7 @@
 """Ray Tune: started or continued, until every trial has ended or failed."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ from didact.spec import FinetuneSpec, SweepSpec
 from didact.spec.sweep import Grid
 from didact.tuning.halving import Halving
 from didact.tuning.journal import Journal, JournalKeeper
-from didact.tuning.space import optuna_space, param_space
+from didact.tuning.space import draws_after, optuna_space, param_space
 from didact.tuning.trial import TrialPlan, trainable
 
 _LOG = get_logger(__name__)
+
+Known = tuple[dict[str, Any], float]
+"""Sample and metric of a trial that has ended."""
 
 
 def _num_trials(spec: SweepSpec) -> int:
@@ -32,13 +36,15 @@ def all_ended(spec: SweepSpec, journal: Journal) -> bool:
     return len(ended) >= _num_trials(spec)
 
 
-def run_trials(plan: TrialPlan, state: Path, max_steps: int) -> None:
+def run_trials(plan: TrialPlan, state: Path, max_steps: int, known: Sequence[Known] = (), earlier: int = 0) -> None:
     """Run Ray Tune until every trial has ended or failed; the journal says which.
 
     Args:
         plan: what the trials share.
         state: Tune's own folder; what is found there is continued.
         max_steps: of the longest trial.
+        known: samples and metrics of trials that ended before this search was given more.
+        earlier: of `num_trials`, how many it had then.
 
     Raises:
         PlacementError: the cluster will never have room for a trial.
@@ -57,7 +63,9 @@ def run_trials(plan: TrialPlan, state: Path, max_steps: int) -> None:
         _LOG.info("continuing sweep %s", spec.name)
         tuner = tune.Tuner.restore(str(state), trial, resume_unfinished=True, resume_errored=True)
     else:
-        tuner = _new_tuner(plan, trial, state, max_steps, at_once=min(spec.max_concurrent or room, room))
+        tuner = _new_tuner(
+            plan, trial, state, max_steps, known, earlier, at_once=min(spec.max_concurrent or room, room)
+        )
     outcomes = {Path(outcome.path).name: outcome.error for outcome in tuner.fit()}
     for entry in journal.entries():
         error = outcomes.get(entry.trial_id)
@@ -71,7 +79,9 @@ def run_trials(plan: TrialPlan, state: Path, max_steps: int) -> None:
         raise KeyboardInterrupt
 
 
-def _new_tuner(plan: TrialPlan, trial: Any, state: Path, max_steps: int, *, at_once: int) -> tune.Tuner:
+def _new_tuner(
+    plan: TrialPlan, trial: Any, state: Path, max_steps: int, known: Sequence[Known], earlier: int, *, at_once: int
+) -> tune.Tuner:
     spec = plan.search.sweep
     random = spec.searcher == "random"
     return tune.Tuner(
@@ -80,8 +90,8 @@ def _new_tuner(plan: TrialPlan, trial: Any, state: Path, max_steps: int, *, at_o
         tune_config=tune.TuneConfig(
             metric=spec.metric,
             mode=spec.mode,
-            num_samples=spec.num_trials,
-            search_alg=_searcher(spec, at_once),
+            num_samples=spec.num_trials - earlier,
+            search_alg=_searcher(spec, known, earlier, at_once),
             scheduler=_scheduler(plan, max_steps),
             trial_dirname_creator=_trial_folder,
         ),
@@ -94,11 +104,15 @@ def _new_tuner(plan: TrialPlan, trial: Any, state: Path, max_steps: int, *, at_o
     )
 
 
-def _searcher(spec: SweepSpec, at_once: int) -> SearchAlgorithm | Searcher:
+def _searcher(spec: SweepSpec, known: Sequence[Known], earlier: int, at_once: int) -> SearchAlgorithm | Searcher:
     if spec.searcher == "optuna":
-        optuna = OptunaSearch(optuna_space(spec.space), metric=spec.metric, mode=spec.mode, seed=spec.seed)
+        # The seed counts on, or the first draws would be those of before.
+        optuna = OptunaSearch(optuna_space(spec.space), metric=spec.metric, mode=spec.mode, seed=spec.seed + earlier)
+        for sample, metric in known:
+            optuna.add_evaluated_point(sample, metric)
         return ConcurrencyLimiter(optuna, at_once)
-    return BasicVariantGenerator(max_concurrent=at_once, random_state=spec.seed)
+    draws = draws_after(spec.space, spec.seed, earlier)
+    return BasicVariantGenerator(max_concurrent=at_once, random_state=draws)
 
 
 def _scheduler(plan: TrialPlan, max_steps: int) -> Halving | None:

@@ -38,10 +38,10 @@ class FoundFiles:
 
 
 def few(names: Iterable[str]) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and how many more there are; bytes of a name that are no text are escaped."""
     known = list(names)
     more = f" and {len(known) - _SHOWN:,} more" if len(known) > _SHOWN else ""
-    return ", ".join(known[:_SHOWN]) + more
+    return ", ".join(known[:_SHOWN]).encode("utf-8", errors="backslashreplace").decode("utf-8") + more
 
 
 def files_of_folder(folder: Path, suffixes: Sequence[str], suffix_of: Callable[[Path], str]) -> FoundFiles:
