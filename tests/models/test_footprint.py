@@ -9,6 +9,7 @@ from transformers import AutoConfig, LlamaForCausalLM
 from benchmarks import footprint as page
 from didact.models.adapter.attach import attach_adapter
 from didact.models.base.load import load_base
+from didact.models.dropout import turn_off_dropout
 from didact.models.footprint import CUT, OFFLOADED, Demand, Load, StateSharding, demand_of, fewest
 from didact.models.footprint.activations import layers_alike, measure_activations
 from didact.models.footprint.counting import Subject
@@ -92,6 +93,7 @@ def test_families_whose_layers_differ_are_counted_as_they_are(family: str) -> No
     alike = layers_alike(subject.attached(model.config))
     assert alike is (family not in ("deepseek_v2", "deepseek_v3", "deepseek_v32", "jamba"))
     counted = measure_activations(model.config, subject.attached, load, subject.compute, alike=alike)
+    turn_off_dropout(model)  # as training does unless `training.base_dropout` is on
     switched = use_packed_attention(model, 60)
     adapted = attach_adapter(model, LoraSpec(r=2), seed=0, base_name="tiny")
     assert not counted.rough
