@@ -29,6 +29,15 @@ class DataError(DidactError, ValueError):
     """A source that cannot be read, or has more bad rows than the run allows."""
 
 
+class FileGone(DataError):
+    """A file of a source is not there when it is read; the message begins with its path and "is gone"."""
+
+    @property
+    def filename(self) -> str:
+        """The file's path, as in a `FileNotFoundError`."""
+        return str(self).partition(" is gone")[0]
+
+
 class TemplateError(DidactError, ValueError):
     """A chat template that cannot be used, or differs from the one an adapter was trained with."""
 

@@ -146,6 +146,7 @@ def test_serving_on_gpus_that_never_come_is_refused(
     monkeypatch.setenv("HOME", str(tmp_path))
     serve_file = tmp_path / "h100.yaml"
     text = (ROOT / "serve" / "a100.yaml").read_text(encoding="utf-8")
+    text = text.replace("Qwen/Qwen2.5-7B-Instruct", "smollm2-135m-instruct")  # a base is looked for first
     serve_file.write_text(text.replace("accelerator_type: A100", "accelerator_type: H100"), encoding="utf-8")
     with pytest.raises(PlacementError, match=r"no room for 1 ModelReplica: no GPU of type H100, only A100, L4"):
         deploy(serve_file)

@@ -10,7 +10,7 @@ import ray
 import ray.data
 
 from didact.connect import ray_cluster, receive
-from didact.errors import DataError, DidactError
+from didact.errors import DataError, DidactError, FileGone
 from didact.preparation import Encoder, PartDone, PartJob, Runner, run_here, run_job
 from didact.preparation.parts import received
 
@@ -102,7 +102,7 @@ def _done(job: PartJob, encoder: Encoder) -> dict[str, Any]:
     """What a job did; with the error that a second try cannot mend, which Ray Data would wrap if it were raised."""
     try:
         return {**asdict(run_job(job, encoder)), "error": b""}
-    except FileNotFoundError as error:
+    except (FileNotFoundError, FileGone) as error:
         found: DidactError = DataError(
             f"a node of the cluster does not see {error.filename}: sources and the cache (DIDACT_CACHE) must be at "
             "paths that all nodes share"

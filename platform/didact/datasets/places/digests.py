@@ -16,7 +16,7 @@ from pathlib import Path
 
 from didact.datasets.places.remote_stream import RemoteFile, SourceFile, check_same
 from didact.env import cache_dir
-from didact.errors import DataError
+from didact.errors import DataError, FileGone
 from didact.files import write_json
 
 PART_BYTES = 1 << 22
@@ -126,10 +126,10 @@ def _check(content: Content, path: Path, before: tuple[int, ...]) -> None:
     assert known is not None
     if now and now == before and (now == known.state or digest_file(path, known.block_bytes).sha256 == known.sha256):
         return
-    raise DataError(
-        f"{content.file} {'has changed' if now else 'is gone'} while it was being read; what was read of it is thrown "
-        "away. Start again to use what it holds now, and let nothing write into it meanwhile"
-    )
+    advice = "what was read of it is thrown away. Start again to use what it holds now, and let nothing write into it"
+    if not now:
+        raise FileGone(f"{content.file} is gone while it was being read; {advice} meanwhile")
+    raise DataError(f"{content.file} has changed while it was being read; {advice} meanwhile")
 
 
 def _name(path: Path, block_bytes: int, state: tuple[int, ...]) -> str:
