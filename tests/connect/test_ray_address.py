@@ -84,6 +84,18 @@ def test_an_open_cluster_is_joined_with_and_without_a_token(without_ray: pytest.
             check_ray()
 
 
+def test_a_token_that_an_open_cluster_does_not_ask_for_is_asked_of_nobody(
+    without_ray: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    give_token(tmp_path)
+    with ray_head() as (_, address):
+        without_ray.setenv("RAY_ADDRESS", address)
+        with pytest.raises(ClusterError, match=NO_NODE):
+            check_ray()
+    # With a token kept in memory this process would refuse the calls of the cluster's nodes, and its actors die.
+    assert not AuthenticationTokenLoader.instance().has_token()
+
+
 def test_the_token_in_the_home_is_shown_to_a_cluster_that_asks_for_it(
     without_ray: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

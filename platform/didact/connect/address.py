@@ -70,7 +70,7 @@ def _parsed(address: str) -> tuple[str, int]:
 
 
 def _check_cluster(host: str, port: int, given: str) -> None:
-    has_token = AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
+    has_token = _has_token()
     if env.ray_auth_mode() == "token" and not has_token:
         raise ClusterError(f"RAY_AUTH_MODE=token, but no token is found in {_TOKENS}. {_GET_TOKEN}")
     error = _first_error(host, port)
@@ -145,10 +145,18 @@ def _settle_token() -> None:
     """A local Ray asks for a token. Where the user has none it is for this process only: one in the user's home would
     change what `ray start` does from then on, and there may be no home to write to."""
     if env.ray_auth_mode() in (None, "token"):
-        if not AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
+        if not _has_token():
             env.make_ray_token()
-            AuthenticationTokenLoader.instance().reset_cache()
         _show_token()
+
+
+def _has_token() -> bool:
+    """Whether the user has a token, however Ray was told to use it."""
+    loader = AuthenticationTokenLoader.instance()
+    found: bool = loader.has_token(ignore_auth_mode=True)
+    # What was looked up is kept, and this process would from then on ask the cluster's own nodes for it.
+    loader.reset_cache()
+    return found
 
 
 def _show_token() -> None:
