@@ -1,5 +1,6 @@
 """A command that is told to end: what its blocks see, what it says and returns, and what is left of it."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -45,6 +46,14 @@ def test_blocks_unwind_and_the_code_is_that_of_the_signal(
     assert seen == [Terminated if number == signal.SIGTERM else KeyboardInterrupt]
     assert (ended.value.code, capsys.readouterr().err) == (code, said)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_exit_that_ray_makes_of_sigterm_while_it_waits_keeps_the_signals_code() -> None:
+    with pytest.raises(Terminated), ending_in_order():
+        try:
+            tell(signal.SIGTERM)
+        except Terminated:
+            raise SystemExit(1) from None
 
 
 def test_a_second_sigterm_does_not_disturb_the_end() -> None:
@@ -103,12 +112,20 @@ def start(folder: Path, *words: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, cwd=folder, env=variables, stdout=printed, stderr=printed)
 
 
+def command_lines() -> list[str]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess):  # or a zombie, which is one
+            found.append(" ".join(process.cmdline()))
+    return found
+
+
 def ends(command: subprocess.Popen[bytes], number: int, folder: Path) -> tuple[int, str]:
     """Its code and last line, once it and all that it started are gone. Generous: a busy machine is slow."""
     command.send_signal(number)
     code = command.wait(60)
     until = time.monotonic() + 30
-    while left := [each.cmdline() for each in psutil.process_iter() if str(folder) in " ".join(each.cmdline())]:
+    while left := [line for line in command_lines() if str(folder) in line]:
         assert time.monotonic() < until, left
     printed = (folder / "printed.txt").read_text()
     assert "Traceback" not in printed and "*** SIG" not in printed, printed[-3000:]
