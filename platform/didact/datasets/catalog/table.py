@@ -2,13 +2,11 @@
 
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 
 from didact.datasets.catalog.card import Card, builtin_cards
+from didact.datasets.forms.page import update_pages, with_part
 from didact.datasets.forms.table_of_forms import CHAT_FORMS
 from didact.datasets.rows.options import RowOptions
-from didact.errors import DataError
-from didact.files import write_text
 
 BEGIN = "<!-- cards: written by python -m didact.datasets.catalog.table docs/catalog.md -->"
 END = "<!-- end of cards -->"
@@ -55,11 +53,7 @@ def updated_page(text: str) -> str:
     Raises:
         DataError: the page has no marks.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise DataError(f"the page has no lines {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{markdown_table(builtin_cards())}\n{END}{after}"
+    return with_part(text, BEGIN, END, markdown_table(builtin_cards()))
 
 
 def main(pages: list[str]) -> None:
@@ -68,8 +62,7 @@ def main(pages: list[str]) -> None:
     Args:
         pages: Markdown files with the two marks.
     """
-    for page in map(Path, pages):
-        write_text(page, updated_page(page.read_text(encoding="utf-8")))
+    update_pages(pages, updated_page)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The forms as a table: `python -m didact.datasets.forms.page docs/forms.md` brings a page up to date."""
 
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from didact.datasets.forms.table_of_forms import COLUMN_FORMS, FORMS, RecordForm
@@ -26,11 +27,7 @@ def updated_page(text: str) -> str:
     Raises:
         DataError: the page has no marks.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise DataError(f"the page has no lines {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{markdown_table()}\n{END}{after}"
+    return with_part(text, BEGIN, END, markdown_table())
 
 
 def _line(form: RecordForm) -> str:
@@ -41,14 +38,32 @@ def _line(form: RecordForm) -> str:
     return f"| `{form.name}` | {told} | {', '.join(also)} | {', '.join(f'`{name}`' for name in form.unused)} |"
 
 
+def with_part(text: str, begin: str, end: str, part: str) -> str:
+    """A page with `part` between its two marks.
+
+    Raises:
+        DataError: the page has no marks.
+    """
+    before, found, rest = text.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not found or not ended:
+        raise DataError(f"the page has no lines {begin} and {end}")
+    return f"{before}{begin}\n\n{part}\n{end}{after}"
+
+
+def update_pages(pages: Iterable[str], updated: Callable[[str], str]) -> None:
+    """Write pages of the docs anew, each as `updated` makes it of its text."""
+    for page in map(Path, pages):
+        write_text(page, updated(page.read_text(encoding="utf-8")))
+
+
 def main(pages: list[str]) -> None:
     """Bring pages up to date.
 
     Args:
         pages: Markdown files with the two marks.
     """
-    for page in map(Path, pages):
-        write_text(page, updated_page(page.read_text(encoding="utf-8")))
+    update_pages(pages, updated_page)
 
 
 if __name__ == "__main__":
