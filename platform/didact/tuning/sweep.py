@@ -70,11 +70,11 @@ def run_sweep(
         grown = _remember(search, folder)
         # Reads and caches the data once, before the trials do.
         max_steps = prepare_data(search.longest(), task_texts=task_texts).num_steps
-        with ray_cluster(dashboard=True), _tracked(search, folder, runs_dir) as plan:
+        with ray_cluster(dashboard=True), _tracked(search, folder, runs_dir, grown) as plan:
             if not all_ended(spec, plan.journal):
                 earlier = grown[-1] if grown else 0
                 state = folder / (f"tune-{earlier}" if earlier else "tune")
-                run_trials(plan, state, max_steps, _known(plan), earlier)
+                run_trials(plan, state, max_steps, _known(plan) if earlier else (), earlier)
             result = _results(plan)
             result.save(folder)
             _close_runs(plan, result)
@@ -134,7 +134,7 @@ def _remember(search: Search, folder: Path) -> list[int]:
 
 
 @contextmanager
-def _tracked(search: Search, folder: Path, runs_dir: Path) -> Iterator[TrialPlan]:
+def _tracked(search: Search, folder: Path, runs_dir: Path, grown: list[int]) -> Iterator[TrialPlan]:
     """Own the sweep's MLflow run, the parent of the trials' runs."""
     base = search.base()
     uri = resolve_uri(base.tracking, runs_dir)
@@ -145,7 +145,7 @@ def _tracked(search: Search, folder: Path, runs_dir: Path) -> Iterator[TrialPlan
         sweep.name,
         tracking,
         params={key: json.dumps(value) for key, value in sweep.model_dump(mode="json").items()},
-        tags={"didact.sweep": str(folder), **_grown_tag(folder)},
+        tags={"didact.sweep": str(folder), **({"didact.grown_from": json.dumps(grown)} if grown else {})},
         inputs=(),
         resolved_spec=(folder / "sweep.json").read_text(encoding="utf-8"),
     )
@@ -160,11 +160,6 @@ def _tracked(search: Search, folder: Path, runs_dir: Path) -> Iterator[TrialPlan
         patience = 1.0 if status == "KILLED" else 20.0
         if not MlflowSync(folder, sweep.name, tracking).close(status, patience):
             _LOG.warning("MLflow does not have everything of this sweep yet; later: didact sync %s", folder)
-
-
-def _grown_tag(folder: Path) -> dict[str, str]:
-    grown = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["grown_from"]
-    return {"didact.grown_from": json.dumps(grown)} if grown else {}
 
 
 def _results(plan: TrialPlan) -> SweepResult:
