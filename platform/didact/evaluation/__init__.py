@@ -28,9 +28,9 @@ if TYPE_CHECKING:
         task_texts,
     )
     from didact.evaluation.losses import Loss, held_out_loss
+    from didact.evaluation.measure import TaskResult, run_task
     from didact.evaluation.report import EvalReport, combine
     from didact.evaluation.statistics import higher_is_better, improvement, wilson_interval
-    from didact.evaluation.tasks import TaskResult, run_task
 
 __all__ = [
     "Comparison",

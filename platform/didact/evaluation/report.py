@@ -15,7 +15,7 @@ from didact.display import Shown
 from didact.errors import DataError, SpecError
 from didact.evaluation.items import Comparison
 from didact.evaluation.layout import Figure, as_markdown, as_table
-from didact.evaluation.tasks import TaskResult
+from didact.evaluation.measure import TaskResult
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,44 +1,23 @@
 """What is measured after training, and what a model must reach before it is a candidate."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from didact.spec.base import Spec
+from didact.spec.evaluation.tasks import Gsm8kTask, HeldOutTask, QuestionTask, ReasoningGymTask
 from didact.spec.model import ModelSpec
 
-
-class HeldOutTask(Spec):
-    """Mean loss per supervised token on the rows that the recipe's sources set aside."""
-
-    task: Literal["held_out"]
-
-
-class ReasoningGymTask(Spec):
-    """Exact answers on freshly generated `reasoning-gym` items, never items of the training seed."""
-
-    task: Literal["reasoning_gym"]
-    name: str
-    """The generator, such as `chain_sum`."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """The generator's settings; `seed` defaults to 1_000_003 so that it differs from training's."""
-    num_items: int = Field(default=64, ge=1)
-    """How many questions."""
-    max_new_tokens: int = Field(default=32, ge=1)
-    """Longest answer, in tokens."""
-
-
-class Gsm8kTask(Spec):
-    """Exact final numbers on GSM8K items (JSON lines with `question` and `answer`, the number after `####`)."""
-
-    task: Literal["gsm8k"]
-    path: str
-    """The JSON lines file, or `hf:openai/gsm8k:main`."""
-    num_items: int = Field(default=50, ge=1)
-    """How many questions, drawn at random with seed 0."""
-    max_new_tokens: int = Field(default=256, ge=1)
-    """Longest answer, in tokens."""
-
+__all__ = [
+    "EvaluateSpec",
+    "EvaluationSpec",
+    "Gsm8kTask",
+    "HeldOutTask",
+    "QuestionTask",
+    "ReasoningGymTask",
+    "RegisterSpec",
+    "TaskSpec",
+]
 
 TaskSpec = Annotated[HeldOutTask | ReasoningGymTask | Gsm8kTask, Field(discriminator="task")]
 

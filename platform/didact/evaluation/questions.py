@@ -1,0 +1,95 @@
+"""What a task is: questions, what they ask of a model, and when an answer counts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from didact.datasets.conversation import Message
+from didact.evaluation.asks import Answer, Ask
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question of a task."""
+
+    id: str
+    """Its name within the task, the same in every evaluation of the task."""
+    messages: tuple[Message, ...]
+    """As the task gives it, before examples or instructions are put around it; the last turn is the user's."""
+    expected: str = ""
+    """The right answer in the source's own words; empty where there is none."""
+    options: tuple[str, ...] = ()
+    """Of a multiple choice, without their letters."""
+    group: str = ""
+    """Class or subject, which has figures of its own."""
+    passage: str = ""
+    """What it shares with other questions, such as the text that they are about: these stand or fall together, which
+    widens intervals. Empty where it stands alone."""
+    rationale: str = ""
+    """Reasoning that leads to the right answer, where the source has it."""
+    data: Any = None
+    """What else its scorer needs."""
+
+    @property
+    def text(self) -> str:
+        """What the user asks last."""
+        return self.messages[-1].content
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What one model's answers to one question are worth."""
+
+    values: Mapping[str, float] = field(default_factory=dict)
+    """Metric -> value, such as `accuracy: 1.0`; a metric that could not be told is left out, never set to 0."""
+    extracted: str | None = None
+    """What was read out of the answer; None where nothing could be read."""
+    problem: str | None = None
+    """Why it could not be scored. The task counts such questions."""
+    note: str = ""
+    """What a reader should see beside the answer, such as a judge's reason."""
+
+
+class Task(Protocol):
+    """A benchmark, ready to be asked. Built from its spec by `build_task`."""
+
+    @property
+    def name(self) -> str:
+        """As in `eval/<name>/<metric>`."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Hex digest over questions, prompts and scoring: another version, other figures."""
+        ...
+
+    @property
+    def questions(self) -> Sequence[Question]:
+        """All that are asked, in order."""
+        ...
+
+    @property
+    def metric(self) -> str:
+        """The one of `Score.values` that says whether an answer is right, or how good it is: `accuracy`, `score`."""
+        ...
+
+    @property
+    def corrections(self) -> tuple[str, ...]:
+        """What was mended in the files that the questions come from, one line each."""
+        ...
+
+    def asks(self, question: Question, answers: tuple[Answer, ...]) -> tuple[Ask, ...]:
+        """What to ask next, given the answers so far; nothing more ends the question.
+
+        Called first without answers; what is asked together is answered together, and its answers are appended in the
+        same order. A second turn, a judge and its repair are further rounds.
+        """
+        ...
+
+    def score(self, question: Question, answers: tuple[Answer, ...]) -> Score:
+        """What the answers are worth."""
+        ...
+
+    def overall(self, scores: Sequence[tuple[Question, Score]]) -> Mapping[str, float]:
+        """Figures that are no mean over questions, such as a calibration error: metric -> value. Often none."""
+        ...

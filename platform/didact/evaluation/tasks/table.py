@@ -1,0 +1,23 @@
+"""The table of tasks: from a spec to what is asked."""
+
+from collections.abc import Callable
+from typing import Any
+
+from didact.evaluation.questions import Task
+from didact.evaluation.tasks.gsm8k import build_gsm8k
+from didact.evaluation.tasks.reasoning_gym import build_reasoning_gym
+from didact.spec import Gsm8kTask, HeldOutTask, ReasoningGymTask, TaskSpec
+
+_BUILDERS: dict[type, Callable[[Any], Task]] = {
+    Gsm8kTask: build_gsm8k,
+    ReasoningGymTask: build_reasoning_gym,
+}
+
+
+def build_task(spec: TaskSpec) -> Task | None:
+    """Read a task's questions; None for held-out rows, which ask nothing.
+
+    Raises:
+        DataError: a file that cannot be read as the task's, or a generator that does not exist.
+    """
+    return None if isinstance(spec, HeldOutTask) else _BUILDERS[type(spec)](spec)
