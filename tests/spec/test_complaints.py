@@ -23,7 +23,7 @@ from didact.spec import (
     set_dotted,
     validate,
 )
-from didact.spec.explain.places import placed
+from didact.spec.explain.paths import with_settings
 from didact.spec.explain.schema import all_fields, value_at
 from didact.spec.explain.where import line_of
 from tests.fakes.small_files import FILES, RECIPE
@@ -53,7 +53,7 @@ def every_field() -> Iterator[tuple[type[Spec], str]]:
 @pytest.mark.parametrize(("spec_type", "path"), list(every_field()), ids=lambda each: str(each)[-40:])
 def test_anything_in_any_field_draws_plain_words(spec_type: type[Spec], path: str) -> None:
     for value in JUNK:
-        values = placed(FILES[spec_type], {path: value})
+        values = with_settings(FILES[spec_type], {path: value})
         for line in complaints(spec_type, values):
             assert not FOREIGN.search(line), line
             assert_there(values, line)
@@ -69,10 +69,10 @@ def assert_there(values: dict[str, Any], line: str) -> None:
 
 @pytest.mark.parametrize("method", ADAPTER_METHODS)
 def test_options_of_every_method_are_told_by_their_place_in_the_file(method: str) -> None:
-    for path in all_fields(FinetuneSpec, placed(RECIPE, {"adapter.method": method})):
+    for path in all_fields(FinetuneSpec, with_settings(RECIPE, {"adapter.method": method})):
         if not path.startswith("adapter.") or path == "adapter.method":
             continue
-        lines = complaints(FinetuneSpec, placed(RECIPE, {"adapter.method": method, path: {"a": 1}}))
+        lines = complaints(FinetuneSpec, with_settings(RECIPE, {"adapter.method": method, path: {"a": 1}}))
         mine = [line for line in lines if line.startswith(f"{path}")]
         assert len(mine) == 1 or path == "adapter.options", lines
         assert not any(FOREIGN.search(line) for line in lines), lines
@@ -143,7 +143,7 @@ def test_options_of_every_method_are_told_by_their_place_in_the_file(method: str
     ],
 )
 def test_a_wrong_shape_gets_its_own_words(path: str, value: Any, said: str) -> None:
-    (line,) = complaints(FinetuneSpec, placed(RECIPE, {path: value}))
+    (line,) = complaints(FinetuneSpec, with_settings(RECIPE, {path: value}))
     first = path.split(".")[0]
     assert line.startswith(said if said.startswith(f"{first}.") else f"{path}: {said}"), line
 

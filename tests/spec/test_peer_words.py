@@ -11,7 +11,7 @@ import yaml
 from didact.errors import SpecError
 from didact.spec import FinetuneSpec, Spec, load_spec, validate
 from didact.spec.explain.keys import unknown_key
-from didact.spec.explain.places import placed
+from didact.spec.explain.paths import with_settings
 from didact.spec.explain.schema import all_fields, at
 from didact.spec.explain.translate import as_word, translate, words
 from tests.conftest import ROOT
@@ -86,7 +86,7 @@ def accepted(spec_type: type[Spec], word: str, value: Any) -> None:
     for said in unknown_key(spec_type, values, (word,)):
         assert "which takes" not in said.text, said.text
         wanted = {path: each for path, each in said.settings.items()}
-        repaired = placed(FILES[spec_type], wanted)
+        repaired = with_settings(FILES[spec_type], wanted)
         if "training.epochs" in wanted:
             repaired["training"].pop("steps", None)
         validate(spec_type, repaired, f"{word}: {value}")
@@ -133,7 +133,7 @@ def test_every_translated_value_is_one_of_the_field() -> None:
             settings = meant if isinstance(meant, dict) else {target: meant}
             if target in ("adapter.init", "adapter.encoder"):
                 settings = {"adapter.method": "lora" if target == "adapter.init" else "p_tuning", **settings}
-            validate(spec_type, placed(FILES[spec_type], settings), f"{target}: {word}")
+            validate(spec_type, with_settings(FILES[spec_type], settings), f"{target}: {word}")
 
 
 def test_no_word_is_in_the_table_twice() -> None:

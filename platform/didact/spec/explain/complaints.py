@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from didact.spec.explain.keys import Said, unknown_key
-from didact.spec.explain.places import Found, place_all
+from didact.spec.explain.paths import Found, with_paths
 from didact.spec.explain.schema import Path, describe, value_at
 from didact.spec.explain.shown import dotted
 from didact.spec.explain.values import wrong_value
@@ -21,11 +21,11 @@ def complaints(model: type[BaseModel], values: Any, errors: list[Any]) -> list[s
         values: the data; `Lined` mappings give line numbers.
         errors: of pydantic's `ValidationError.errors()`.
     """
-    found = place_all(model, values, errors)
+    found = with_paths(model, values, errors)
     # What one alternative's own check says of a value tells more than that it is none of the others.
     checked = {each.path for each in found if each.kind == "value_error"}
     found = [each for each in found if each.kind == "value_error" or each.path not in checked]
-    told = [each for place in found for each in _complain(model, values, place)]
+    told = [each for error in found for each in _complain(model, values, error)]
     return [_line(values, each.said) for each in _without_consequences(told)]
 
 
@@ -49,12 +49,12 @@ def _complain(model: type[BaseModel], values: Any, found: Found) -> list[_Compla
 
 
 def _without_consequences(told: list[_Complaint]) -> list[_Complaint]:
-    """Leave out what is said twice about a place, what mistakes further inside explain, and what others repair."""
+    """Leave out what is said twice about a path, what mistakes further inside explain, and what others repair."""
     written = [tuple(setting.split(".")) for each in told for setting in each.said.settings]
     kept: list[_Complaint] = []
-    places = [_words(each.said.path) for each in told]
-    for each, path in zip(told, places, strict=True):
-        inside = any(len(other) > len(path) and other[: len(path)] == path for other in places)
+    paths = [_words(each.said.path) for each in told]
+    for each, path in zip(told, paths, strict=True):
+        inside = any(len(other) > len(path) and other[: len(path)] == path for other in paths)
         repaired = each.may_follow and any(setting[: len(path)] == path for setting in written)
         if not (inside or repaired or any(_words(other.said.path) == path for other in kept)):
             kept.append(each)

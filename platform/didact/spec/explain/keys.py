@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from didact.spec.explain.places import in_this_source, placed, refused
+from didact.spec.explain.paths import in_this_source, refused, with_settings
 from didact.spec.explain.schema import Path, all_fields, at, describe, is_model, keys_at, value_at
 from didact.spec.explain.shown import dotted, setting, settings, shown
 from didact.spec.explain.translate import Answer, as_word, in_field, translate, words
@@ -17,7 +17,7 @@ _ALIKE_HERE, _ALIKE_ELSEWHERE = 0.6, 0.8
 
 @dataclass(frozen=True)
 class Said:
-    """What to say about a place."""
+    """What to say about a path."""
 
     path: Path
     text: str
@@ -74,7 +74,7 @@ def _said(model: type[BaseModel], values: Any, path: Path, answer: Answer) -> Sa
 def _with_method(model: type[BaseModel], values: Any, wanted: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """The settings with the method that has them, where the recipe names none; or why the recipe's cannot have them."""
     options = [target for target in wanted if target.startswith("adapter.") and target != "adapter.method"]
-    trial = placed(values, wanted)
+    trial = with_settings(values, wanted)
     lacking = [target for target in options if not at(model, tuple(target.split(".")), trial)]
     if not lacking:
         return wanted, ""
@@ -96,16 +96,16 @@ def _methods_with(model: type[BaseModel], option: str) -> list[str]:
 
 
 def _elsewhere(model: type[BaseModel], values: Any, path: Path) -> Answer | None:
-    """A field of this name in another place of the file."""
+    """A field of this name elsewhere in the file."""
     key, value = str(path[-1]), value_at(values, path)
-    places = [each for each in all_fields(model) if each.rpartition(".")[2] == key]
-    if any("data.sources.0." in each for each in places):
-        places = [each for each in places if ".against." not in each]
-    if not places:
+    fields = [each for each in all_fields(model) if each.rpartition(".")[2] == key]
+    if any("data.sources.0." in each for each in fields):
+        fields = [each for each in fields if ".against." not in each]
+    if not fields:
         return None
-    if len(places) == 1 or places[0].startswith("adapter."):
-        return Answer(in_field(places[0], value))
-    return Answer(text=f"unknown key; there are {' and '.join(places[:3])}")
+    if len(fields) == 1 or fields[0].startswith("adapter."):
+        return Answer(in_field(fields[0], value))
+    return Answer(text=f"unknown key; there are {' and '.join(fields[:3])}")
 
 
 def _nearest(model: type[BaseModel], values: Any, path: Path) -> str:
@@ -123,7 +123,7 @@ def _nearest(model: type[BaseModel], values: Any, path: Path) -> str:
     if ratios.get(best, 0) >= _ALIKE_ELSEWHERE:
         if best in by_name:
             return f"did you mean {by_name[best]}?"
-        said = unknown_key(model, placed(values, {best: value_at(values, path)}), (best,))[0]
+        said = unknown_key(model, with_settings(values, {best: value_at(values, path)}), (best,))[0]
         return f"did you mean `{best}`? {said.text}"
     if not here:
         return "no field has this name"

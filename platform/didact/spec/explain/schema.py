@@ -33,7 +33,7 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Says:
-    """Annotation of a type: what is expected, in words that take the place of those made from its limits."""
+    """Annotation of a type: what is expected, in words, instead of those made from its limits."""
 
     says: str
 
@@ -97,7 +97,7 @@ def _is_tag(field: FieldInfo) -> bool:
 
 
 def at(model: type[BaseModel], path: Path, values: Any = None) -> list[Expected]:
-    """What may stand at `path`: one type, several, or none where the model has no such place.
+    """What may stand at `path`: one type, several, or none where the model has no such path.
 
     Args:
         model: the whole specification.

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from didact.spec.explain.keys import Said
-from didact.spec.explain.places import in_this_source, refused
+from didact.spec.explain.paths import in_this_source, refused
 from didact.spec.explain.schema import Expected, Path, at, choices_of, describe, is_list, is_model, items_of
 from didact.spec.explain.shown import dotted, settings, shown
 from didact.spec.explain.translate import as_word, in_field, translate, words
@@ -35,18 +35,18 @@ def _meant(
     model: type[BaseModel], values: Any, path: Path, value: Any, alternatives: Sequence[Expected]
 ) -> list[dict[str, Any]]:
     """Settings that may have been meant, the likeliest first."""
-    place = ".".join("0" if isinstance(part, int) else str(part) for part in path)
-    wanted = [in_field(place, value)]
+    field = ".".join("0" if isinstance(part, int) else str(part) for part in path)
+    wanted = [in_field(field, value)]
     answer = translate(
         str(path[-1]) if path else "", value, values, lambda target: bool(at(model, tuple(target.split("."))))
     )
-    if answer and place not in answer.settings:
+    if answer and field not in answer.settings:
         wanted.append(answer.settings)
-    inside = words().inside.get(place)
+    inside = words().inside.get(field)
     if inside and isinstance(value, str | int | float | list) and not isinstance(value, bool):
-        wanted.append(in_field(f"{place}.{inside}", value))
-    if (inner := words().inside.get(f"{place}.0")) and isinstance(value, str):
-        wanted.append({place: [{inner: value}]})
+        wanted.append(in_field(f"{field}.{inside}", value))
+    if (inner := words().inside.get(f"{field}.0")) and isinstance(value, str):
+        wanted.append({field: [{inner: value}]})
     return [in_this_source(each, path) for each in wanted] + [{dotted(path): each} for each in _as(value, alternatives)]
 
 

@@ -1,4 +1,4 @@
-"""Where in the data an error of pydantic is, and what else would be wrong."""
+"""The path in the data at which an error of pydantic is, and what else would be wrong."""
 
 import itertools
 import re
@@ -13,7 +13,7 @@ from didact.spec.explain.where import plain
 
 @dataclass(frozen=True)
 class Found:
-    """An error at a place of the data."""
+    """An error at a path of the data."""
 
     kind: str
     """pydantic's name of the error."""
@@ -24,18 +24,18 @@ class Found:
     """The text of an error that our own validators raised."""
 
 
-def place_all(model: type[BaseModel], values: Any, errors: list[Any]) -> list[Found]:
-    """The errors with places of the data in place of pydantic's own, which name the types it tried.
+def with_paths(model: type[BaseModel], values: Any, errors: list[Any]) -> list[Found]:
+    """The errors with paths of the data instead of pydantic's own, which name the types it tried.
 
     Args:
         model: what the data should be.
         values: the data.
         errors: of `ValidationError.errors()`.
     """
-    return [_place(model, values, error) for error in errors]
+    return [_with_path(model, values, error) for error in errors]
 
 
-def _place(model: type[BaseModel], values: Any, error: Any) -> Found:
+def _with_path(model: type[BaseModel], values: Any, error: Any) -> Found:
     path: Path = ()
     current = [Expected(model)]
     for number, part in enumerate(error["loc"]):
@@ -75,7 +75,7 @@ def in_this_source(wanted: dict[str, Any], path: Path) -> dict[str, Any]:
     return {re.sub(r"^data\.sources\.0\b", f"data.sources.{path[2]}", each): value for each, value in wanted.items()}
 
 
-def placed(values: Any, wanted: dict[str, Any]) -> Any:
+def with_settings(values: Any, wanted: dict[str, Any]) -> Any:
     """The data with settings written into it, whatever stands in their way."""
     values = plain(values) if isinstance(values, dict) else {}
     for path, value in wanted.items():
@@ -104,11 +104,11 @@ def _opened(target: Any, part: str, empty: Any) -> Any:
 
 def refused(model: type[BaseModel], values: Any, wanted: dict[str, Any]) -> list[Found]:
     """What is wrong at or below the settings `wanted`, once they are written into the data."""
-    trial = placed(values, wanted)
+    trial = with_settings(values, wanted)
     try:
         model.model_validate(trial)
     except ValidationError as error:
         paths = [tuple(target.split(".")) for target in wanted]
-        found = place_all(model, trial, error.errors())
+        found = with_paths(model, trial, error.errors())
         return [each for each in found if any(tuple(map(str, each.path))[: len(path)] == path for path in paths)]
     return []
