@@ -13,21 +13,21 @@ from didact.datasets.conversation import Message
 from didact.registry import ModelVersion
 from didact.serving.app import ended
 from didact.serving.engine.protocol import AdapterRef, EngineDied, ReplicaLost, Sampling
-from didact.serving.replica.suspects import GuardedBackend, mark_of
-from didact.serving.replica.worker import Ask, Event, Refusal, Worker
+from didact.serving.replica.suspects import Suspects
+from didact.serving.replica.worker import Ask, Backend, Event, Refusal, Worker
 from tests.fakes.backends import FallibleBackend
 
 ASK = Ask("1", "hello", None, max_new_tokens=4, timeout_seconds=60, sampling=Sampling(temperature=1, seed=1))
 HELLO = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "temperature": 0}
 
 
-async def ask(backend: GuardedBackend, wanted: Ask) -> list[Event]:
-    return [event async for event in backend.ask(wanted)]
+async def ask(suspects: Suspects, backend: Backend, wanted: Ask) -> list[Event]:
+    return [event async for event in suspects.watch(wanted.mark, lambda: backend.ask(wanted))]
 
 
-def refusals(backend: GuardedBackend, *wanted: Ask) -> list[str]:
+def refusals(suspects: Suspects, backend: Backend, *wanted: Ask) -> list[str]:
     async def together() -> list[list[Event]]:
-        return await asyncio.gather(*(ask(backend, each) for each in wanted))
+        return await asyncio.gather(*(ask(suspects, backend, each) for each in wanted))
 
     last = [events[-1] for events in asyncio.run(together())]
     return [each.kind if isinstance(each, Refusal) else "" for each in last]
@@ -37,50 +37,50 @@ def refusals(backend: GuardedBackend, *wanted: Ask) -> list[str]:
 def test_the_like_of_a_request_that_an_engine_died_of_is_refused_for_a_while(end: Exception | Refusal) -> None:
     now = [0.0]
     inner = FallibleBackend({"hello": end})
-    backend = GuardedBackend(inner, clock=lambda: now[0])
+    suspects = Suspects(clock=lambda: now[0])
     again = replace(ASK, request_id="2", sampling=replace(ASK.sampling, seed=5), timeout_seconds=7)
     other = replace(ASK, prompt="good day")
-    assert refusals(backend, ASK) == ["died"]
-    assert refusals(backend, again) == ["suspect"]
-    assert refusals(backend, other) == [""]
+    assert refusals(suspects, inner, ASK) == ["died"]
+    assert refusals(suspects, inner, again) == ["suspect"]
+    assert refusals(suspects, inner, other) == [""]
     assert [each.prompt for each in inner.asked] == ["hello", "good day"]
     now[0] = 599
-    assert refusals(backend, again) == ["suspect"]
+    assert refusals(suspects, inner, again) == ["suspect"]
     now[0] = 601
     inner.ends.clear()
-    assert refusals(backend, again) == [""]
+    assert refusals(suspects, inner, again) == [""]
 
 
 def test_those_that_were_there_beside_it_are_suspect_briefly_until_it_happens_again() -> None:
     now = [0.0]
     inner = FallibleBackend({"hello": EngineDied("gone"), "good day": EngineDied("gone")})
-    backend = GuardedBackend(inner, clock=lambda: now[0])
+    suspects = Suspects(clock=lambda: now[0])
     other = replace(ASK, prompt="good day")
-    assert refusals(backend, ASK, other) == ["died", "died"]
+    assert refusals(suspects, inner, ASK, other) == ["died", "died"]
     now[0] = 61
     del inner.ends["good day"]
-    assert refusals(backend, ASK, other) == ["died", ""]
-    assert refusals(backend, ASK, other) == ["suspect", ""]
+    assert refusals(suspects, inner, ASK, other) == ["died", ""]
+    assert refusals(suspects, inner, ASK, other) == ["suspect", ""]
     now[0] = 200
-    assert refusals(backend, ASK) == ["suspect"]
+    assert refusals(suspects, inner, ASK) == ["suspect"]
 
 
 def test_a_request_that_was_not_begun_is_no_suspect() -> None:
     inner = FallibleBackend({"hello": ReplicaLost("gone")})
-    backend = GuardedBackend(inner)
+    suspects = Suspects()
     for _ in range(2):
         with pytest.raises(ReplicaLost):
-            refusals(backend, ASK)
+            refusals(suspects, inner, ASK)
     assert len(inner.asked) == 2
 
 
 def test_memory_of_suspects_is_bounded() -> None:
-    backend = GuardedBackend(FallibleBackend({}, otherwise=EngineDied("gone")))
+    suspects = Suspects()
     for number in range(4200):
-        running = backend._begin(str(number))
-        backend._suspect(running)
-        backend._running.remove(running)
-    assert len(backend._suspicions) == 4096
+        running = suspects._begin(str(number))
+        suspects._suspect(running)
+        suspects._running.remove(running)
+    assert len(suspects._suspicions) == 4096
 
 
 def test_marks_tell_requests_apart_by_all_that_an_engine_sees() -> None:
@@ -97,7 +97,7 @@ def test_marks_tell_requests_apart_by_all_that_an_engine_sees() -> None:
         {"stop": ("x",)},
         {"sampling": Sampling(temperature=0.5)},
     ]
-    assert len({mark_of(replace(ASK, **each)) for each in changes}) == len(changes)
+    assert len({replace(ASK, **each).mark for each in changes}) == len(changes)
 
 
 @pytest.mark.parametrize(

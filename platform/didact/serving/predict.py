@@ -254,5 +254,5 @@ async def _answer(
         timeout_seconds=settings.timeout_seconds,
         sampling=Sampling(settings.temperature, settings.top_p, seed=settings.seed + row.line),
     )
-    text, refusal = await whole_text(worker, ask)
+    text, refusal = await whole_text(worker.ask(ask))
     return text, refusal.message if refusal else ""

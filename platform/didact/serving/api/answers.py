@@ -10,7 +10,7 @@ from typing import Any
 from didact.serving.api.api_errors import ApiError
 from didact.serving.api.openai_types import Answer, Choice, Usage
 from didact.serving.engine.protocol import Delta, FinishReason, ReplicaLost
-from didact.serving.replica.worker import Ask, Backend, Event, Refusal, RefusalKind, Started
+from didact.serving.replica.worker import Event, Refusal, RefusalKind, Started
 
 Progress = Started | Delta
 Opened = AsyncGenerator[tuple[int, Progress], None]
@@ -107,25 +107,25 @@ def refusal_error(refusal: Refusal, prompt_field: str) -> ApiError:
     )
 
 
-async def merged(backend: Backend, asks: Sequence[Ask], prompt_field: str) -> Opened:
-    """Events of all asks as they come, with the ask's index. Closing it cancels them all.
+async def merged(replies: Sequence[AsyncGenerator[Event, None]], prompt_field: str) -> Opened:
+    """Events of all replies as they come, with the reply's index. Closing it cancels them all.
 
     Raises:
-        ApiError: one of the asks was refused; `prompt_field` is what the prompt is called in the body.
+        ApiError: one of them is a refusal; `prompt_field` is what the prompt is called in the body.
         ReplicaLost: see `Backend.ask`.
     """
     queue: asyncio.Queue[tuple[int, Event | Exception | None]] = asyncio.Queue()
 
-    async def pump(index: int, ask: Ask) -> None:
+    async def pump(index: int, reply: AsyncGenerator[Event, None]) -> None:
         try:
-            async with contextlib.aclosing(backend.ask(ask)) as events:
+            async with contextlib.aclosing(reply) as events:
                 async for event in events:
                     queue.put_nowait((index, event))
             queue.put_nowait((index, None))
         except Exception as error:  # noqa: BLE001 - raised again below, in the reader's task
             queue.put_nowait((index, error))
 
-    tasks = [asyncio.create_task(pump(index, ask)) for index, ask in enumerate(asks)]
+    tasks = [asyncio.create_task(pump(index, reply)) for index, reply in enumerate(replies)]
     try:
         running = len(tasks)
         while running:
@@ -159,7 +159,7 @@ async def collect(events: Opened, num_choices: int, tally: Tally) -> tuple[list[
 
 
 async def first_events(events: Opened, num_choices: int) -> list[tuple[int, Progress]]:
-    """Read until every ask is queued and one has begun to answer, so that early errors still get their own status."""
+    """Read until all requests are queued and one is answered, so that early errors still get their own status."""
     read: list[tuple[int, Progress]] = []
     started, text = 0, False
     while started < num_choices or not text:
@@ -213,10 +213,10 @@ def _event(values: dict[str, Any]) -> str:
     return f"data: {json.dumps(values, ensure_ascii=False)}\n\n"
 
 
-async def whole_text(backend: Backend, ask: Ask) -> tuple[str, Refusal | None]:
-    """The whole text of one answer, and why it ended early if it did."""
+async def whole_text(reply: AsyncGenerator[Event, None]) -> tuple[str, Refusal | None]:
+    """The whole text of one reply, and why it ended early if it did."""
     text = ""
-    async with contextlib.aclosing(backend.ask(ask)) as events:
+    async with contextlib.aclosing(reply) as events:
         async for event in events:
             if isinstance(event, Refusal):
                 return text, event

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from didact.spec.explain.places import place_all
+from didact.spec.explain.paths import with_paths
 from didact.spec.explain.schema import Path, at, describe, is_model, value_at
 
 _LONGEST = 80
@@ -80,7 +80,7 @@ def invalid_body(kind: type[BaseModel], values: Any, error: ValidationError) -> 
         values: the body.
         error: what pydantic found wrong in it.
     """
-    found = place_all(kind, values, error.errors())
+    found = with_paths(kind, values, error.errors())
     first = max((each for each in found if each.path[:1] == found[0].path[:1]), key=lambda each: len(each.path))
     path, alternatives = first.path, [each for each in first.alternatives if each.type is not NoneType]
     expected = describe(alternatives) if alternatives else "another value"

@@ -5,8 +5,9 @@ import contextlib
 import hashlib
 import hmac
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import resources
 from typing import Any, TypeVar
 
@@ -25,8 +26,8 @@ from didact.serving.api.request_ids import REQUEST_ID_HEADERS, RequestIds
 from didact.serving.engine.protocol import ReplicaLost
 from didact.serving.replica.adapter_store import version_id
 from didact.serving.replica.catalog import Catalog, Meaning
-from didact.serving.replica.suspects import GuardedBackend
-from didact.serving.replica.worker import Ask, Backend, BaseFacts, Prompt
+from didact.serving.replica.suspects import Suspects
+from didact.serving.replica.worker import Ask, Backend, BaseFacts, Event, Prompt
 from didact.spec import ServeSpec
 
 _log = get_logger(__name__)
@@ -59,6 +60,7 @@ class Gateway:
         self.backend = backend
         self.catalog = catalog
         self.settings = settings
+        self._suspects = Suspects()
         self._facts: BaseFacts | None = None
         self._keys = [hashlib.sha256(key.encode()).digest() for key in settings.api_keys]
 
@@ -167,7 +169,7 @@ class Gateway:
     async def _whole(self, asks: list[Ask], endpoint: Endpoint, per_prompt: int) -> dict[str, Any]:
         async def once() -> dict[str, Any]:
             tally = Tally(per_prompt)
-            async with contextlib.aclosing(merged(self.backend, asks, endpoint.prompt_field)) as events:
+            async with contextlib.aclosing(merged(self._replies(asks), endpoint.prompt_field)) as events:
                 texts, reasons = await collect(events, len(asks), tally)
             return endpoint.whole(texts, reasons, tally.usage)
 
@@ -175,7 +177,7 @@ class Gateway:
 
     async def _opened(self, asks: list[Ask], endpoint: Endpoint) -> tuple[list[tuple[int, Progress]], Opened]:
         async def once() -> tuple[list[tuple[int, Progress]], Opened]:
-            events = merged(self.backend, asks, endpoint.prompt_field)
+            events = merged(self._replies(asks), endpoint.prompt_field)
             try:
                 return await first_events(events, len(asks)), events
             except BaseException:
@@ -183,6 +185,9 @@ class Gateway:
                 raise
 
         return await _twice(once)
+
+    def _replies(self, asks: list[Ask]) -> list[AsyncGenerator[Event, None]]:
+        return [self._suspects.watch(ask.mark, partial(self.backend.ask, ask)) for ask in asks]
 
     async def _meaning(self, name: str) -> Meaning:
         try:
@@ -211,7 +216,7 @@ class Gateway:
 
 def build_gateway(backend: Backend, catalog: Catalog, settings: GatewaySettings) -> FastAPI:
     """The application; its catalog is followed while it runs (from start-up to shut-down)."""
-    gateway = Gateway(GuardedBackend(backend), catalog, settings)
+    gateway = Gateway(backend, catalog, settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

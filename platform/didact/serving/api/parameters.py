@@ -113,7 +113,8 @@ def _served(value: Any, alternatives: list[Expected], path: tuple[str, ...], ref
     served = {}
     for name, inner in value.items():
         if name in fields:
-            served[name] = _served(inner, expected_in(fields[name]), (*path, name), refusals)
+            inside = isinstance(inner, dict | list)
+            served[name] = _served(inner, expected_in(fields[name]), (*path, name), refusals) if inside else inner
         elif (refusal := unserved((*path, name), inner, fields)) is not None:
             refusals.append(refusal)
     return served

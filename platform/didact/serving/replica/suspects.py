@@ -1,6 +1,6 @@
 """Requests that were in an engine when it died: none is sent to another engine, and its like is refused for a while.
 
-    Ask -> its mark is suspect? -> Refusal | the backend's events, and the mark of what an engine died of
+    mark of a request -> is it suspect? -> Refusal | the reply's events; if an engine dies meanwhile, the mark is kept
 
 A request that ends a process ends each one that it is sent to. Which of several in the engine was the cause cannot be
 told from outside, so all of them are suspect, briefly at first; for long where one was alone, or is there when an
@@ -11,16 +11,11 @@ import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from typing_extensions import override
-
-from didact.files import fingerprint
 from didact.logs import get_logger
-from didact.registry import ModelVersion
-from didact.serving.engine.protocol import Delta, EngineDied, EngineStats
-from didact.serving.replica.adapter_store import version_id
-from didact.serving.replica.worker import Ask, Backend, BaseFacts, Event, Refusal
+from didact.serving.engine.protocol import Delta, EngineDied
+from didact.serving.replica.worker import Event, Refusal
 
 _log = get_logger(__name__)
 _REMEMBERED = 4096
@@ -41,18 +36,21 @@ class _Suspicion:
     deaths: int
 
 
-class GuardedBackend(Backend):
-    """A backend that is asked nothing of the kind that one of its engines has just died of."""
+class Suspects:
+    """Remembers the marks of requests that an engine died of, and answers their like with a refusal."""
 
-    def __init__(self, backend: Backend, clock: Callable[[], float] = time.monotonic) -> None:
-        self._backend = backend
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._suspicions: OrderedDict[str, _Suspicion] = OrderedDict()
         self._running: list[_Running] = []
 
-    @override
-    async def ask(self, ask: Ask) -> AsyncGenerator[Event, None]:
-        mark = mark_of(ask)
+    async def watch(self, mark: str, ask: Callable[[], AsyncGenerator[Event, None]]) -> AsyncGenerator[Event, None]:
+        """The events that `ask` gives; a refusal instead, without asking, where the mark is suspect.
+
+        Args:
+            mark: of the request, see `Ask.mark`.
+            ask: sends the request to a backend.
+        """
         suspicion = self._suspicions.get(mark)
         if suspicion is not None and (left := suspicion.until - self._clock()) > 0:
             yield Refusal(
@@ -63,7 +61,7 @@ class GuardedBackend(Backend):
             return
         running = self._begin(mark)
         try:
-            async with contextlib.aclosing(self._backend.ask(ask)) as events:
+            async with contextlib.aclosing(ask()) as events:
                 async for event in events:
                     if isinstance(event, Refusal) and event.kind == "died":
                         self._suspect(running)
@@ -75,18 +73,6 @@ class GuardedBackend(Backend):
             yield Refusal("died", str(error))
         finally:
             self._running.remove(running)
-
-    @override
-    def prepare(self, version: ModelVersion) -> None:
-        self._backend.prepare(version)
-
-    @override
-    async def stats(self) -> EngineStats:
-        return await self._backend.stats()
-
-    @override
-    async def facts(self) -> BaseFacts:
-        return await self._backend.facts()
 
     def _begin(self, mark: str) -> _Running:
         others = [each for each in self._running if each.mark != mark]
@@ -106,15 +92,3 @@ class GuardedBackend(Backend):
         self._suspicions.move_to_end(mark)
         if len(self._suspicions) > _REMEMBERED:
             self._suspicions.popitem(last=False)
-
-
-def mark_of(ask: Ask) -> str:
-    """Digest of all that decides what an engine does with a request, the seed aside."""
-    adapter = version_id(ask.adapter) if isinstance(ask.adapter, ModelVersion) else ask.adapter
-    prompt = ask.prompt if isinstance(ask.prompt, str) else [_plain(part) for part in ask.prompt]
-    sampling = {**asdict(ask.sampling), "seed": None}
-    return fingerprint([str(adapter), prompt, sampling, ask.max_new_tokens, ask.stop, ask.stop_token_ids])
-
-
-def _plain(part: object) -> object:
-    return part if isinstance(part, int) else asdict(part)  # type: ignore[call-overload]

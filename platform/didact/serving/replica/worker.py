@@ -13,13 +13,14 @@ import re
 import threading
 import time
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from typing_extensions import override
 
 from didact.datasets.conversation import Message
 from didact.errors import AdapterError, RegistryError, TemplateError
+from didact.files import fingerprint
 from didact.logs import get_logger
 from didact.registry import ModelVersion
 from didact.serving.engine.protocol import (
@@ -35,7 +36,7 @@ from didact.serving.engine.protocol import (
     PromptTooLong,
     Sampling,
 )
-from didact.serving.replica.adapter_store import AdapterStore
+from didact.serving.replica.adapter_store import AdapterStore, version_id
 
 if TYPE_CHECKING:  # the HTTP side shares the words of this module, and loads no torch
     from transformers import PreTrainedTokenizerBase
@@ -68,6 +69,16 @@ class Ask:
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     """Beside those that the template ends answers with."""
+
+    @property
+    def mark(self) -> str:
+        """Digest of all that decides what an engine does with it, the seed aside."""
+        adapter = version_id(self.adapter) if isinstance(self.adapter, ModelVersion) else self.adapter
+        prompt: object = self.prompt
+        if not isinstance(self.prompt, str):
+            prompt = [asdict(part) if isinstance(part, Message) else part for part in self.prompt]
+        sampling = {**asdict(self.sampling), "seed": None}
+        return fingerprint([str(adapter), prompt, sampling, self.max_new_tokens, self.stop, self.stop_token_ids])
 
 
 @dataclass(frozen=True, slots=True)
