@@ -50,17 +50,17 @@ class TextTask:
         return fingerprint({"questions": asked, "settings": settings, "scorer": self.scorer_version})
 
     def asks(self, question: Question, answers: tuple[Answer, ...]) -> tuple[Ask, ...]:
-        """See `Task`."""
+        """The question's messages, once."""
         if answers:
             return ()
         return (Generation(question.messages, self.settings.max_new_tokens),)
 
     def score(self, question: Question, answers: tuple[Answer, ...]) -> Score:
-        """See `Task`."""
+        """What the scorer makes of the only answer's text."""
         return self.scorer(question, answers[0].text)
 
     def overall(self, scores: Sequence[tuple[Question, Score]]) -> Mapping[str, float]:
-        """See `Task`."""
+        """Nothing beside the mean of the scores."""
         return {}
 
     def asked_in(self, change: Callable[[Question], Question]) -> Self:
