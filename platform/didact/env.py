@@ -148,6 +148,14 @@ def api_keys() -> tuple[str, ...]:
     return tuple(key for key in os.environ.get("DIDACT_API_KEYS", "").split(",") if key)
 
 
+def endpoint_key(name: str) -> str | None:
+    """The key of an endpoint that evaluation asks, from the variable that its spec names (`..._API_KEY`).
+
+    It is read where requests are sent, the driver, and handed to no worker.
+    """
+    return os.environ.get(name) or None
+
+
 @contextlib.contextmanager
 def setting(name: str, value: str) -> Iterator[None]:
     """Set a variable that Ray passes on to its processes for the time of a block, unless the user has set it."""

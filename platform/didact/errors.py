@@ -118,3 +118,15 @@ class RegistryError(DidactError, RuntimeError):
 
 class NotRegistered(RegistryError, LookupError):
     """No registered model, version or alias of that name."""
+
+
+class EndpointError(DidactError, ConnectionError):
+    """A model behind an address that answers nothing any more: down, out of budget, or past its deadline."""
+
+    exit_code = 75
+
+
+class EndpointRefused(EndpointError):
+    """An endpoint that takes no request as it is set: no key, a wrong key, no such model or address."""
+
+    exit_code = 2

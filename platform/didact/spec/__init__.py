@@ -38,10 +38,12 @@ from didact.spec.data import (
     TokensSpec,
 )
 from didact.spec.evaluation import (
+    EndpointSpec,
     EvaluateSpec,
     EvaluationSpec,
     Gsm8kTask,
     HeldOutTask,
+    PriceSpec,
     QuestionTask,
     ReasoningGymTask,
     RegisterSpec,
@@ -77,6 +79,7 @@ __all__ = [
     "ContaminationSpec",
     "DataSpec",
     "DuplicatesSpec",
+    "EndpointSpec",
     "EvaluateSpec",
     "EvaluationSetSpec",
     "EvaluationSpec",
@@ -98,6 +101,7 @@ __all__ = [
     "PeftSpec",
     "PlacementSpec",
     "PrefixSpec",
+    "PriceSpec",
     "PromptSpec",
     "QuantizationSpec",
     "QuestionTask",

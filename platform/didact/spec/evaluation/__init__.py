@@ -5,14 +5,17 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from didact.spec.base import Spec
+from didact.spec.evaluation.endpoint import EndpointSpec, PriceSpec
 from didact.spec.evaluation.tasks import Gsm8kTask, HeldOutTask, QuestionTask, ReasoningGymTask
 from didact.spec.model import ModelSpec
 
 __all__ = [
+    "EndpointSpec",
     "EvaluateSpec",
     "EvaluationSpec",
     "Gsm8kTask",
     "HeldOutTask",
+    "PriceSpec",
     "QuestionTask",
     "ReasoningGymTask",
     "RegisterSpec",
