@@ -12,8 +12,9 @@ Nothing that a row does ends the thread; only a base that cannot read a single t
 
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
+from typing import Any, TypeVar
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -24,6 +25,7 @@ from didact.logs import get_logger
 from didact.models import AdapterHost
 from didact.serving.engine.adapter_pool import AdapterPool
 from didact.serving.engine.batch import DecodingBatch, num_trained, trained_positions
+from didact.serving.engine.errands import Errands
 from didact.serving.engine.protocol import (
     AdapterRef,
     Delta,
@@ -39,6 +41,7 @@ from didact.serving.engine.protocol import (
 from didact.serving.engine.row import BatchRow
 from didact.spec import ServeSpec
 
+T = TypeVar("T")
 _log = get_logger(__name__)
 _DEFAULTS = ServeSpec()
 _STEPS_PER_TURN = 4
@@ -87,7 +90,7 @@ class EmbeddedEngine(Engine):
         self._opening: DecodingBatch | None = None
         """Rows whose prompts are being read."""
         self._batches: list[DecodingBatch] = []
-        self._preloads: deque[tuple[AdapterRef, Future[None]]] = deque()
+        self._errands = Errands(self._pool)
         self._prompt_tokens = 0
         self._generated_tokens = 0
         self._closing = False
@@ -138,10 +141,29 @@ class EmbeddedEngine(Engine):
 
         The future raises AdapterError when the version cannot be used.
         """
-        future: Future[None] = Future()
+        return self._ask(adapter, None)
+
+    def borrow(self, adapter: AdapterRef | None, function: Callable[[Any], T]) -> "Future[T]":
+        """Call `function` with the model on the step thread, between two rounds, one call a round.
+
+        Nothing is generated while it runs, so it should be short: one batch of an evaluation, say.
+
+        Args:
+            adapter: the version that is in force meanwhile, loaded where needed; None for the bare base.
+            function: gets the model as `AdapterHost.active` yields it, and leaves it as it was.
+
+        Returns:
+            What the function returns or raises; AdapterError when the version cannot be used.
+
+        Raises:
+            EngineStopped: at the call.
+        """
+        return self._ask(adapter, function)
+
+    def _ask(self, adapter: AdapterRef | None, function: Callable[[Any], Any] | None) -> "Future[Any]":
         with self._changed:
             self._check_working()
-            self._preloads.append((adapter, future))
+            future = self._errands.add(adapter, function)
             self._changed.notify()
         return future
 
@@ -179,7 +201,7 @@ class EmbeddedEngine(Engine):
         while self._failure is None and self._wait_for_work():
             try:
                 self._sweep()
-                self._serve_preloads()
+                self._errands.run(self._pinned())
                 self._read_prompts()
                 for batch in list(self._batches):
                     self._take_turn(batch)
@@ -204,7 +226,7 @@ class EmbeddedEngine(Engine):
 
     def _wait_for_work(self) -> bool:
         with self._changed:
-            while not (self._closing or self._waiting or self._opening or self._batches or self._preloads):
+            while not (self._closing or self._waiting or self._opening or self._batches or self._errands):
                 self._changed.wait()
             return not self._closing
 
@@ -219,19 +241,6 @@ class EmbeddedEngine(Engine):
             batch.keep_unfinished()
         self._forget_empty()
 
-    def _serve_preloads(self) -> None:
-        while self._preloads:
-            adapter, future = self._preloads.popleft()
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                if self._pool.can_take(adapter.version_id, self._pinned()):
-                    self._pool.ensure(adapter, self._pinned())
-            except Exception as error:  # noqa: BLE001 - raised where somebody waits for it
-                future.set_exception(error)
-            else:
-                future.set_result(None)
-
     def _read_prompts(self) -> None:
         """Read prompts of waiting rows, as far as there is room: a round's number of tokens, then others have turns."""
         left = self._prompt_tokens_per_round
@@ -243,7 +252,9 @@ class EmbeddedEngine(Engine):
         with self._changed:
             # The oldest row holds the line when running versions hold all adapter places: if newer rows could still
             # join those, a place might never become free.
-            if room <= 0 or not self._waiting or not self._pool.can_take(self._waiting[0].version_id, self._pinned()):
+            if room <= 0 or not self._waiting or self._errands.holds_line:
+                return []
+            if not self._pool.can_take(self._waiting[0].version_id, self._pinned()):
                 return []
             rows = [row for row in self._waiting if row.kind == self._waiting[0].kind][:room]
             self._waiting = deque(row for row in self._waiting if row not in rows)
@@ -369,16 +380,12 @@ class EmbeddedEngine(Engine):
     def _fail_all(self, reason: GenerationFailed) -> None:
         with self._changed:
             rows = self._rows()
-            futures = [future for _, future in self._preloads]
             self._waiting.clear()
-            self._preloads.clear()
             self._opening, self._batches = None, []
         for row in rows:
             if not row.done:
                 row.fail(reason)
-        for future in futures:
-            if future.set_running_or_notify_cancel():
-                future.set_exception(reason)
+        self._errands.fail_all(reason)
 
 
 def _counts(row: BatchRow) -> bool:
