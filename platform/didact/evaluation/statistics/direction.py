@@ -1,0 +1,18 @@
+"""Which way is better."""
+
+_LOWER = frozenset(("loss", "perplexity", "unread", "ece", "brier", "problems", "refused", "seconds", "latency"))
+_MACRO = "macro_"
+
+
+def higher_is_better(metric: str) -> bool:
+    """Whether more is better: not for losses, errors and shares of what went wrong.
+
+    Args:
+        metric: such as `eval/loss`, `eval/<task>/accuracy` or `eval/<task>/macro_accuracy`.
+    """
+    return metric.rpartition("/")[2].removeprefix(_MACRO) not in _LOWER
+
+
+def improvement(metric: str, base: float, adapter: float) -> float:
+    """By how much the adapter is better than the base, in the metric's own unit; negative where it is worse."""
+    return adapter - base if higher_is_better(metric) else base - adapter
