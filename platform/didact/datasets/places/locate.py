@@ -29,7 +29,7 @@ class LocatedFile:
     """What it was copied from: a URL, or `memory:ADDRESS`."""
 
 
-def locate(source: str, path: str, *, stream: bool = False) -> list[LocatedFile]:
+def locate(source: str, path: str, *, stream: bool = False, where: str = "data.sources") -> list[LocatedFile]:
     """The files of a file, folder, glob or URL, sorted by relative name, each real file once.
 
     Files elsewhere are copied into the cache. What is left aside is said in one line.
@@ -38,6 +38,7 @@ def locate(source: str, path: str, *, stream: bool = False) -> list[LocatedFile]
         source: the source's name, for errors.
         path: as written in the recipe; `~` is the home folder.
         stream: leave files of a URL where they are.
+        where: what names the path, for errors.
 
     Raises:
         DataError: nothing is there, or it cannot be had.
@@ -64,7 +65,7 @@ def locate(source: str, path: str, *, stream: bool = False) -> list[LocatedFile]
     aside = found.left_aside()
     if not found.files:
         raise DataError(
-            f"source {source!r}: {missing}{f' (left aside: {aside})' if aside else ''}; change its path in data.sources"
+            f"source {source!r}: {missing}{f' (left aside: {aside})' if aside else ''}; change its path in {where}"
         )
     if aside:
         _log.warning("source %s: of %s left aside: %s", source, path, aside)

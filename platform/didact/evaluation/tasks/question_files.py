@@ -1,0 +1,158 @@
+"""Questions out of files in any container that the house reads, or of the hub, under the rule of training rows: what
+cannot be used is named with its place and counted, and too much of it stops the evaluation.
+
+    path -> rows -> (a benchmark's reader) -> questions, and what was left out
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from didact.datasets import open_hub
+from didact.datasets.places.file_kinds import beginning
+from didact.datasets.places.hub import PREFIX, hub_rows
+from didact.datasets.places.locate import LocatedFile, locate
+from didact.datasets.places.remote import is_remote
+from didact.datasets.quality.evaluation_sets import against_texts
+from didact.datasets.quality.texts import normalise
+from didact.datasets.readers import Layout, read
+from didact.datasets.readers.columnar import first_row
+from didact.datasets.rows.decoding import decode_json
+from didact.datasets.rows.fields import Record
+from didact.datasets.rows.options import RowOptions
+from didact.datasets.rows.quarantine import reject
+from didact.datasets.rows.raw_row import BadRow, RawRow
+from didact.datasets.sources import inspect
+from didact.errors import DataError
+from didact.spec import ContaminationSpec, EvaluationSetSpec
+
+_Each = TypeVar("_Each")
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionRow:
+    """One record of a question file."""
+
+    place: str
+    """`file:line`, as errors name it."""
+    stem: str
+    """The file's name without folder and ending; the configuration of a hub data set."""
+    number: int
+    """In its file, from 1."""
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Questions(Generic[_Each]):
+    """What the rows became."""
+
+    found: tuple[_Each, ...]
+    left_out: tuple[str, ...]
+    """Place and reason of each row that could not be used."""
+
+
+def read_questions(
+    task: str,
+    path: str,
+    make: Callable[[QuestionRow], _Each | None],
+    *,
+    split: str = "test",
+    each: str | None = None,
+    columns: Sequence[str] = (),
+    max_bad_rows_share: float = 0.0,
+) -> Questions[_Each]:
+    """Read questions.
+
+    Args:
+        task: its name, for errors.
+        path: a file, folder, glob or URL, or `hf:OWNER/NAME[:CONFIG]`.
+        make: question of a row, None for a row that is not wanted; raises `BadRow` for one that cannot be used.
+        split: of a hub data set; of a folder with folders in it, the one that is read.
+        each: the list that holds the rows, in JSON files that are one object.
+        columns: what the columns of CSV files mean whose first row names none of them.
+        max_bad_rows_share: as `data.max_bad_rows_share` of training rows.
+
+    Raises:
+        DataError: nothing is there, it is damaged or empty, or more rows than that cannot be used; names the first.
+    """
+    found: list[_Each] = []
+    left_out: list[str] = []
+    num_rows = 0
+    for raw, stem, number in _raw_rows(task, path, split, each, columns):
+        num_rows += 1
+        try:
+            if (question := make(QuestionRow(raw.place, stem, number, _record(raw)))) is not None:
+                found.append(question)
+        except BadRow as bad:
+            left_out.append(reject(raw, bad).summary)
+    if len(left_out) > max_bad_rows_share * num_rows:
+        raise DataError(
+            f"evaluation task {task}: {len(left_out):,} of {num_rows:,} rows of {path} cannot be used, more than its "
+            f"max_bad_rows_share = {max_bad_rows_share:g} allows. First: {'; '.join(left_out[:_SHOWN])}. Repair or "
+            "remove these rows, or raise max_bad_rows_share"
+        )
+    if not num_rows:
+        raise DataError(f"evaluation task {task}: {path} holds no rows")
+    return Questions(tuple(found), tuple(left_out))
+
+
+def questions_in(task: str, path: str, questions: Iterable[str]) -> set[str]:
+    """Those of some questions that stand in a file of training rows, alone or inside a longer prompt.
+
+    Args:
+        task: its name, for errors.
+        path: training rows in any known form, or `hf:OWNER/NAME`.
+        questions: their texts; case, white space and the width of letters do not count.
+
+    Raises:
+        DataError: the file cannot be read, or is in no known form.
+    """
+    against = EvaluationSetSpec(name=task, path=path, split="train")
+    prompts = {normalise(each.text) for each in against_texts(ContaminationSpec(against=(against,)))}
+    all_of_them = "\n".join(prompts)
+    return {text for text in questions if (plain := normalise(text)) in prompts or plain in all_of_them}
+
+
+def _raw_rows(
+    task: str, path: str, split: str, each: str | None, columns: Sequence[str]
+) -> Iterator[tuple[RawRow, str, int]]:
+    """Each row with the name of its file and its number there."""
+    if path.startswith(PREFIX):
+        configuration = path[len(PREFIX) :].partition(":")[2]
+        num_rows = len(open_hub(path, split, revision=None))
+        for number, raw in enumerate(hub_rows(path, split, None, 0, num_rows), start=1):
+            yield raw, configuration, number
+        return
+    for file in locate(f"evaluation task {task}", _place(task, path, split), where="evaluation.tasks"):
+        layout = _layout(task, file, RowOptions(each=each), columns)
+        for number, raw in enumerate(read(layout), start=1):
+            yield raw, Path(file.name).name.partition(".")[0], number
+
+
+def _place(task: str, path: str, split: str) -> str:
+    """A folder of splits stands for one of them."""
+    folder = Path(path).expanduser()
+    if is_remote(path) or not folder.is_dir() or any(each.is_file() for each in folder.iterdir()):
+        return path
+    if not (folder / split).is_dir():
+        inside = ", ".join(sorted(each.name for each in folder.iterdir())[:10]) or "nothing"
+        raise DataError(f"evaluation task {task}: {path} holds {inside}; expected question files or a folder {split!r}")
+    return str(folder / split)
+
+
+def _layout(task: str, file: LocatedFile, options: RowOptions, columns: Sequence[str]) -> Layout:
+    layout = inspect(f"evaluation task {task}", file, options, format=None)
+    if not columns or layout.container != "delimited":
+        return layout
+    names = [name.strip().casefold() for name in first_row(beginning(file.path, layout.file), layout.delimited)]
+    if len(names) != len(columns) or {name.casefold() for name in columns if len(name) > 1} & set(names):
+        return layout  # a letter may be an option or an answer as well
+    return replace(layout, delimited=replace(layout.delimited, columns=tuple(columns)))
+
+
+def _record(raw: RawRow) -> Record:
+    if raw.fault is not None:
+        raise raw.fault
+    return decode_json(raw.content) if isinstance(raw.content, bytes) else raw.content

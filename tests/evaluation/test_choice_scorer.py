@@ -1,0 +1,144 @@
+# ruff: noqa: RUF001 - Chinese text has Chinese punctuation.
+import math
+
+import pytest
+
+from didact.datasets.conversation import Message
+from didact.evaluation.asks import Likely
+from didact.evaluation.questions import Question, Score
+from didact.evaluation.scorers.choice import (
+    Options,
+    calibration_error,
+    candidates,
+    read_leniently,
+    read_strictly,
+    score_choice,
+    score_likelihoods,
+)
+
+CITIES = Options(tuple("ABCD"), ("Paris", "London", "New York", "York"))
+PLACES = Options(tuple("ABCD"), ("家庭", "大学", "杂志", "意识"), several=True)
+YES_NO = Options(("Yes", "No"))
+
+
+@pytest.mark.parametrize(
+    ("text", "strict", "lenient"),
+    [
+        ("B", "B", "B"),
+        (" (B). ", "B", "B"),
+        ("Ｂ", "B", "B"),
+        ("b", None, "B"),
+        ("Because of the river.\nAnswer: C", "C", "C"),
+        ("Answer: B\n\nQuestion: And then?\nAnswer: C", "B", "B"),
+        ("The answer is (B).", None, "B"),
+        ("answer: **B**", None, "B"),
+        ("the answer is \\boxed{\\text{C}}", None, "C"),
+        ("B. London", None, "B"),
+        ("Option C", None, "C"),
+        ("A because of the tower", None, "A"),
+        ("A is wrong, so the answer is D", None, "D"),
+        ("The answer is London", None, "B"),
+        ("It must be New York.", None, "C"),
+        ("It is York", None, "D"),
+        ("I think that [d] fits", None, "D"),
+        ("A good question. I'd say D", None, "D"),
+        ("答案：B", "B", "B"),
+        ("不选B，应选C。", None, "C"),
+        ("正确选项是 A. Paris。", None, "A"),
+        ("故本题选D项", None, "D"),
+        # Nothing, or not one thing only.
+        ("", None, None),
+        ("E", None, None),
+        ("A, B", None, None),
+        ("Answer: A or B", None, None),
+        ("Paris or London", None, None),
+        ("The answer is a bit hard to tell", None, None),
+        ("The correct option is not B", None, None),
+        ("A good question", None, None),
+    ],
+)
+def test_one_letter_is_read(text: str, strict: str | None, lenient: str | None) -> None:
+    assert (read_strictly(text, CITIES), read_leniently(text, CITIES)) == (strict, lenient)
+
+
+@pytest.mark.parametrize(
+    ("text", "strict", "lenient"),
+    [
+        ("D", "D", "D"),
+        ("CA", "AC", "AC"),
+        ("A、C。", "AC", "AC"),
+        ("ＡＣ", "AC", "AC"),
+        ("正确答案的序号是：A，C", None, "AC"),
+        ("正确答案是A和D。", None, "AD"),
+        ("家庭和大学", None, "AB"),
+        ("A或C", None, None),
+        ("家庭、大学、杂志、意识", None, None),  # the question's own list, repeated
+    ],
+)
+def test_sets_of_letters_are_read(text: str, strict: str | None, lenient: str | None) -> None:
+    assert (read_strictly(text, PLACES), read_leniently(text, PLACES)) == (strict, lenient)
+
+
+@pytest.mark.parametrize(
+    ("text", "strict", "lenient"),
+    [
+        ("yes.", "Yes", "Yes"),
+        ("No, because nobody would say yes.", None, "No"),
+        ("Facts are few. So the answer is no.", None, "No"),
+        ("There is no way around it. So yes, it would.", None, "Yes"),
+        ("There is no evidence", None, None),
+        ("I do not know", None, None),
+    ],
+)
+def test_words_are_read(text: str, strict: str | None, lenient: str | None) -> None:
+    assert (read_strictly(text, YES_NO), read_leniently(text, YES_NO)) == (strict, lenient)
+
+
+def question(options: Options, expected: str) -> Question:
+    return Question("1", (Message("user", "Which?"),), expected, options.texts, data=options)
+
+
+def test_what_cannot_be_read_is_counted_and_explained() -> None:
+    score = score_choice(question(CITIES, "B"), "I pick E.")
+    assert score.values == {"accuracy": 0.0, "unread": 1.0, "strict_accuracy": 0.0, "strict_unread": 1.0}
+    assert score.extracted is None
+    assert "names E" in score.note
+    right = score_choice(question(CITIES, "B"), "The answer is B.")
+    assert right.values == {"accuracy": 1.0, "unread": 0.0, "strict_accuracy": 0.0, "strict_unread": 1.0}
+    assert (right.extracted, right.note) == ("B", "")
+
+
+def likely(*sums: float) -> list[Likely]:
+    return [Likely(each, 1, greedy=False) for each in sums]
+
+
+def test_the_likeliest_option_is_taken() -> None:
+    score = score_likelihoods(question(YES_NO, "No"), likely(math.log(0.1), math.log(0.3)))
+    assert score.extracted == "No"
+    assert score.values == pytest.approx({"accuracy": 1.0, "confidence": 0.75, "loss": -math.log(0.75)})
+
+
+def test_texts_are_compared_by_their_length() -> None:
+    score = score_likelihoods(question(CITIES, "C"), likely(-4.0, -5.0, -6.0, -9.0), [5, 6, 8, 4])
+    assert score.extracted == "C"
+    assert (score.values["accuracy"], score.values["undivided_accuracy"]) == (1.0, 0.0)
+
+
+def test_a_likelihood_that_is_no_number_is_a_problem() -> None:
+    assert score_likelihoods(question(YES_NO, "No"), likely(math.nan, -1.0)).problem is not None
+    assert score_likelihoods(question(YES_NO, "No"), likely(-1.0)).problem is not None
+
+
+def test_every_set_is_a_candidate_once() -> None:
+    assert candidates(Options(tuple("ABC"), several=True)) == ("A", "B", "AB", "C", "AC", "BC", "ABC")
+    assert candidates(YES_NO) == ("Yes", "No")
+
+
+def test_calibration_error_is_the_gap_in_each_bin() -> None:
+    def one(confidence: float, accuracy: float) -> Score:
+        return Score({"confidence": confidence, "accuracy": accuracy})
+
+    # 0.9 twice, right once: 0.4 too sure; 0.3 once, right: 0.7 too modest.
+    assert calibration_error([one(0.9, 1.0), one(0.9, 0.0), one(0.3, 1.0)]) == pytest.approx((2 * 0.4 + 0.7) / 3)
+    assert calibration_error([one(1.0, 1.0), Score(problem="none")]) == 0.0
+    assert calibration_error([Score({"accuracy": 1.0})]) is None
