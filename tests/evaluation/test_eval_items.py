@@ -5,7 +5,7 @@ import pytest
 
 from didact.errors import DataError
 from didact.evaluation import gsm8k_items, last_number, reasoning_gym_items, score_answers, task_texts
-from didact.evaluation.answers import is_number
+from didact.evaluation.scorers.numbers import is_number
 from didact.spec import Gsm8kTask, HeldOutTask, ReasoningGymTask
 from tests.conftest import shared_data
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from didact.faces import lazily
 
 if TYPE_CHECKING:
-    from didact.evaluation.answers import last_number, numbers_equal
     from didact.evaluation.gate import GateResult, judge_gate
     from didact.evaluation.generate import generate_answers
     from didact.evaluation.items import (
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from didact.evaluation.losses import Loss, held_out_loss
     from didact.evaluation.measure import TaskResult, run_task
     from didact.evaluation.report import EvalReport, combine
+    from didact.evaluation.scorers.numbers import last_number, numbers_equal
     from didact.evaluation.statistics import higher_is_better, improvement, wilson_interval
 
 __all__ = [

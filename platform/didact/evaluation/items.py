@@ -11,7 +11,7 @@ from typing import Any
 from didact.datasets import open_generator, open_hub
 from didact.datasets.quality import EvalText
 from didact.errors import DataError
-from didact.evaluation.answers import is_number, last_number, numbers_equal
+from didact.evaluation.scorers.numbers import is_number, last_number, numbers_equal
 from didact.logs import get_logger
 from didact.spec import Gsm8kTask, ReasoningGymTask, TaskSpec
 

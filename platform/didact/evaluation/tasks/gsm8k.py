@@ -8,8 +8,8 @@ from typing import Any
 from didact.datasets import open_hub
 from didact.datasets.conversation import Message
 from didact.errors import DataError
-from didact.evaluation.answers import is_number, last_number, numbers_equal
 from didact.evaluation.questions import Question, Score
+from didact.evaluation.scorers.numbers import is_number, last_number, numbers_equal
 from didact.evaluation.tasks.text_task import TextTask
 from didact.spec import Gsm8kTask
 

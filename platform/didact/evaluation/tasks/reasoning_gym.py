@@ -5,8 +5,8 @@ from typing import Any
 
 from didact.datasets import open_generator
 from didact.datasets.conversation import Message
-from didact.evaluation.answers import is_number, last_number
 from didact.evaluation.questions import Question, Score
+from didact.evaluation.scorers.numbers import is_number, last_number
 from didact.evaluation.tasks.text_task import TextTask
 from didact.spec import ReasoningGymTask
 

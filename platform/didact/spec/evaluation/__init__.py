@@ -6,20 +6,50 @@ from pydantic import Field, field_validator
 
 from didact.spec.base import Spec
 from didact.spec.evaluation.endpoint import EndpointSpec, PriceSpec
+from didact.spec.evaluation.scorers import (
+    CodeScorer,
+    ContainsScorer,
+    ExactScorer,
+    F1Scorer,
+    FunctionPath,
+    FunctionScorer,
+    JsonSchemaScorer,
+    NumberScorer,
+    RegexScorer,
+    RougeScorer,
+    ScorerName,
+    ScorerSpec,
+    SetScorer,
+    full_scorer,
+)
 from didact.spec.evaluation.tasks import Gsm8kTask, HeldOutTask, QuestionTask, ReasoningGymTask
 from didact.spec.model import ModelSpec
 
 __all__ = [
+    "CodeScorer",
+    "ContainsScorer",
     "EndpointSpec",
     "EvaluateSpec",
     "EvaluationSpec",
+    "ExactScorer",
+    "F1Scorer",
+    "FunctionPath",
+    "FunctionScorer",
     "Gsm8kTask",
     "HeldOutTask",
+    "JsonSchemaScorer",
+    "NumberScorer",
     "PriceSpec",
     "QuestionTask",
     "ReasoningGymTask",
+    "RegexScorer",
     "RegisterSpec",
+    "RougeScorer",
+    "ScorerName",
+    "ScorerSpec",
+    "SetScorer",
     "TaskSpec",
+    "full_scorer",
 ]
 
 TaskSpec = Annotated[HeldOutTask | ReasoningGymTask | Gsm8kTask, Field(discriminator="task")]

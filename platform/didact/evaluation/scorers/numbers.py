@@ -2,6 +2,11 @@
 
 import re
 from decimal import Decimal
+from functools import partial
+
+from didact.evaluation.questions import Question, Score
+from didact.evaluation.scorers.scorer import NamedScorer, accepted, judged
+from didact.spec import NumberScorer
 
 _ASCII_MINUS = str.maketrans(dict.fromkeys("\u2212\u2013\ufe63\uff0d", "-"))
 _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<![0-9])\.[0-9]+"
@@ -39,3 +44,23 @@ def _quantity(text: str | None) -> Decimal | None:
 def _plain(match: re.Match[str]) -> str:
     sign = "-" if match[1] or match[2] else ""
     return sign + match[3].replace(",", "")
+
+
+def number_scorer(spec: NumberScorer) -> NamedScorer:
+    """Right when the last number of the text is an accepted one."""
+    return NamedScorer(partial(_score, Decimal(str(spec.tolerance))), "number, 1", reads="last", same=_canonical)
+
+
+def _score(tolerance: Decimal, question: Question, text: str) -> Score:
+    found = last_number(text)
+    return judged(any(_near(found, each, tolerance) for each in accepted(question)), found)
+
+
+def _near(found: str | None, expected: str, tolerance: Decimal) -> bool:
+    quantity, aim = _quantity(found), _quantity(expected)
+    return quantity is not None and aim is not None and abs(quantity - aim) <= tolerance * abs(aim)
+
+
+def _canonical(number: str) -> str:
+    quantity = _quantity(number)
+    return number if quantity is None else str(quantity.normalize() + 0)

@@ -1,7 +1,7 @@
 import pytest
 
 from didact.evaluation import last_number, numbers_equal
-from didact.evaluation.answers import is_number
+from didact.evaluation.scorers.numbers import is_number
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,91 @@
+"""How many words a text shares with an accepted answer: SQuAD's F1, and ROUGE.
+
+Chinese, Japanese and Korean characters count as words, since nothing stands between these.
+"""
+
+import re
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from didact.evaluation.questions import Question, Score
+from didact.evaluation.scorers.scorer import NamedScorer, accepted
+from didact.spec import F1Scorer, RougeScorer
+
+_ARTICLES = frozenset(("a", "an", "the"))
+_UNSPACED = "\u2e80-\u9fff\uf900-\ufaff\u3040-\u30ff\uac00-\ud7af"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
+_ROUGE_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
+_ROUGES = ("rouge1", "rouge2", "rougeL")
+_STEMMED_FROM = 4
+"""Letters of the shortest word whose ending is cut off, as in ROUGE-1.5.5."""
+
+
+def f1_scorer(spec: F1Scorer) -> NamedScorer:
+    """F1 over words and exact match, as in SQuAD (Rajpurkar et al., 2016), with the best accepted answer."""
+    return NamedScorer(_f1, "f1, 1", metric="f1")
+
+
+def rouge_scorer(spec: RougeScorer) -> NamedScorer:
+    """ROUGE (Lin, 2004) by the package rouge-score, with the accepted answer of the best ROUGE-L."""
+
+    def score(question: Question, text: str) -> Score:
+        measured = [_rouge(spec.stemmer).score(aim, text) for aim in accepted(question)]
+        if not measured:
+            return Score(problem="the row has no answer to compare with")
+        best = max(measured, key=lambda each: each["rougeL"].fmeasure)
+        values = {name: float(best[name].fmeasure) for name in _ROUGES}
+        return Score({**values, "unread": float(not text.strip())}, text.strip() or None)
+
+    return NamedScorer(score, "rouge-score 0.1.2, 1", metric="rougeL")
+
+
+def _f1(question: Question, text: str) -> Score:
+    aims = accepted(question)
+    if not aims:
+        return Score(problem="the row has no answer to compare with")
+    found = squad_words(text)
+    f1 = max(shared_words(found, squad_words(aim)) for aim in aims)
+    exact = any(found == squad_words(aim) for aim in aims)
+    return Score({"f1": f1, "accuracy": float(exact), "unread": float(not text.strip())}, text.strip() or None)
+
+
+def squad_words(text: str) -> list[str]:
+    """The words of a text in lower case, without punctuation and articles."""
+    lower = unicodedata.normalize("NFKC", text).lower()
+    plain = "".join(mark for mark in lower if mark not in string.punctuation and unicodedata.category(mark)[0] != "P")
+    return [word for word in _WORD.findall(plain) if word not in _ARTICLES]
+
+
+def shared_words(found: Sequence[str], aim: Sequence[str]) -> float:
+    """Harmonic mean of the shares of `found` and of `aim` that both have; 1 where both are empty, 0 where one is."""
+    if not found or not aim:
+        return float(found == aim)
+    shared = sum((Counter(found) & Counter(aim)).values())
+    return 2 * shared / (len(found) + len(aim))
+
+
+class _Words:
+    """Takes texts apart for rouge-score, whose own way knows the letters of English alone."""
+
+    def __init__(self, stemmer: bool) -> None:
+        from nltk.stem.porter import PorterStemmer
+
+        self._stem = PorterStemmer().stem if stemmer else None
+
+    def tokenize(self, text: str) -> list[str]:
+        """Words in lower case; endings cut off where that is wanted."""
+        words = _ROUGE_WORD.findall(unicodedata.normalize("NFKC", text).lower())
+        if self._stem is None:
+            return words
+        return [self._stem(word) if len(word) >= _STEMMED_FROM else word for word in words]
+
+
+@cache
+def _rouge(stemmer: bool) -> Any:
+    from rouge_score.rouge_scorer import RougeScorer as Rouge  # brings nltk, which takes a second
+
+    return Rouge(list(_ROUGES), tokenizer=_Words(stemmer))

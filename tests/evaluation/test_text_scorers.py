@@ -1,0 +1,241 @@
+import math
+from typing import Any
+
+import pytest
+
+from didact.datasets.conversation import Message
+from didact.errors import DataError, SpecError
+from didact.evaluation.questions import Question, Score
+from didact.evaluation.scorers import build_scorer
+from didact.evaluation.scorers.scorer import normalised
+from didact.spec import (
+    ContainsScorer,
+    FunctionScorer,
+    JsonSchemaScorer,
+    NumberScorer,
+    RegexScorer,
+    RougeScorer,
+    SetScorer,
+)
+
+
+def question(*answers: str, **row: Any) -> Question:
+    return Question("1", (Message("user", "?"),), answers[0] if answers else "", data={"answers": list(answers), **row})
+
+
+def score(scorer: Any, text: str, *answers: str, **row: Any) -> Score:
+    return build_scorer(scorer).score(question(*answers, **row), text)
+
+
+def accuracy(scorer: Any, text: str, *answers: str) -> float:
+    return score(scorer, text, *answers).values["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        (" Paris. ", "paris"),
+        ("**Paris**", "paris"),
+        ("\u201c\uff30aris\uff01\u201d", "paris"),
+        ("「北京」。", "北京"),
+        ("two\n  words", "two words"),
+        ("-5", "-5"),
+        (".5", ".5"),
+        ("Straße", "strasse"),
+        ("...", ""),
+    ],
+)
+def test_what_makes_no_difference_is_left_out(text: str, plain: str) -> None:
+    assert normalised(text) == plain
+
+
+def test_exact_takes_any_accepted_answer_and_nothing_around_it() -> None:
+    assert accuracy("exact", "The Hague!", "Den Haag", "the hague") == 1
+    assert accuracy("exact", "It is The Hague", "the hague") == 0
+    assert accuracy("exact", "5", "-5") == 0
+    empty = score("exact", " \n", "Paris")
+    assert (empty.values, empty.extracted) == ({"accuracy": 0.0, "unread": 1.0}, None)
+
+
+def test_number_reads_the_last_one_and_compares_quantities() -> None:
+    assert accuracy("number", "3 and 4 make 1,000.0", "7", "1000") == 1
+    near = NumberScorer(name="number", tolerance=0.01)
+    assert [accuracy(near, text, "-200") for text in ("-198", "-202", "-197.9", "200")] == [1, 1, 0, 0]
+    assert accuracy(near, "1e999", "1") == 0
+    assert score("number", "none", "1").values == {"accuracy": 0.0, "unread": 1.0}
+    same = build_scorer("number").same
+    assert same("1,000.00") == same("1000") == same("1e3") != same("1001")
+
+
+def test_a_set_is_the_same_in_any_order_and_writing() -> None:
+    found = score("set", "- Blue\n- red,  GREEN and red", "red", "blue", "green")
+    assert found.values == {"accuracy": 1.0, "precision": 1.0, "recall": 1.0, "unread": 0.0}
+    half = score("set", "1. red\n2. pink", "red, blue, green, white").values
+    assert (half["accuracy"], half["precision"], half["recall"]) == (0.0, 0.5, 0.25)
+    assert accuracy("set", "红、蓝\uff0c绿", "绿", "红", "蓝") == 1
+    assert accuracy("set", "3.5, 4", "4", "3.5") == 1
+    assert accuracy(SetScorer(name="set", separator="/"), "a, b/c", "c", "a, b") == 1
+    assert score("set", "", "red").values["unread"] == 1
+    same = build_scorer("set").same
+    assert same("red, blue") == same("blue and red")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "right"),
+    [
+        ("The art of it.", "art", 1),
+        ("The start of it.", "art", 0),
+        ("我住在北京市。", "北京", 1),
+        ("costs $5 now", "$5", 1),
+        ("C++ is meant", "c++", 1),
+        ("snake_art", "art", 1),
+    ],
+)
+def test_contains_finds_whole_words(text: str, answer: str, right: int) -> None:
+    assert accuracy("contains", text, answer) == right
+
+
+def test_contains_may_ask_for_all_answers_or_for_parts_of_words() -> None:
+    every = ContainsScorer(name="contains", all=True)
+    assert [accuracy(every, text, "salt", "water") for text in ("water, salt", "salt")] == [1, 0]
+    assert accuracy(ContainsScorer(name="contains", words=False), "start", "art") == 1
+    assert accuracy(every, "anything") == 0
+
+
+def test_regex_compares_its_group_or_what_it_finds() -> None:
+    choice = RegexScorer(name="regex", pattern=r"answer is (\w+)", ignore_case=True)
+    assert accuracy(choice, "The answer is A. No, the ANSWER IS b.", "B") == 1
+    assert accuracy(choice.model_copy(update={"take": "first"}), "answer is a, answer is b", "B") == 0
+    assert score(choice, "nothing").values == {"accuracy": 0.0, "unread": 1.0}
+    assert accuracy(RegexScorer(name="regex", pattern=r"\d{4}"), "in 1999") == 1
+    with pytest.raises(SpecError, match=r"scorer\.pattern: '\(' is no pattern"):
+        build_scorer(RegexScorer(name="regex", pattern="("))
+
+
+def test_a_pattern_that_would_be_searched_for_years_is_a_problem_of_that_question() -> None:
+    slow = RegexScorer(name="regex", pattern=r"(x+x+)+y", seconds=0.05)
+    found = score(slow, "x" * 5000, "y")
+    assert not found.values
+    assert "longer than 0.05 s" in str(found.problem)
+
+
+def test_f1_is_that_of_squad() -> None:
+    found = score("f1", "The black cats, on a mat", "a black cat on the mat", "no").values
+    assert found == {"f1": pytest.approx(0.75), "accuracy": 0.0, "unread": 0.0}
+    assert score("f1", "the Cat!", "Cat").values == {"f1": 1.0, "accuracy": 1.0, "unread": 0.0}
+    assert score("f1", "北京市", "北京").values["f1"] == pytest.approx(0.8)
+    assert score("f1", "cat cat", "cat dog").values["f1"] == pytest.approx(0.5)
+    assert score("f1", "", "cat").values == {"f1": 0.0, "accuracy": 0.0, "unread": 1.0}
+    assert "no answer to compare" in str(score("f1", "cat").problem)
+
+
+def test_rouge_takes_the_nearest_answer_also_in_chinese() -> None:
+    found = score("rouge", "the cat sat", "a dog ran", "the cat lay").values
+    assert found == {
+        "rouge1": pytest.approx(2 / 3),
+        "rouge2": pytest.approx(1 / 2),
+        "rougeL": pytest.approx(2 / 3),
+        "unread": 0.0,
+    }
+    assert score("rouge", "我爱北京", "我爱上海").values["rougeL"] == pytest.approx(0.5)
+    assert score("rouge", "running", "runs").values["rouge1"] == 0
+    assert score(RougeScorer(name="rouge", stemmer=True), "running", "runs").values["rouge1"] == 1
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"age": {"type": "integer"}, "name": {"type": "string", "pattern": "^[A-Z]"}},
+    "required": ["age"],
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "valid", "unread"),
+    [
+        ('{"age": 3}', 1, 0),
+        ('Here it is:\n```json\n{"age": 3, "name": "Bo"}\n```\nDone.', 1, 0),
+        ('I say {"age": 3} and no more', 1, 0),
+        ('{"age": "3"}', 0, 0),
+        ('{"age": 3, "name": "bo"}', 0, 0),
+        ('{"age": 3', 0, 1),
+        ('{"age": NaN}', 0, 1),
+        ("three", 0, 1),
+        ("[" * 100_000, 0, 1),
+        ("[" * 500 + "]" * 500, 0, 1),
+    ],
+)
+def test_json_is_found_and_held_against_the_schema_of_the_row(text: str, valid: int, unread: int) -> None:
+    found = score("json_schema", text, schema=SCHEMA)
+    assert found.values == {"accuracy": float(valid), "valid": float(valid), "unread": float(unread)}
+    assert bool(found.note) != bool(valid)
+
+
+def test_json_must_equal_the_accepted_answer_where_there_is_one() -> None:
+    assert accuracy_of_json('{"b": [1, 2], "a": "x"}', '{"a": "x", "b": [1, 2]}') == (1.0, 1.0)
+    assert accuracy_of_json('{"b": [2, 1], "a": "x"}', '{"a": "x", "b": [1, 2]}') == (0.0, 1.0)
+    assert accuracy_of_json("true", "1") == (0.0, 1.0)
+
+
+def accuracy_of_json(text: str, answer: str) -> tuple[float, float]:
+    values = score("json_schema", text, answer, schema={}).values
+    return values["accuracy"], values["valid"]
+
+
+def test_a_schema_fetches_nothing_and_never_searches_for_years() -> None:
+    away = score("json_schema", "1", schema={"$ref": "http://127.0.0.1:9/schema.json"})
+    assert "cannot be applied" in str(away.problem)
+    loop = score("json_schema", "1", schema={"$ref": "#"})
+    assert "cannot be applied" in str(loop.problem)
+    assert "schema" in str(score("json_schema", "1").problem)
+
+
+def test_a_schema_in_a_file_is_checked_before_anything_is_asked(tmp_path: Any) -> None:
+    file = tmp_path / "schema.json"
+    scorer = JsonSchemaScorer(name="json_schema", schema_file=str(file))
+    with pytest.raises(DataError, match=r"scorer\.schema_file: .*schema\.json cannot be read"):
+        build_scorer(scorer)
+    file.write_text('{"type": "nothing"}')
+    with pytest.raises(DataError, match="is no JSON schema"):
+        build_scorer(scorer)
+    file.write_text('{"type": "array"}')
+    first = build_scorer(scorer)
+    assert [first.score(question(), text).values["accuracy"] for text in ("[]", "{}")] == [1, 0]
+    file.write_text('{"type": "object"}')
+    assert build_scorer(scorer).version != first.version
+
+
+MODULE = """
+from didact.evaluation.questions import Score
+
+def length(question, text, least=1):
+    return len(text) >= least
+
+def whole(question, text):
+    return Score({"score": 0.5, "unread": 0.0}, extracted=text)
+
+def broken(question, text):
+    return {"no": 1 / (len(text) - 1)}
+
+def narrow(text):
+    return 1
+"""
+
+
+def test_a_function_of_ones_own_is_found_by_its_path(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_own_scorers.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    assert score("my_own_scorers:length", "abc").values == {"accuracy": 1.0}
+    few = FunctionScorer(name="function", path="my_own_scorers:length", options={"least": 4}, metric="long")
+    assert score(few, "abc").values == {"long": 0.0}
+    assert score("my_own_scorers:whole", "abc") == Score({"score": 0.5, "unread": 0.0}, "abc")
+    assert "raised ZeroDivisionError" in str(score("my_own_scorers:broken", "a").problem)
+    assert "expected a Score" in str(score("my_own_scorers:broken", "ab").problem)
+    for path, said in (
+        ("my_own_scorers:absent", "no function 'absent'"),
+        ("my_own_scorers:narrow", "cannot be called with a question, a text"),
+        ("no_such_module:f", "cannot be imported: ModuleNotFoundError"),
+    ):
+        with pytest.raises(SpecError, match=said):
+            build_scorer(path)
+    assert build_scorer("my_own_scorers:length").version != build_scorer(few).version
+    assert math.isclose(len(build_scorer(few).version), len("my_own_scorers:length, ") + 64)
