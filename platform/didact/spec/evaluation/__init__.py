@@ -1,4 +1,12 @@
-"""What is measured after training, and what a model must reach before it is a candidate."""
+"""What is measured after training, and what a model must reach before it is a candidate.
+
+    evaluation.yaml -> load_spec -> EvaluateSpec: the model, and tasks by name with their scorers
+
+Example:
+    >>> from didact.spec import EvaluateSpec, load_spec
+    >>> [task.task for task in load_spec(EvaluateSpec, "jobs/evaluations/demo.yaml").evaluation.tasks]
+    ['reasoning_gym']
+"""
 
 from typing import Annotated, Literal
 
