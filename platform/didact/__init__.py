@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         promote,
         recipe,
         sweep,
+        trace,
         versions,
     )
 
@@ -36,6 +37,7 @@ __all__ = [
     "promote",
     "recipe",
     "sweep",
+    "trace",
     "versions",
 ]
 

@@ -16,6 +16,7 @@ ROWS = (
     ("reports",),
     ("tuning",),
     ("cluster", "serving.app"),
+    ("lineage",),
     ("registry", "connect"),
     ("preparation", "gpu_proof"),
     ("training", "evaluation", "serving.engine"),

@@ -52,6 +52,9 @@ def test_tags_hold_every_fact_as_text() -> None:
     tags = LINEAGE.tags()
     assert all(isinstance(value, str) for value in tags.values())
     assert json.loads(tags["mixture"])["alpaca"] == {
+        "path": "alpaca.jsonl",
+        "licence": "unknown",
+        "commercial": None,
         "fingerprint": "d" * 64,
         "weight": 0.75,
         "rows_used": 100,

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from didact import env, logs
 from didact.cli.data import Overrides, Recipe, data
+from didact.cli.lineage import lineage
 from didact.cli.prepare import preparing
 from didact.cli.quality import quality
 from didact.cli.recipes import init, recipes
@@ -44,6 +45,7 @@ data.add_typer(quality)
 app.add_typer(data, name="data")
 app.command()(recipes)
 app.command()(init)
+app.command()(lineage)
 
 BaseName = Annotated[
     str | None, typer.Option(help="Base model; default: the one the adapter was trained on, else the bundled one")
@@ -214,6 +216,8 @@ def register(
     alias: Annotated[str, typer.Option(help="candidate, champion, or empty for none")] = "candidate",
 ) -> None:
     """Make a finished run a version of a registered model. Doing it twice makes one version."""
+    from didact.lineage import keep_lineage
+    from didact.registry import open_registry
     from didact.registry.publish import publish_run
     from didact.runs import open_run
     from didact.tracking import mlflow_run_id
@@ -223,6 +227,7 @@ def register(
     asked = spec.register_as or RegisterSpec(name=spec.name)
     changes = {"name": name or asked.name, "alias": alias or None, "gate": asked.gate}
     gate, version = publish_run(opened, spec, validate(RegisterSpec, changes, "register"), mlflow_run_id(opened.path))
+    keep_lineage(open_registry(spec.tracking, opened.path.parent), version, opened)
     for line in gate.lines if gate else ():
         Console().print(line)
     Console().print(f"registered {version.id} {' '.join('@' + each for each in version.aliases)}")

@@ -28,6 +28,7 @@ from didact.errors import AdapterError, DidactError
 from didact.evaluation import EvalReport, GateResult, task_texts
 from didact.files import new_folder
 from didact.interrupts import INTERRUPTS
+from didact.lineage import keep_lineage
 from didact.logs import get_logger
 from didact.models import base_fingerprint, check_start, check_stored, verify_adapter
 from didact.preparation import DataFacts, Plan, PreparedData, memory_in_words, prepare_run
@@ -127,6 +128,7 @@ def finetune(
             gate, version = None, None
             if spec.register_as is not None:
                 gate, version = publish_run(run, spec, spec.register_as, mlflow_run_id)
+                keep_lineage(open_registry(spec.tracking, run.path.parent), version, run)
     return FinetuneResult(run, training, report, gate, version, mlflow_run_id)
 
 

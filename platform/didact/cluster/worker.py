@@ -2,6 +2,7 @@
 
 import copy
 import math
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from didact.devices import is_out_of_memory, memory_words
 from didact.errors import DidactError, ModelTooLarge
 from didact.evaluation import held_out_loss, task_texts
 from didact.failpoints import read_failpoints
-from didact.files import fingerprint, new_folder, write_text
+from didact.files import append_jsonl, fingerprint, new_folder, write_text
 from didact.models import (
     base_fingerprint,
     check_model,
@@ -27,7 +28,7 @@ from didact.models import (
     verify_adapter,
 )
 from didact.preparation import PreparedData, open_prepared
-from didact.runs import Run, open_run
+from didact.runs import Run, open_run, package_versions, processor
 from didact.spec import FinetuneSpec, FullSpec, to_json
 from didact.training import (
     Callback,
@@ -83,10 +84,11 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any], device: torch.d
         compile_blocks(model)
     identity = fingerprint([prepared.mixture.fingerprint, base_fingerprint(spec.model), spec.adapter.model_dump()])
     training = spec.training.model_copy(update={"micro_batch_size": config["micro_batch_size"]})
-    spec = spec.model_copy(update={"training": training})
+    spec, settled = (each.model_copy(update={"training": training}) for each in (spec, settled))
     heartbeat = Heartbeat(spec.placement.hang_timeout_seconds, stack_file(run, config["attempt"], world.rank))
     callbacks: list[Callback] = [RayReport(), heartbeat]
     if world.rank == 0:
+        append_jsonl(run.workers, {"attempt": config["attempt"], **computing_on(settled, device, world.size)})
         callbacks.insert(0, RunRecord(run, config["attempt"]))
     if failpoints := read_failpoints(run.path):
         callbacks.append(FaultInjection(failpoints, model, world.rank))
@@ -121,6 +123,27 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any], device: torch.d
         if world.rank == 0 and result.steps == prepared.num_steps:
             export(model, run, spec, prepared)
     return result
+
+
+def computing_on(spec: FinetuneSpec, device: torch.device, num_workers: int) -> dict[str, Any]:
+    """What decides the last bits of a run beside its recipe, as plain data: two machines that agree in it agree in all.
+
+    Args:
+        spec: the recipe as this worker follows it, with `model.dtype` settled.
+        device: what computes.
+        num_workers: of the group.
+    """
+    return {
+        "host": socket.gethostname(),
+        "processor": processor(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "workers": num_workers,
+        "micro_batch_size": spec.training.micro_batch_size,
+        "dtype": spec.model.dtype,
+        "packages": package_versions(),
+    }
 
 
 def settle_dtype(spec: FinetuneSpec, device: torch.device) -> FinetuneSpec:

@@ -17,6 +17,7 @@ Example:
 
 from didact.datasets.catalog.listing import find_cards as cards
 from didact.errors import DidactError
+from didact.notebook.lineage import trace
 from didact.notebook.models import load, predict
 from didact.notebook.runs import evaluate, finetune, plan, promote, sweep, versions
 from didact.notebook.settings import recipe
@@ -32,5 +33,6 @@ __all__ = [
     "promote",
     "recipe",
     "sweep",
+    "trace",
     "versions",
 ]

@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from didact.datasets.catalog import licence_of
+from didact.datasets.catalog import commercial_of, licence_of
 from didact.errors import DataError
 from didact.files import write_json
 from didact.mixtures import MixtureRow
 from didact.preparation.prepare import PreparedData
+from didact.runs import commit_in
 from didact.spec import FinetuneSpec
 from didact.tracking import DatasetInput
 
@@ -48,6 +49,10 @@ class SourceFacts:
     """Passes over the source."""
     fingerprint: str
     """`Dataset.fingerprint`."""
+    commercial: bool | None = None
+    """Whether the recipe or else the card says that the terms allow commercial use; None where neither does."""
+    revision: str | None = None
+    """Of a Hugging Face dataset: the commit its files were read from, else what the recipe asked for."""
 
     @property
     def num_rejected(self) -> int:
@@ -151,6 +156,8 @@ def _sources(spec: FinetuneSpec, prepared: PreparedData) -> tuple[SourceFacts, .
             share_of_tokens=row.share_of_tokens,
             epochs=row.epochs,
             fingerprint=dataset.fingerprint,
+            commercial=commercial_of(source),
+            revision=commit_in(dataset.files) or source.revision,
         )
         for source, dataset, table, row in zip(
             spec.data.sources, prepared.datasets, prepared.mixture.tables, seen, strict=True

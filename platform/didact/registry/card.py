@@ -46,6 +46,9 @@ class Lineage:
         """As tags of a model version: one fact a tag, the mixture as JSON."""
         mixture = {
             source.name: {
+                "path": source.path,
+                "licence": source.licence,
+                "commercial": source.commercial,
                 "fingerprint": source.fingerprint,
                 "weight": source.weight,
                 "rows_used": source.samples_usable,

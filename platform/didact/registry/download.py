@@ -1,4 +1,4 @@
-"""From a registered version to a checked folder on this machine."""
+"""From a registered version to a checked folder on this machine; and the texts that are kept beside its adapter."""
 
 import re
 import shutil
@@ -34,6 +34,24 @@ def download(client: "MlflowClient", uri: str, version: ModelVersion, cache_dir:
                 _fetch_all(client, uri, version, Path(stage.name), scratch)
                 _verify(scratch, version)
     return target
+
+
+def proof_folder(version: ModelVersion) -> str:
+    """The artifact path of what is kept beside a version's adapter."""
+    return f"{version.source.rpartition('/')[2]}-proof"
+
+
+def read_text(client: "MlflowClient", uri: str, version: ModelVersion, path: str) -> str | None:
+    """A text artifact of the MLflow run that holds a version's files; None where there is none."""
+    folder = path.rpartition("/")[0]
+    with asking(uri, f"list the files of {version.id}"):
+        if path not in {each.path for each in client.list_artifacts(version.run_id, folder)}:
+            return None
+    with asking(uri, f"read {path} of {version.id}"), tempfile.TemporaryDirectory() as stage:
+        try:
+            return Path(client.download_artifacts(version.run_id, path, stage)).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise RegistryError(f"{path} of {version.id} is no text: {error}") from None
 
 
 def _is_verified(folder: Path, version: ModelVersion) -> bool:

@@ -16,7 +16,7 @@ from didact.adapter_folder import CARD, AdapterFolder, check_finite, check_folde
 from didact.errors import NotRegistered, RegistryError
 from didact.files import sha256_text
 from didact.registry.asking import asking
-from didact.registry.download import download
+from didact.registry.download import download, proof_folder, read_text
 from didact.registry.versions import (
     CHAMPION,
     MANIFEST_TAG,
@@ -216,6 +216,29 @@ class Registry:
             RegistryError: MLflow is dead or refuses.
         """
         return download(self._client, self.uri, version, cache_dir)
+
+    def keep_proof(self, version: ModelVersion, files: Mapping[str, str]) -> None:
+        """Keep texts with a version, beside its adapter and no part of it; one of the same name is written anew.
+
+        Args:
+            version: a registered version.
+            files: plain file name -> text.
+
+        Raises:
+            RegistryError: MLflow is dead or refuses.
+        """
+        folder = proof_folder(version)
+        with asking(self.uri, f"keep {', '.join(files)} with {version.id}"):
+            for name, text in files.items():
+                self._client.log_text(version.run_id, text, f"{folder}/{name}")
+
+    def read_proof(self, version: ModelVersion, name: str) -> str | None:
+        """A text that `keep_proof` kept; None where there is none of that name.
+
+        Raises:
+            RegistryError: MLflow is dead or refuses, or holds something that is no text.
+        """
+        return read_text(self._client, self.uri, version, f"{proof_folder(version)}/{name}")
 
     @contextlib.contextmanager
     def _changing(self, name: str) -> Iterator[None]:

@@ -10,7 +10,35 @@ Example:
 """
 
 from didact.runs.continued import Descent, descents, go_on, note_start
-from didact.runs.provenance import git_state, provenance
+from didact.runs.provenance import git_state, package_versions, processor, provenance
+from didact.runs.recorded import (
+    RecordedAdapter,
+    RecordedRun,
+    RecordedSource,
+    commit_in,
+    record_of,
+    recorded_adapter,
+    recorded_runs,
+)
 from didact.runs.run import Run, open_run, start_run
 
-__all__ = ["Descent", "Run", "descents", "git_state", "go_on", "note_start", "open_run", "provenance", "start_run"]
+__all__ = [
+    "Descent",
+    "RecordedAdapter",
+    "RecordedRun",
+    "RecordedSource",
+    "Run",
+    "commit_in",
+    "descents",
+    "git_state",
+    "go_on",
+    "note_start",
+    "open_run",
+    "package_versions",
+    "processor",
+    "provenance",
+    "record_of",
+    "recorded_adapter",
+    "recorded_runs",
+    "start_run",
+]

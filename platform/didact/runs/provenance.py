@@ -1,5 +1,6 @@
 """Who made a run: code, versions, command, machine. Written once per attempt, never read by the run itself."""
 
+import contextlib
 import getpass
 import platform
 import socket
@@ -10,21 +11,41 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("didact", "torch", "transformers", "peft", "bitsandbytes", "ray", "mlflow", "datasets", "reasoning_gym")
+PACKAGES = (
+    *("didact", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "bitsandbytes", "deepspeed"),
+    *("flash_attn", "liger_kernel", "ray", "mlflow", "datasets", "reasoning_gym"),
+)
+"""Those whose version may change what a run computes, or how it is recorded."""
 
 
 def provenance() -> dict[str, Any]:
-    """Git commit and state, package versions, argv, host and time, as plain data."""
+    """Git commit and state, package versions, argv, host, processor and time, as plain data."""
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "argv": sys.argv,
         "git": git_state(Path(__file__).parent),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": package_versions(),
         "host": socket.gethostname(),
         "user": getpass.getuser(),
         "machine": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
     }
+
+
+def package_versions() -> dict[str, str | None]:
+    """Package -> its version; None for one that is not installed."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+def processor() -> str:
+    """The processor's name, as Linux tells it; elsewhere what Python knows of it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, name = line.partition(":")
+            if key.strip() == "model name":
+                return name.strip()
+    return platform.processor() or platform.machine()
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

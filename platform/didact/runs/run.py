@@ -11,6 +11,8 @@
     checkpoints/        step-00000040/, verified, newest last
     adapter/            the publishable adapter
     report.json         base and adapter side by side
+    workers.jsonl       one line a group of workers: what worker 0 computed on
+    trial.json          the sweep and the values drawn, for a trial of a search
     mlflow.json         the MLflow run this folder belongs to
 """
 
@@ -97,6 +99,21 @@ class Run:
     def report(self) -> Path:
         """The evaluation report."""
         return self.path / "report.json"
+
+    @property
+    def workers(self) -> Path:
+        """What worker 0 of each group computed on: processor, GPU, versions, one JSON line a group."""
+        return self.path / "workers.jsonl"
+
+    @property
+    def trial(self) -> Path:
+        """Of a trial of a search: the sweep, the trial and the values that were drawn."""
+        return self.path / "trial.json"
+
+    @property
+    def verdict(self) -> Path:
+        """What the gate decided, and the digests of what it judged."""
+        return self.path / "verdict.json"
 
     @property
     def quarantine(self) -> Path:

@@ -12,6 +12,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from didact.cluster import finetune
 from didact.connect import receive
 from didact.evaluation import task_texts
+from didact.files import write_json
 from didact.preparation import prepare_data
 from didact.runs import Run
 from didact.spec import FinetuneSpec
@@ -70,6 +71,12 @@ def trainable(plan: TrialPlan) -> Callable[[dict[str, Any]], None]:
         num_steps = spec.training.steps or prepare_data(spec, task_texts=task_texts).num_steps
         trained_now = False
         if not entry.ended:
+            drawn = {
+                "sweep": plan.search.sweep.name,
+                "trial": trial_id,
+                "values": trial_values(plan.search.sweep.space, entry.sample),
+            }
+            write_json(Run(plan.trials_dir / spec.name).trial, drawn)
             callbacks = [MetricReport(metric, num_steps)]
             done = finetune(spec, plan.trials_dir, parent_run_id=plan.parent_run_id, ray_callbacks=callbacks)
             trained_now = done.training is not None

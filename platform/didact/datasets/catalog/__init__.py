@@ -22,7 +22,7 @@ from didact.datasets.catalog.card import (
 )
 from didact.datasets.catalog.card_file import card_yaml
 from didact.datasets.catalog.groups import GROUPS, group_cards
-from didact.datasets.catalog.licences import check_commercial, licence_of
+from didact.datasets.catalog.licences import check_commercial, commercial_of, licence_of
 from didact.datasets.catalog.resolve import ROOT_OPTION, CardPlace, card_of, named_card, resolve_card
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "card_of",
     "card_yaml",
     "check_commercial",
+    "commercial_of",
     "filter_cards",
     "find_card",
     "group_cards",

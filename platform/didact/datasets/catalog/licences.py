@@ -11,6 +11,12 @@ def licence_of(source: SourceSpec) -> str:
     return source.licence or (card.licence if card else "unknown")
 
 
+def commercial_of(source: SourceSpec) -> bool | None:
+    """Whether the recipe or else the source's card says that commercial use is allowed; None where neither does."""
+    card = card_of(source)
+    return source.commercial if source.commercial is not None or card is None else card.commercial
+
+
 def check_commercial(data: DataSpec) -> None:
     """Refuse data that may not be used commercially, where the recipe says `data.commercial: true`.
 
