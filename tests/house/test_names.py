@@ -14,7 +14,19 @@ ROOT = Path(__file__).resolve().parents[2]
 DIDACT = ROOT / "platform" / "didact"
 ROOMS = (
     *("cache", "spec", "runs", "datasets", "mixtures", "tokens", "models", "preparation", "training", "evaluation"),
-    *("tracking", "registry", "serving", "cluster", "tuning", "reports", "connect", "cli", "notebook", "gpu_proof"),
+    *(
+        "tracking",
+        "lineage",
+        "registry",
+        "serving",
+        "cluster",
+        "tuning",
+        "reports",
+        "connect",
+        "cli",
+        "notebook",
+        "gpu_proof",
+    ),
 )
 FOLDERS = ("platform", "jobs", "serve", "benchmarks", "tests")
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
