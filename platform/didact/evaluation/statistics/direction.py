@@ -1,6 +1,8 @@
 """Which way is better."""
 
-_LOWER = frozenset(("loss", "perplexity", "unread", "ece", "brier", "problems", "refused", "seconds", "latency"))
+_LOWER = frozenset(
+    ("loss", "perplexity", "unread", "ece", "brier", "problems", "refused", "seconds", "latency", "lost", "flipped")
+)
 _MACRO = "macro_"
 
 

@@ -14,6 +14,15 @@ from pydantic import Field, field_validator
 
 from didact.spec.base import Spec
 from didact.spec.evaluation.endpoint import EndpointSpec, PriceSpec
+from didact.spec.evaluation.judging import (
+    AnswererSpec,
+    BelleEvalTask,
+    CompareTask,
+    JudgedTask,
+    JudgingSpec,
+    MtBenchTask,
+    VicunaBenchTask,
+)
 from didact.spec.evaluation.scorers import (
     CodeScorer,
     ContainsScorer,
@@ -34,7 +43,10 @@ from didact.spec.evaluation.tasks import Gsm8kTask, HeldOutTask, QuestionTask, R
 from didact.spec.model import ModelSpec
 
 __all__ = [
+    "AnswererSpec",
+    "BelleEvalTask",
     "CodeScorer",
+    "CompareTask",
     "ContainsScorer",
     "EndpointSpec",
     "EvaluateSpec",
@@ -46,6 +58,9 @@ __all__ = [
     "Gsm8kTask",
     "HeldOutTask",
     "JsonSchemaScorer",
+    "JudgedTask",
+    "JudgingSpec",
+    "MtBenchTask",
     "NumberScorer",
     "PriceSpec",
     "QuestionTask",
@@ -57,6 +72,7 @@ __all__ = [
     "ScorerSpec",
     "SetScorer",
     "TaskSpec",
+    "VicunaBenchTask",
     "full_scorer",
 ]
 

@@ -1,0 +1,108 @@
+"""Judged tasks, who judges, and who is compared with."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from didact.spec.base import Spec
+from didact.spec.evaluation.endpoint import EndpointSpec
+from didact.spec.evaluation.tasks import QuestionTask
+
+
+class AnswererSpec(Spec):
+    """A model that answers beside those that are evaluated: an endpoint, or a base of this machine with or without an
+    adapter."""
+
+    endpoint: EndpointSpec | None = None
+    """A model behind an address."""
+    base: str | None = None
+    """A base as in `model.base`: bundled name, folder or hub id."""
+    adapter: str | None = None
+    """An adapter folder, a run folder, or a registered `name`, `name@alias`, `name:version`; its base is known."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if self.endpoint is not None and (self.base or self.adapter):
+            raise ValueError("found an endpoint and a model of this machine; expected one of them")
+        if self.endpoint is None and not self.base and not self.adapter:
+            raise ValueError("found nothing; expected endpoint, base or adapter")
+        return self
+
+
+class JudgingSpec(Spec):
+    """How answers are judged."""
+
+    passes: int = Field(default=1, ge=1, le=5)
+    """How often each judgement is asked for; from 2 on, agreement of the judge with itself is reported."""
+    swap: bool = True
+    """Compare each pair in both orders; a verdict that turns with the order is a tie."""
+    language: Literal["auto", "en", "zh"] = "auto"
+    """Of what the judge is told; `auto` takes the question's."""
+    criteria: str | None = None
+    """JSON lines with `class` and `prompt`: what counts in each class, in place of this program's own words."""
+    max_new_tokens: int = Field(default=512, ge=8)
+    """Longest judgement, in tokens."""
+
+
+class JudgedTask(QuestionTask):
+    """What tasks that a judge scores have in common. `evaluation.judge` says who judges."""
+
+    judging: JudgingSpec = JudgingSpec()
+    """How answers are judged."""
+    max_new_tokens: int = Field(default=1024, ge=1)
+    """Longest answer, in tokens."""
+
+    @model_validator(mode="after")
+    def _one_answer(self) -> Self:
+        if self.samples > 1:
+            raise ValueError("samples: a judge scores one answer to a question; expected 1")
+        return self
+
+
+class BelleEvalTask(JudgedTask):
+    """Belle-eval (Ji et al., 2023): Chinese instructions in 10 classes, some with a right answer, scored 0 to 1.
+
+    Reads `question`, `std_answer` and `class` as JSON lines or as one array.
+    """
+
+    task: Literal["belle_eval"]
+    path: str
+    """Its `eval_set.json`."""
+
+
+class BenchTask(JudgedTask):
+    """What the benches of FastChat's llm_judge have in common."""
+
+    path: str
+    """Its `question.jsonl`: `question_id`, `category` and `turns`."""
+    references: str | None = None
+    """Right answers, such as `reference_answer/gpt-4.jsonl`; MT-bench has them for math, reasoning and coding."""
+    by: Literal["score", "pairwise"] = "score"
+    """`score` from 1 to 10, or `pairwise` against the answers of `evaluation.rival`."""
+
+
+class MtBenchTask(BenchTask):
+    """MT-bench (Zheng et al., 2023): 80 questions in 8 categories, each with a second turn."""
+
+    task: Literal["mt_bench"]
+
+
+class VicunaBenchTask(BenchTask):
+    """Vicuna-bench (2023): 80 questions in 9 categories, one turn each."""
+
+    task: Literal["vicuna_bench"]
+
+
+class CompareTask(JudgedTask):
+    """Any questions, answered by two: the judge says which answer is better."""
+
+    task: Literal["compare"]
+    name: str = Field(default="compare", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    """Its name in figures."""
+    path: str
+    """Questions: JSON lines, JSON or CSV with `question` (or `messages`) and, where there are some, `answer` and
+    `class`; also `hf:OWNER/NAME[:CONFIG]`."""
+    split: str = "test"
+    """Of a Hugging Face dataset."""
+    against: Literal["rival", "reference"] = "rival"
+    """`rival`: the model of `evaluation.rival`; `reference`: each question's `answer`."""
