@@ -38,6 +38,7 @@ TENSOR_ROOMS = {
 LIBRARY_ROOMS = {
     "peft": {"models"},
     "datasets": {"datasets"},
+    "lm_eval": {"evaluation"},
     "torch": TENSOR_ROOMS,
     "transformers": TENSOR_ROOMS,
 }

@@ -2,10 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from didact.datasets.conversation import Message
 from didact.evaluation.asks import Answer, Ask
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from didact.tokens.template import TemplateContract
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,8 @@ class Score:
     """Why it could not be scored. The task counts such questions."""
     note: str = ""
     """What a reader should see beside the answer, such as a judge's reason."""
+    data: Any = None
+    """What else the task's `overall` needs of it."""
 
 
 class Task(Protocol):
@@ -92,4 +99,23 @@ class Task(Protocol):
 
     def overall(self, scores: Sequence[tuple[Question, Score]]) -> Mapping[str, float]:
         """Figures that are no mean over questions, such as a calibration error: metric -> value. Often none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTokens:
+    """How texts become a model's tokens."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+    contract: "TemplateContract"
+    max_length: int
+    """Tokens of its context."""
+
+
+@runtime_checkable
+class TokenTask(Protocol):
+    """A task that asks in token ids, where the tokenizer of the models that are evaluated is at hand."""
+
+    def with_tokens(self, tokens: ModelTokens) -> Task:
+        """The same task, asked in these tokens."""
         ...

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from didact.errors import TemplateError
-from didact.spec.evaluation import EvaluationSpec, Gsm8kTask
+from didact.spec.base import Spec
+from didact.spec.evaluation import EvaluationSpec, Gsm8kTask, IfEvalTask, LmEvalTask
 from didact.spec.finetune import FinetuneSpec
 from didact.spec.model import ModelSpec
 
@@ -53,11 +54,15 @@ def absolute_base(model: ModelSpec) -> ModelSpec:
 
 def absolute_task_paths(evaluation: EvaluationSpec) -> EvaluationSpec:
     """The same evaluation with the files of its tasks absolute."""
-    tasks = tuple(
-        task.model_copy(update={"path": _absolute(task.path)}) if isinstance(task, Gsm8kTask) else task
-        for task in evaluation.tasks
-    )
-    return evaluation.model_copy(update={"tasks": tasks})
+    return evaluation.model_copy(update={"tasks": tuple(map(_absolute_task, evaluation.tasks))})
+
+
+def _absolute_task(task: Spec) -> Spec:
+    if isinstance(task, Gsm8kTask | IfEvalTask):
+        return task.model_copy(update={"path": _absolute(task.path)})
+    if isinstance(task, LmEvalTask) and task.folder is not None:
+        return task.model_copy(update={"folder": _absolute(task.folder)})
+    return task
 
 
 def _absolute_root(options: dict[str, Any]) -> dict[str, Any]:

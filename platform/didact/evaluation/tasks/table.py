@@ -3,14 +3,26 @@
 from collections.abc import Callable
 from typing import Any
 
+from didact.evaluation.harness import require_lm_eval
 from didact.evaluation.questions import Task
 from didact.evaluation.tasks.gsm8k import build_gsm8k
+from didact.evaluation.tasks.ifeval import build_ifeval
 from didact.evaluation.tasks.reasoning_gym import build_reasoning_gym
-from didact.spec import Gsm8kTask, HeldOutTask, ReasoningGymTask, TaskSpec
+from didact.spec import Gsm8kTask, HeldOutTask, IfEvalTask, LmEvalTask, ReasoningGymTask, TaskSpec
+
+
+def _build_lm_eval(spec: LmEvalTask) -> Task:
+    require_lm_eval("lm_eval")
+    from didact.evaluation.harness import build_lm_eval  # an extra, which is there only now for certain
+
+    return build_lm_eval(spec)
+
 
 _BUILDERS: dict[type, Callable[[Any], Task]] = {
     Gsm8kTask: build_gsm8k,
     ReasoningGymTask: build_reasoning_gym,
+    LmEvalTask: _build_lm_eval,
+    IfEvalTask: build_ifeval,
 }
 
 

@@ -14,6 +14,7 @@ from pydantic import Field, field_validator
 
 from didact.spec.base import Spec
 from didact.spec.evaluation.endpoint import EndpointSpec, PriceSpec
+from didact.spec.evaluation.harness import IfEvalTask, LmEvalTask
 from didact.spec.evaluation.judging import (
     AnswererSpec,
     BelleEvalTask,
@@ -57,9 +58,11 @@ __all__ = [
     "FunctionScorer",
     "Gsm8kTask",
     "HeldOutTask",
+    "IfEvalTask",
     "JsonSchemaScorer",
     "JudgedTask",
     "JudgingSpec",
+    "LmEvalTask",
     "MtBenchTask",
     "NumberScorer",
     "PriceSpec",

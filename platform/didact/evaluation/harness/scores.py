@@ -1,0 +1,198 @@
+"""lm-eval's metrics over our answers: of one question, of a task, of a group of tasks."""
+
+import math
+import random
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lm_eval.api import metrics as lm_metrics
+
+from didact.evaluation.questions import Score
+from didact.logs import get_logger
+
+_log = get_logger(__name__)
+_DRAWS = 1000
+"""Resamples behind a bootstrapped standard error."""
+_UNREAD = "[invalid]"
+"""What lm-eval's extraction gives where it found nothing."""
+_LIKELIHOOD = "log_likelihood"
+_CLOSED = {lm_metrics.mean: lm_metrics.mean_stderr, lm_metrics.acc_all: lm_metrics.acc_all_stderr}
+_SCORING_ERRORS = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError)
+
+Key = tuple[str, str]
+"""Metric and filter, as lm-eval names figures: `acc,none`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One lm-eval task."""
+
+    name: str
+    task: Any
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Its YAML fields, functions as their names, and its version."""
+        # Where its rows lie is no part of what it asks; the rows themselves are in its requests.
+        elsewhere = {"metadata", "dataset_path", "dataset_kwargs"}
+        fields = {key: _named(value) for key, value in self.task.dump_config().items() if key not in elsewhere}
+        return {**fields, "version": str(self.task.VERSION)}
+
+    @property
+    def main_metric(self) -> str:
+        """The one that says how good an answer is."""
+        means = [metric for metric, of in self.task.aggregation().items() if of is lm_metrics.mean]
+        if not means and self.task.OUTPUT_TYPE == "loglikelihood_rolling":
+            return _LIKELIHOOD
+        filters = self._filters()
+        return _label(next(iter(means or self.task.aggregation())), filters[0], filters)
+
+    def text(self, document: Any) -> str:
+        """What a document asks, without examples around it."""
+        text = self.task.doc_to_text(document)
+        options = self.options(document)
+        if isinstance(text, int) and text < len(options):
+            return options[text]
+        return text if isinstance(text, str) else ""
+
+    def expected(self, document: Any) -> str:
+        """The right answer."""
+        target = self.task.doc_to_target(document)
+        options = self.options(document)
+        if isinstance(target, int) and not isinstance(target, bool) and 0 <= target < len(options):
+            return options[target]
+        return "; ".join(map(str, target)) if isinstance(target, list) else str(target)
+
+    def options(self, document: Any) -> tuple[str, ...]:
+        """Of a multiple choice."""
+        config = getattr(self.task, "config", None)
+        has_options = config is not None and getattr(config, "doc_to_choice", None) is not None
+        return tuple(map(str, self.task.doc_to_choice(document))) if has_options else ()
+
+    def score(self, instances: Sequence[Any], given: Sequence[list[Any]], options: Sequence[str]) -> Score:
+        """What one document's responses are worth.
+
+        Args:
+            instances: its requests.
+            given: responses to each.
+            options: of a multiple choice.
+        """
+        found: dict[Key, Any] = {}
+        values: dict[str, float] = {}
+        extracted: str | None = None
+        filters = self._filters()
+        for name, results in self._filtered(instances, given).items():
+            try:
+                metrics = self.task.process_results(instances[0].doc, results)
+            except _SCORING_ERRORS as error:
+                return Score(problem=f"lm-eval could not score it: {type(error).__name__}: {error}")
+            found |= {(metric, name): value for metric, value in metrics.items()}
+            values |= {
+                _label(metric, name, filters): float(value)
+                for metric, value in metrics.items()
+                if self._aggregation(metric) is lm_metrics.mean
+            }
+            extracted = _extracted(results, options)
+            if name != "none" and instances[0].request_type == "generate_until":
+                values[_label("unread", name, filters)] = float(extracted is None)
+        if self.task.OUTPUT_TYPE == "loglikelihood_rolling":
+            values[_LIKELIHOOD] = float(given[0][0])
+        return Score(values, extracted, data=found)
+
+    def shown(self, figures: Mapping[str, Any]) -> dict[str, float]:
+        """Figures of `leaf_figures` that are no means over questions, under the names that reports have."""
+        filters = self._filters()
+        shown = {}
+        for key, value in figures.items():
+            metric, comma, name = key.partition(",")
+            own = metric.endswith("_stderr") or self._aggregation(metric) is not lm_metrics.mean
+            if comma and own and isinstance(value, int | float) and math.isfinite(value):
+                shown[_label(metric, name, filters)] = float(value)
+        return shown
+
+    def _filters(self) -> list[str]:
+        return [each.name for each in getattr(self.task, "_filters", ())] or ["none"]
+
+    def _filtered(self, instances: Sequence[Any], given: Sequence[list[Any]]) -> dict[str, list[Any]]:
+        """Filter -> what it makes of the responses, one a request."""
+        ensembles = getattr(self.task, "_filters", ())
+        if not ensembles:
+            return {"none": [responses[0] for responses in given]}
+        filtered = {}
+        for ensemble in ensembles:
+            left: Any = list(given)
+            for each in ensemble.filters:
+                left = list(each().apply(left, [instance.doc for instance in instances]))
+            filtered[ensemble.name] = left
+        return filtered
+
+    def _aggregation(self, metric: str) -> Callable[[Any], Any]:
+        # lm-eval takes the mean where a task says nothing.
+        return self.task.aggregation().get(metric, lm_metrics.mean)
+
+
+def leaf_figures(leaf: Leaf, scores: Sequence[Score]) -> dict[str, Any]:
+    """A task's figures as lm-eval names them: `acc,none`, `acc_stderr,none`, `sample_len`."""
+    raw: dict[Key, list[Any]] = {}
+    for score in scores:
+        for key, value in score.data.items():
+            raw.setdefault(key, []).append(value)
+    figures: dict[str, Any] = {"name": leaf.name, "alias": leaf.name, "sample_len": len(scores)}
+    for (metric, name), items in raw.items():
+        aggregate = leaf._aggregation(metric)
+        try:
+            figures[f"{metric},{name}"] = aggregate(items)
+        except _SCORING_ERRORS as error:  # answers are there, and the other figures stand
+            _log.warning(f"{leaf.name}: lm-eval gives no {metric}: {error}")
+            continue
+        spread = _standard_error(aggregate, items) if len(items) > 1 else None
+        figures[f"{metric}_stderr,{name}"] = "N/A" if spread is None else spread
+    return figures
+
+
+def group_figures(groups: Mapping[str, Any], leaves: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Figures of lm-eval's own groups: `<group>/<metric>`."""
+    figures = {}
+    for name, group in groups.items():
+        for key, value in group.aggregate(dict(leaves)).items():
+            metric, comma, filter_name = key.partition(",")
+            if comma and isinstance(value, int | float):
+                label = metric if filter_name == "none" else f"{metric}_{filter_name}"
+                figures[f"{name}/{label}"] = float(value)
+    return figures
+
+
+def _standard_error(aggregate: Callable[[Any], Any], items: list[Any]) -> float | None:
+    """As lm-eval gives it; None for metrics that it gives none for."""
+    if aggregate in _CLOSED:
+        return float(_CLOSED[aggregate](items))
+    if lm_metrics.stderr_for_metric(aggregate, 1) is None:
+        return None
+    # lm-eval draws the same in a pool of processes, which a program with threads must not fork.
+    draw = random.Random(0)
+    return statistics.stdev(float(aggregate(draw.choices(items, k=len(items)))) for _ in range(_DRAWS))
+
+
+def _label(metric: str, filter_name: str, filters: Sequence[str]) -> str:
+    return metric if len(filters) == 1 else f"{metric}_{filter_name}"
+
+
+def _extracted(results: Sequence[Any], options: Sequence[str]) -> str | None:
+    first = results[0]
+    if isinstance(first, str):
+        return None if first == _UNREAD else first
+    if options and len(results) >= len(options) and all(isinstance(each, tuple) for each in results):
+        likely = [each[0] for each in results[: len(options)]]
+        return options[likely.index(max(likely))]
+    return None
+
+
+def _named(value: Any) -> Any:
+    """Plain data of a setting; a function is its name, without its address in memory."""
+    if isinstance(value, Mapping):
+        return {str(key): _named(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_named(each) for each in value]
+    return getattr(value, "__qualname__", None) or (value if isinstance(value, str | int | float) else str(value))
