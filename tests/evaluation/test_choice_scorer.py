@@ -5,10 +5,9 @@ import pytest
 
 from didact.datasets.conversation import Message
 from didact.evaluation.asks import Likely
-from didact.evaluation.questions import Question, Score
+from didact.evaluation.questions import Question
 from didact.evaluation.scorers.choice import (
     Options,
-    calibration_error,
     candidates,
     read_leniently,
     read_strictly,
@@ -132,13 +131,3 @@ def test_a_likelihood_that_is_no_number_is_a_problem() -> None:
 def test_every_set_is_a_candidate_once() -> None:
     assert candidates(Options(tuple("ABC"), several=True)) == ("A", "B", "AB", "C", "AC", "BC", "ABC")
     assert candidates(YES_NO) == ("Yes", "No")
-
-
-def test_calibration_error_is_the_gap_in_each_bin() -> None:
-    def one(confidence: float, accuracy: float) -> Score:
-        return Score({"confidence": confidence, "accuracy": accuracy})
-
-    # 0.9 twice, right once: 0.4 too sure; 0.3 once, right: 0.7 too modest.
-    assert calibration_error([one(0.9, 1.0), one(0.9, 0.0), one(0.3, 1.0)]) == pytest.approx((2 * 0.4 + 0.7) / 3)
-    assert calibration_error([one(1.0, 1.0), Score(problem="none")]) == 0.0
-    assert calibration_error([Score({"accuracy": 1.0})]) is None

@@ -7,7 +7,7 @@ from typing_extensions import override
 
 from didact.errors import TemplateError
 from didact.spec.base import Spec
-from didact.spec.evaluation import EvaluationSpec, Gsm8kTask, IfEvalTask, LmEvalTask
+from didact.spec.evaluation import EvaluationSpec
 from didact.spec.finetune import FinetuneSpec
 from didact.spec.model import ModelSpec
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 NAMED_TEMPLATES = ("auto", "model", "alpaca")
 """Values of `tokens.template` that are no template themselves."""
+_TASK_FILES = ("path", "examples", "without", "folder")
 _MARKS = ("{%", "{{", "{#")
 
 
@@ -58,11 +59,8 @@ def absolute_task_paths(evaluation: EvaluationSpec) -> EvaluationSpec:
 
 
 def _absolute_task(task: Spec) -> Spec:
-    if isinstance(task, Gsm8kTask | IfEvalTask):
-        return task.model_copy(update={"path": _absolute(task.path)})
-    if isinstance(task, LmEvalTask) and task.folder is not None:
-        return task.model_copy(update={"folder": _absolute(task.folder)})
-    return task
+    given = {field: getattr(task, field, None) for field in _TASK_FILES}
+    return task.model_copy(update={field: _absolute(path) for field, path in given.items() if path is not None})
 
 
 def _absolute_root(options: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ people understand. What cannot be read is counted as `unread`.
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,8 +16,6 @@ from didact.datasets.quality.texts import normalise
 from didact.evaluation.asks import Likely
 from didact.evaluation.questions import Question, Score
 
-NUM_BINS = 10
-"""Of the calibration error."""
 _NEXT_QUESTION = re.compile(r"\n\s*(?:question|q|题目|问题)\s*\d*\s*[:.]", re.IGNORECASE)
 _STATEMENT = re.compile(
     r"\b(?:answer|choice|option)s?(?:\s+(?:choice|option))?\s*(?:(?:is|are|was|(?:would|must|should|will)\s+be)\b\s*:?|:)"
@@ -142,25 +140,6 @@ def candidates(options: Options) -> tuple[str, ...]:
         return options.labels
     sets = range(1, 2 ** len(options.labels))
     return tuple("".join(label for place, label in enumerate(options.labels) if each >> place & 1) for each in sets)
-
-
-def calibration_error(scores: Iterable[Score]) -> float | None:
-    """Expected calibration error (Guo et al., 2017) over ten bins: by how far confidence and accuracy lie apart.
-
-    Args:
-        scores: those with `confidence` count.
-
-    Returns:
-        0 to 1; None where no score has one.
-    """
-    bins: dict[int, list[float]] = {}
-    for each in scores:
-        if "confidence" in each.values:
-            confidence = each.values["confidence"]
-            place = min(NUM_BINS - 1, int(confidence * NUM_BINS))
-            bins.setdefault(place, []).append(confidence - each.values["accuracy"])
-    count = sum(map(len, bins.values()))
-    return sum(abs(sum(gaps)) for gaps in bins.values()) / count if count else None
 
 
 def _own_part(text: str) -> str:

@@ -1,7 +1,10 @@
 """Which way is better."""
 
 _LOWER = frozenset(
-    ("loss", "perplexity", "unread", "ece", "brier", "problems", "refused", "seconds", "latency", "lost", "flipped")
+    (
+        *("loss", "perplexity", "byte_perplexity", "bits_per_byte", "ece", "brier", "lost", "flipped"),
+        *("unread", "strict_unread", "problems", "refused", "seconds", "latency"),
+    )
 )
 _MACRO = "macro_"
 

@@ -20,7 +20,7 @@ from didact.datasets.readers import Layout, read
 from didact.datasets.readers.columnar import first_row
 from didact.datasets.rows.decoding import decode_json
 from didact.datasets.rows.fields import Record
-from didact.datasets.rows.options import RowOptions
+from didact.datasets.rows.options import Container, RowOptions
 from didact.datasets.rows.quarantine import reject
 from didact.datasets.rows.raw_row import BadRow, RawRow
 from didact.datasets.sources import inspect
@@ -61,6 +61,7 @@ def read_questions(
     split: str = "test",
     each: str | None = None,
     columns: Sequence[str] = (),
+    container: Container | None = None,
     max_bad_rows_share: float = 0.0,
 ) -> Questions[_Each]:
     """Read questions.
@@ -72,6 +73,7 @@ def read_questions(
         split: of a hub data set; of a folder with folders in it, the one that is read.
         each: the list that holds the rows, in JSON files that are one object.
         columns: what the columns of CSV files mean whose first row names none of them.
+        container: how rows stand in the files; None where that is told by name and beginning.
         max_bad_rows_share: as `data.max_bad_rows_share` of training rows.
 
     Raises:
@@ -80,7 +82,7 @@ def read_questions(
     found: list[_Each] = []
     left_out: list[str] = []
     num_rows = 0
-    for raw, stem, number in _raw_rows(task, path, split, each, columns):
+    for raw, stem, number in _raw_rows(task, path, split, RowOptions(each=each, container=container), columns):
         num_rows += 1
         try:
             if (question := make(QuestionRow(raw.place, stem, number, _record(raw)))) is not None:
@@ -116,7 +118,7 @@ def questions_in(task: str, path: str, questions: Iterable[str]) -> set[str]:
 
 
 def _raw_rows(
-    task: str, path: str, split: str, each: str | None, columns: Sequence[str]
+    task: str, path: str, split: str, options: RowOptions, columns: Sequence[str]
 ) -> Iterator[tuple[RawRow, str, int]]:
     """Each row with the name of its file and its number there."""
     if path.startswith(PREFIX):
@@ -126,7 +128,7 @@ def _raw_rows(
             yield raw, configuration, number
         return
     for file in locate(f"evaluation task {task}", _place(task, path, split), where="evaluation.tasks"):
-        layout = _layout(task, file, RowOptions(each=each), columns)
+        layout = _layout(task, file, options, columns)
         for number, raw in enumerate(read(layout), start=1):
             yield raw, Path(file.name).name.partition(".")[0], number
 

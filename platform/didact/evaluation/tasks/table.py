@@ -7,8 +7,19 @@ from didact.evaluation.harness import require_lm_eval
 from didact.evaluation.questions import Task
 from didact.evaluation.tasks.gsm8k import build_gsm8k
 from didact.evaluation.tasks.ifeval import build_ifeval
+from didact.evaluation.tasks.multiple_choice import build_choices
+from didact.evaluation.tasks.perplexity import build_perplexity
 from didact.evaluation.tasks.reasoning_gym import build_reasoning_gym
-from didact.spec import Gsm8kTask, HeldOutTask, IfEvalTask, LmEvalTask, ReasoningGymTask, TaskSpec
+from didact.spec import (
+    ChoiceTask,
+    Gsm8kTask,
+    HeldOutTask,
+    IfEvalTask,
+    LmEvalTask,
+    PerplexityTask,
+    ReasoningGymTask,
+    TaskSpec,
+)
 
 
 def _build_lm_eval(spec: LmEvalTask) -> Task:
@@ -23,6 +34,7 @@ _BUILDERS: dict[type, Callable[[Any], Task]] = {
     ReasoningGymTask: build_reasoning_gym,
     LmEvalTask: _build_lm_eval,
     IfEvalTask: build_ifeval,
+    PerplexityTask: build_perplexity,
 }
 
 
@@ -32,4 +44,6 @@ def build_task(spec: TaskSpec) -> Task | None:
     Raises:
         DataError: a file that cannot be read as the task's, or a generator that does not exist.
     """
-    return None if isinstance(spec, HeldOutTask) else _BUILDERS[type(spec)](spec)
+    if isinstance(spec, HeldOutTask):
+        return None
+    return build_choices(spec) if isinstance(spec, ChoiceTask) else _BUILDERS[type(spec)](spec)

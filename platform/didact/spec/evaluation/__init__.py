@@ -13,6 +13,16 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from didact.spec.base import Spec
+from didact.spec.evaluation.choices import (
+    AquaTask,
+    BbhTask,
+    CevalTask,
+    ChoiceTask,
+    CmmluTask,
+    MmcuTask,
+    MmluTask,
+    StrategyQaTask,
+)
 from didact.spec.evaluation.endpoint import EndpointSpec, PriceSpec
 from didact.spec.evaluation.harness import IfEvalTask, LmEvalTask
 from didact.spec.evaluation.judging import (
@@ -40,12 +50,17 @@ from didact.spec.evaluation.scorers import (
     SetScorer,
     full_scorer,
 )
-from didact.spec.evaluation.tasks import Gsm8kTask, HeldOutTask, QuestionTask, ReasoningGymTask
+from didact.spec.evaluation.tasks import Gsm8kTask, HeldOutTask, PerplexityTask, QuestionTask, ReasoningGymTask
 from didact.spec.model import ModelSpec
 
 __all__ = [
     "AnswererSpec",
+    "AquaTask",
+    "BbhTask",
     "BelleEvalTask",
+    "CevalTask",
+    "ChoiceTask",
+    "CmmluTask",
     "CodeScorer",
     "CompareTask",
     "ContainsScorer",
@@ -63,8 +78,11 @@ __all__ = [
     "JudgedTask",
     "JudgingSpec",
     "LmEvalTask",
+    "MmcuTask",
+    "MmluTask",
     "MtBenchTask",
     "NumberScorer",
+    "PerplexityTask",
     "PriceSpec",
     "QuestionTask",
     "ReasoningGymTask",
@@ -74,6 +92,7 @@ __all__ = [
     "ScorerName",
     "ScorerSpec",
     "SetScorer",
+    "StrategyQaTask",
     "TaskSpec",
     "VicunaBenchTask",
     "full_scorer",
@@ -93,7 +112,7 @@ class EvaluationSpec(Spec):
     @field_validator("tasks")
     @classmethod
     def _distinct(cls, tasks: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...]:
-        names = [getattr(task, "name", task.task) for task in tasks]
+        names = [getattr(task, "name", None) or task.task for task in tasks]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(
                 f"two tasks report as {twice[0]!r}; keep one, or put the other into an evaluation of its own"

@@ -1,8 +1,8 @@
 """Tasks that evaluation knows: one class a benchmark, each with its name under `task`."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from didact.spec.base import Spec
 
@@ -28,6 +28,38 @@ class HeldOutTask(Spec):
     """Mean loss per supervised token on the rows that the recipe's sources set aside."""
 
     task: Literal["held_out"]
+
+
+class PerplexityTask(Spec):
+    """How well a model foretells plain text: perplexity per token and per byte.
+
+    Documents are cut into windows. Each window holds text that counts, and before it text of the same document that is
+    only read; text counts once. Only figures per byte compare models of different tokenizers.
+    """
+
+    task: Literal["perplexity"]
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    """Its name in figures; left out, `perplexity`."""
+    path: str
+    """Text files (`corpus/*.txt`; `<|endoftext|>` parts documents), data files with a field of text, or `hf:`."""
+    field: str = "text"
+    """The field that holds the text, in data files."""
+    split: str = "test"
+    """Of a Hugging Face dataset, or of a folder that holds a folder for each split."""
+    num_items: int | None = Field(default=None, ge=1)
+    """At most so many windows, drawn at random with seed 0; left out, all of them."""
+    window: int = Field(default=2048, ge=16)
+    """Longest window, in bytes of UTF-8: no tokenizer makes more tokens of it."""
+    stride: int = Field(default=1024, ge=8)
+    """Bytes that count in each window after a document's first; the rest is context."""
+    max_bad_rows_share: float = Field(default=0.01, ge=0, le=1)
+    """Documents that cannot be used are left out and named; a larger share of them stops the evaluation."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.stride > self.window:
+            raise ValueError(f"stride {self.stride} is larger than window {self.window}; text between would not count")
+        return self
 
 
 class ReasoningGymTask(QuestionTask):
