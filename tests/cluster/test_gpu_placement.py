@@ -21,7 +21,8 @@ from didact.cluster import (
     runtime_env,
     worker_resources,
 )
-from didact.cluster.evaluate import Subject
+from didact.cluster.answerers import HeldOutRows
+from didact.cluster.answering import Subject
 from didact.cluster.train import Workers, run_on_workers
 from didact.connect import new_key
 from didact.errors import DeviceError, PlacementError
@@ -157,7 +158,7 @@ def test_an_evaluation_task_asks_for_its_gpu_and_says_why_it_has_none(tmp_path: 
     recipe = tiny_recipe(tmp_path)
     resources = WorkerResources(1, use_gpu=True, accelerator_type="L4")
     with pytest.raises(DeviceError, match="a GPU is asked for, but torch finds none"):
-        evaluate_on_ray(Subject(recipe.model, None, recipe), None, EvaluationSpec(), resources, tuned_id=None)
+        evaluate_on_ray({"base": Subject("tiny", recipe.model)}, EvaluationSpec(), resources, HeldOutRows(recipe))
 
 
 def test_room_that_may_come_is_not_refused(cluster: dict[str, str]) -> None:

@@ -3,14 +3,14 @@ import math
 import pytest
 
 from didact.errors import SpecError
-from didact.evaluation import EvalReport, judge_gate
+from didact.evaluation import EvalReport, ModelFacts, judge_gate
 
 LOSS, ACCURACY = "eval/loss", "eval/chain_sum/accuracy"
 
 
 def report(loss: tuple[float, float] = (2.0, 1.5), accuracy: tuple[float, float] = (0.5, 0.6)) -> EvalReport:
-    sides = [{LOSS: loss[side], ACCURACY: accuracy[side]} for side in (0, 1)]
-    return EvalReport("b", "a", sides[0], sides[1], {LOSS: 4, ACCURACY: 10}, ())
+    sides = {side: {LOSS: loss[n], ACCURACY: accuracy[n]} for n, side in enumerate(("base", "adapter"))}
+    return EvalReport({side: ModelFacts(side) for side in sides}, sides, {LOSS: 4, ACCURACY: 10})
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_an_unknown_metric_lists_the_known_ones() -> None:
 
 
 def test_a_base_alone_cannot_pass_a_gate() -> None:
-    alone = EvalReport("b", None, {LOSS: 1.0}, None, {LOSS: 1}, ())
+    alone = EvalReport({"base": ModelFacts("b")}, {"base": {LOSS: 1.0}}, {LOSS: 1})
     with pytest.raises(SpecError, match="base alone"):
         judge_gate(alone, {LOSS: 0.0})
     assert judge_gate(alone, {}).passed

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from didact.errors import DataError
-from didact.evaluation import gsm8k_items, last_number, reasoning_gym_items, score_answers, task_texts
+from didact.evaluation import Answer, Task, Text, build_task, last_number, task_texts
 from didact.evaluation.scorers.numbers import is_number
 from didact.spec import Gsm8kTask, HeldOutTask, ReasoningGymTask
 from tests.conftest import shared_data
@@ -27,43 +27,51 @@ def write_rows(path: Path, rows: list[object]) -> Path:
     return path
 
 
-def correct(items, texts: list[str]) -> list[bool]:
-    return [example.correct for example in score_answers(items, texts)]
+def built(spec: ReasoningGymTask | Gsm8kTask) -> Task:
+    task = build_task(spec)
+    assert task is not None
+    return task
+
+
+def correct(task: Task, texts: list[str]) -> list[bool]:
+    answers = [(Answer((Text(text, 1, "stop"),)),) for text in texts]
+    scores = [task.score(question, given) for question, given in zip(task.questions, answers, strict=True)]
+    return [score.values["accuracy"] == 1.0 for score in scores]
 
 
 def test_the_right_number_counts_in_any_sentence() -> None:
-    items = reasoning_gym_items(chain_sum())
+    items = built(chain_sum())
     for form in ("{}", "The sum is {}.", "First 1, so:\n#### {}", "{}.0"):
-        assert all(correct(items, [form.format(item.expected) for item in items]))
+        assert all(correct(items, [form.format(item.expected) for item in items.questions]))
     for form in ("", "I do not know", "{}1", "{} or rather 1000"):
-        assert not any(correct(items, [form.format(item.expected) for item in items]))
+        assert not any(correct(items, [form.format(item.expected) for item in items.questions]))
 
 
 def test_answers_that_are_not_numbers_are_compared_as_stripped_text() -> None:
-    items = reasoning_gym_items(ReasoningGymTask(task="reasoning_gym", name="letter_counting", num_items=1))
-    assert items[0].expected.isdigit()
-    items = reasoning_gym_items(ReasoningGymTask(task="reasoning_gym", name="spell_backward", num_items=4))
-    assert all(correct(items, [f"  {item.expected}\n" for item in items]))
-    assert not any(correct(items, [f"It is {item.expected}" for item in items]))
+    items = built(ReasoningGymTask(task="reasoning_gym", name="letter_counting", num_items=1))
+    assert items.questions[0].expected.isdigit()
+    items = built(ReasoningGymTask(task="reasoning_gym", name="spell_backward", num_items=4))
+    assert all(correct(items, [f"  {item.expected}\n" for item in items.questions]))
+    assert not any(correct(items, [f"It is {item.expected}" for item in items.questions]))
 
 
 def test_a_scorer_that_cannot_read_the_text_means_wrong() -> None:
-    items = reasoning_gym_items(ReasoningGymTask(task="reasoning_gym", name="prime_factorization", num_items=3))
+    items = built(ReasoningGymTask(task="reasoning_gym", name="prime_factorization", num_items=3))
     assert correct(items, ["I cannot say"] * 3) == [False] * 3
-    assert correct(items, [item.expected for item in items]) == [True] * 3
+    assert correct(items, [item.expected for item in items.questions]) == [True] * 3
 
 
 def test_items_without_one_expected_answer_have_an_empty_one() -> None:
-    items = reasoning_gym_items(ReasoningGymTask(task="reasoning_gym", name="graph_color", num_items=2))
-    assert [item.expected for item in items] == ["", ""]
+    items = built(ReasoningGymTask(task="reasoning_gym", name="graph_color", num_items=2))
+    assert [item.expected for item in items.questions] == ["", ""]
     assert correct(items, ["", "{}"]) == [False, False]
 
 
 def test_generated_questions_are_repeatable_and_differ_from_trainings_seed() -> None:
-    questions = [item.question for item in reasoning_gym_items(chain_sum())]
-    assert questions == [item.question for item in reasoning_gym_items(chain_sum())]
-    fresh = [item.question for item in reasoning_gym_items(chain_sum(options={**EASY, "seed": 1_000_003}))]
-    other = [item.question for item in reasoning_gym_items(chain_sum(options={**EASY, "seed": 42}))]
+    questions = [item.text for item in built(chain_sum()).questions]
+    assert questions == [item.text for item in built(chain_sum()).questions]
+    fresh = [item.text for item in built(chain_sum(options={**EASY, "seed": 1_000_003})).questions]
+    other = [item.text for item in built(chain_sum(options={**EASY, "seed": 42})).questions]
     assert questions == fresh
     assert not set(questions) & set(other)
 
@@ -79,29 +87,29 @@ def test_generated_questions_are_repeatable_and_differ_from_trainings_seed() -> 
 )
 def test_a_generator_that_cannot_be_made_is_named(changes: dict[str, object], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        reasoning_gym_items(chain_sum(**changes))
+        built(chain_sum(**changes))
 
 
 def test_all_of_gsm8ks_test_set_is_read_and_its_own_answers_are_correct() -> None:
     path = shared_data() / "eval" / "gsm8k" / "test.jsonl"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    items = gsm8k_items(gsm8k(path, len(rows)))
-    assert len(items) == len(rows) == 1319
-    assert {item.question for item in items} == {row["question"] for row in rows}
-    assert all(is_number(item.expected) for item in items)
+    items = built(gsm8k(path, len(rows)))
+    assert len(items.questions) == len(rows) == 1319
+    assert {item.text for item in items.questions} == {row["question"] for row in rows}
+    assert all(is_number(item.expected) for item in items.questions)
     solutions = {row["question"]: row["answer"] for row in rows}
-    assert all(correct(items, [solutions[item.question] for item in items]))
-    assert not any(correct(items, [f"{last_number(item.expected)}7" for item in items]))
+    assert all(correct(items, [solutions[item.text] for item in items.questions]))
+    assert not any(correct(items, [f"{last_number(item.expected)}7" for item in items.questions]))
 
 
 def test_gsm8k_items_are_a_repeatable_random_choice(tmp_path: Path) -> None:
     rows = [{"question": f"q{index}", "answer": f"so\n#### {index}"} for index in range(100)]
     path = write_rows(tmp_path / "rows.jsonl", rows)
-    chosen = [item.question for item in gsm8k_items(gsm8k(path, 10))]
+    chosen = [item.text for item in built(gsm8k(path, 10)).questions]
     assert len(set(chosen)) == 10
-    assert chosen == [item.question for item in gsm8k_items(gsm8k(path, 10))]
+    assert chosen == [item.text for item in built(gsm8k(path, 10)).questions]
     assert chosen != [row["question"] for row in rows[:10]]
-    assert len(gsm8k_items(gsm8k(path, 500))) == 100
+    assert len(built(gsm8k(path, 500)).questions) == 100
 
 
 GOOD = {"question": "1 + 1?", "answer": "#### 2"}
@@ -120,27 +128,22 @@ GOOD = {"question": "1 + 1?", "answer": "#### 2"}
 def test_a_bad_gsm8k_row_is_named_by_file_and_line(row: object, message: str, tmp_path: Path) -> None:
     path = write_rows(tmp_path / "rows.jsonl", [GOOD, GOOD, row])
     with pytest.raises(DataError, match=rf"rows\.jsonl, line 3: .*{message}"):
-        gsm8k_items(gsm8k(path))
+        built(gsm8k(path))
 
 
 def test_files_that_are_no_json_lines_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(GOOD) + "\n\n{broken\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"rows\.jsonl, line 3: Expecting"):
-        gsm8k_items(gsm8k(path))
+        built(gsm8k(path))
     path.write_text("\n", encoding="utf-8")
     with pytest.raises(DataError, match="holds no rows"):
-        gsm8k_items(gsm8k(path))
+        built(gsm8k(path))
     path.write_bytes(json.dumps(GOOD).encode() + b"\n\xff\xfe\n")
     with pytest.raises(DataError, match=r"rows\.jsonl, line 2: 'utf-8' codec"):
-        gsm8k_items(gsm8k(path))
+        built(gsm8k(path))
     with pytest.raises(DataError, match=r"absent\.jsonl is not a file"):
-        gsm8k_items(gsm8k(tmp_path / "absent.jsonl"))
-
-
-def test_as_many_texts_as_items() -> None:
-    with pytest.raises(ValueError, match="zip"):
-        score_answers(reasoning_gym_items(chain_sum()), ["1"])
+        built(gsm8k(tmp_path / "absent.jsonl"))
 
 
 def test_questions_of_all_tasks_as_texts(tmp_path: Path) -> None:
@@ -148,4 +151,4 @@ def test_questions_of_all_tasks_as_texts(tmp_path: Path) -> None:
     texts = list(task_texts([HeldOutTask(task="held_out"), gsm8k(file, 1), chain_sum()]))
     assert [text.set_name for text in texts] == ["gsm8k"] + ["chain_sum"] * 8
     assert (texts[0].item, texts[0].text) == ("0", "One and one?")
-    assert [text.text for text in texts[1:]] == [item.question for item in reasoning_gym_items(chain_sum())]
+    assert [text.text for text in texts[1:]] == [item.text for item in built(chain_sum()).questions]

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import math
@@ -7,37 +8,51 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from didact.datasets.conversation import Message
 from didact.errors import DataError, SpecError
 from didact.evaluation import (
-    Comparison,
+    Answer,
     EvalReport,
-    Example,
+    Given,
+    ModelFacts,
+    Question,
+    QuestionFacts,
+    Score,
+    Scored,
     TaskResult,
+    Text,
     combine,
     higher_is_better,
     improvement,
     wilson_interval,
 )
+from didact.evaluation.results import task_metrics
 
 LOSS, ACCURACY = "eval/loss", "eval/chain_sum/accuracy"
 
 
-def results(loss: float, right: tuple[bool, ...]) -> list[TaskResult]:
-    examples = tuple(Example(f"q{n}", str(n), f"says {n if ok else 'x'}", ok) for n, ok in enumerate(right))
+def scored(name: str, expected: str, text: str, right: bool) -> Scored:
+    question = Question(name, (Message("user", name),), expected)
+    return Scored(question, (Answer((Text(text, 2, "stop"),)),), Score({"accuracy": float(right)}, extracted=text))
+
+
+def results(loss: float, right: tuple[bool, ...], version: str = "1") -> list[TaskResult]:
+    each = tuple(scored(f"q{n}", str(n), f"says {n if ok else 'x'}", ok) for n, ok in enumerate(right))
     share = sum(right) / len(right)
     return [
-        TaskResult("held_out", {LOSS: loss}, {LOSS: 12}, 12, (), 0.5),
-        TaskResult("chain_sum", {ACCURACY: share}, {ACCURACY: len(right)}, len(right), examples, 0.5),
+        TaskResult("held_out", {LOSS: loss}, {LOSS: 12}, 12, 0.5),
+        TaskResult("chain_sum", {ACCURACY: share}, {ACCURACY: len(right)}, len(right), 0.5, each, version, "accuracy"),
     ]
 
 
+def together(base: list[TaskResult], adapter: list[TaskResult] | None = None) -> EvalReport:
+    found = {"base": base} if adapter is None else {"base": base, "adapter": adapter}
+    names = {"base": "smollm2", "adapter": "demo:3"}
+    return combine({model: ModelFacts(names[model]) for model in found}, found)
+
+
 def both() -> EvalReport:
-    return combine(
-        results(2.5, (True, False, False, False)),
-        results(1.25, (False, True, True, True)),
-        base_id="smollm2",
-        adapter_id="demo:3",
-    )
+    return together(results(2.5, (True, False, False, False)), results(1.25, (False, True, True, True)))
 
 
 def printed(report: EvalReport, width: int = 160) -> str:
@@ -63,8 +78,17 @@ def test_both_sides_stand_beside_each_other() -> None:
     assert report.metrics("base") == {LOSS: 2.5, ACCURACY: 0.25}
     assert report.metrics("adapter") == {LOSS: 1.25, ACCURACY: 0.75}
     assert report.counts == {LOSS: 12, ACCURACY: 4}
-    assert report.examples[0] == Comparison("chain_sum", "q0", "0", "says 0", True, "says x", False)
-    assert len(report.examples) == 4
+    given = {
+        "base": Given(("says 0",), {"accuracy": 1.0}, "says 0", num_tokens=2),
+        "adapter": Given(("says x",), {"accuracy": 0.0}, "says x", num_tokens=2),
+    }
+    assert report.questions[0] == QuestionFacts("chain_sum", "q0", "q0", "0", given)
+    assert len(report.questions) == 4
+    assert [(task.name, task.metric, task.num_questions) for task in report.tasks] == [
+        ("held_out", "loss", 12),
+        ("chain_sum", "accuracy", 4),
+    ]
+    assert report.is_complete
 
 
 def test_metrics_are_a_copy() -> None:
@@ -79,14 +103,14 @@ def test_the_table_tells_better_from_worse() -> None:
     assert "+50.0% better" in lines[ACCURACY]
     assert "25.0% [5-70]" in lines[ACCURACY]
     assert "[" not in lines[LOSS]
-    worse = combine(results(1.0, (True,)), results(2.0, (False,)), base_id="b", adapter_id="a")
+    worse = together(results(1.0, (True,)), results(2.0, (False,)))
     lines = shown(worse)
     assert "+1.0000 worse" in lines[LOSS]
     assert "-100.0% worse" in lines[ACCURACY]
 
 
 def test_equal_and_undefined_changes_are_words() -> None:
-    report = combine(results(1.0, (True,)), results(math.nan, (True,)), base_id="b", adapter_id="a")
+    report = together(results(1.0, (True,)), results(math.nan, (True,)))
     lines = shown(report)
     assert "unknown" in lines[LOSS]
     assert "same" in lines[ACCURACY]
@@ -98,9 +122,14 @@ def test_markdown_shows_changed_answers_first_and_keeps_its_columns() -> None:
     assert len(table) == 4
     assert {line.count("|") for line in table} == {6}
     assert text.startswith("# demo:3 on smollm2\n")
-    noisy = Comparison("t", "a | b\n# `c`", "1", "1", True, "1" * 1000, True)
-    changed = Comparison("t", "changed", "1", "0", False, "1", True)
-    report = EvalReport("b", "a", {LOSS: 1.0}, {LOSS: 1.0}, {LOSS: 1}, (*[noisy] * 9, changed))
+
+    def asked(text: str, base: bool, adapter: bool) -> QuestionFacts:
+        sides = {"base": base, "adapter": adapter}
+        given = {side: Given(("1" * 1000,), {"accuracy": float(right)}) for side, right in sides.items()}
+        return QuestionFacts("t", text, text, "1", given)
+
+    noisy, changed = asked("a | b\n# `c`", True, True), asked("changed", False, True)
+    report = dataclasses.replace(both(), questions=(*[noisy] * 9, changed))
     examples = report.markdown().partition("**")[2]
     assert examples.startswith("t**: `changed`")
     assert "`a | b # 'c'`" in examples
@@ -108,16 +137,16 @@ def test_markdown_shows_changed_answers_first_and_keeps_its_columns() -> None:
 
 
 def test_a_base_alone_has_empty_columns_for_the_adapter() -> None:
-    report = combine(results(2.5, (True, False)), None, base_id="smollm2")
+    report = together(results(2.5, (True, False)))
     assert report.adapter is None
-    assert report.examples[0] == Comparison("chain_sum", "q0", "0", "says 0", True, None, None)
+    assert set(report.questions[0].given) == {"base"}
     assert "better" not in printed(report)
     assert "adapter (" not in report.markdown()
-    with pytest.raises(DataError, match="alone"):
+    with pytest.raises(DataError, match="no metrics of 'adapter'"):
         report.metrics("adapter")
 
 
-@pytest.mark.parametrize("report", [both(), combine(results(2.5, (True,)), None, base_id="smollm2")])
+@pytest.mark.parametrize("report", [both(), together(results(2.5, (True,)))])
 def test_a_report_survives_its_file(report: EvalReport, tmp_path: Path) -> None:
     path = report.save(tmp_path / "deep" / "report.json")
     assert EvalReport.load(path) == report
@@ -125,8 +154,8 @@ def test_a_report_survives_its_file(report: EvalReport, tmp_path: Path) -> None:
 
 
 def test_undefined_metrics_are_null_in_the_file() -> None:
-    report = combine(results(math.nan, (True,)), results(math.inf, (True,)), base_id="b", adapter_id="a")
-    assert json.loads(report.to_json())["base"][LOSS] is None
+    report = together(results(math.nan, (True,)), results(math.inf, (True,)))
+    assert json.loads(report.to_json())["metrics_of"]["base"][LOSS] is None
     back = EvalReport.from_json(report.to_json())
     assert math.isnan(back.base[LOSS])
     assert math.isnan(back.metrics("adapter")[LOSS])
@@ -143,22 +172,69 @@ def test_other_files_are_refused(text: str, tmp_path: Path) -> None:
         EvalReport.load(tmp_path / "absent.json")
 
 
-def test_sides_that_were_measured_differently_are_refused() -> None:
-    with pytest.raises(DataError, match="same questions"):
-        combine(results(1.0, (True,)), results(1.0, (True,))[:1], base_id="b", adapter_id="a")
-    with pytest.raises(DataError, match="measured alike"):
-        combine(results(1.0, (True,)), results(1.0, (True,))[1:], base_id="b", adapter_id="a")
-    other = results(1.0, (True,))
-    question = Example("another", "0", "0", True)
-    other[1] = TaskResult("chain_sum", {ACCURACY: 1.0}, {ACCURACY: 1}, 1, (question,), 0.1)
-    with pytest.raises(DataError, match="same questions"):
-        combine(results(1.0, (True,)), other, base_id="b", adapter_id="a")
+def test_models_that_were_measured_differently_are_refused() -> None:
+    asked = results(1.0, (True,))
+    for other in (asked[:1], asked[1:], results(1.0, (True,), "2"), results(1.0, (True, False))):
+        with pytest.raises(DataError, match="adapter was not measured alike"):
+            together(asked, other)
+
+
+def test_questions_without_an_answer_are_counted_and_are_no_wrong_ones() -> None:
+    base, adapter = results(1.0, (True, False)), results(1.0, (True, False))
+    silent = Scored(adapter[1].scored[1].question, (Answer(problem="busy"),), Score(problem="busy"))
+    adapter[1] = dataclasses.replace(adapter[1], scored=(adapter[1].scored[0], silent))
+    report = together(base, adapter)
+    assert report.tasks[1].problems == {"base": 0, "adapter": 1}
+    assert not report.is_complete
+    assert "adapter (busy)" in report.markdown()
+
+
+def test_groups_have_figures_and_count_alike_in_the_macro_mean() -> None:
+    values = [("law", 1.0), ("law", 0.0), ("law", 0.0), ("art/music", 1.0)]
+    pairs = [
+        (Question(str(n), (Message("user", "?"),), group=group), Score({"accuracy": value, "unread": 0.0}))
+        for n, (group, value) in enumerate(values)
+    ]
+    pairs.append((pairs[0][0], Score(problem="no answer")))
+    metrics, counts = task_metrics("mmcu", "accuracy", pairs, {"ece": 0.25})
+    assert metrics == pytest.approx(
+        {
+            "eval/mmcu/accuracy": 0.5,
+            "eval/mmcu/unread": 0.0,
+            "eval/mmcu/macro_accuracy": (1 / 3 + 1) / 2,
+            "eval/mmcu/law/accuracy": 1 / 3,
+            "eval/mmcu/art-music/accuracy": 1.0,
+            "eval/mmcu/ece": 0.25,
+        }
+    )
+    assert (counts["eval/mmcu/accuracy"], counts["eval/mmcu/law/accuracy"]) == (4, 3)
+
+
+def test_a_report_of_an_earlier_version_opens() -> None:
+    example = {"task": "chain_sum", "question": "1 + 1?", "expected": "2", "base_answer": "3", "base_correct": False}
+    example |= {"adapter_answer": "2", "adapter_correct": True}
+    old = {
+        "base_id": "smollm2",
+        "adapter_id": "demo",
+        "base": {ACCURACY: 0.0, LOSS: None},
+        "adapter": {ACCURACY: 1.0, LOSS: 1.0},
+        "counts": {ACCURACY: 1, LOSS: 4},
+        "examples": [example],
+    }
+    report = EvalReport.from_json(json.dumps(old))
+    assert (report.models["base"].name, report.models["adapter"].name) == ("smollm2", "demo")
+    assert report.metrics("adapter") == {ACCURACY: 1.0, LOSS: 1.0} and math.isnan(report.base[LOSS])
+    (asked,) = report.questions
+    assert (asked.id, asked.question, asked.given["adapter"].texts) == ("0", "1 + 1?", ("2",))
+    assert asked.given["base"].values == {"accuracy": 0.0}
+    alone = EvalReport.from_json(json.dumps({**old, "adapter_id": None, "adapter": None, "examples": []}))
+    assert list(alone.models) == ["base"]
 
 
 def test_two_tasks_of_one_metric_are_refused() -> None:
     twice = [*results(1.0, (True,)), results(1.0, (True,))[1]]
     with pytest.raises(SpecError, match=f"two tasks give {ACCURACY}"):
-        combine(twice, None, base_id="b")
+        together(twice)
 
 
 def test_losses_fall_and_accuracies_rise() -> None:

@@ -46,12 +46,13 @@ def test_results_show_themselves_as_text_and_as_html() -> None:
 
 def test_results_of_every_verb_show_themselves() -> None:
     from didact.cluster import FinetuneResult
-    from didact.evaluation import EvalReport
+    from didact.evaluation import EvalReport, ModelFacts
     from didact.preparation import Plan
     from didact.tuning import SweepResult
 
     assert all(issubclass(each, Shown) for each in (FinetuneResult, EvalReport, Plan, SweepResult))
-    report = EvalReport("base", "mine", {"eval/loss": 2.0}, {"eval/loss": 1.0}, {"eval/loss": 8}, ())
+    models = {"base": ModelFacts("base"), "adapter": ModelFacts("mine")}
+    report = EvalReport(models, {"base": {"eval/loss": 2.0}, "adapter": {"eval/loss": 1.0}}, {"eval/loss": 8})
     assert "mine on base" in str(report)
     assert repr(report).startswith("EvalReport(")
 

@@ -13,7 +13,7 @@ Example:
 """
 
 from didact.cluster.attempts import train_to_the_end
-from didact.cluster.evaluate import Subject, evaluate_adapter, evaluate_on_ray
+from didact.cluster.evaluate import evaluate_adapter, evaluate_on_ray
 from didact.cluster.finetune import FinetuneResult, finetune, is_trained
 from didact.cluster.placement import WorkerResources, check_room, connected_cluster, room_for_workers, worker_resources
 from didact.cluster.prepare import WORTH_RAY_BYTES, ray_runner, run_on_ray
@@ -23,7 +23,6 @@ __all__ = [
     "SOURCE_ROOT",
     "WORTH_RAY_BYTES",
     "FinetuneResult",
-    "Subject",
     "WorkerResources",
     "check_room",
     "connected_cluster",

@@ -1,72 +1,142 @@
-"""Evaluate base and adapter as two Ray tasks, side by side."""
+"""Evaluate a base and what was trained on it: the same questions to each, side by side on Ray.
 
-from dataclasses import dataclass, replace
+tasks -> Answerers (a base and its adapters on Ray workers) -> run_task for each -> combine -> EvalReport
+"""
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
-import ray
-import torch
-
+from didact import env
+from didact.cluster.answerers import Answerers, HeldOutRows
+from didact.cluster.answering import Subject
 from didact.cluster.placement import WorkerResources, worker_resources
-from didact.connect import check_ray, ray_cluster, receive
-from didact.devices import is_out_of_memory, memory_words
-from didact.errors import OutOfMemory, SpecError
-from didact.evaluation import EvalReport, TaskResult, combine, run_task, task_texts
-from didact.models import AdapterHost, base_fingerprint, load_base, load_tokenizer, supports_packing
-from didact.preparation import open_prepared, prepare_data
+from didact.connect import check_ray, ray_cluster
+from didact.errors import SpecError
+from didact.evaluation import (
+    Asked,
+    EvalReport,
+    ModelFacts,
+    Task,
+    TaskResult,
+    Watch,
+    build_task,
+    combine,
+    run_task,
+)
+from didact.evaluation.questions import ModelTokens, TokenTask
+from didact.models import load_tokenizer
 from didact.registry import locate_adapter, open_registry, recorded_base, whole_model
 from didact.spec import (
     EvaluateSpec,
     EvaluationSpec,
     FinetuneSpec,
     HeldOutTask,
-    ModelSpec,
     PlacementSpec,
     TokensSpec,
     absolute_base,
     absolute_task_paths,
     load_spec,
 )
-from didact.tokens import TemplateContract
 
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What is evaluated: a base, bare or with an adapter folder, and the recipe whose held-out rows are used."""
-
-    model: ModelSpec
-    adapter: Path | None
-    recipe: FinetuneSpec | None
-    prepared: Path | None = None
-    """The run's record of prepared data; None prepares the recipe's data where it is needed."""
+_Found = TypeVar("_Found")
+_PATIENCE_SECONDS = 5.0
+"""For workers to be told that they are not needed any more."""
 
 
 def evaluate_on_ray(
-    base: Subject,
-    tuned: Subject | None,
+    subjects: Mapping[str, Subject],
     evaluation: EvaluationSpec,
     resources: WorkerResources,
-    *,
-    tuned_id: str | None,
+    rows: HeldOutRows | None = None,
+    watch: Watch | None = None,
 ) -> EvalReport:
-    """Run every task on the base and, when there is one, on the tuned subject; both at once where there is room.
+    """Run every task on every subject.
+
+    Args:
+        subjects: `base` first.
+        evaluation: the tasks.
+        resources: of a worker.
+        rows: for the held-out task.
+        watch: told of each question when it is scored.
 
     Raises:
         DidactError: as raised by a task, with its own message.
     """
-    task = ray.remote(_measure).options(
-        num_cpus=resources.num_cpus,
-        num_gpus=1 if resources.use_gpu else 0,
-        accelerator_type=resources.accelerator_type,
-    )
-    pending = [task.remote(subject, evaluation, resources) for subject in (base, tuned) if subject is not None]
-    try:
-        results = ray.get(pending)
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from error
-    return combine(results[0], results[1] if tuned else None, base_id=base.model.base, adapter_id=tuned_id)
+    tasks = [build_task(spec) for spec in evaluation.tasks]
+    return _in_a_loop(_evaluate(subjects, tasks, evaluation.batch_size, resources, rows, watch))
 
 
-def evaluate_adapter(spec: EvaluateSpec) -> EvalReport:
+async def _evaluate(
+    subjects: Mapping[str, Subject],
+    tasks: list[Task | None],
+    batch_size: int,
+    resources: WorkerResources,
+    rows: HeldOutRows | None,
+    watch: Watch | None,
+) -> EvalReport:
+    models: dict[str, ModelFacts] = {}
+    results: dict[str, list[TaskResult]] = {}
+    for keys in _by_base(subjects):  # a base after another: each has all the room that there is
+        num_asks = len(keys) * max(1, *(len(task.questions) for task in tasks if task is not None), 0)
+        group = {key: subjects[key] for key in keys}
+        async with Answerers(group, resources, batch_size=batch_size, num_asks=num_asks) as answerers:
+            asked = {key: Asked(answerers.model(key), env.cache_dir()) for key in keys}
+            for key in keys:
+                identity = asked[key].model.identity
+                models[key], results[key] = ModelFacts(identity.name, dict(identity.digests)), []
+            for task in tasks:
+                measured = await asyncio.gather(
+                    *(_measure(task, key, asked[key], answerers, rows, watch) for key in keys)
+                )
+                for key, result in zip(keys, measured, strict=True):
+                    results[key].append(result)
+            for each in asked.values():
+                each.close()
+    return combine({key: models[key] for key in subjects}, results)
+
+
+async def _measure(
+    task: Task | None,
+    key: str,
+    asked: Asked,
+    answerers: Answerers,
+    rows: HeldOutRows | None,
+    watch: Watch | None,
+) -> TaskResult:
+    if task is not None:
+        return await run_task(_in_tokens(task, key, answerers), {"model": asked}, watch)
+    if rows is None:
+        raise SpecError(
+            "evaluation.tasks asks for held_out, whose rows only a trained adapter's recipe names; set adapter"
+        )
+    return await answerers.held_out(key, rows)
+
+
+def _in_tokens(task: Task, key: str, answerers: Answerers) -> Task:
+    """Tasks that ask in token ids are given the subject's own."""
+    if not isinstance(task, TokenTask):
+        return task
+    facts = answerers.facts[key]
+    tokenizer = load_tokenizer(answerers.subjects[key].model)
+    return task.with_tokens(ModelTokens(tokenizer, facts.contract, facts.context_length))
+
+
+def _by_base(subjects: Mapping[str, Subject]) -> list[list[str]]:
+    groups: list[list[str]] = []
+    for key, subject in subjects.items():
+        known = next((group for group in groups if subjects[group[0]].model == subject.model), None)
+        if known is None:
+            groups.append([key])
+        else:
+            known.append(key)
+    return groups
+
+
+def evaluate_adapter(spec: EvaluateSpec, watch: Watch | None = None) -> EvalReport:
     """A stand-alone evaluation: a base, and beside it what was trained on it, by folder or registered name.
 
     A run that trained the whole base is measured by the model that it left.
@@ -84,65 +154,44 @@ def evaluate_adapter(spec: EvaluateSpec) -> EvalReport:
             "evaluation.tasks asks for held_out, whose rows only a trained adapter's recipe names; set adapter"
         )
     asked = recorded_base(folder) if folder and "model" not in spec.model_fields_set else spec.model
-    base = Subject(absolute_base(asked), None, recipe)
-    tuned = trained_subject(base, folder, whole=whole is not None) if folder else None
+    model = absolute_base(asked)
+    base = Subject(model.base, model, tokens=recipe.tokens if recipe else TokensSpec())
+    subjects = {"base": base}
+    if folder is not None:
+        subjects["adapter"] = trained_subject(base, folder, str(spec.adapter), whole=whole is not None)
     with ray_cluster():
-        resources = worker_resources(PlacementSpec())
+        rows = HeldOutRows(recipe) if recipe else None
         evaluation = absolute_task_paths(spec.evaluation)
-        return evaluate_on_ray(base, tuned, evaluation, resources, tuned_id=spec.adapter)
+        return evaluate_on_ray(subjects, evaluation, worker_resources(PlacementSpec()), rows, watch)
 
 
-def trained_subject(base: Subject, folder: Path, *, whole: bool) -> Subject:
+def trained_subject(base: Subject, folder: Path, name: str, *, whole: bool) -> Subject:
     """What was trained on a base: the adapter in a folder, or the whole model."""
     if not whole:
-        return replace(base, adapter=folder)
-    return replace(base, model=base.model.model_copy(update={"base": str(folder), "revision": None}))
+        return replace(base, name=name, adapter=folder, strict=True)
+    return replace(base, name=name, model=base.model.model_copy(update={"base": str(folder), "revision": None}))
 
 
-def _measure(subject: Subject, evaluation: EvaluationSpec, resources: WorkerResources) -> tuple[TaskResult, ...]:
-    receive()
-    device = torch.device("cuda" if resources.use_gpu else "cpu")
+def _in_a_loop(work: Coroutine[Any, Any, _Found]) -> _Found:
+    """Run it in an event loop of its own, also where one runs already, as in a notebook."""
+    loop, over = asyncio.new_event_loop(), threading.Event()
+
+    async def to_its_end() -> _Found:
+        try:
+            return await work
+        finally:
+            over.set()
+
+    thread = threading.Thread(target=loop.run_forever, name="evaluation", daemon=True)
+    thread.start()
+    future = asyncio.run_coroutine_threadsafe(to_its_end(), loop)
     try:
-        return _measured(subject, evaluation, resources, device)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise OutOfMemory(
-            f"evaluation is {memory_words(error, device)}; set evaluation.batch_size below {evaluation.batch_size}, "
-            "max_new_tokens of its tasks lower, or model.quantization"
-        ) from error
-
-
-def _measured(
-    subject: Subject, evaluation: EvaluationSpec, resources: WorkerResources, device: torch.device
-) -> tuple[TaskResult, ...]:
-    if not resources.use_gpu:
-        torch.set_num_threads(resources.num_cpus)
-    tokenizer = load_tokenizer(subject.model)
-    contract = TemplateContract.of(tokenizer, subject.recipe.tokens if subject.recipe else TokensSpec())
-    base = load_base(subject.model, device, shared=True)
-    host = AdapterHost(base, base_fingerprint(subject.model))
-    if subject.adapter is not None:
-        TemplateContract.load(subject.adapter).check(contract, f"adapter {subject.adapter}")
-        host.load("evaluated", subject.adapter)
-    held_out = {}
-    if subject.recipe and any(isinstance(task, HeldOutTask) for task in evaluation.tasks):
-        recipe, record = subject.recipe, subject.prepared
-        if record is not None:
-            held_out = open_prepared(record, recipe, task_texts).mixture.held_out
-        else:
-            held_out = prepare_data(recipe, task_texts=task_texts).mixture.held_out
-    packing = (subject.recipe.packing if subject.recipe else True) and supports_packing(base)
-    with host.active("evaluated" if subject.adapter else None) as model:
-        return tuple(
-            run_task(
-                task,
-                model,
-                tokenizer,
-                contract,
-                held_out=held_out,
-                batch_size=evaluation.batch_size,
-                packing=packing,
-            )
-            for task in evaluation.tasks
-        )
+        return future.result()
+    except BaseException:
+        future.cancel()  # an interrupt of the caller ends the workers as well
+        over.wait(_PATIENCE_SECONDS)
+        raise
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

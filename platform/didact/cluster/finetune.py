@@ -16,8 +16,10 @@ from rich.text import Text
 from typing_extensions import override
 
 from didact import env
+from didact.cluster.answerers import HeldOutRows
+from didact.cluster.answering import Subject
 from didact.cluster.attempts import train_to_the_end
-from didact.cluster.evaluate import Subject, evaluate_on_ray, trained_subject
+from didact.cluster.evaluate import evaluate_on_ray, trained_subject
 from didact.cluster.placement import worker_resources
 from didact.cluster.prepare import WORTH_RAY_BYTES, ray_runner
 from didact.cluster.progress import show_progress
@@ -209,10 +211,11 @@ def _evaluate(run: Run, spec: FinetuneSpec) -> EvalReport | None:
     if not tasks:
         return None
     _LOG.info("evaluating the base and the result side by side: %s", ", ".join(task.task for task in tasks))
-    base = Subject(spec.model, None, spec, run.prepared)
-    tuned = trained_subject(base, run.adapter, whole=isinstance(spec.adapter, FullSpec))
+    base = Subject(spec.model.base, spec.model, tokens=spec.tokens)
+    tuned = trained_subject(base, run.adapter, run.name, whole=isinstance(spec.adapter, FullSpec))
     evaluation = spec.evaluation.model_copy(update={"tasks": tasks})
-    report = evaluate_on_ray(base, tuned, evaluation, worker_resources(spec.placement), tuned_id=run.name)
+    rows = HeldOutRows(recipe, run.prepared) if recipe else None
+    report = evaluate_on_ray({"base": base, "adapter": tuned}, evaluation, worker_resources(spec.placement), rows)
     report.save(run.report)
     return report
 

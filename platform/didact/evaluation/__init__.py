@@ -1,11 +1,13 @@
 """How good is it? Tasks on base and adapter in -> one report and a yes or no out.
 
-    TaskSpec + model -> run_task -> TaskResult (base, adapter) -> combine -> EvalReport -> judge_gate -> GateResult
+    TaskSpec -> build_task -> Task, asked of a Model by run_task -> TaskResult (base, adapter) -> combine -> EvalReport
+    -> judge_gate -> GateResult
 
 Example:
-    >>> from didact.evaluation import EvalReport, judge_gate
-    >>> figures = {"eval/chain_sum/accuracy": 0.25}, {"eval/chain_sum/accuracy": 0.75}
-    >>> report = EvalReport("base", "adapter", *figures, counts={"eval/chain_sum/accuracy": 100}, examples=())
+    >>> from didact.evaluation import EvalReport, ModelFacts, judge_gate
+    >>> models = {"base": ModelFacts("smollm2"), "adapter": ModelFacts("demo:3")}
+    >>> figures = {"base": {"eval/chain_sum/accuracy": 0.25}, "adapter": {"eval/chain_sum/accuracy": 0.75}}
+    >>> report = EvalReport(models, figures, counts={"eval/chain_sum/accuracy": 100})
     >>> judge_gate(report, {"eval/chain_sum/accuracy": 0.1}).passed
     True
 """
@@ -15,43 +17,73 @@ from typing import TYPE_CHECKING
 from didact.faces import lazily
 
 if TYPE_CHECKING:
-    from didact.evaluation.gate import GateResult, judge_gate
-    from didact.evaluation.generate import generate_answers
-    from didact.evaluation.items import (
-        Comparison,
-        Example,
-        Item,
-        gsm8k_items,
-        reasoning_gym_items,
-        score_answers,
-        task_texts,
+    from didact.evaluation.answer_store import KeptAnswers, kept_answers
+    from didact.evaluation.asks import (
+        Answer,
+        Ask,
+        Generation,
+        Identity,
+        Likelihood,
+        Likely,
+        Model,
+        Prompt,
+        Role,
+        Text,
+        TokenIds,
     )
+    from didact.evaluation.facts import Given, ModelFacts, QuestionFacts, TaskFacts
+    from didact.evaluation.gate import GateResult, judge_gate
+    from didact.evaluation.held_out import held_out_result
+    from didact.evaluation.likelihood import log_likelihoods
     from didact.evaluation.losses import Loss, held_out_loss
-    from didact.evaluation.measure import TaskResult, run_task
+    from didact.evaluation.questions import Question, Score, Task
     from didact.evaluation.report import EvalReport, combine
+    from didact.evaluation.results import Scored, TaskResult
+    from didact.evaluation.run import Asked, Watch, run_task
     from didact.evaluation.scorers.numbers import last_number, numbers_equal
     from didact.evaluation.statistics import higher_is_better, improvement, wilson_interval
+    from didact.evaluation.tasks.table import build_task
+    from didact.evaluation.tasks.texts import task_texts
 
 __all__ = [
-    "Comparison",
+    "Answer",
+    "Ask",
+    "Asked",
     "EvalReport",
-    "Example",
     "GateResult",
-    "Item",
+    "Generation",
+    "Given",
+    "Identity",
+    "KeptAnswers",
+    "Likelihood",
+    "Likely",
     "Loss",
+    "Model",
+    "ModelFacts",
+    "Prompt",
+    "Question",
+    "QuestionFacts",
+    "Role",
+    "Score",
+    "Scored",
+    "Task",
+    "TaskFacts",
     "TaskResult",
+    "Text",
+    "TokenIds",
+    "Watch",
+    "build_task",
     "combine",
-    "generate_answers",
-    "gsm8k_items",
     "held_out_loss",
+    "held_out_result",
     "higher_is_better",
     "improvement",
     "judge_gate",
+    "kept_answers",
     "last_number",
+    "log_likelihoods",
     "numbers_equal",
-    "reasoning_gym_items",
     "run_task",
-    "score_answers",
     "task_texts",
     "wilson_interval",
 ]

@@ -1,7 +1,7 @@
 """How a report reads: the rows of its table, for terminals and for pages."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,10 +9,9 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from didact.evaluation.items import Comparison
+from didact.evaluation.facts import Given, QuestionFacts
 from didact.evaluation.statistics import improvement, wilson_interval
 
-_COLUMNS = ("metric", "items", "base", "adapter", "change")
 _STYLES = {"better": "green", "worse": "red", "same": "dim", "unknown": "red"}
 _SHOWN_EXAMPLES = 5
 _SHOWN_CHARACTERS = 240
@@ -24,56 +23,64 @@ class Figure:
 
     metric: str
     count: int
-    """Items behind it."""
-    base: float
-    adapter: float | None
-    """None where only the base was evaluated."""
+    """Questions behind it."""
+    values: Mapping[str, float | None]
+    """By model; None where it could not be told for one."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    cells: tuple[str, str, str, str, str]
+    cells: tuple[str, ...]
+    """Metric, questions, each model's value; where two models are compared, the change."""
     verdict: Literal["better", "worse", "same", "unknown"] | None
 
 
 def as_table(title: str, figures: Sequence[Figure]) -> Table:
     """The report for a terminal."""
     table = Table(title=escape(title), box=box.SIMPLE_HEAD)
-    for name in _COLUMNS:
+    for name in _columns(figures):
         table.add_column(name, justify="left" if name == "metric" else "right", no_wrap=True)
     for row in _rows(figures):
-        metric, *cells, change = map(escape, row.cells)
+        metric, *cells, last = map(escape, row.cells)
         style = _STYLES.get(row.verdict or "")
         shown = metric.removeprefix("eval/")  # every metric has it, and a terminal has 80 columns
-        table.add_row(shown, *cells, f"[{style}]{change}[/{style}]" if style else change)
+        table.add_row(shown, *cells, f"[{style}]{last}[/{style}]" if style else last)
     return table
 
 
-def as_markdown(title: str, figures: Sequence[Figure], examples: Sequence[Comparison]) -> str:
+def as_markdown(title: str, figures: Sequence[Figure], questions: Sequence[QuestionFacts]) -> str:
     """The report as a Markdown section: its table, then a few answers, changed ones first."""
-    lines = [f"# {title}", "", f"| {' | '.join(_COLUMNS)} |", "|---|---:|---:|---:|---:|"]
+    columns = _columns(figures)
+    lines = [f"# {title}", "", f"| {' | '.join(columns)} |", f"|---{'|---:' * (len(columns) - 1)}|"]
     lines += [f"| {' | '.join(row.cells)} |" for row in _rows(figures)]
     lines += ["", "Accuracies carry their 95% interval (Wilson), in percent."] if _has_accuracy(figures) else []
     # False sorts first: answers whose verdict differs are the ones worth reading.
-    chosen = sorted(examples, key=lambda example: example.adapter_correct in (None, example.base_correct))
-    for example in chosen[:_SHOWN_EXAMPLES]:
-        lines += ["", *_told(example)]
+    chosen = sorted(questions, key=lambda each: len({_mark(given) for given in each.given.values()}) == 1)
+    for question in chosen[:_SHOWN_EXAMPLES]:
+        lines += ["", *_told(question)]
     return "\n".join(lines) + "\n"
+
+
+def _columns(figures: Sequence[Figure]) -> list[str]:
+    models = list(figures[0].values) if figures else []
+    return ["metric", "items", *models, *(["change"] if len(models) > 1 else [])]
 
 
 def _rows(figures: Sequence[Figure]) -> Iterator[_Row]:
     for figure in figures:
         metric, count = figure.metric, figure.count
-        cells = (metric, str(count), _value(metric, figure.base, count))
-        if figure.adapter is None:
-            yield _Row((*cells, "", ""), None)
+        cells = (metric, str(count), *(_value(metric, value, count) for value in figure.values.values()))
+        if len(figure.values) < 2:
+            yield _Row(cells, None)
             continue
-        verdict = _verdict(improvement(metric, figure.base, figure.adapter))
-        change = _change(metric, figure.adapter - figure.base, verdict)
-        yield _Row((*cells, _value(metric, figure.adapter, count), change), verdict)
+        base, adapter = list(figure.values.values())[:2]
+        verdict = _verdict(math.nan if base is None or adapter is None else improvement(metric, base, adapter))
+        yield _Row((*cells, _change(metric, (adapter or 0.0) - (base or 0.0), verdict)), verdict)
 
 
-def _value(metric: str, value: float, count: int) -> str:
+def _value(metric: str, value: float | None, count: int) -> str:
+    if value is None:
+        return "-"
     if not metric.endswith("/accuracy") or not math.isfinite(value):
         return f"{value:.4f}"
     low, high = wilson_interval(round(value * count), count)
@@ -98,19 +105,19 @@ def _has_accuracy(figures: Sequence[Figure]) -> bool:
     return any(figure.metric.endswith("/accuracy") for figure in figures)
 
 
-def _told(example: Comparison) -> list[str]:
-    told = [
-        f"**{example.task}**: {_short(example.question)}",
-        f"- expected: {_short(example.expected)}",
-        f"- base ({_mark(example.base_correct)}): {_short(example.base_answer)}",
-    ]
-    if example.adapter_answer is not None:
-        told.append(f"- adapter ({_mark(example.adapter_correct)}): {_short(example.adapter_answer)}")
+def _told(question: QuestionFacts) -> list[str]:
+    told = [f"**{question.task}**: {_short(question.question)}", f"- expected: {_short(question.expected)}"]
+    for model, given in question.given.items():
+        told += [f"- {model} ({_mark(given)}): {_short(text)}" for text in given.texts or (given.extracted or "",)]
     return told
 
 
-def _mark(correct: bool | None) -> str:
-    return "right" if correct else "wrong"
+def _mark(given: Given) -> str:
+    if given.problem is not None:
+        return given.problem
+    if "accuracy" not in given.values:
+        return ", ".join(f"{name} {value:.2f}" for name, value in given.values.items())
+    return "right" if given.values["accuracy"] == 1.0 else "wrong"
 
 
 def _short(text: str) -> str:

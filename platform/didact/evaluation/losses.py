@@ -1,6 +1,8 @@
 """The loss on samples that were set aside, weighted as in training: the mean over supervised tokens."""
 
+import contextlib
 import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -8,10 +10,13 @@ import torch
 from torch.nn import functional
 
 from didact.errors import DataError, ModelError
-from didact.evaluation.generate import evaluation_mode, num_prefix_positions
 from didact.models import base_of, positions_at_once, row_bounds
 from didact.tokens.batches import NO_TARGET, pack, pad, supervised_positions
 from didact.tokens.types import Batch, Sample
+
+PAD_ID = 0
+"""Fills short rows. Padding is masked and never read back, so any id of the vocabulary does; not every tokenizer has a
+padding token, and one that was added to a tokenizer may lie outside the model's vocabulary."""
 
 
 class Samples(Protocol):
@@ -77,6 +82,23 @@ def held_out_loss(
     if not num_supervised:
         raise DataError(f"none of {len(samples)} held-out samples has a supervised token; expected at least one")
     return Loss(mean=total.item() / num_supervised, num_supervised=num_supervised)
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Dropout off inside the block; afterwards the mode that was."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def num_prefix_positions(model: Any) -> int:
+    """Trained positions that the active adapter puts before every row (prefix tuning); 0 for everything else."""
+    config = getattr(model, "active_peft_config", None)
+    return config.num_virtual_tokens if config is not None and config.is_prompt_learning else 0
 
 
 def _check_packing(model: Any, accepted: frozenset[str]) -> None:

@@ -1,4 +1,4 @@
-"""Base and adapter side by side: figures, intervals and the answers behind them, kept as JSON."""
+"""Models side by side: figures, intervals and the answers behind them, kept as JSON."""
 
 import json
 import math
@@ -13,80 +13,104 @@ from typing_extensions import override
 from didact import files
 from didact.display import Shown
 from didact.errors import DataError, SpecError
-from didact.evaluation.items import Comparison
+from didact.evaluation.facts import Given, ModelFacts, QuestionFacts, TaskFacts
 from didact.evaluation.layout import Figure, as_markdown, as_table
-from didact.evaluation.measure import TaskResult
+from didact.evaluation.results import Scored, TaskResult
+
+BASE, ADAPTER = "base", "adapter"
+"""What most reports compare. Others are `champion`, and further adapters by their names."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvalReport(Shown):
     """What an evaluation found."""
 
-    base_id: str
-    """Name of the base model."""
-    adapter_id: str | None
-    """Name of the adapter; None when only the base was evaluated."""
-    base: dict[str, float]
-    """Metric -> value of the base alone."""
-    adapter: dict[str, float] | None
-    """Metric -> value with the adapter: the same metrics."""
+    models: dict[str, ModelFacts]
+    """`base`, mostly `adapter`, and others."""
+    metrics_of: dict[str, dict[str, float]]
+    """Model -> metric -> value."""
     counts: dict[str, int]
-    """Metric -> items behind it."""
-    examples: tuple[Comparison, ...]
-    """Every question with both answers."""
+    """Metric -> questions (or held-out samples) behind it, in the first model."""
+    tasks: tuple[TaskFacts, ...] = ()
+    questions: tuple[QuestionFacts, ...] = ()
 
-    def metrics(self, which: Literal["base", "adapter"]) -> dict[str, float]:
-        """One side's metrics, as trackers take them.
+    def metrics(self, which: str) -> dict[str, float]:
+        """One model's metrics, as trackers take them.
 
         Raises:
-            DataError: the adapter's are asked for and there is none.
+            DataError: it was not measured.
         """
-        values = self.base if which == "base" else self.adapter
-        if values is None:
-            raise DataError(f"this report is of the base {self.base_id!r} alone; it has no metrics of an adapter")
-        return dict(values)
+        if which not in self.metrics_of:
+            raise DataError(f"this report is of {', '.join(self.metrics_of)}; it has no metrics of {which!r}")
+        return dict(self.metrics_of[which])
+
+    @property
+    def base(self) -> dict[str, float]:
+        """Metrics of the base."""
+        return self.metrics_of[BASE]
+
+    @property
+    def adapter(self) -> dict[str, float] | None:
+        """Metrics of the adapter; None when only the base was evaluated."""
+        return self.metrics_of.get(ADAPTER)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every question got an answer and a score from every model."""
+        return not any(count for task in self.tasks for count in task.problems.values())
 
     @override
     def __rich__(self) -> Table:
         return self.table()
 
     def table(self) -> Table:
-        """For the terminal: metric, items, base, adapter, change; 95% intervals beside accuracies."""
+        """For the terminal: metric, questions, each model, change; 95% intervals beside accuracies."""
         return as_table(self._title, self._figures)
 
     def markdown(self) -> str:
         """The same table for a page or a model card, with a few answers that changed."""
-        return as_markdown(self._title, self._figures, self.examples)
+        return as_markdown(self._title, self._figures, self.questions)
 
     @property
     def _title(self) -> str:
-        return f"{self.adapter_id or 'adapter'} on {self.base_id}" if self.adapter is not None else self.base_id
+        base, adapter = self.models[BASE].name, self.models.get(ADAPTER)
+        return f"{adapter.name} on {base}" if adapter is not None else base
 
     @property
     def _figures(self) -> list[Figure]:
-        adapter = self.adapter or {}
-        return [Figure(name, self.counts[name], value, adapter.get(name)) for name, value in self.base.items()]
+        return [
+            Figure(name, self.counts[name], {model: values.get(name) for model, values in self.metrics_of.items()})
+            for name in self.base
+        ]
 
     def to_json(self) -> str:
         """All fields as a JSON object; a metric that is NaN or infinite becomes null."""
         values = asdict(self)
-        for side in ("base", "adapter"):
-            if values[side] is not None:
-                values[side] = {name: value if math.isfinite(value) else None for name, value in values[side].items()}
+        values["metrics_of"] = {model: _finite(each) for model, each in self.metrics_of.items()}
+        for question in values["questions"]:
+            for given in question["given"].values():
+                given["values"] = _finite(given["values"])
         return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "EvalReport":
-        """The report written by `to_json`; null metrics become NaN.
+        """The report written by `to_json`, now or by an earlier version; null metrics become NaN.
 
         Raises:
             DataError: not a JSON object with exactly these fields.
         """
         try:
             values = json.loads(text)
-            sides = {side: _with_nan(values[side]) for side in ("base", "adapter")}
-            examples = tuple(Comparison(**example) for example in values["examples"])
-            return cls(**{**values, **sides, "examples": examples})
+            values = _of_today(values) if "base_id" in values else values
+            return cls(
+                models={model: ModelFacts(**facts) for model, facts in values["models"].items()},
+                metrics_of={model: _with_nan(figures) for model, figures in values["metrics_of"].items()},
+                counts=dict(values["counts"]),
+                tasks=tuple(
+                    TaskFacts(**{**each, "corrections": tuple(each["corrections"])}) for each in values["tasks"]
+                ),
+                questions=tuple(map(_question, values["questions"])),
+            )
         except (AttributeError, json.JSONDecodeError, KeyError, TypeError) as error:
             names = ", ".join(entry.name for entry in fields(cls))
             raise DataError(f"not an evaluation report ({error}); expected a JSON object with {names}") from error
@@ -111,36 +135,48 @@ class EvalReport(Shown):
             raise DataError(f"{path}: {error}") from error
 
 
-def combine(
-    base_results: Sequence[TaskResult],
-    adapter_results: Sequence[TaskResult] | None,
-    *,
-    base_id: str,
-    adapter_id: str | None = None,
-) -> EvalReport:
-    """Put the results of the same tasks on base and adapter side by side.
+def combine(models: Mapping[str, ModelFacts], results: Mapping[str, Sequence[TaskResult]]) -> EvalReport:
+    """Put the results of the same tasks on several models side by side.
 
     Args:
-        base_results: one a task.
-        adapter_results: the same tasks in the same order; None when only the base was evaluated.
-        base_id: name of the base.
-        adapter_id: name of the adapter.
+        models: `base` first.
+        results: model -> one result a task, for all models in the same order.
 
     Raises:
-        DataError: the two sides did not run the same tasks on the same questions.
+        DataError: the models did not run the same tasks on the same questions.
         SpecError: two tasks give the same metric, so one would hide the other.
     """
-    base, counts = _merged(base_results)
-    examples = _compared(base_results, adapter_results)
-    if adapter_results is None:
-        return EvalReport(base_id, None, base, None, counts, examples)
-    adapter, adapter_counts = _merged(adapter_results)
-    if counts != adapter_counts:
-        raise DataError(
-            f"base and adapter were not measured alike: the base has {counts}, the adapter {adapter_counts} "
-            "(items by metric); run the same tasks on both"
+    first = results[next(iter(models))]
+    for model in models:
+        _check_alike(first, results[model], model)
+    merged = {model: _merged(results[model]) for model in models}
+    tasks = tuple(
+        TaskFacts(
+            name=result.task,
+            version=result.version,
+            metric=result.metric,
+            num_questions=result.num_items,
+            seconds=result.seconds,
+            corrections=result.corrections,
+            problems={model: results[model][index].num_problems for model in models},
+            judge=dict(result.judge),
         )
-    return EvalReport(base_id, adapter_id, base, adapter, counts, examples)
+        for index, result in enumerate(first)
+    )
+    questions = tuple(
+        _facts(result.task, {model: results[model][index].scored[number] for model in models})
+        for index, result in enumerate(first)
+        for number in range(len(result.scored))
+    )
+    counts = {name: count for _, counted in reversed(merged.values()) for name, count in counted.items()}
+    names = dict.fromkeys(name for values, _ in merged.values() for name in values)
+    return EvalReport(
+        models=dict(models),
+        metrics_of={model: values for model, (values, _) in merged.items()},
+        counts={name: counts[name] for name in names},
+        tasks=tasks,
+        questions=questions,
+    )
 
 
 def _merged(results: Sequence[TaskResult]) -> tuple[dict[str, float], dict[str, int]]:
@@ -155,21 +191,78 @@ def _merged(results: Sequence[TaskResult]) -> tuple[dict[str, float], dict[str, 
     return metrics, counts
 
 
-def _compared(base: Sequence[TaskResult], adapter: Sequence[TaskResult] | None) -> tuple[Comparison, ...]:
-    before = [(result.task, example) for result in base for example in result.examples]
-    if adapter is None:
-        return tuple(
-            Comparison(task, example.question, example.expected, example.answer, example.correct, None, None)
-            for task, example in before
+def _check_alike(first: Sequence[TaskResult], other: Sequence[TaskResult], model: str) -> None:
+    def measured(results: Sequence[TaskResult]) -> list[tuple[str, str, int]]:
+        return [(result.task, result.version, result.num_items) for result in results]
+
+    if measured(first) != measured(other):
+        raise DataError(
+            f"{model} was not measured alike: the first model has {measured(first)}, {model} {measured(other)} "
+            "(task, version, questions); run the same tasks on all"
         )
-    after = [(result.task, example) for result in adapter for example in result.examples]
-    if [(task, example.question) for task, example in before] != [(task, example.question) for task, example in after]:
-        raise DataError("base and adapter did not answer the same questions; run the same tasks on both")
-    return tuple(
-        Comparison(task, old.question, old.expected, old.answer, old.correct, new.answer, new.correct)
-        for (task, old), (_, new) in zip(before, after, strict=True)
+
+
+def _facts(task: str, scored: Mapping[str, Scored]) -> QuestionFacts:
+    question = next(iter(scored.values())).question
+    return QuestionFacts(
+        task=task,
+        id=question.id,
+        question=question.text,
+        expected=question.expected,
+        given={model: _given(each) for model, each in scored.items()},
+        group=question.group,
+        passage=question.passage,
     )
 
 
-def _with_nan(side: Mapping[str, Any] | None) -> dict[str, float] | None:
-    return None if side is None else {name: math.nan if value is None else value for name, value in side.items()}
+def _given(scored: Scored) -> Given:
+    texts = [text for answer in scored.answers for text in answer.texts]
+    score = scored.score
+    return Given(
+        texts=tuple(each.text for each in texts),
+        values=dict(score.values),
+        extracted=score.extracted,
+        problem=score.problem,
+        note=score.note,
+        num_tokens=sum(each.num_tokens for each in texts),
+    )
+
+
+def _question(values: Mapping[str, Any]) -> QuestionFacts:
+    given = {
+        model: Given(**{**each, "texts": tuple(each["texts"]), "values": _with_nan(each["values"])})
+        for model, each in values["given"].items()
+    }
+    return QuestionFacts(**{**values, "given": given})
+
+
+def _of_today(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A report of two models with its answers, as earlier versions wrote it."""
+    sides: list[tuple[Literal["base", "adapter"], str]] = [("base", values["base_id"])]
+    if values["adapter"] is not None:
+        sides.append(("adapter", values["adapter_id"] or "adapter"))
+    numbers: dict[str, int] = {}
+    questions = []
+    for example in values["examples"]:
+        number = numbers[example["task"]] = numbers.get(example["task"], -1) + 1
+        given = {
+            side: {"texts": [example[f"{side}_answer"]], "values": {"accuracy": float(example[f"{side}_correct"])}}
+            for side, _ in sides
+        }
+        asked = {"task": example["task"], "id": str(number), "question": example["question"]}
+        questions.append({**asked, "expected": example["expected"], "given": given})
+    return {
+        "models": {side: {"name": name} for side, name in sides},
+        "metrics_of": {side: values[side] for side, _ in sides},
+        "counts": values["counts"],
+        "tasks": [],
+        "questions": questions,
+    }
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def _with_nan(values: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: math.nan if value is None else value for name, value in values.items()}

@@ -1,0 +1,122 @@
+"""Ask a model all questions of a task, as many at a time as it takes, and score what it answers.
+
+task.asks -> kept answer, or Model.answer -> task.asks again, until nothing is asked -> task.score
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from didact.errors import DidactError
+from didact.evaluation.answer_store import KeptAnswers, kept_answers
+from didact.evaluation.asks import Answer, Ask, Model, Role
+from didact.evaluation.questions import Question, Score, Task
+from didact.evaluation.results import Scored, TaskResult, task_metrics
+from didact.logs import get_logger
+
+_log = get_logger(__name__)
+
+Watch = Callable[[Task, Model, Scored], None]
+"""Told of each question when it is scored."""
+
+
+class Asked:
+    """A model as a task asks it: answers that it gave before are not asked again, and no more at once than it takes.
+
+    A judge that fails is not asked again: its answers have a problem from then on, and the questions no score.
+    """
+
+    def __init__(self, model: Model, cache: Path | None, *, may_fail: bool = False) -> None:
+        """Wrap a model.
+
+        Args:
+            model: whatever answers.
+            cache: `DIDACT_CACHE`, where answers are kept; None keeps none.
+            may_fail: make problems of what the model raises.
+        """
+        self.model = model
+        self._kept: KeptAnswers | None = None if cache is None else kept_answers(cache, model.identity)
+        self._places = asyncio.Semaphore(model.at_once)
+        self._may_fail = may_fail
+        self._failure: str | None = None
+        self.num_kept = 0
+        """Answers that were there already."""
+
+    async def answer(self, ask: Ask) -> Answer:
+        """What the model answers now, or answered before; raises as the model."""
+        kept = self._kept.get(ask) if self._kept is not None else None
+        if kept is not None:
+            self.num_kept += 1
+            return kept
+        async with self._places:
+            if self._failure is not None:
+                return Answer(problem=self._failure)
+            try:
+                answer = await self.model.answer(ask)
+            except DidactError as error:
+                if not self._may_fail:
+                    raise
+                self._failure = f"{self.model.identity.name}: {error}"
+                _log.warning("%s; it is not asked any more", self._failure)
+                return Answer(problem=self._failure)
+        if self._kept is not None:
+            self._kept.put(ask, answer)
+        return answer
+
+    def close(self) -> None:
+        """Close the file of answers."""
+        if self._kept is not None:
+            self._kept.close()
+
+
+async def run_task(task: Task, asked: Mapping[Role, Asked], watch: Watch | None = None) -> TaskResult:
+    """Measure one task on one model.
+
+    Args:
+        task: what to ask.
+        asked: the model, and the judge or rival where the task asks them.
+        watch: told of each question when it is scored.
+
+    Raises:
+        DidactError: the model can answer nothing any more.
+    """
+    started = time.perf_counter()
+
+    async def one(question: Question) -> Scored:
+        scored = await _ask(task, question, asked)
+        if watch is not None:
+            watch(task, asked["model"].model, scored)
+        return scored
+
+    pending = [asyncio.create_task(one(question)) for question in task.questions]
+    try:
+        scored = tuple(await asyncio.gather(*pending))
+    finally:
+        for each in pending:  # those that are left when one raised
+            each.cancel()
+    pairs = [(each.question, each.score) for each in scored]
+    metrics, counts = task_metrics(task.name, task.metric, pairs, task.overall(pairs))
+    return TaskResult(
+        task=task.name,
+        metrics=metrics,
+        counts=counts,
+        num_items=len(scored),
+        seconds=time.perf_counter() - started,
+        scored=scored,
+        version=task.version,
+        metric=task.metric,
+        corrections=task.corrections,
+        judge=dict(asked["judge"].model.identity.digests) if "judge" in asked else {},
+    )
+
+
+async def _ask(task: Task, question: Question, asked: Mapping[Role, Asked]) -> Scored:
+    answers: tuple[Answer, ...] = ()
+    while asks := task.asks(question, answers):
+        answers = (*answers, *await asyncio.gather(*(asked[ask.to].answer(ask) for ask in asks)))
+        problem = next((each.problem for each in answers if each.problem is not None), None)
+        if problem is not None:
+            return Scored(question, answers, Score(problem=problem))
+    score = await asyncio.to_thread(task.score, question, answers)  # some run programs
+    return Scored(question, answers, score)
