@@ -6,6 +6,7 @@ import pytest
 from didact.datasets.conversation import Message
 from didact.evaluation.asks import Likely
 from didact.evaluation.questions import Question
+from didact.evaluation.scorers import build_scorer
 from didact.evaluation.scorers.choice import (
     Options,
     candidates,
@@ -14,6 +15,7 @@ from didact.evaluation.scorers.choice import (
     score_choice,
     score_likelihoods,
 )
+from didact.spec import ChoiceScorer
 
 CITIES = Options(tuple("ABCD"), ("Paris", "London", "New York", "York"))
 PLACES = Options(tuple("ABCD"), ("家庭", "大学", "杂志", "意识"), several=True)
@@ -131,3 +133,32 @@ def test_a_likelihood_that_is_no_number_is_a_problem() -> None:
 def test_every_set_is_a_candidate_once() -> None:
     assert candidates(Options(tuple("ABC"), several=True)) == ("A", "B", "AB", "C", "AC", "BC", "ABC")
     assert candidates(YES_NO) == ("Yes", "No")
+
+
+def row(expected: str, *options: str) -> Question:
+    return Question("1", (Message("user", "Which?"),), expected, options)
+
+
+@pytest.mark.parametrize("expected", ["B", "b", "(B)", "1", "Paris"])
+def test_rows_of_ones_own_name_the_right_option_in_any_way(expected: str) -> None:
+    scorer = build_scorer("choice")
+    question = row(expected, "Rome", "Paris", "Bern")
+    assert scorer.score(question, "The answer is B.").values["accuracy"] == 1.0
+    assert scorer.score(question, "Paris, of course.").values["accuracy"] == 1.0
+    assert scorer.score(question, "Bern").values == {
+        "accuracy": 0.0,
+        "unread": 0.0,
+        "strict_accuracy": 0.0,
+        "strict_unread": 1.0,
+    }
+
+
+def test_rows_of_ones_own_may_have_several_right_options() -> None:
+    scorer = build_scorer(ChoiceScorer(name="choice", several=True))
+    assert scorer.score(row("A, C", "x", "y", "z"), "Answer: CA").values["accuracy"] == 1.0
+    assert scorer.score(row("A, C", "x", "y", "z"), "Answer: C").values["accuracy"] == 0.0
+
+
+def test_an_answer_that_is_no_option_is_a_problem() -> None:
+    assert "'D' is none of 2 options" in str(build_scorer("choice").score(row("D", "x", "y"), "A").problem)
+    assert "none of 0 options" in str(build_scorer("choice").score(row("A"), "A").problem)

@@ -9,13 +9,16 @@ import math
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 
 from didact.datasets.quality.texts import normalise
 from didact.evaluation.asks import Likely
 from didact.evaluation.questions import Question, Score
+from didact.evaluation.scorers.scorer import NamedScorer
+from didact.spec import ChoiceScorer
 
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _NEXT_QUESTION = re.compile(r"\n\s*(?:question|q|题目|问题)\s*\d*\s*[:.]", re.IGNORECASE)
 _STATEMENT = re.compile(
     r"\b(?:answer|choice|option)s?(?:\s+(?:choice|option))?\s*(?:(?:is|are|was|(?:would|must|should|will)\s+be)\b\s*:?|:)"
@@ -48,6 +51,11 @@ class Options:
         return all(len(label) == 1 for label in self.labels)
 
 
+def choice_scorer(spec: ChoiceScorer) -> NamedScorer:
+    """Right when the text names the right options of a row, whose answer is a letter, a number from 0 or a text."""
+    return NamedScorer(partial(_score_row, spec.several), "choice, 1", reads="whole", same=str)
+
+
 def score_choice(question: Question, text: str) -> Score:
     """What a written answer is worth to a question whose `data` are `Options`.
 
@@ -62,6 +70,25 @@ def score_choice(question: Question, text: str) -> Score:
         "strict_unread": float(strict is None),
     }
     return Score(values, lenient, note="" if lenient is not None else _why_unread(text, options))
+
+
+def label_of(answer: str | int, texts: Sequence[str]) -> str:
+    """The letter of an option that is given by letter, by its number from 0, or by its text; empty where it is none."""
+    letters = LETTERS[: len(texts)]
+    if isinstance(answer, int) or (answer.isdigit() and answer not in texts):
+        return letters[int(answer)] if 0 <= int(answer) < len(letters) else ""
+    letter = unicodedata.normalize("NFKC", answer).strip(" ().").upper()
+    return letter if letter and letter in letters else dict(zip(texts, letters, strict=True)).get(answer, "")
+
+
+def letters_of(answer: str, texts: Sequence[str]) -> str:
+    """The set of letters in a key, in order; empty where it is no set of letters, or none of them is an option.
+
+    Full-width and small letters, letters twice or in another order, marks and line breaks between them, and letters of
+    which there is no option make no difference.
+    """
+    key = re.sub(r"[\s,、;/.。]+", "", unicodedata.normalize("NFKC", answer)).upper()
+    return "".join(each for each in LETTERS[: len(texts)] if each in key) if re.fullmatch("[A-Z]+", key) else ""
 
 
 def read_strictly(text: str, options: Options) -> str | None:
@@ -140,6 +167,15 @@ def candidates(options: Options) -> tuple[str, ...]:
         return options.labels
     sets = range(1, 2 ** len(options.labels))
     return tuple("".join(label for place, label in enumerate(options.labels) if each >> place & 1) for each in sets)
+
+
+def _score_row(several: bool, question: Question, text: str) -> Score:
+    texts = question.options
+    right = letters_of(question.expected, texts) if several else label_of(question.expected, texts)
+    if not right:
+        return Score(problem=f"the answer {question.expected!r} is none of {len(texts)} options")
+    options = Options(tuple(LETTERS[: len(texts)]), texts, several)
+    return score_choice(replace(question, expected=right, data=options), text)
 
 
 def _own_part(text: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from didact.evaluation.scorers.choice import choice_scorer
 from didact.evaluation.scorers.code import code_scorer
 from didact.evaluation.scorers.function import function_scorer
 from didact.evaluation.scorers.json_text import json_schema_scorer
@@ -11,6 +12,7 @@ from didact.evaluation.scorers.overlap import f1_scorer, rouge_scorer
 from didact.evaluation.scorers.scorer import NamedScorer
 from didact.evaluation.scorers.texts import contains_scorer, exact_scorer, regex_scorer, set_scorer
 from didact.spec import (
+    ChoiceScorer,
     CodeScorer,
     ContainsScorer,
     ExactScorer,
@@ -29,6 +31,7 @@ _BUILDERS: dict[type, Callable[[Any], NamedScorer]] = {
     ExactScorer: exact_scorer,
     NumberScorer: number_scorer,
     SetScorer: set_scorer,
+    ChoiceScorer: choice_scorer,
     ContainsScorer: contains_scorer,
     RegexScorer: regex_scorer,
     F1Scorer: f1_scorer,

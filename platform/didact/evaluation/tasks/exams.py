@@ -10,10 +10,10 @@ from didact.datasets.conversation import Message
 from didact.datasets.rows.fields import Record
 from didact.datasets.rows.raw_row import BadRow
 from didact.evaluation.questions import Question
-from didact.evaluation.scorers.choice import Options
+from didact.evaluation.scorers.choice import LETTERS, Options, label_of, letters_of
 from didact.evaluation.tasks.question_files import QuestionRow
 
-LETTERS = "ABCDEFGHIJ"
+_MAX_OPTIONS = 10
 EXAM_COLUMNS = ("question", "A", "B", "C", "D", "answer")
 """Of the original MMLU, whose files name no columns."""
 _QUESTION = ("question", "题目", "问题")
@@ -41,11 +41,7 @@ def read_exam(row: QuestionRow, corrections: list[str]) -> Question:
     texts = _option_texts(record)
     labels = tuple(LETTERS[: len(texts)])
     given = _answer(record)
-    if isinstance(given, int) or (given.isdigit() and given not in texts):
-        label = labels[int(given)] if int(given) < len(labels) else ""
-    else:
-        letter = unicodedata.normalize("NFKC", given).strip(" ().").upper()
-        label = letter if letter in labels else dict(zip(texts, labels, strict=True)).get(given, "")
+    label = label_of(given, texts)
     if not label:
         raise BadRow("unknown_label", f"answer {given!r} is none of the options {', '.join(labels)}")
     part = _subject(record, row)
@@ -70,9 +66,8 @@ def read_mmcu(row: QuestionRow, corrections: list[str]) -> Question:
     part = _COUNTED.sub("", _subject(record, row))
     known = "" if _first(record, _ANSWER) else _MMCU_MISSING.get((part, row.number), "")
     given = str(_answer(record, instead=known))
-    key = re.sub(r"[\s,、;/.。]+", "", unicodedata.normalize("NFKC", given)).upper()
-    right = "".join(label for label in labels if label in key)
-    if not right or not re.fullmatch(r"[A-Z]+", key):
+    right = letters_of(given, texts)
+    if not right:
         raise BadRow("unknown_label", f"answer {given!r} names none of the options {', '.join(labels)}")
     if right != given or known:
         corrections.append(f"{row.place}: the answer {'' if known else given!r} is read as {right}")
@@ -109,8 +104,8 @@ def _option_texts(record: Mapping[str, Any]) -> tuple[str, ...]:
     texts = ["" if each is None else str(each).strip() for each in given]
     while texts and not texts[-1]:
         texts.pop()
-    if not 2 <= len(texts) <= len(LETTERS) or not all(texts):
-        raise BadRow("missing_field", f"found {len(texts)} options ({texts}); expected 2 to {len(LETTERS)}, none empty")
+    if not 2 <= len(texts) <= _MAX_OPTIONS or not all(texts):
+        raise BadRow("missing_field", f"found {len(texts)} options ({texts}); expected 2 to {_MAX_OPTIONS}, none empty")
     return tuple(
         re.sub(rf"\A[(（]?{letter}\s*[.:：、．)）]\s*", "", unicodedata.normalize("NFC", text)) or text
         for letter, text in zip(LETTERS, texts, strict=False)

@@ -35,6 +35,7 @@ from didact.spec.evaluation.judging import (
     VicunaBenchTask,
 )
 from didact.spec.evaluation.scorers import (
+    ChoiceScorer,
     CodeScorer,
     ContainsScorer,
     ExactScorer,
@@ -59,6 +60,7 @@ __all__ = [
     "BbhTask",
     "BelleEvalTask",
     "CevalTask",
+    "ChoiceScorer",
     "ChoiceTask",
     "CmmluTask",
     "CodeScorer",

@@ -30,6 +30,14 @@ class SetScorer(Spec):
     """What stands between two items; left out: line breaks, commas, semicolons and `and`."""
 
 
+class ChoiceScorer(Spec):
+    """The text names the right one of the row's `options`, by letter or in the option's own words."""
+
+    name: Literal["choice"]
+    several: bool = False
+    """Whether more than one option may be right: the text must name all of these and no others."""
+
+
 class ContainsScorer(Spec):
     """An accepted answer stands somewhere in the text."""
 
@@ -111,6 +119,7 @@ ScorerSpec = Annotated[
     ExactScorer
     | NumberScorer
     | SetScorer
+    | ChoiceScorer
     | ContainsScorer
     | RegexScorer
     | F1Scorer
@@ -125,13 +134,14 @@ _PLAIN: dict[str, Any] = {
     "exact": ExactScorer,
     "number": NumberScorer,
     "set": SetScorer,
+    "choice": ChoiceScorer,
     "contains": ContainsScorer,
     "f1": F1Scorer,
     "rouge": RougeScorer,
     "json_schema": JsonSchemaScorer,
     "code": CodeScorer,
 }
-ScorerName = Literal["exact", "number", "set", "contains", "f1", "rouge", "json_schema", "code"]
+ScorerName = Literal["exact", "number", "set", "choice", "contains", "f1", "rouge", "json_schema", "code"]
 """Scorers that need no option: their name alone will do."""
 
 
