@@ -162,9 +162,10 @@ def test_a_trial_names_its_sweep(history: History, tmp_path: Path) -> None:
 def test_the_verdict_is_shown_where_it_is(history: History, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "judged"
     shutil.copytree(history.first.path, run)
-    write_json(run / "verdict.json", {"verdict": "refused", "lines": ["eval/sums/loss: FAIL"]})
+    check = {"check": "gain", "of": "eval/sums/loss", "figure": "1.25", "limit": "2", "outcome": "failed"}
+    write_json(run / "verdict.json", {"passed": False, "checks": [check]})
     text = as_text(trace(str(run), Records(tmp_path / "runs")))
-    assert "verdict refused" in text and "eval/sums/loss: FAIL" in text
+    assert "verdict refused" in text and "gain eval/sums/loss: 1.25, asked for 2: failed" in text
 
 
 @pytest.mark.parametrize(

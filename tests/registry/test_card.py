@@ -1,4 +1,4 @@
-"""Lineage as tags and as a card."""
+"""Lineage as tags, and the names of versions."""
 
 import json
 from dataclasses import replace
@@ -7,7 +7,7 @@ import pytest
 
 from didact.errors import RegistryError
 from didact.preparation import SourceFacts
-from didact.registry import Figure, Lineage, Reference, model_card, parse_reference
+from didact.registry import Figure, Lineage, Reference, parse_reference
 
 
 def source(name: str, fingerprint: str, weight: float, samples: int, rejected: int) -> SourceFacts:
@@ -66,19 +66,6 @@ def test_tags_hold_every_fact_as_text() -> None:
         "0.375",
     )
     assert "git_commit" not in replace(LINEAGE, git_commit=None).tags()
-
-
-def test_the_card_tells_what_the_tags_tell() -> None:
-    card = model_card("sums", LINEAGE)
-    for fact in ("# sums", "demo", "b" * 64, "c" * 64, "f" * 40, "1" * 32, "r 16", "unknown unless stated"):
-        assert fact in card
-    assert f"| alpaca | 0.75 | 100 | 3 | `{'d' * 64}` |" in card
-    assert "| gsm8k/accuracy | 0.125 | 0.375 | +0.25 |" in card
-    assert "Not evaluated." in model_card("sums", replace(LINEAGE, figures=()))
-
-
-def test_text_from_outside_cannot_break_the_table() -> None:
-    assert "| Licence | CC\\|BY 4.0 |" in model_card("sums", replace(LINEAGE, licence="CC|BY\n4.0"))
 
 
 def test_the_three_forms_of_a_reference() -> None:

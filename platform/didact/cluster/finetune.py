@@ -35,6 +35,7 @@ from didact.logs import get_logger
 from didact.models import base_fingerprint, check_start, check_stored, verify_adapter
 from didact.preparation import DataFacts, Plan, PreparedData, memory_in_words, prepare_run
 from didact.registry import ModelVersion, locate_adapter, open_registry
+from didact.registry.card import write_card
 from didact.registry.publish import publish_run
 from didact.runs import Run, descents, go_on, note_start, start_run
 from didact.spec import FinetuneSpec, FullSpec, with_absolute_paths
@@ -124,7 +125,9 @@ def finetune(
         go_on(run, spec, prepared.mixture.mixture.num_rows)
         with ray_cluster(), _tracked(run, spec, data, parent_run_id) as mlflow_run_id:
             training = _train(run, spec, prepared, data, ray_callbacks, allow_fresh)
+            write_card(run)  # an evaluation that is killed leaves an adapter that says what it is
             report = _evaluate(run, spec)
+            write_card(run)
             if spec.tracking.mlflow:
                 _log_outputs(run, spec)
             gate, version = None, None

@@ -74,18 +74,22 @@ def _run(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _verdict(facts: Mapping[str, Any]) -> list[str]:
-    lines = facts.get("said", {}).get("lines") or ()
-    return [line if isinstance(line, str) else str(line.get("line") or line.get("text") or line) for line in lines]
+    said = facts.get("said") or {}
+    return [_check(check) for check in said.get("checks") or said.get("lines") or ()]
+
+
+def _check(check: Any) -> str:
+    if not isinstance(check, dict):
+        return str(check)
+    asked = f"{check.get('figure')}, asked for {check.get('limit')}"
+    return f"{check.get('check')} {check.get('of')}: {asked}: {check.get('outcome')}"
 
 
 def _decided(facts: Mapping[str, Any]) -> str:
     said = facts.get("said") or {}
-    found = said.get("verdict", said.get("passed"))
-    return {True: "passed", False: "refused", None: MISSING}.get(found, str(found)) if _plain(found) else str(found)
-
-
-def _plain(value: Any) -> bool:
-    return value is None or isinstance(value, bool | str)
+    if "passed" not in said:
+        return str(said.get("verdict") or MISSING)
+    return "of no gate" if not said.get("checks") else "passed" if said["passed"] else "refused"
 
 
 def _figures(facts: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ Example:
 """
 
 from didact.adapter_folder import AdapterFolder, adapter_identity, check_folder
-from didact.registry.card import Figure, Lineage, model_card
+from didact.registry.card.tags import Figure, Lineage
 from didact.registry.locate import locate_adapter, open_registry, recorded_base, whole_model
 from didact.registry.registry import ANY, Registry
 from didact.registry.versions import (
@@ -37,7 +37,6 @@ __all__ = [
     "check_folder",
     "locate_adapter",
     "meant_by_bare_name",
-    "model_card",
     "open_registry",
     "parse_reference",
     "recorded_base",

@@ -8,10 +8,10 @@ from didact.logs import get_logger
 from didact.models import base_fingerprint
 from didact.models.export.rehearsal import rehearse
 from didact.preparation import DataFacts
-from didact.registry.card import Figure, Lineage, model_card
+from didact.registry.card import Figure, Lineage, terms_of, write_card
 from didact.registry.locate import open_registry
 from didact.registry.versions import ModelVersion
-from didact.runs import Run, descents, git_state
+from didact.runs import Run, descents, git_state, record_of
 from didact.spec import FinetuneSpec, RegisterSpec
 
 _LOG = get_logger(__name__)
@@ -46,14 +46,16 @@ def publish_run(
     if not passed:
         _LOG.warning("the gate keeps alias %r from this version", register_as.alias)
     lineage = _lineage(run, spec, report, mlflow_run_id)
-    version = open_registry(spec.tracking, run.path.parent).register(
+    registry = open_registry(spec.tracking, run.path.parent)
+    version = registry.register(
         register_as.name,
         run.adapter,
         run_id=mlflow_run_id,
         tags={**lineage.tags(), "gate": "none" if gate is None else "passed" if passed else "failed"},
-        card=model_card(register_as.name, lineage),
+        card=write_card(run, register_as.name) or "",
         alias=register_as.alias if passed else None,
     )
+    registry.keep_card(version, write_card(run, version.name, version.id) or "")
     return gate, version
 
 
@@ -71,5 +73,6 @@ def _lineage(run: Run, spec: FinetuneSpec, report: EvalReport | None, mlflow_run
         figures=tuple(Figure(metric, before[metric], after[metric]) for metric in before if metric in after),
         git_commit=(git_state(Path(__file__).parent) or {}).get("commit"),
         run_id=mlflow_run_id,
+        licence=terms_of(record_of(run).sources).strictest,
         descends_from="; ".join(map(str, descents(run))) or None,
     )

@@ -16,6 +16,7 @@ from didact.adapter_folder import CARD, AdapterFolder, check_finite, check_folde
 from didact.errors import NotRegistered, RegistryError
 from didact.files import sha256_text
 from didact.registry.asking import asking
+from didact.registry.card.metadata import without_metadata
 from didact.registry.download import download, proof_folder, read_text
 from didact.registry.versions import (
     CHAMPION,
@@ -217,6 +218,17 @@ class Registry:
         """
         return download(self._client, self.uri, version, cache_dir)
 
+    def keep_card(self, version: ModelVersion, card: str) -> None:
+        """Put a new card in the place of a version's: its artifact README.md and, cut to 5000 characters, description.
+
+        Raises:
+            RegistryError: MLflow is dead or refuses.
+        """
+        with asking(self.uri, f"keep the card of {version.id}"):
+            self._client.log_text(version.run_id, card, f"{version.source.rpartition('/')[2]}/{CARD}")
+            described = without_metadata(card)[:_LONGEST_DESCRIPTION]
+            self._client.update_model_version(version.name, str(version.version), described)
+
     def keep_proof(self, version: ModelVersion, files: Mapping[str, str]) -> None:
         """Keep texts with a version, beside its adapter and no part of it; one of the same name is written anew.
 
@@ -260,7 +272,7 @@ class Registry:
             source=f"runs:/{run_id}/{path}",
             run_id=run_id,
             tags={**tags, SHA_TAG: folder.sha256, MANIFEST_TAG: folder.manifest_sha256},
-            description=card[:_LONGEST_DESCRIPTION],
+            description=without_metadata(card)[:_LONGEST_DESCRIPTION],
             await_creation_for=0,
         )
 

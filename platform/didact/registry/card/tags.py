@@ -1,4 +1,4 @@
-"""Where an adapter comes from: as tags to search by, and as a card to read."""
+"""Where an adapter comes from, as tags of its version to search by."""
 
 import json
 from collections.abc import Mapping
@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # it comes with the tensors, and a name is looked up without them
     from didact.preparation import SourceFacts
-
-UNKNOWN_LICENCE = "unknown unless stated by the sources"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +36,8 @@ class Lineage:
     git_commit: str | None = None
     run_id: str | None = None
     """MLflow run."""
-    licence: str = UNKNOWN_LICENCE
+    licence: str = "unknown"
+    """The strictest of the sources', see `Terms`."""
     descends_from: str | None = None
     """What the run went on from, where it was longer than it was begun with."""
 
@@ -73,48 +72,3 @@ class Lineage:
             facts[f"base.{figure.metric}"] = repr(figure.base)
             facts[f"adapter.{figure.metric}"] = repr(figure.adapter)
         return {key: value for key, value in facts.items() if value is not None}
-
-
-def model_card(name: str, lineage: Lineage) -> str:
-    """A Markdown card for the registered model `name`."""
-    options = ", ".join(f"{key} {value}" for key, value in lineage.options.items())
-    lines = [
-        f"# {name}",
-        "",
-        f"{lineage.method} adapter for `{lineage.base}`, trained with recipe `{lineage.recipe}`.",
-        "",
-        "| | |",
-        "|---|---|",
-        f"| Base model | `{lineage.base}`, sha256 `{lineage.base_sha256}` |",
-        f"| Method | {_cell(lineage.method)}{_cell('; ' + options) if options else ''} |",
-        f"| Template contract | `{lineage.template_fingerprint}` |",
-        f"| Code | {f'commit `{lineage.git_commit}`' if lineage.git_commit else 'no commit recorded'} |",
-        f"| MLflow run | {f'`{lineage.run_id}`' if lineage.run_id else 'none'} |",
-        f"| Licence | {_cell(lineage.licence)} |",
-        *([f"| Goes on from | {_cell(lineage.descends_from)} |"] if lineage.descends_from else []),
-        "",
-        "## Data",
-        "",
-        "| Source | Weight | Rows used | Rows rejected | Fingerprint |",
-        "|---|---:|---:|---:|---|",
-        *(
-            f"| {_cell(s.name)} | {s.weight:g} | {s.samples_usable} | {s.num_rejected} | `{s.fingerprint}` |"
-            for s in lineage.sources
-        ),
-        "",
-        "## Evaluation",
-        "",
-    ]
-    if lineage.figures:
-        lines += ["| Metric | Base | With adapter | Change |", "|---|---:|---:|---:|"]
-        lines += [
-            f"| {_cell(f.metric)} | {f.base:.4g} | {f.adapter:.4g} | {f.adapter - f.base:+.4g} |"
-            for f in lineage.figures
-        ]
-    else:
-        lines.append("Not evaluated.")
-    return "\n".join(lines) + "\n"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,74 @@
+"""A card's first lines, as the Hugging Face hub reads them: what it is, of what, under which licence, how good."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:  # the registry cuts metadata off a card without loading the catalog
+    from didact.registry.card.facts import CardFacts
+
+_PEFT_METHODS_NOT = ("partial",)
+
+
+def front_matter(facts: "CardFacts") -> str:
+    """The block between two lines of three dashes, with both."""
+    return f"---\n{yaml.safe_dump(metadata(facts), sort_keys=False, allow_unicode=True, width=110)}---\n"
+
+
+def without_metadata(card: str) -> str:
+    """A card from its first heading on, for readers that show metadata as text."""
+    parts = card.split("\n---\n", 1)
+    return parts[1].lstrip() if card.startswith("---\n") and len(parts) == 2 else card
+
+
+def metadata(facts: "CardFacts") -> dict[str, Any]:
+    """The same as plain data. What is not known is left out; the hub refuses nulls."""
+    licence = facts.terms.hub_licence
+    values = {
+        "base_model": facts.base_on_hub,
+        "base_model_relation": "adapter" if facts.base_on_hub else None,
+        "library_name": library(facts),
+        "pipeline_tag": "text-generation",
+        "license": licence,
+        "license_name": _slug(facts.terms.strictest) if licence == "other" else None,
+        "language": list(facts.languages),
+        "datasets": list(dict.fromkeys(source.hub for source in facts.sources if source.hub)),
+        "tags": list(dict.fromkeys(["didact", facts.method, "instruction-tuning", *_loud_tags(facts)])),
+        "model-index": _model_index(facts),
+    }
+    return {key: value for key, value in values.items() if value}
+
+
+def library(facts: "CardFacts") -> str:
+    """What loads it: PEFT, or for methods that are none of PEFT's didact itself."""
+    return "didact" if facts.method in _PEFT_METHODS_NOT else "peft"
+
+
+def _loud_tags(facts: "CardFacts") -> list[str]:
+    return ["non-commercial"] if facts.terms.non_commercial else []
+
+
+def _model_index(facts: "CardFacts") -> list[dict[str, Any]]:
+    report = facts.report
+    if report is None or report.adapter is None:
+        return []
+    results = [
+        {
+            "task": {"type": "text-generation"},
+            "dataset": {"name": _task(metric), "type": _task(metric)},
+            "metrics": [{"name": metric, "type": metric.rpartition("/")[2], "value": round(value, 6)}],
+        }
+        for metric, value in report.metrics("adapter").items()
+        if math.isfinite(value)
+    ]
+    return [{"name": facts.name, "results": results}] if results else []
+
+
+def _task(metric: str) -> str:
+    """`eval/chain_sum/accuracy` is of `chain_sum`; `eval/loss` of all held-out rows."""
+    return metric.removeprefix("eval/").rpartition("/")[0] or "held-out rows"
+
+
+def _slug(text: str) -> str:
+    return "-".join("".join(c if c.isalnum() or c in ".-" else " " for c in text.lower()).split())[:64]
