@@ -27,6 +27,22 @@ _ANY = 1_000_000
 _TYPE, _HEAD = "accelerator_type:", "node:__internal_head__"
 
 
+def asked_by_worker(num_cpus: int, *, use_gpu: bool, accelerator_type: str | None = None) -> dict[str, float]:
+    """What one worker asks for, as Ray writes it."""
+    ask: dict[str, float] = {"CPU": num_cpus}
+    if use_gpu:
+        ask["GPU"] = 1
+    if accelerator_type:
+        ask[f"{_TYPE}{accelerator_type}"] = 0.001
+    return ask
+
+
+def asked_in_words(ask: Resources, num_workers: int) -> str:
+    """`2 workers with 1 CPU, 1 GPU each`."""
+    each = ", ".join(name.removeprefix(_TYPE) if amount < 1 else f"{amount:g} {name}" for name, amount in ask.items())
+    return f"{'1 worker' if num_workers == 1 else f'{num_workers} workers'} with {each} each"
+
+
 @dataclass(frozen=True, slots=True)
 class NodeType:
     """Nodes that an autoscaler may start."""

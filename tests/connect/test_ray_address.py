@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ray._private import services
 from ray._raylet import AuthenticationTokenLoader, Config
+from ray.core.generated.gcs_pb2 import GcsNodeInfo
 
 from didact import env
-from didact.connect import check_ray
+from didact.connect import check_ray, cluster_to_join
 from didact.errors import ClusterError, PlacementError
 from tests.fakes.ray_head import ray_head
 
@@ -168,3 +170,26 @@ def test_a_folder_for_temporary_files_that_sockets_do_not_fit_is_refused(
     without_ray.setenv(name, "/nowhere")
     with pytest.raises(ClusterError, match=r"does not exist.*: /nowhere; set TMPDIR"):
         check_ray()
+
+
+def test_the_nodes_of_a_named_cluster_are_known_without_joining_it(
+    without_ray: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    here, gone = b"\x02" * 28, GcsNodeInfo.GcsNodeState.Value("DEAD")
+    nodes = [
+        GcsNodeInfo(node_id=here, resources_total={"CPU": 4, "GPU": 2, "accelerator_type:A100": 1}),
+        GcsNodeInfo(node_id=b"\x03" * 28, resources_total={"CPU": 8}),
+        GcsNodeInfo(node_id=b"\x04" * 28, resources_total={"CPU": 64}, state=gone),
+    ]
+    assert cluster_to_join() is None
+    without_ray.setattr(services, "find_node_ids", lambda: {here.hex()})  # what Ray reads of this machine's processes
+    with ray_head(nodes=nodes) as (_, address):
+        without_ray.setenv("RAY_ADDRESS", address)
+        found = cluster_to_join()
+    assert found is not None and found.nodes == (
+        {"CPU": 4, "GPU": 2, "accelerator_type:A100": 1},
+        {"CPU": 8},
+    )
+    without_ray.setenv("RAY_ADDRESS", "ray://127.0.0.1:10001")
+    with pytest.raises(ClusterError, match="Ray Client"):
+        cluster_to_join()

@@ -9,7 +9,7 @@ import torch
 
 from didact.errors import ModelError
 from didact.models import AdapterHost, attach_adapter, base_fingerprint, load_base, save_adapter
-from didact.models.footprint import Load, demand_of
+from didact.models.footprint import Load, check_method, demand_of
 from didact.models.methods import left_out
 from didact.spec import (
     AdaLoraSpec,
@@ -126,6 +126,58 @@ def test_a_named_layer_that_cannot_bear_an_adapter_is_refused(
 ) -> None:
     with pytest.raises(ModelError, match=re.escape(f"adapter.target_modules names {found}, which cannot bear")):
         attach_adapter(tiny_model(family), LoraSpec(r=2, target_modules=targets), seed=0, base_name="tiny")
+
+
+PARTS_THAT_ARE_NOT_THERE = [
+    (LoraSpec(target_modules=("q_proj", "query")), "adapter.target_modules: LlamaForCausalLM has no module named que"),
+    (LoraSpec(target_modules=r".*\.attn\.q"), r"adapter.target_modules '.*\\.attn\\.q' matches no module"),
+    (
+        PeftSpec(method="peft", name="lora", options={"modules_to_save": ["lm_head", "score"]}),
+        "adapter.options.modules_to_save: LlamaForCausalLM has no module named score; its modules with weights: "
+        "down_proj, embed_tokens, gate_proj",
+    ),
+    (
+        PeftSpec(method="peft", name="lora", options={"modules_to_save": ["rotary_emb"]}),
+        "adapter.options.modules_to_save: LlamaForCausalLM has no module named rotary_emb",
+    ),
+    (
+        PeftSpec(method="peft", name="lora", options={"target_parameters": ["q_proj.weight", "experts.gate_up_proj"]}),
+        "adapter.options.target_parameters: LlamaForCausalLM has no parameter named experts.gate_up_proj; its "
+        "parameters: down_proj.weight",
+    ),
+    (
+        PeftSpec(method="peft", name="hra", options={"target_modules": ["query"]}),
+        "adapter.options.target_modules: LlamaForCausalLM has no module named query; its linear layers: down_proj",
+    ),
+    (PeftSpec(method="peft", name="lora", options={"rank": 4}), "adapter.options.rank is no option of PEFT's lora"),
+]
+
+
+@pytest.mark.parametrize(("spec", "words"), PARTS_THAT_ARE_NOT_THERE)
+def test_parts_that_a_base_does_not_have_are_refused(tmp_path: Path, spec: MethodSpec, words: str) -> None:
+    with pytest.raises(ModelError, match=re.escape(words)):
+        attach_adapter(tiny_model("llama"), spec, seed=0, base_name="tiny")
+    save_tiny_base(tmp_path / "base")
+    with pytest.raises(ModelError, match=re.escape(words)):
+        check_method(ModelSpec(base=str(tmp_path / "base")), spec)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        LoraSpec(target_modules=("self_attn.q_proj", "layers.1.mlp.down_proj")),
+        PeftSpec(method="peft", name="lora", options={"modules_to_save": ["lm_head", "model.norm"]}),
+        PeftSpec(
+            method="peft", name="lora", options={"target_parameters": ["q_proj.weight"], "target_modules": ["v_proj"]}
+        ),
+        PeftSpec(method="peft", name="lora", options={"init_lora_weights": True, "modules_to_save": None}),
+        PeftSpec(method="peft", name="hra"),
+    ],
+)
+def test_parts_that_a_base_has_may_be_named(tmp_path: Path, spec: MethodSpec) -> None:
+    save_tiny_base(tmp_path / "base")
+    check_method(ModelSpec(base=str(tmp_path / "base")), spec)
+    assert attach_adapter(tiny_model("llama"), spec, seed=0, base_name="tiny").peft_config
 
 
 @pytest.mark.parametrize("family", ["llama4_text", "mamba"])

@@ -99,11 +99,12 @@ def plan(
 ) -> None:
     """Show what a recipe will do: data, steps, memory, placement. Starts nothing, unless to probe it."""
     spec = load_spec(FinetuneSpec, recipe, overrides or [])
+    from didact.connect import cluster_to_join
     from didact.evaluation import task_texts
     from didact.preparation import Plan, prepare_data
 
-    prepared = prepare_data(spec, task_texts=task_texts)
-    planned = Plan.of(spec, prepared)
+    cluster = cluster_to_join()
+    planned = Plan.of(spec, prepare_data(spec, task_texts=task_texts), cluster=cluster)
     Console().print(planned.render())
     if probe:
         from didact.preparation import probe_recipe

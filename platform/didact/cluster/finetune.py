@@ -32,7 +32,7 @@ from didact.files import new_folder
 from didact.interrupts import INTERRUPTS
 from didact.lineage import keep_lineage
 from didact.logs import get_logger
-from didact.models import base_fingerprint, check_start, check_stored, verify_adapter
+from didact.models import base_fingerprint, check_method, check_start, check_stored, verify_adapter
 from didact.preparation import DataFacts, Plan, PreparedData, memory_in_words, prepare_run
 from didact.registry import ModelVersion, locate_adapter, open_registry
 from didact.registry.card import write_card
@@ -162,6 +162,7 @@ def _check_this_machine(spec: FinetuneSpec) -> None:
     """
     check_ray()
     check_stored(spec.model)
+    check_method(spec.model, spec.adapter)
     if ray.is_initialized() or env.ray_address():
         return
     on_gpu = spec.placement.device == "gpu" or (spec.placement.device == "auto" and num_gpus() > 0)

@@ -6,7 +6,7 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from didact import env
-from didact.capacity import Cluster
+from didact.capacity import Cluster, asked_by_worker, asked_in_words
 from didact.errors import PlacementError
 from didact.logs import get_logger
 from didact.spec import PlacementSpec
@@ -31,12 +31,7 @@ class WorkerResources:
 
     def bundle(self) -> dict[str, float]:
         """As Ray writes it."""
-        bundle: dict[str, float] = {"CPU": self.num_cpus}
-        if self.use_gpu:
-            bundle["GPU"] = 1
-        if self.accelerator_type:
-            bundle[f"accelerator_type:{self.accelerator_type}"] = 0.001
-        return bundle
+        return asked_by_worker(self.num_cpus, use_gpu=self.use_gpu, accelerator_type=self.accelerator_type)
 
 
 def connected_cluster() -> Cluster:
@@ -105,12 +100,7 @@ def fits(num_workers: int, resources: WorkerResources, timeout_seconds: float) -
 
 
 def _no_room(spec: PlacementSpec, resources: WorkerResources, resource: str, words: str) -> str:
-    asked = ", ".join(
-        name.removeprefix("accelerator_type:") if amount < 1 else f"{amount:g} {name}"
-        for name, amount in resources.bundle().items()
-    )
-    workers = "1 worker" if spec.min_workers == 1 else f"{spec.min_workers} workers"
+    asked = asked_in_words(resources.bundle(), spec.min_workers)
     return (
-        f"no room for {workers} with {asked} each: {words}. The cluster has {connected_cluster()}. Change "
-        f"{_FIELDS[resource]} or add nodes"
+        f"no room for {asked}: {words}. The cluster has {connected_cluster()}. Change {_FIELDS[resource]} or add nodes"
     )

@@ -4,12 +4,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import grpc
 import ray
 from ray._private import services
 from ray._private.grpc_utils import init_grpc_channel
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+from ray.core.generated.gcs_pb2 import GcsNodeInfo
 from ray.core.generated.gcs_service_pb2 import GetAllNodeInfoRequest
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
@@ -43,6 +45,19 @@ def check_ray() -> None:
     _check_cluster(*_parsed(address), address)
 
 
+def nodes_at(address: str) -> list[dict[str, Any]]:
+    """The nodes of a cluster that this machine is one of, as `ray.nodes()` gives them, asked without joining it.
+
+    Raises:
+        ClusterError, PlacementError: see `check_ray`.
+    """
+    alive = GcsNodeInfo.GcsNodeState.Value("ALIVE")
+    return [
+        {"Alive": node.state == alive, "Resources": dict(node.resources_total), "Labels": dict(node.labels)}
+        for node in _check_cluster(*_parsed(address), address)
+    ]
+
+
 def _parsed(address: str) -> tuple[str, int]:
     """Host and port of a cluster's address."""
     if address.startswith(("http://", "https://")):
@@ -69,15 +84,16 @@ def _parsed(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _check_cluster(host: str, port: int, given: str) -> None:
+def _check_cluster(host: str, port: int, given: str) -> Sequence[GcsNodeInfo]:
+    """The nodes of a cluster, of which this machine is one."""
     has_token = _has_token()
     if env.ray_auth_mode() == "token" and not has_token:
         raise ClusterError(f"RAY_AUTH_MODE=token, but no token is found in {_TOKENS}. {_GET_TOKEN}")
-    error = _first_error(host, port)
+    nodes, error = _ask_for_nodes(host, port)
     if _asks_for_token(error) and env.ray_auth_mode() is None and has_token:
         # Ray shows it to a cluster that is named only where `RAY_AUTH_MODE` says so.
         _show_token()
-        error = _first_error(host, port)
+        nodes, error = _ask_for_nodes(host, port)
     if _asks_for_token(error):
         cluster, mode = f"the Ray at RAY_ADDRESS={given}", env.ray_auth_mode()
         if mode == "token":
@@ -90,23 +106,24 @@ def _check_cluster(host: str, port: int, given: str) -> None:
             f"no Ray answers at RAY_ADDRESS={given} ({_reason(error)}). Start it there with `ray start --head --port "
             f"{port}`, or set {_EXAMPLE}; without RAY_ADDRESS a local Ray is started"
         )
+    _check_node([node.node_id.hex() for node in nodes], f"{host}:{port}")
+    return nodes
 
 
 def _asks_for_token(error: grpc.RpcError | None) -> bool:
     return error is not None and error.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
-def _first_error(host: str, port: int) -> grpc.RpcError | None:
-    """What keeps the cluster's head from telling its nodes; None when it does and this machine is one of them."""
+def _ask_for_nodes(host: str, port: int) -> tuple[Sequence[GcsNodeInfo], grpc.RpcError | None]:
+    """The nodes that the cluster's head tells, or what keeps it from that."""
     target = f"{host}:{port}" if ":" not in host or host.startswith("[") else f"[{host}]:{port}"
     # Ray's own client asks again for minutes before it says why.
     with init_grpc_channel(target, [("grpc.enable_http_proxy", 0)]) as channel:
         try:
             reply = NodeInfoGcsServiceStub(channel).GetAllNodeInfo(GetAllNodeInfoRequest(), timeout=_PATIENCE_SECONDS)
         except grpc.RpcError as error:
-            return error
-    _check_node([node.node_id.hex() for node in reply.node_info_list], target)
-    return None
+            return (), error
+    return reply.node_info_list, None
 
 
 def _check_node(of_cluster: Sequence[str], target: str) -> None:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     )
     from didact.models.dropout import turn_off_dropout
     from didact.models.export import Manners, MergeProof, merge_adapter
-    from didact.models.footprint import Footprint, estimate_footprint, footprint_of, positions_at_once
+    from didact.models.footprint import Footprint, check_method, estimate_footprint, footprint_of, positions_at_once
     from didact.models.methods import StepHook, step_hook
     from didact.models.model_folder import check_model, save_model
     from didact.models.packing import row_bounds, supports_packing, use_packed_attention
@@ -56,6 +56,7 @@ __all__ = [
     "base_folder",
     "base_of",
     "check_fits",
+    "check_method",
     "check_model",
     "check_start",
     "check_stored",

@@ -27,10 +27,12 @@ def plan(start: "str | Path | FinetuneSpec | None" = None, /, **fields: Any) -> 
     """
     spec = recipe(start, **fields)
     env.quiet_libraries()
+    from didact.connect import cluster_to_join
     from didact.evaluation import task_texts
     from didact.preparation import Plan, prepare_data
 
-    return Plan.of(spec, prepare_data(spec, task_texts=task_texts))
+    cluster = cluster_to_join()
+    return Plan.of(spec, prepare_data(spec, task_texts=task_texts), cluster=cluster)
 
 
 def finetune(

@@ -10,12 +10,13 @@ from rich.table import Table
 from rich.text import Text
 from typing_extensions import override
 
-from didact.devices import sees_gpu
+from didact.capacity import Cluster, asked_by_worker, asked_in_words
+from didact.devices import num_gpus, sees_gpu
 from didact.display import Shown
 from didact.models import Footprint, footprint_of
 from didact.preparation.facts import DataFacts
 from didact.preparation.prepare import PreparedData
-from didact.spec import DataSpec, FinetuneSpec
+from didact.spec import DataSpec, FinetuneSpec, PlacementSpec
 
 if TYPE_CHECKING:
     from didact.preparation.probe import Probe
@@ -34,6 +35,8 @@ class Plan(Shown):
     """With one of the longest samples, which decides whether memory is enough."""
     largest_tokens: int
     """Tokens of that micro-batch."""
+    cluster: Cluster | None = None
+    """The Ray cluster that the run would join; None for a Ray of its own on this machine."""
 
     @classmethod
     def of(
@@ -43,6 +46,7 @@ class Plan(Shown):
         data: DataFacts | None = None,
         *,
         on_cpu: bool | None = None,
+        cluster: Cluster | None = None,
     ) -> "Plan":
         """Work out the plan of a recipe whose data is prepared.
 
@@ -50,7 +54,8 @@ class Plan(Shown):
             spec: the recipe.
             prepared: its data.
             data: what is known of it; None to work it out.
-            on_cpu: where workers compute; None for what `placement.device` would mean on this machine.
+            on_cpu: where workers compute; None for what `placement.device` would mean there.
+            cluster: the Ray cluster that the run would join; None for a Ray of its own on this machine.
         """
         data = data or DataFacts.of(spec, prepared)
         mean_tokens = sum(each.tokens_seen for each in data.sources) / max(
@@ -60,7 +65,7 @@ class Plan(Shown):
         samples = min(spec.training.micro_batch_size, spec.training.global_batch_size)
         supervised = sum(each.supervised_share * each.share_of_tokens for each in data.sources)
         if on_cpu is None:
-            on_cpu = spec.placement.device == "cpu" or (spec.placement.device == "auto" and not sees_gpu())
+            on_cpu = not _on_gpu(spec.placement, cluster)
         mean, largest = (
             footprint_of(spec, round(tokens * samples), supervised, sample_tokens=max(1, round(tokens)), on_cpu=on_cpu)
             for tokens in (mean_tokens, longest)
@@ -72,6 +77,7 @@ class Plan(Shown):
             footprint=mean,
             largest=largest,
             largest_tokens=longest * samples,
+            cluster=cluster,
         )
 
     @override
@@ -168,13 +174,34 @@ class Plan(Shown):
         return [*lines, *self._lacks(), *(f"warning    {doubt}" for doubt in spec.doubts)]
 
     def _lacks(self) -> list[str]:
-        """What the placement asks for and this machine does not have."""
-        placement = self.spec.placement
-        cpus, here = placement.min_workers * placement.cpus_per_worker, os.cpu_count() or 1
-        lacking = [f"{cpus} CPUs, and this machine has {here}"] if cpus > here else []
-        if placement.device == "gpu" and not sees_gpu():
-            lacking.append("a GPU for each worker, and this machine has none")
-        return [f"needs      {each}: the cluster must bring them" for each in lacking]
+        """What the placement asks for and is not there."""
+        placement, cluster = self.spec.placement, self.cluster or _this_machine()
+        ask = asked_by_worker(
+            placement.cpus_per_worker,
+            use_gpu=_on_gpu(placement, self.cluster),
+            accelerator_type=placement.accelerator_type,
+        )
+        missing = cluster.shortage(ask, placement.min_workers)
+        if missing is None:
+            return []
+        needed = f"needs      {asked_in_words(ask, placement.min_workers)}: {missing.words}"
+        if self.cluster is None:
+            return [f"{needed}. This machine has {cluster}; set RAY_ADDRESS to a cluster with more"]
+        lasting = cluster.lasting_shortage(ask, placement.min_workers) is not None
+        comes = "never will" if lasting else f"a run waits {placement.start_timeout_seconds:g} s for more"
+        return [f"{needed}. The cluster at RAY_ADDRESS has {cluster}; {comes}"]
+
+
+def _on_gpu(placement: PlacementSpec, cluster: Cluster | None) -> bool:
+    """Whether workers compute on GPUs there; without a cluster, here."""
+    if placement.device == "auto" and placement.accelerator_type is None:
+        return sees_gpu() if cluster is None else cluster.has_gpus()
+    return placement.device != "cpu"
+
+
+def _this_machine() -> Cluster:
+    """What a Ray of its own would have."""
+    return Cluster(({"CPU": os.cpu_count() or 1, "GPU": num_gpus() if sees_gpu() else 0},), ())
 
 
 def memory_in_words(footprint: Footprint) -> str:

@@ -19,6 +19,7 @@ from didact.faces import lazily
 
 if TYPE_CHECKING:
     from didact.models.footprint.activations import Load
+    from didact.models.footprint.counting import check_method
     from didact.models.footprint.estimate import Demand, demand_of, estimate_footprint
     from didact.models.footprint.footprint import Footprint
     from didact.models.footprint.logits import positions_at_once
@@ -34,6 +35,7 @@ __all__ = [
     "Footprint",
     "Load",
     "StateSharding",
+    "check_method",
     "demand_of",
     "estimate_footprint",
     "fewest",

@@ -4,15 +4,17 @@ import copy
 from dataclasses import dataclass
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from didact.devices import this_machine
 from didact.errors import ModelError
 from didact.models.adapter.attach import attach_adapter
+from didact.models.base.description import base_description
 from didact.models.base.load import compute_dtype
 from didact.models.dropout import turn_off_dropout
-from didact.spec import MethodSpec, ModelSpec
+from didact.models.methods import peft_config
+from didact.spec import MethodSpec, ModelSpec, PeftSpec
 
 _ANY_LENGTH = 1000  # a schedule over the steps changes no count
 
@@ -68,6 +70,21 @@ class Subject:
             num_steps=self.num_steps or _ANY_LENGTH,
             gradient_checkpointing=recompute,
         )
+
+
+def check_method(model: ModelSpec, adapter: MethodSpec) -> None:
+    """Nothing, where a method fits a base: the parts of it that the method names are there, its options are PEFT's.
+
+    Asked only of methods that name something; the others are aimed at what a base has.
+
+    Raises:
+        ModelError: what does not fit, with the field.
+    """
+    targets = {getattr(adapter, field, "auto") for field in ("target_modules", "feedforward_modules")}
+    if isinstance(adapter, PeftSpec) or not targets <= {"auto", "all-linear"}:
+        folder = base_description(model)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
+        peft_config(adapter, Subject(model, adapter).bare(config), num_steps=_ANY_LENGTH)
 
 
 def packed_weights(model: PreTrainedModel) -> set[torch.nn.Parameter]:

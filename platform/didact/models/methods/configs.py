@@ -68,7 +68,7 @@ def peft_config(spec: MethodSpec, model: PreTrainedModel, *, num_steps: int | No
             has no module of a name that was given.
     """
     config = _adalora(spec, num_steps) if isinstance(spec, AdaLoraSpec) else _BUILDERS[type(spec)](spec, model)
-    settle_targets(config, model)
+    settle_targets(config, model, "adapter.options" if isinstance(spec, PeftSpec) else "adapter")
     return config
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from peft import PeftConfig
@@ -26,25 +26,34 @@ _LIKE_EXPERTS = "PEFT takes its name for that of experts"
 _READ = "the kernels of its state-space layer read its weight past an adapter"
 
 
-def settle_targets(config: PeftConfig, model: PreTrainedModel) -> None:
-    """Check the layers that a configuration names, and let `all-linear` leave out those that cannot bear an adapter.
+def settle_targets(config: PeftConfig, model: PreTrainedModel, section: str = "adapter") -> None:
+    """Check the parts of the base that a configuration names, and let `all-linear` leave out what cannot bear it.
 
     Args:
         config: of a method; its `target_modules` become a list of names where a layer must be left out.
         model: the bare base.
+        section: of a recipe, where the configuration's fields stand.
 
     Raises:
         ModelError: a name or an expression without a module in this model, or of a layer that cannot bear an adapter.
     """
     unfit = unfit_layers(model)
-    for field in ("target_modules", "feedforward_modules"):
-        targets = getattr(config, field, None) or ()
+    for name in ("target_modules", "feedforward_modules"):
+        field, targets = f"{section}.{name}", getattr(config, name, None) or ()
         if not isinstance(targets, str):
             _check_names(field, sorted(targets), model, unfit)
         elif targets != ALL_LINEAR:
             _check_expression(field, targets, model, unfit)
         else:
             _narrow(config, model, unfit)
+    modules = [name for name, module in model.named_modules() if next(module.parameters(), None) is not None]
+    own = {name.rpartition(".")[2] for name, module in model.named_modules() if list(module.parameters(recurse=False))}
+    saved = getattr(config, "modules_to_save", None) or ()
+    _check_known(f"{section}.modules_to_save", saved, model, modules, f"modules with weights: {_listed(own)}")
+    weights = [name for name, _ in model.named_parameters()]
+    endings = {".".join(name.split(".")[-2:]) for name in weights}
+    wanted = getattr(config, "target_parameters", None) or ()
+    _check_known(f"{section}.target_parameters", wanted, model, weights, f"parameters: {_listed(endings)}")
 
 
 def _narrow(config: PeftConfig, model: PreTrainedModel, unfit: dict[str, str]) -> None:
@@ -146,15 +155,21 @@ def _own_result(layer: torch.nn.Module) -> str | None:
 
 def _check_names(field: str, targets: list[str], model: PreTrainedModel, unfit: dict[str, str]) -> None:
     """PEFT passes over a name without a module as long as another has one."""
-    names = [name for name, _ in model.named_modules()]
-    unknown = [name for name in targets if not any(_ends_with(each, name) for each in names)]
-    if unknown:
-        layers = {each.rpartition(".")[2] for each, _ in _linear(model) if each not in unfit}
-        raise ModelError(
-            f"adapter.{field}: {type(model).__name__} has no module named {', '.join(unknown)}; "
-            f"its linear layers: {', '.join(sorted(layers))}"
-        )
+    layers = {each.rpartition(".")[2] for each, _ in _linear(model) if each not in unfit}
+    modules = [name for name, _ in model.named_modules()]
+    _check_known(field, targets, model, modules, f"linear layers: {_listed(layers)}")
     _check_fit(field, (each for each in unfit if any(_ends_with(each, name) for name in targets)), unfit)
+
+
+def _check_known(field: str, wanted: Iterable[str], model: PreTrainedModel, names: Sequence[str], others: str) -> None:
+    unknown = [name for name in wanted if not any(_ends_with(each, name) for each in names)]
+    if unknown:
+        kind = "parameter" if field.endswith("parameters") else "module"
+        raise ModelError(f"{field}: {type(model).__name__} has no {kind} named {', '.join(unknown)}; its {others}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
 
 
 def _check_expression(field: str, expression: str, model: PreTrainedModel, unfit: dict[str, str]) -> None:
@@ -162,18 +177,18 @@ def _check_expression(field: str, expression: str, model: PreTrainedModel, unfit
     try:
         pattern = re.compile(expression)
     except re.error as error:
-        raise ModelError(f"adapter.{field} {expression!r} is no regular expression: {error}") from error
+        raise ModelError(f"{field} {expression!r} is no regular expression: {error}") from error
     found = {name: module for name, module in model.named_modules() if pattern.fullmatch(name)}
     if not found:
         examples = [name for name, _ in _linear(model) if name not in unfit]
         raise ModelError(
-            f"adapter.{field} {expression!r} matches no module of {type(model).__name__}; it must match whole names, "
+            f"{field} {expression!r} matches no module of {type(model).__name__}; it must match whole names, "
             f"such as {', '.join(examples[:3])}; begin it with '.*' to leave out what stands before"
         )
     for name, module in found.items():
         if not list(module.parameters(recurse=False)):
             raise ModelError(
-                f"adapter.{field} {expression!r} also matches {name or 'the whole model'}, which holds other modules "
+                f"{field} {expression!r} also matches {name or 'the whole model'}, which holds other modules "
                 "and no weights of its own; end it with names of layers, such as '_proj'"
             )
     _check_fit(field, (each for each in unfit if each in found), unfit)
@@ -181,7 +196,7 @@ def _check_expression(field: str, expression: str, model: PreTrainedModel, unfit
 
 def _check_fit(field: str, targets: Iterable[str], unfit: dict[str, str]) -> None:
     if name := next(iter(targets), None):
-        raise ModelError(f"adapter.{field} names {name}, which cannot bear an adapter: {unfit[name]}; leave it out")
+        raise ModelError(f"{field} names {name}, which cannot bear an adapter: {unfit[name]}; leave it out")
 
 
 def _ends_with(name: str, ending: str) -> bool:
