@@ -3,6 +3,7 @@ import pytest
 
 from didact.errors import DataError
 from didact.evaluation import TaskResult, held_out_loss, held_out_result
+from didact.evaluation.losses import sample_losses
 from didact.tokens.types import Sample
 from tests.fakes.models import tiny_model
 
@@ -40,3 +41,27 @@ def test_a_source_without_targets_is_named() -> None:
     silent = Sample(np.arange(5, dtype=np.int32), np.zeros(5, dtype=bool))
     with pytest.raises(DataError, match="source quiet: none of 1"):
         run({"quiet": [silent]})
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_short_and_long_samples_have_figures_of_their_own(packing: bool) -> None:
+    short, long = samples(3, 40, 0), samples(2, 200, 1)
+    result = run({"mixed": [long[0], *short, long[1]]}, packing)
+    assert result.counts["eval/held_out/0-127_tokens/loss"] == 3
+    assert result.counts["eval/held_out/128-511_tokens/loss"] == 2
+    for name, part in {"0-127_tokens": short, "128-511_tokens": long}.items():
+        alone = held_out_loss(tiny_model(), part, pad_id=0, packing=False)
+        assert result.metrics[f"eval/held_out/{name}/loss"] == pytest.approx(alone.mean, abs=1e-6)
+
+
+@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_each_sample_has_its_own_loss(packing: bool, batch_size: int) -> None:
+    mixed = [*samples(2, 6, 0), *samples(2, 40, 1), *samples(1, 17, 2)]
+    mixed.append(Sample(mixed[0].ids, np.zeros(6, dtype=bool)))
+    summed, learned = sample_losses(tiny_model(), mixed, pad_id=0, packing=packing, batch_size=batch_size)
+    for index, sample in enumerate(mixed[:-1]):
+        alone = held_out_loss(tiny_model(), [sample], pad_id=0, packing=False)
+        assert summed[index].item() / learned[index].item() == pytest.approx(alone.mean, abs=1e-6)
+        assert learned[index] == alone.num_supervised
+    assert (summed[-1], learned[-1]) == (0.0, 0)

@@ -62,26 +62,56 @@ def held_out_loss(
         DataError: no sample has a supervised token.
         ModelError: `packing` with a model or adapter that cannot keep packed samples apart.
     """
+    summed, learned = sample_losses(
+        model,
+        samples,
+        pad_id=pad_id,
+        packing=packing,
+        batch_size=batch_size,
+        num_passes=num_passes,
+        device=device,
+    )
+    num_supervised = int(learned.sum())
+    if not num_supervised:
+        raise DataError(f"none of {len(samples)} held-out samples has a supervised token; expected at least one")
+    return Loss(mean=summed.sum().item() / num_supervised, num_supervised=num_supervised)
+
+
+def sample_losses(
+    model: Any,
+    samples: Samples,
+    *,
+    pad_id: int,
+    packing: bool,
+    batch_size: int = 8,
+    num_passes: int | None = None,
+    device: torch.device | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss of each sample; see `held_out_loss` for the arguments.
+
+    Returns:
+        float64 [samples], the sum over a sample's supervised tokens in nats; int64 [samples], how many those are.
+    """
     accepted = frozenset(inspect.signature(base_of(model).forward).parameters)
     if packing:
         _check_packing(model, accepted)
     lengths = [len(samples[index].ids) for index in range(len(samples))]
     order = sorted(range(len(samples)), key=lambda index: -lengths[index])
     starts = range(0, len(order), batch_size)
-    total, num_supervised = torch.zeros((), dtype=torch.float64), 0
+    summed = torch.zeros(len(samples), dtype=torch.float64)
+    learned = torch.zeros(len(samples), dtype=torch.int64)
     with evaluation_mode(model), torch.inference_mode():
         for turn in range(num_passes or len(starts)):
             start = starts[min(turn, len(starts) - 1)]
-            chosen = [samples[index] for index in order[start : start + batch_size]]
+            indices = order[start : start + batch_size]
+            chosen = [samples[index] for index in indices]
             batch = pack(chosen) if packing else pad(chosen, pad_id)
             if batch.num_supervised or num_passes:
-                loss = _summed_loss(model, batch, accepted, device or model.device)
+                owners = _owners(batch, chosen)
+                losses, counts = _losses_of(model, batch, owners, len(chosen), accepted, device or model.device)
                 if turn < len(starts):
-                    total += loss
-                    num_supervised += batch.num_supervised
-    if not num_supervised:
-        raise DataError(f"none of {len(samples)} held-out samples has a supervised token; expected at least one")
-    return Loss(mean=total.item() / num_supervised, num_supervised=num_supervised)
+                    summed[indices], learned[indices] = losses, counts
+    return summed, learned
 
 
 @contextlib.contextmanager
@@ -114,23 +144,40 @@ def _check_packing(model: Any, accepted: frozenset[str]) -> None:
         )
 
 
-def _summed_loss(model: Any, batch: Batch, accepted: frozenset[str], device: torch.device) -> torch.Tensor:
-    """Float64 scalar on the CPU: the sum of cross-entropies over the batch's targets."""
+def _owners(batch: Batch, samples: list[Sample]) -> torch.Tensor:
+    """int64 [rows, length]: which sample each position belongs to."""
+    if batch.attention_mask is not None:
+        return torch.arange(len(samples))[:, None].expand(batch.input_ids.shape)
+    return torch.arange(len(samples)).repeat_interleave(torch.tensor([len(each.ids) for each in samples]))[None]
+
+
+def _losses_of(
+    model: Any,
+    batch: Batch,
+    owners: torch.Tensor,
+    num_samples: int,
+    accepted: frozenset[str],
+    device: torch.device,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """On the CPU, for each sample of the batch: float64 sum of cross-entropies over its targets, int64 how many."""
     targets = batch.targets
     inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "attention_mask": batch.attention_mask}
     if "logits_to_keep" in accepted:
         kept = supervised_positions(batch)
-        inputs["logits_to_keep"], targets = kept, targets[:, kept]
+        inputs["logits_to_keep"], targets, owners = kept, targets[:, kept], owners[:, kept]
     moved: dict[str, Any] = {}
     moved |= {name: value.to(device) for name, value in inputs.items() if value is not None and name in accepted}
     if batch.attention_mask is None:
         moved |= row_bounds(model, batch.position_ids, torch.device(device))
     # A cache would make the model take packed positions for a continuation.
     logits = model(**moved, use_cache=False).logits
-    rows, wanted = logits.flatten(0, 1), targets.flatten().to(logits.device)
+    rows, wanted = logits.flatten(0, 1), targets.flatten()
     at_once = positions_at_once(rows.shape[1], on_cpu=rows.device.type == "cpu")
-    total = torch.zeros((), dtype=torch.float64)
+    summed = torch.zeros(num_samples, dtype=torch.float64)
+    learned = (wanted != NO_TARGET).nonzero()[:, 0]
+    owned = owners.flatten()[learned]
     # In float32 they take several times the memory of the logits themselves, so a part of them at a time.
-    for places in (wanted != NO_TARGET).nonzero()[:, 0].split(at_once):
-        total += functional.cross_entropy(rows[places].float(), wanted[places], reduction="none").cpu().double().sum()
-    return total
+    for places, whose in zip(learned.split(at_once), owned.split(at_once), strict=True):
+        there, aims = rows[places.to(rows.device)].float(), wanted[places].to(rows.device)
+        summed.index_add_(0, whose, functional.cross_entropy(there, aims, reduction="none").cpu().double())
+    return summed, torch.bincount(owned, minlength=num_samples)
