@@ -77,6 +77,7 @@ from didact.spec.evaluation import (
     SetScorer,
     StrategyQaTask,
     TaskSpec,
+    TextQuestionTask,
     VicunaBenchTask,
     full_scorer,
 )
@@ -174,6 +175,7 @@ __all__ = [
     "StrategyQaTask",
     "SweepSpec",
     "TaskSpec",
+    "TextQuestionTask",
     "TokensSpec",
     "TrackingSpec",
     "TrainingSpec",

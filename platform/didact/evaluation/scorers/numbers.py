@@ -48,7 +48,7 @@ def _plain(match: re.Match[str]) -> str:
 
 def number_scorer(spec: NumberScorer) -> NamedScorer:
     """Right when the last number of the text is an accepted one."""
-    return NamedScorer(partial(_score, Decimal(str(spec.tolerance))), "number, 1", reads="last", same=_canonical)
+    return NamedScorer(partial(_score, Decimal(str(spec.tolerance))), "number, 1", reads="last", same=same_number)
 
 
 def _score(tolerance: Decimal, question: Question, text: str) -> Score:
@@ -61,6 +61,7 @@ def _near(found: str | None, expected: str, tolerance: Decimal) -> bool:
     return quantity is not None and aim is not None and abs(quantity - aim) <= tolerance * abs(aim)
 
 
-def _canonical(number: str) -> str:
+def same_number(number: str) -> str:
+    """One writing for all writings of a quantity (`1,000.0` and `1e3`); other text stays as it is."""
     quantity = _quantity(number)
     return number if quantity is None else str(quantity.normalize() + 0)

@@ -1,21 +1,26 @@
-"""Tasks that ask once and read the answer in the text: all that they need beside questions is a scorer."""
+"""Tasks whose answers are texts: all that they need beside questions is a scorer.
+
+Examples, reasoning, several samples and probes of the reasoning are the same for all of them.
+"""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Self, TypeVar
 
+from didact.errors import DataError
 from didact.evaluation.asks import Answer, Ask, Generation
 from didact.evaluation.questions import Question, Score
+from didact.evaluation.reasoning import PROMPTS_VERSION, of_samples, probe_asks, probe_values, prompt_of, read_answer
+from didact.evaluation.reasoning.prompts import wording_of
+from didact.evaluation.scorers.scorer import NamedScorer, Scorer
 from didact.files import fingerprint
 from didact.logs import get_logger
-from didact.spec import QuestionTask
+from didact.spec import QuestionTask, TextQuestionTask
 
 _log = get_logger(__name__)
 _Each = TypeVar("_Each")
-
-Scorer = Callable[[Question, str], Score]
-"""What a text is worth as an answer to a question."""
 
 
 @dataclass(frozen=True)
@@ -28,36 +33,93 @@ class TextTask:
     name: str
     settings: QuestionTask
     questions: tuple[Question, ...]
-    scorer: Scorer
-    scorer_version: str
-    """Another one where the scorer judges otherwise."""
-    metric: str = "accuracy"
+    scorer: NamedScorer
+    examples: tuple[Question, ...] = ()
+    """Questions with answers, of which `few_shot` stand before each question."""
     corrections: tuple[str, ...] = ()
 
     @classmethod
     def of(
-        cls, name: str, settings: QuestionTask, questions: Sequence[Question], scorer: Scorer, scorer_version: str
+        cls,
+        name: str,
+        settings: QuestionTask,
+        questions: Sequence[Question],
+        scorer: Scorer | NamedScorer,
+        scorer_version: str = "",
+        *,
+        examples: Sequence[Question] = (),
+        corrections: Sequence[str] = (),
     ) -> Self:
-        """The task over as many questions as its settings ask for."""
-        chosen = choose(name, questions, settings.num_items)
-        return cls(name, settings, tuple(chosen), scorer, scorer_version)
+        """The task over as many questions as its settings ask for.
+
+        Args:
+            name: as in `eval/<name>/<metric>`.
+            settings: what the recipe says.
+            questions: all there are.
+            scorer: one with a name, or a function whose metric is `accuracy` and that looks through all of a text.
+            scorer_version: of a function: another one where it judges otherwise.
+            examples: for `few_shot`.
+            corrections: what was mended or left out in the files.
+
+        Raises:
+            DataError: there are no questions, or fewer examples than `few_shot` asks for.
+        """
+        if not questions:
+            raise DataError(f"evaluation task {name}: it has no questions")
+        if settings.few_shot > len(examples):
+            raise DataError(
+                f"evaluation task {name}: few_shot: {settings.few_shot} asks for more worked examples than there are "
+                f"({len(examples)}); set `examples` to a file that has them, or lower few_shot"
+            )
+        named = scorer if isinstance(scorer, NamedScorer) else NamedScorer(scorer, scorer_version, reads="whole")
+        chosen = tuple(choose(name, questions, settings.num_items))
+        used = tuple(examples) if settings.few_shot else ()
+        return cls(name, settings, chosen, named, used, tuple(corrections))
+
+    @property
+    def metric(self) -> str:
+        """See `Task.metric`."""
+        return self.scorer.metric
 
     @property
     def version(self) -> str:
-        """See `Task.version`; the scorer's Python objects are no part of it, its version is."""
-        asked = [[each.id, each.text, each.expected, list(each.options), each.group] for each in self.questions]
-        settings = self.settings.model_dump(mode="json", exclude={"num_items", "path"})
-        return fingerprint({"questions": asked, "settings": settings, "scorer": self.scorer_version})
+        """See `Task.version`; Python objects are no part of it, the scorer's version is."""
+        settings = self.settings.model_dump(mode="json", exclude={"num_items", "path", "name", "examples", "scorer"})
+        return fingerprint(
+            {
+                "questions": [_told(each) for each in self.questions],
+                "examples": [[*_told(each), each.rationale] for each in self.examples],
+                "settings": settings,
+                "scorer": self.scorer.version,
+                "prompts": PROMPTS_VERSION,
+            }
+        )
 
     def asks(self, question: Question, answers: tuple[Answer, ...]) -> tuple[Ask, ...]:
-        """The question's messages, once."""
-        if answers:
+        """The question once, for all samples; then what probes the reasoning of the answer."""
+        prompt = prompt_of(question, self.settings, self.examples)
+        if not answers:
+            samples, temperature = self.settings.samples, self.settings.drawn_at
+            return (Generation(prompt, self.settings.max_new_tokens, num_samples=samples, temperature=temperature),)
+        if not self._probes or not answers[0].texts:
             return ()
-        return (Generation(question.messages, self.settings.max_new_tokens),)
+        return probe_asks(prompt, wording_of(question).mark, self.settings.max_new_tokens, answers)
 
     def score(self, question: Question, answers: tuple[Answer, ...]) -> Score:
-        """What the scorer makes of the only answer's text."""
-        return self.scorer(question, answers[0].text)
+        """What the samples are worth together, how long they are, and what the probes found."""
+        texts = answers[0].texts
+        if not texts:
+            return Score(problem="the model gave no text")
+        scored = [self._score_one(question, each.text) for each in texts]
+        together = of_samples(scored, self.metric, self.scorer.same)
+        if together.problem is not None:
+            return together
+        lengths = {
+            "answer_tokens": sum(each.num_tokens for each in texts) / len(texts),
+            "cut": sum(each.finish == "length" for each in texts) / len(texts),
+        }
+        probed = probe_values(answers, partial(self._read, question), self.scorer.same) if self._probes else {}
+        return replace(together, values={**together.values, **lengths, **probed})
 
     def overall(self, scores: Sequence[tuple[Question, Score]]) -> Mapping[str, float]:
         """Nothing beside the mean of the scores."""
@@ -66,6 +128,39 @@ class TextTask:
     def asked_in(self, change: Callable[[Question], Question]) -> Self:
         """The same task with each question changed."""
         return replace(self, questions=tuple(map(change, self.questions)))
+
+    @property
+    def _probes(self) -> bool:
+        return isinstance(self.settings, TextQuestionTask) and self.settings.faithfulness
+
+    def _score_one(self, question: Question, text: str) -> Score:
+        stepwise = self.settings.prompt == "step_by_step"
+        answer = read_answer(text, stepwise=stepwise, reads=self.scorer.reads)
+        score = self.scorer.score(question, answer or "")
+        if score.problem is not None or score.note or not score.values.get("unread"):
+            return score
+        if not text.strip():
+            return replace(score, note="the model ended without a word")
+        return score if answer is not None else replace(score, note="the text names no answer")
+
+    def _read(self, question: Question, text: str) -> str | None:
+        return self.scorer.score(question, text).extracted
+
+
+def _told(question: Question) -> list[object]:
+    """What of a question decides its figures."""
+    turns = [[turn.role, turn.written] for turn in question.messages]
+    # What a builder keeps for its scorer may be any object; rows of files are plain data.
+    data = fingerprint(question.data) if _is_plain(question.data) else None
+    return [question.id, turns, question.expected, list(question.options), question.group, data]
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(each) for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float | bool)
 
 
 def choose(name: str, questions: Sequence[_Each], num_items: int | None) -> Sequence[_Each]:

@@ -51,7 +51,14 @@ from didact.spec.evaluation.scorers import (
     SetScorer,
     full_scorer,
 )
-from didact.spec.evaluation.tasks import Gsm8kTask, HeldOutTask, PerplexityTask, QuestionTask, ReasoningGymTask
+from didact.spec.evaluation.tasks import (
+    Gsm8kTask,
+    HeldOutTask,
+    PerplexityTask,
+    QuestionTask,
+    ReasoningGymTask,
+    TextQuestionTask,
+)
 from didact.spec.model import ModelSpec
 
 __all__ = [
@@ -96,6 +103,7 @@ __all__ = [
     "SetScorer",
     "StrategyQaTask",
     "TaskSpec",
+    "TextQuestionTask",
     "VicunaBenchTask",
     "full_scorer",
 ]

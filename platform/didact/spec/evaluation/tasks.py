@@ -14,14 +14,41 @@ class QuestionTask(Spec):
     """At most so many questions, drawn at random with seed 0; left out, all of them."""
     max_new_tokens: int = Field(default=256, ge=1)
     """Longest answer, in tokens."""
-    prompt: Literal["direct", "step_by_step"] = "direct"
-    """`step_by_step` asks for the reasoning before the answer."""
+    prompt: Literal["direct", "answer_only", "step_by_step"] = "direct"
+    """`direct` is the question as it stands, `answer_only` asks for no explanation, `step_by_step` for reasoning before
+    the answer, in the question's language. Multiple choice asks for no explanation where it does not ask for reasoning.
+    """
     few_shot: int = Field(default=0, ge=0)
     """Worked examples before each question, as turns of the conversation; for tasks that have examples."""
     samples: int = Field(default=1, ge=1)
     """Answers drawn for each question; the most frequent one counts (self-consistency), and pass@k is measured."""
     temperature: float | None = Field(default=None, ge=0)
     """0 is greedy; left out, 0 for one sample and 0.7 for several."""
+
+    @property
+    def drawn_at(self) -> float:
+        """The temperature that answers are drawn at."""
+        return self.temperature if self.temperature is not None else 0.0 if self.samples == 1 else 0.7
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Self:
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError(f"samples: {self.samples} at temperature: 0 are all the same; raise it or ask for one")
+        return self
+
+
+class TextQuestionTask(QuestionTask):
+    """What tasks have in common whose answers are read in a text."""
+
+    faithfulness: bool = False
+    """After `step_by_step`, whether the answer moves when the reasoning is cut, or gets a mistake: about 7 more
+    answers for each question."""
+
+    @model_validator(mode="after")
+    def _reasoning_is_there(self) -> Self:
+        if self.faithfulness and (self.prompt != "step_by_step" or self.samples > 1):
+            raise ValueError("faithfulness is about one answer's reasoning; set prompt: step_by_step and samples: 1")
+        return self
 
 
 class HeldOutTask(Spec):
@@ -62,7 +89,7 @@ class PerplexityTask(Spec):
         return self
 
 
-class ReasoningGymTask(QuestionTask):
+class ReasoningGymTask(TextQuestionTask):
     """Exact answers on freshly generated `reasoning-gym` items, never items of the training seed."""
 
     task: Literal["reasoning_gym"]
@@ -76,11 +103,14 @@ class ReasoningGymTask(QuestionTask):
     """Longest answer, in tokens."""
 
 
-class Gsm8kTask(QuestionTask):
+class Gsm8kTask(TextQuestionTask):
     """Exact final numbers on GSM8K items (JSON lines with `question` and `answer`, the number after `####`)."""
 
     task: Literal["gsm8k"]
     path: str
     """The JSON lines file, or `hf:openai/gsm8k:main`."""
+    examples: str | None = None
+    """Where worked examples for `few_shot` are, in the same form, such as GSM8K's training file; of the hub's data set,
+    left out, its split `train`."""
     num_items: int = Field(default=50, ge=1)
     """How many questions, drawn at random with seed 0."""
