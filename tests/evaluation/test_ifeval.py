@@ -77,7 +77,7 @@ def test_questions_are_asked_as_they_are(tmp_path: Path) -> None:
 def test_strict_and_loose(tmp_path: Path, text: str, strict: float, loose: float, note: str) -> None:
     task = built(tmp_path, ROWS)
     found = score(task, task.questions[1], text)
-    assert (found.values, found.note) == ({"accuracy": strict, "loose_accuracy": loose}, note)
+    assert (found.values["accuracy"], found.values["loose_accuracy"], found.note) == (strict, loose, note)
 
 
 def test_instructions_have_figures_of_their_own(tmp_path: Path) -> None:
