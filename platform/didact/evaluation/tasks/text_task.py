@@ -78,12 +78,12 @@ class TextTask:
 
     @property
     def metric(self) -> str:
-        """See `Task.metric`."""
+        """The scorer's."""
         return self.scorer.metric
 
     @property
     def version(self) -> str:
-        """See `Task.version`; Python objects are no part of it, the scorer's version is."""
+        """Hex digest over questions, examples, prompts and scoring; a scorer's Python objects are told by its version."""
         settings = self.settings.model_dump(mode="json", exclude={"num_items", "path", "name", "examples", "scorer"})
         return fingerprint(
             {
