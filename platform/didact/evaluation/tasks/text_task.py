@@ -83,7 +83,7 @@ class TextTask:
 
     @property
     def version(self) -> str:
-        """Hex digest over questions, examples, prompts and scoring; a scorer's Python objects are told by its version."""
+        """Hex digest over questions, examples, prompts and scoring; of the scorer its own version."""
         settings = self.settings.model_dump(mode="json", exclude={"num_items", "path", "name", "examples", "scorer"})
         return fingerprint(
             {
