@@ -122,7 +122,8 @@ class Answerers:
         self.subjects, self._resources, self._batch_size = subjects, resources, batch_size
         self._ready: list[_Place] = []
         self._starting: set[asyncio.Task[None]] = set()
-        self._workers: list[Any] = []
+        self.workers: list[Any] = []
+        """All that were started."""
         self._changed = asyncio.Condition()
         self.facts: dict[str, SubjectFacts] = {}
         """By subject, once a worker is ready."""
@@ -142,7 +143,7 @@ class Answerers:
     async def __aexit__(self, *_: object) -> None:
         for each in self._starting:
             each.cancel()
-        for worker in self._workers:
+        for worker in self.workers:
             ray.kill(worker)
 
     def model(self, key: str) -> Model:
@@ -216,7 +217,7 @@ class Answerers:
             )
             .remote(self.subjects, self._resources, self._batch_size)
         )
-        self._workers.append(worker)
+        self.workers.append(worker)
         try:
             facts = await worker.load.remote()
         except Exception as error:  # noqa: BLE001 - raised where a question waits for a worker

@@ -145,11 +145,11 @@ def evaluate_adapter(spec: EvaluateSpec, watch: Watch | None = None) -> EvalRepo
         SpecError: held-out losses are asked but the adapter does not come from a run folder.
     """
     check_ray()
-    whole = whole_model(spec.adapter) if spec.adapter else None
-    folder = whole or (locate_adapter(spec.adapter, open_registry()) if spec.adapter else None)
+    folder, whole = _found(spec.adapter) if spec.adapter else (None, False)
     recipe_file = folder / "recipe.json" if folder else None
     recipe = load_spec(FinetuneSpec, recipe_file) if recipe_file and recipe_file.is_file() else None
-    if recipe is None and any(isinstance(task, HeldOutTask) for task in spec.evaluation.tasks):
+    measures_losses = any(isinstance(task, HeldOutTask) for task in spec.evaluation.tasks)
+    if recipe is None and measures_losses:
         raise SpecError(
             "evaluation.tasks asks for held_out, whose rows only a trained adapter's recipe names; set adapter"
         )
@@ -158,11 +158,32 @@ def evaluate_adapter(spec: EvaluateSpec, watch: Watch | None = None) -> EvalRepo
     base = Subject(model.base, model, tokens=recipe.tokens if recipe else TokensSpec())
     subjects = {"base": base}
     if folder is not None:
-        subjects["adapter"] = trained_subject(base, folder, str(spec.adapter), whole=whole is not None)
+        subjects["adapter"] = trained_subject(base, folder, str(spec.adapter), whole=whole)
+    subjects |= {name: _beside(name, base, measures_losses) for name in spec.beside}
     with ray_cluster():
         rows = HeldOutRows(recipe) if recipe else None
         evaluation = absolute_task_paths(spec.evaluation)
         return evaluate_on_ray(subjects, evaluation, worker_resources(PlacementSpec()), rows, watch)
+
+
+def _found(reference: str) -> tuple[Path, bool]:
+    """The folder of what was trained, and whether it is a whole model."""
+    whole = whole_model(reference)
+    return (whole, True) if whole is not None else (locate_adapter(reference, open_registry()), False)
+
+
+def _beside(reference: str, base: Subject, measures_losses: bool) -> Subject:
+    """What is asked the same as base and adapter: on its own base, in its own form."""
+    folder, whole = _found(reference)
+    own = absolute_base(recorded_base(folder))
+    if measures_losses and own.base != base.model.base:
+        raise SpecError(
+            f"beside: {reference} was trained on {own.base}, and held_out is measured in tokens of {base.model.base}; "
+            "remove the task or the name"
+        )
+    # The very same settings of a base let it share the base in memory.
+    model = base.model if own.base == base.model.base and own.revision == base.model.revision else own
+    return replace(trained_subject(replace(base, model=model), folder, reference, whole=whole), strict=False)
 
 
 def trained_subject(base: Subject, folder: Path, name: str, *, whole: bool) -> Subject:

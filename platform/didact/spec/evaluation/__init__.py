@@ -148,5 +148,15 @@ class EvaluateSpec(Spec):
     """The base model; left out, the one that the adapter was trained on."""
     adapter: str | None = None
     """An adapter folder, a run folder, or a registered `name`, `name@alias`, `name:version`; none: base alone."""
+    beside: tuple[str, ...] = ()
+    """More that are asked the same, each named as `adapter` may be, such as `demo@champion`."""
     evaluation: EvaluationSpec
     """What to measure. `held_out` needs a run folder as `adapter`, whose recipe names the rows."""
+
+    @field_validator("beside")
+    @classmethod
+    def _once(cls, beside: tuple[str, ...]) -> tuple[str, ...]:
+        for name in beside:
+            if beside.count(name) > 1 or name in ("base", "adapter"):
+                raise ValueError(f"found {name!r}; expected each name once, and neither base nor adapter")
+        return beside
