@@ -7,7 +7,17 @@ from typing_extensions import override
 
 from didact.registry import ModelVersion
 from didact.serving.engine.protocol import Delta, EngineStats
-from didact.serving.replica.worker import Ask, Backend, BaseFacts, Event, Refusal, Started
+from didact.serving.replica.worker import (
+    Ask,
+    Backend,
+    BaseFacts,
+    Event,
+    Refusal,
+    Spelled,
+    Spelling,
+    Started,
+    TokenizerFacts,
+)
 
 End = Exception | Refusal
 
@@ -40,3 +50,11 @@ class FallibleBackend(Backend):
     @override
     async def facts(self) -> BaseFacts:
         return BaseFacts("a" * 64, 1024)
+
+    @override
+    async def spell(self, spelling: Spelling) -> Spelled | Refusal:
+        return Spelled((1,), ("x",), "x")
+
+    @override
+    async def tokenizer(self) -> TokenizerFacts:
+        return TokenizerFacts("Tokenizer", "", {}, 2)

@@ -23,7 +23,7 @@ from didact.registry import ModelVersion
 from didact.serving.api.gateway import GatewaySettings, build_gateway
 from didact.serving.engine.protocol import EngineDied, EngineStats, ReplicaLost
 from didact.serving.replica.assemble import base_name, build_catalog, tracking_uri
-from didact.serving.replica.worker import Ask, Backend, BaseFacts, Event, Refusal
+from didact.serving.replica.worker import Ask, Backend, BaseFacts, Event, Refusal, Spelled, Spelling, TokenizerFacts
 from didact.spec import ServeSpec, validate
 
 _LOST = (RayActorError, ReplicaUnavailableError, DeploymentUnavailableError)
@@ -66,6 +66,14 @@ class ModelReplica:
     async def facts(self) -> BaseFacts:
         """The base."""
         return await self._worker.facts()
+
+    async def spell(self, spelling: Spelling) -> Spelled | Refusal:
+        """Tokenize, or put tokens together."""
+        return await self._worker.spell(spelling)
+
+    async def tokenizer(self) -> TokenizerFacts:
+        """The base's tokenizer."""
+        return await self._worker.tokenizer()
 
     def check_health(self) -> None:
         """Asked by Serve; raising replaces this replica."""
@@ -119,6 +127,14 @@ class RayBackend(Backend):
     @override
     async def facts(self) -> BaseFacts:
         return await self._replicas.facts.remote()
+
+    @override
+    async def spell(self, spelling: Spelling) -> Spelled | Refusal:
+        return await self._replicas.spell.remote(spelling)
+
+    @override
+    async def tokenizer(self) -> TokenizerFacts:
+        return await self._replicas.tokenizer.remote()
 
 
 @serve.deployment(name="Gateway", max_ongoing_requests=4096, ray_actor_options={"num_cpus": 0})

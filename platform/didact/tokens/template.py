@@ -201,15 +201,17 @@ class TemplateContract:
             roles = ", ".join(message.role for message in messages)
             raise TemplateError(f"the chat template refuses turns of {roles}: {error}") from error
 
-    def prompt_ids(self, tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-        """Token ids of the prompt that asks for the next answer.
+    def prompt_ids(
+        self, tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, add_generation_prompt: bool = True
+    ) -> list[int]:
+        """Token ids of the prompt that asks for the next answer; without `add_generation_prompt`, of the turns alone.
 
         The text of a special token inside a message is encoded as plain text: a user cannot forge a turn.
 
         Raises:
             TemplateError: the template refuses these messages, or the tokenizer cannot write such text plainly.
         """
-        text = self.render(tokenizer, messages, add_generation_prompt=True)
+        text = self.render(tokenizer, messages, add_generation_prompt=add_generation_prompt)
         forged = special_text(tokenizer)
         if not any(forged.search(message.written) for message in messages):
             return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
@@ -219,7 +221,7 @@ class TemplateContract:
             return tokenizer.apply_chat_template(
                 _plain(messages),
                 chat_template=self.template,
-                add_generation_prompt=True,
+                add_generation_prompt=add_generation_prompt,
                 return_dict=False,
                 sanitize_control_tokens=True,
                 **self.arguments,

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import resources
+from importlib.metadata import version as didact_version
 from typing import Any, TypeVar
 
 from fastapi import Depends, FastAPI, Request
@@ -18,22 +19,33 @@ from starlette.exceptions import HTTPException
 from didact.errors import NotRegistered, RegistryError
 from didact.logs import get_logger
 from didact.registry import ModelVersion
-from didact.serving.api.answers import Endpoint, Opened, Progress, Tally, collect, first_events, merged, sse
+from didact.serving.api.answers import (
+    Endpoint,
+    Opened,
+    Progress,
+    Tally,
+    collect,
+    first_events,
+    merged,
+    refusal_error,
+    sse,
+)
 from didact.serving.api.api_errors import ApiError, unknown_model
-from didact.serving.api.openai_types import ChatRequest, CompletionRequest, GenerationBody, ModelCard
+from didact.serving.api.openai_types import Body, ChatRequest, CompletionRequest, GenerationBody, ModelCard
 from didact.serving.api.parameters import read_body
 from didact.serving.api.request_ids import REQUEST_ID_HEADERS, RequestIds
+from didact.serving.api.spelling import DetokenizeRequest, TokenizeRequest, tokenized, tokenizer_info
 from didact.serving.engine.protocol import ReplicaLost
 from didact.serving.replica.adapter_store import version_id
 from didact.serving.replica.catalog import Catalog, Meaning
 from didact.serving.replica.suspects import Suspects
-from didact.serving.replica.worker import Ask, Backend, BaseFacts, Event, Prompt
+from didact.serving.replica.worker import Ask, Backend, BaseFacts, Event, Prompt, Refusal, Spelled, Spelling
 from didact.spec import ServeSpec
 
 _log = get_logger(__name__)
 _DEFAULTS = ServeSpec()
 _MAX_BODY_BYTES = 1_000_000
-_Body = TypeVar("_Body", ChatRequest, CompletionRequest)
+_Body = TypeVar("_Body", bound=Body)
 _Result = TypeVar("_Result")
 
 
@@ -89,6 +101,35 @@ class Gateway:
         """POST /v1/completions."""
         body = await self._read(request, CompletionRequest)
         return await self._answer(body, list(body.prompts), chat=False)
+
+    async def tokenize(self, request: Request) -> Response:
+        """POST /tokenize."""
+        body = await self._read(request, TokenizeRequest)
+        if body.asked is None:
+            raise ApiError(400, "Expected prompt or messages, one of them.", code="invalid_value", param="prompt")
+        special = True if body.add_special_tokens is None else body.add_special_tokens
+        field = "prompt" if body.messages is None else "messages"
+        spelled = await self._spelled(body.model, body.asked, field, special, body.add_generation_prompt)
+        length = (await self._base()).context_length
+        return JSONResponse(tokenized(spelled, length, bool(body.return_token_strs)))
+
+    async def detokenize(self, request: Request) -> Response:
+        """POST /detokenize."""
+        body = await self._read(request, DetokenizeRequest)
+        return JSONResponse({"prompt": (await self._spelled(body.model, tuple(body.tokens), "tokens")).text})
+
+    async def tokenizer_info(self) -> dict[str, Any]:
+        """GET /tokenizer_info."""
+        return tokenizer_info(await self.backend.tokenizer(), (await self._base()).context_length)
+
+    async def _spelled(
+        self, model: str | None, prompt: Prompt, field: str, special: bool = True, header: bool = True
+    ) -> Spelled:
+        meaning = await self._meaning(model or self.catalog.base_name)
+        found = await self.backend.spell(Spelling(prompt, meaning.version, special, header))
+        if isinstance(found, Refusal):
+            raise refusal_error(found, field)
+        return found
 
     async def cards(self) -> list[ModelCard]:
         """The base, then every registered adapter."""
@@ -241,6 +282,10 @@ def _add_api(app: FastAPI, gateway: Gateway) -> None:
     app.post("/v1/chat/completions", dependencies=keyed, openapi_extra=chat)(gateway.chat)
     app.post("/v1/completions", dependencies=keyed, openapi_extra=completions)(gateway.completions)
 
+    app.post("/tokenize", dependencies=keyed, openapi_extra=_documented(TokenizeRequest))(gateway.tokenize)
+    app.post("/detokenize", dependencies=keyed, openapi_extra=_documented(DetokenizeRequest))(gateway.detokenize)
+    app.get("/tokenizer_info", dependencies=keyed)(gateway.tokenizer_info)
+
     @app.get("/v1/models", dependencies=keyed)
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": await gateway.cards()}
@@ -256,6 +301,10 @@ def _add_pages(app: FastAPI, gateway: Gateway) -> None:
     @app.get("/", include_in_schema=False)
     async def chat_page() -> HTMLResponse:
         return HTMLResponse(page)
+
+    @app.get("/version")
+    async def version() -> dict[str, str]:
+        return {"version": didact_version("didact")}
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -300,7 +349,7 @@ async def _http_error_response(_: Request, error: Exception) -> Response:
     return ApiError(error.status_code, str(error.detail), code=code).response()
 
 
-def _documented(kind: type[GenerationBody]) -> dict[str, Any]:
+def _documented(kind: type[Body]) -> dict[str, Any]:
     """The body's schema for /docs; the body is read by hand to limit its size and to shape its errors."""
     schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

@@ -16,27 +16,29 @@ _MAX_STOP_TOKENS = 64
 _MAX_PROMPTS = 16
 _StopText = Annotated[str, Field(min_length=1, max_length=_LONGEST_STOP)]
 _TokenId = Annotated[int, Field(ge=0)]
-_TokenIds = Annotated[list[_TokenId], Field(min_length=1)]
+TokenIds = Annotated[list[_TokenId], Field(min_length=1)]
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """What a client sends: nothing unknown, nothing turned into another type."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
-class StreamOptions(_Body):
+class StreamOptions(Body):
     """What a stream holds beside the text."""
 
     include_usage: bool = False
 
 
-class TextPart(_Body):
+class TextPart(Body):
     """A piece of a message's content; only text is understood."""
 
     type: Literal["text"]
     text: str
 
 
-class ChatMessage(_Body):
+class ChatMessage(Body):
     """One turn."""
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -49,7 +51,7 @@ class ChatMessage(_Body):
         return Message(role, text)
 
 
-class GenerationBody(_Body):
+class GenerationBody(Body):
     """Fields that chat and completions share."""
 
     model: str = Field(min_length=1, max_length=512, description="a model's name, at most 512 characters")
@@ -120,7 +122,7 @@ class ChatRequest(GenerationBody):
 class CompletionRequest(GenerationBody):
     """POST /v1/completions."""
 
-    prompt: str | _TokenIds | Annotated[list[str] | list[_TokenIds], Field(min_length=1, max_length=_MAX_PROMPTS)] = (
+    prompt: str | TokenIds | Annotated[list[str] | list[TokenIds], Field(min_length=1, max_length=_MAX_PROMPTS)] = (
         Field(description=f"text, a list of token ids, or a list of at most {_MAX_PROMPTS} of either, none empty")
     )
 

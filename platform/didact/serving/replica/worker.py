@@ -12,7 +12,7 @@ import copy
 import re
 import threading
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -107,6 +107,41 @@ class BaseFacts:
     """Tokens of prompt and answer together."""
 
 
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """Text to be made tokens, or tokens to be made text, as a model's own tokenizer does it."""
+
+    prompt: Prompt
+    """Messages, text, or token ids."""
+    adapter: ModelVersion | AdapterRef | None = None
+    add_special_tokens: bool = True
+    """Of text: with what the tokenizer puts around it by itself."""
+    add_generation_prompt: bool = True
+    """Of messages: with the header of the next answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spelled:
+    """Tokens and their text."""
+
+    ids: tuple[int, ...]
+    tokens: tuple[str, ...]
+    """As the vocabulary writes them."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerFacts:
+    """What clients that tokenize for themselves ask."""
+
+    kind: str
+    """Name of its class."""
+    chat_template: str
+    special: Mapping[str, str]
+    """`bos_token`, `eos_token`, ... -> its text."""
+    vocabulary_size: int
+
+
 Event = Started | Delta | Refusal
 
 
@@ -136,6 +171,14 @@ class Backend(Protocol):
 
     async def facts(self) -> BaseFacts:
         """The base."""
+        ...
+
+    async def spell(self, spelling: Spelling) -> Spelled | Refusal:
+        """Tokenize, or put tokens together."""
+        ...
+
+    async def tokenizer(self) -> TokenizerFacts:
+        """The base's tokenizer."""
         ...
 
 
@@ -173,7 +216,7 @@ class Worker(Backend):
         except (EngineBusy, PromptTooLong, DeadlineExceeded, AdapterError, TemplateError, RegistryError) as error:
             if isinstance(error, AdapterError) and request is not None and request.adapter is not None:
                 self._store.forget(request.adapter)
-            yield _refusal(error, ask)
+            yield _refusal(error, ask.adapter)
         except GenerationFailed as error:
             kinds: dict[type[Exception], RefusalKind] = {EngineStopped: "stopped", EngineDied: "died"}
             yield Refusal(kinds.get(type(error), "failed"), str(error))
@@ -193,12 +236,50 @@ class Worker(Backend):
     async def facts(self) -> BaseFacts:
         return self._facts
 
+    @override
+    async def spell(self, spelling: Spelling) -> Spelled | Refusal:
+        try:
+            return await asyncio.to_thread(self._spell, spelling)
+        except (AdapterError, TemplateError, RegistryError) as error:
+            return _refusal(error, spelling.adapter)
+
+    @override
+    async def tokenizer(self) -> TokenizerFacts:
+        special = {
+            name: str(text) for name, text in self._tokenizer.special_tokens_map.items() if isinstance(text, str)
+        }
+        kind = type(self._tokenizer).__name__
+        return TokenizerFacts(kind, self._contract.standalone, special, self.engine.vocabulary_size)
+
     def close(self) -> None:
         """Stop the engine."""
         self.engine.close()
 
+    def _spell(self, spelling: Spelling) -> Spelled:
+        adapter = self._folder_of(spelling.adapter)
+        contract, prompt = self._contract_of(adapter), spelling.prompt
+        with self._encoding:
+            if isinstance(prompt, str):
+                special = spelling.add_special_tokens
+                ids = list(self._tokenizer(prompt, add_special_tokens=special, verbose=False)["input_ids"])
+            elif prompt and isinstance(prompt[0], Message):
+                header = spelling.add_generation_prompt
+                ids = contract.prompt_ids(self._tokenizer, prompt, add_generation_prompt=header)
+            else:
+                ids = [int(token) for token in prompt]  # type: ignore[arg-type]
+            self._check_known(ids)
+            tokens = tuple(map(str, self._tokenizer.convert_ids_to_tokens(ids)))
+            return Spelled(tuple(ids), tokens, self._tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
+    def _folder_of(self, adapter: ModelVersion | AdapterRef | None) -> AdapterRef | None:
+        return self._store.fetch(adapter) if isinstance(adapter, ModelVersion) else adapter
+
+    def _check_known(self, ids: list[int]) -> None:
+        if ids and max(ids) >= self.engine.vocabulary_size:
+            raise TemplateError(f"token id {max(ids)} is not in the vocabulary of {self.engine.vocabulary_size}")
+
     def _request(self, ask: Ask, arrived: float) -> GenerationRequest:
-        adapter = self._store.fetch(ask.adapter) if isinstance(ask.adapter, ModelVersion) else ask.adapter
+        adapter = self._folder_of(ask.adapter)
         contract = self._contract_of(adapter)
         return GenerationRequest(
             request_id=ask.request_id,
@@ -238,8 +319,7 @@ class Worker(Backend):
                 ids = [int(token) for token in prompt]  # type: ignore[arg-type]
         if not ids:
             raise TemplateError("the prompt holds no tokens; expected at least one")
-        if max(ids) >= self.engine.vocabulary_size:
-            raise TemplateError(f"token id {max(ids)} is not in the vocabulary of {self.engine.vocabulary_size}")
+        self._check_known(ids)
         return ids
 
 
@@ -257,7 +337,7 @@ def words_for_clients(error: Exception, name: str) -> str:
     return f"{name}: {text}" if isinstance(error, AdapterError) and name not in text else text
 
 
-def _refusal(error: Exception, ask: Ask) -> Refusal:
+def _refusal(error: Exception, asked: ModelVersion | AdapterRef | None) -> Refusal:
     kinds: dict[type[Exception], RefusalKind] = {
         EngineBusy: "busy",
         PromptTooLong: "too_long",
@@ -268,11 +348,11 @@ def _refusal(error: Exception, ask: Ask) -> Refusal:
     }
     kind = next(kind for cause, kind in kinds.items() if isinstance(error, cause))
     if isinstance(error, AdapterError | RegistryError):
-        _log.warning("%s could not answer: %s", _asked(ask), error)
-    return Refusal(kind, words_for_clients(error, _asked(ask)))
+        _log.warning("%s could not answer: %s", _name_of(asked), error)
+    return Refusal(kind, words_for_clients(error, _name_of(asked)))
 
 
-def _asked(ask: Ask) -> str:
-    if ask.adapter is None:
+def _name_of(adapter: ModelVersion | AdapterRef | None) -> str:
+    if adapter is None:
         return "the base"
-    return ask.adapter.id if isinstance(ask.adapter, ModelVersion) else ask.adapter.version_id
+    return adapter.id if isinstance(adapter, ModelVersion) else adapter.version_id
