@@ -62,6 +62,7 @@ def read_questions(
     each: str | None = None,
     columns: Sequence[str] = (),
     container: Container | None = None,
+    options: RowOptions | None = None,
     max_bad_rows_share: float = 0.0,
 ) -> Questions[_Each]:
     """Read questions.
@@ -74,6 +75,7 @@ def read_questions(
         each: the list that holds the rows, in JSON files that are one object.
         columns: what the columns of CSV files mean whose first row names none of them.
         container: how rows stand in the files; None where that is told by name and beginning.
+        options: all that is said of how files are written, in place of `each` and `container`.
         max_bad_rows_share: as `data.max_bad_rows_share` of training rows.
 
     Raises:
@@ -82,7 +84,8 @@ def read_questions(
     found: list[_Each] = []
     left_out: list[str] = []
     num_rows = 0
-    for raw, stem, number in _raw_rows(task, path, split, RowOptions(each=each, container=container), columns):
+    written = options or RowOptions(each=each, container=container)
+    for raw, stem, number in _raw_rows(task, path, split, written, columns):
         num_rows += 1
         try:
             if (question := make(QuestionRow(raw.place, stem, number, _record(raw)))) is not None:

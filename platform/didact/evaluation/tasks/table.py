@@ -8,6 +8,7 @@ from didact.evaluation.questions import Task
 from didact.evaluation.tasks.gsm8k import build_gsm8k
 from didact.evaluation.tasks.ifeval import build_ifeval
 from didact.evaluation.tasks.multiple_choice import build_choices
+from didact.evaluation.tasks.own import build_questions
 from didact.evaluation.tasks.perplexity import build_perplexity
 from didact.evaluation.tasks.reasoning_gym import build_reasoning_gym
 from didact.spec import (
@@ -17,6 +18,7 @@ from didact.spec import (
     IfEvalTask,
     LmEvalTask,
     PerplexityTask,
+    QuestionsTask,
     ReasoningGymTask,
     TaskSpec,
 )
@@ -35,6 +37,7 @@ _BUILDERS: dict[type, Callable[[Any], Task]] = {
     LmEvalTask: _build_lm_eval,
     IfEvalTask: build_ifeval,
     PerplexityTask: build_perplexity,
+    QuestionsTask: build_questions,
 }
 
 

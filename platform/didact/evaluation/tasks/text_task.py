@@ -21,6 +21,8 @@ from didact.spec import QuestionTask, TextQuestionTask
 
 _log = get_logger(__name__)
 _Each = TypeVar("_Each")
+_DECISIVE = {"max_new_tokens", "prompt", "few_shot", "samples", "temperature", "faithfulness"}
+"""Settings that decide figures; the others have decided the questions."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class TextTask:
     @property
     def version(self) -> str:
         """Hex digest over questions, examples, prompts and scoring; of the scorer its own version."""
-        settings = self.settings.model_dump(mode="json", exclude={"num_items", "path", "name", "examples", "scorer"})
+        settings = self.settings.model_dump(mode="json", include=_DECISIVE)
         return fingerprint(
             {
                 "questions": [_told(each) for each in self.questions],

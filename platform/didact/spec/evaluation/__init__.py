@@ -34,6 +34,7 @@ from didact.spec.evaluation.judging import (
     MtBenchTask,
     VicunaBenchTask,
 )
+from didact.spec.evaluation.questions import QuestionsTask
 from didact.spec.evaluation.scorers import (
     ChoiceScorer,
     CodeScorer,
@@ -43,6 +44,7 @@ from didact.spec.evaluation.scorers import (
     FunctionPath,
     FunctionScorer,
     JsonSchemaScorer,
+    JudgeScorer,
     NumberScorer,
     RegexScorer,
     RougeScorer,
@@ -84,6 +86,7 @@ __all__ = [
     "HeldOutTask",
     "IfEvalTask",
     "JsonSchemaScorer",
+    "JudgeScorer",
     "JudgedTask",
     "JudgingSpec",
     "LmEvalTask",
@@ -94,6 +97,7 @@ __all__ = [
     "PerplexityTask",
     "PriceSpec",
     "QuestionTask",
+    "QuestionsTask",
     "ReasoningGymTask",
     "RegexScorer",
     "RegisterSpec",
@@ -108,7 +112,7 @@ __all__ = [
     "full_scorer",
 ]
 
-TaskSpec = Annotated[HeldOutTask | ReasoningGymTask | Gsm8kTask, Field(discriminator="task")]
+TaskSpec = Annotated[HeldOutTask | ReasoningGymTask | Gsm8kTask | QuestionsTask, Field(discriminator="task")]
 
 
 class EvaluationSpec(Spec):

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from didact.spec.base import Spec
+from didact.spec.evaluation.judging import JudgingSpec
 from didact.spec.explain.schema import Says
 
 
@@ -96,6 +97,12 @@ class CodeScorer(Spec):
     """Largest file that it may write in its working folder, in MiB."""
 
 
+class JudgeScorer(JudgingSpec):
+    """A model reads question and text and says what it is worth, 0 to 1; `evaluation.judge` says which model."""
+
+    name: Literal["judge"]
+
+
 FunctionPath = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"),
@@ -126,7 +133,8 @@ ScorerSpec = Annotated[
     | RougeScorer
     | JsonSchemaScorer
     | CodeScorer
-    | FunctionScorer,
+    | FunctionScorer
+    | JudgeScorer,
     Field(discriminator="name"),
 ]
 
@@ -140,8 +148,9 @@ _PLAIN: dict[str, Any] = {
     "rouge": RougeScorer,
     "json_schema": JsonSchemaScorer,
     "code": CodeScorer,
+    "judge": JudgeScorer,
 }
-ScorerName = Literal["exact", "number", "set", "choice", "contains", "f1", "rouge", "json_schema", "code"]
+ScorerName = Literal["exact", "number", "set", "choice", "contains", "f1", "rouge", "json_schema", "code", "judge"]
 """Scorers that need no option: their name alone will do."""
 
 

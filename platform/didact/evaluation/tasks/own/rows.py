@@ -1,0 +1,207 @@
+"""What the rows of a question file say: turns, accepted answers, options, and what a scorer needs beside these."""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from didact.datasets.conversation import Message, Role
+from didact.datasets.forms.field_mapping import FieldMapping, map_record
+from didact.datasets.rows.fields import optional_text, written
+from didact.datasets.rows.raw_row import BadRow
+from didact.evaluation.questions import Question
+from didact.evaluation.scorers.choice import label_of, letters_of
+from didact.evaluation.scorers.code import tests_of
+from didact.evaluation.scorers.json_text import check_schema
+from didact.evaluation.scorers.numbers import is_number
+from didact.evaluation.tasks.own.template import LETTERS, Render
+from didact.evaluation.tasks.question_files import QuestionRow
+from didact.spec import (
+    ChoiceScorer,
+    CodeScorer,
+    FunctionScorer,
+    JsonSchemaScorer,
+    JudgeScorer,
+    NumberScorer,
+    RegexScorer,
+)
+
+_ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
+_NO_ANSWER_NEEDED = (CodeScorer, FunctionScorer, JsonSchemaScorer, JudgeScorer, RegexScorer)
+
+
+@dataclass
+class RowReader:
+    """Makes a question of each row of one file or folder, in order."""
+
+    scorer: Any
+    """A `ScorerSpec`, which decides what a row must have."""
+    fields: Mapping[str, str | Sequence[str]]
+    """Role -> where a row keeps it."""
+    template: Render
+    system: str | None
+    _seen: set[str] = field(default_factory=set)
+
+    def question(self, row: QuestionRow) -> Question:
+        """The question of a row.
+
+        Raises:
+            BadRow: it has none, or lacks what its scorer needs.
+        """
+        record = self._named(dict(row.record))
+        record["options"] = options = _options(record.get("options"))
+        answers = _answers(record)
+        question = Question(
+            id=self._id(record, row),
+            messages=self._messages(record),
+            expected=answers[0] if answers else "",
+            options=options,
+            group=str(record.get("class") or "").strip(),
+            passage=optional_text(record, "passage"),
+            rationale=optional_text(record, "rationale"),
+            data={**record, "answers": list(answers)},
+        )
+        self._check(question)
+        return question
+
+    def _named(self, record: dict[str, Any]) -> dict[str, Any]:
+        """The row's fields, with what `fields` names under the names that are known here."""
+        rules: dict[str, Any] = {}
+        for role, rule in self.fields.items():
+            if role == "options" and not isinstance(rule, str):
+                rules |= {f"options.{place}": f"{name}?" for place, name in enumerate(rule)}
+            else:
+                rules[role] = rule if isinstance(rule, str) else tuple(rule)
+        if not rules:
+            return record
+        (found,) = map_record(FieldMapping(fields=rules), record)
+        if isinstance(found, BadRow):
+            raise found
+        listed = [found.pop(name) for name in rules if name.startswith("options.") and name in found]
+        return {**record, **found, **({"options": listed} if listed else {})}
+
+    def _id(self, record: Mapping[str, Any], row: QuestionRow) -> str:
+        given = record.get("id")
+        name = str(given) if isinstance(given, str | int) and str(given).strip() else ""
+        if name in self._seen:
+            raise BadRow("duplicate_key", f"the id {name!r} is that of another row as well")
+        name = name or str(row.number)
+        name = name if name not in self._seen else f"{row.stem}:{row.number}"
+        self._seen.add(name)
+        return name
+
+    def _messages(self, record: dict[str, Any]) -> tuple[Message, ...]:
+        *before, last = _turns(record)
+        text = self.template({**record, "question": last.content})
+        if not text.strip():
+            raise BadRow("empty_prompt", "the question is empty")
+        system = optional_text(record, "system") or self.system
+        if system and not any(turn.role == "system" for turn in before):
+            before = [Message("system", system), *before]
+        return (*before, Message("user", text))
+
+    def _check(self, question: Question) -> None:
+        if not question.expected.strip() and not isinstance(self.scorer, _NO_ANSWER_NEEDED):
+            found = ", ".join(repr(name) for name, value in question.data.items() if value)
+            raise BadRow(
+                "missing_field",
+                f"it has no answer for the scorer {self.scorer.name} to compare with; found {found}; another field is "
+                "named by `fields: {answer: FIELD}`",
+            )
+        if isinstance(self.scorer, NumberScorer) and not all(map(is_number, question.data["answers"])):
+            raise BadRow("wrong_type", f"the answer {question.expected[:60]!r} is no number, as scorer number expects")
+        if isinstance(self.scorer, ChoiceScorer):
+            _check_choice(question, self.scorer.several)
+        if isinstance(self.scorer, CodeScorer):
+            _check_code(question)
+        if isinstance(self.scorer, JsonSchemaScorer) and self.scorer.schema_file is None:
+            _check_schema(question)
+
+
+def _turns(record: Mapping[str, Any]) -> list[Message]:
+    given = _parsed(record.get("messages"))
+    if given is None:
+        if record.get("question") is None:
+            found = ", ".join(map(repr, record)) or "none"
+            raise BadRow(
+                "missing_field",
+                f"there is no question; expected `question` or `messages`, found {found}; another field is named by "
+                "`fields: {question: FIELD}`",
+            )
+        return [Message("user", written(record, "question"))]
+    if not isinstance(given, list) or not given:
+        raise BadRow("wrong_type", "`messages` is no list of turns, each with role and content")
+    turns = []
+    for turn in given:
+        fields = turn if isinstance(turn, dict) else {}
+        role = next((each for each in _ROLES if each == fields.get("role")), None)
+        content = fields.get("content")
+        if role is None or not isinstance(content, str):
+            raise BadRow("wrong_turns", f"a turn of `messages` is {str(turn)[:60]!r}, expected role and content")
+        turns.append(Message(role, content))
+    if turns[-1].role != "user":
+        raise BadRow("wrong_turns", f"`messages` ends with a turn of the {turns[-1].role}, expected the user's")
+    return turns
+
+
+def _answers(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """All accepted answers; what is no text is written as JSON."""
+    key = "answer" if record.get("answer") is not None else "answers"
+    value = record.get(key)
+    if isinstance(value, str) and value.lstrip().startswith('["'):
+        value = _parsed(value)  # a list in a table of columns
+    if value is None:
+        return ()
+    several = value if isinstance(value, list) else [value]
+    return tuple(each if isinstance(each, str) else json.dumps(each, ensure_ascii=False) for each in several)
+
+
+def _options(value: Any) -> tuple[str, ...]:
+    value = _parsed(value)
+    if value is None or value == "":
+        return ()
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if not isinstance(value, list):
+        raise BadRow("wrong_type", f"`options` is {str(value)[:60]!r}, expected a list of texts")
+    texts = tuple(str(each).strip() for each in value if each is not None)
+    if not 2 <= len(texts) <= len(LETTERS) or not all(texts):
+        raise BadRow("wrong_type", f"`options` holds {len(texts)}; expected 2 to {len(LETTERS)}, none of them empty")
+    return texts
+
+
+def _parsed(value: Any) -> Any:
+    """JSON in a text, as tables of columns hold lists."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        with suppress(ValueError, RecursionError):
+            return json.loads(value)
+    return value
+
+
+def _check_choice(question: Question, several: bool) -> None:
+    texts = question.options
+    if not texts:
+        raise BadRow("missing_field", "it has no `options` for the scorer choice to choose from")
+    if not (letters_of if several else label_of)(question.expected, texts):
+        letters = ", ".join(LETTERS[: len(texts)])
+        raise BadRow("unknown_label", f"the answer {question.expected[:60]!r} is none of the options {letters}")
+
+
+def _check_code(question: Question) -> None:
+    tests = tests_of(question)
+    if not tests:
+        raise BadRow("missing_field", "it has no `tests` with Python code for the scorer code")
+    for test in tests:
+        try:
+            compile(test, "tests", "exec")
+        except (SyntaxError, ValueError, RecursionError) as error:
+            raise BadRow("unusable_field", f"its `tests` are no Python: {error}") from None
+
+
+def _check_schema(question: Question) -> None:
+    schema = _parsed(question.data.get("schema"))
+    if schema is None:
+        raise BadRow("missing_field", "it has no `schema`, and scorer.schema_file is not set")
+    if (wrong := check_schema(schema)) is not None:
+        raise BadRow("unusable_field", f"its `schema` {wrong}")

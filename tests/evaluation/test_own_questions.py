@@ -1,0 +1,263 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from didact.errors import DataError, SpecError, TemplateError
+from didact.evaluation.asks import Ask, Generation
+from didact.evaluation.questions import Score
+from didact.evaluation.tasks import build_task
+from didact.evaluation.tasks.text_task import TextTask
+from didact.spec import EvaluateSpec, EvaluationSpec, QuestionsTask, load_spec, validate
+from tests.fakes.asking import asked
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def write(file: Path, rows: list[Any]) -> str:
+    lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(file)
+
+
+def task_of(path: str, **settings: Any) -> TextTask:
+    task = build_task(QuestionsTask(**{"task": "questions", "name": "mine", "path": path, **settings}))
+    assert isinstance(task, TextTask)
+    return task
+
+
+def own(tmp_path: Path, rows: list[Any], **settings: Any) -> TextTask:
+    return task_of(write(tmp_path / "mine.jsonl", rows), **settings)
+
+
+def said(task: TextTask, text: str, place: int = 0) -> Score:
+    return asked(task, task.questions[place], lambda _: text)[0]
+
+
+def test_the_ten_lines_of_the_docs_are_an_evaluation() -> None:
+    spec = load_spec(EvaluateSpec, ROOT / "jobs" / "evaluations" / "own_questions.yaml")
+    (task_spec,) = spec.evaluation.tasks
+    assert isinstance(task_spec, QuestionsTask)
+    task = task_of(str(ROOT / task_spec.path), scorer=task_spec.scorer)
+    assert len(task.questions) == 10
+    assert said(task, "It is The Hague, of course.", 1).values["accuracy"] == 1
+    assert said(task, "首都是北京。", 6).values["accuracy"] == 1
+    assert said(task, "Lyon.").values["accuracy"] == 0
+    docs = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    shown = docs.split("```yaml\n# jobs/evaluations/own_questions.yaml\n")[1].split("```")[0]
+    assert len(shown.splitlines()) <= 5
+    assert validate(EvaluateSpec, yaml.safe_load(shown), "docs/evaluation.md") == spec
+
+
+def test_every_field_of_a_row_has_its_place(tmp_path: Path) -> None:
+    row = {
+        "id": "a-1",
+        "question": "Who?",
+        "answer": ["Ada", "Ada Lovelace"],
+        "class": " People ",
+        "passage": "Ada wrote.",
+        "rationale": "It says so.",
+        "system": "Be brief.",
+        "level": 3,
+    }
+    (question,) = own(tmp_path, [row]).questions
+    assert [(turn.role, turn.content) for turn in question.messages] == [
+        ("system", "Be brief."),
+        ("user", "Ada wrote.\n\nWho?"),
+    ]
+    assert (question.id, question.expected, question.group) == ("a-1", "Ada", "People")
+    assert (question.passage, question.rationale, question.data["level"]) == ("Ada wrote.", "It says so.", 3)
+    assert question.data["answers"] == ["Ada", "Ada Lovelace"]
+
+
+def test_a_conversation_is_asked_as_it_stands(tmp_path: Path) -> None:
+    turns = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello"},
+        {"role": "user", "content": "2+2?"},
+    ]
+    task = own(tmp_path, [{"messages": turns, "answer": 4}], system="S", scorer="number")
+    assert [(turn.role, turn.content) for turn in task.questions[0].messages] == [
+        ("system", "S"),
+        *((turn["role"], turn["content"]) for turn in turns),
+    ]
+    assert said(task, "4").values["accuracy"] == 1
+
+
+def test_a_table_gives_the_same_questions(tmp_path: Path) -> None:
+    rows = [
+        {"question": "One?", "answer": ["a", "b"], "options": ["a", "b"], "class": "x"},
+        {"question": 'A "word", and?', "answer": "c", "options": ["c", "d"], "class": "y"},
+    ]
+    table = tmp_path / "mine.csv"
+    table.write_text(
+        'question;answer;options;class\nOne?;"[""a"", ""b""]";"[""a"", ""b""]";x\n'
+        '"A ""word"", and?";c;"[""c"", ""d""]";y\n',
+        encoding="utf-16",
+    )
+    read = task_of(str(table), options={"encoding": "utf-16", "delimiter": ";"})
+    assert [(each.text, each.expected, each.options, each.group) for each in read.questions] == [
+        (each.text, each.expected, each.options, each.group) for each in own(tmp_path, rows).questions
+    ]
+    assert [each.data["answers"] for each in read.questions] == [["a", "b"], ["c"]]
+
+
+def test_fields_of_other_names_are_named(tmp_path: Path) -> None:
+    row = {"prompt": "Which?", "meta": {"gold": "B"}, "A": "red", "B": "blue", "C": None}
+    fields = {"question": "prompt", "answer": "meta.gold", "options": ["A", "B", "C"]}
+    task = own(tmp_path, [row], fields=fields, scorer="choice")
+    assert task.questions[0].text == "Which?\nA. red\nB. blue"
+    assert [said(task, text).values["accuracy"] for text in ("B", "blue", "A")] == [1, 1, 0]
+    with pytest.raises(DataError, match=r"expected `question` or `messages`, found 'prompt', .*question: FIELD"):
+        own(tmp_path, [row])
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("Translate into {language}: {question}", "Translate into Dutch: Cat {a}"),
+        ("{question} [{options}] {tags}", "Cat {a} [A. x\nB. y] 1, 2"),
+        ("{{ question }}{% for each in options %} ({{ each }}){% endfor %}", "Cat {a} (x) (y)"),
+        ("{% if level > 2 %}Hard{% endif %}: {{ lettered }}", "Hard: A. x\nB. y"),
+    ],
+)
+def test_a_template_puts_fields_into_words(template: str, text: str, tmp_path: Path) -> None:
+    row = {
+        **{"question": "Cat {a}", "language": "Dutch", "options": ["x", "y"], "tags": [1, 2]},
+        **{"level": 3, "answer": "kat"},
+    }
+    assert own(tmp_path, [row], template=template).questions[0].text == text
+    file = tmp_path / "ask.jinja"
+    file.write_text("{{ language }}!", encoding="utf-8")
+    assert own(tmp_path, [row], template=str(file)).questions[0].text == "Dutch!"
+
+
+@pytest.mark.parametrize(
+    ("template", "error", "said"),
+    [
+        ("Ask", TemplateError, "holds no field of a row"),
+        ("{% if %}", TemplateError, "evaluation task mine, template, line 1"),
+        ("none.jinja", TemplateError, "none.jinja cannot be read"),
+        ("{topic}", DataError, "the template's {topic} is no field of the row; found question, answer"),
+        ("{{ topic }}", DataError, "'topic' is undefined"),
+        ("{{ question.__class__.__mro__ }}", DataError, "unsafe"),
+        ("{{ 1 / 0 }}", DataError, "division by zero"),
+        ("{{ '' }}", DataError, "empty_prompt"),
+    ],
+)
+def test_a_template_that_cannot_be_filled_is_refused(
+    template: str, error: type[Exception], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error) as found:
+        own(tmp_path, [{"question": "Q", "answer": "A"}], template=template)
+    assert said in str(found.value)
+
+
+TEST = "assert f() == 1"
+
+
+@pytest.mark.parametrize(
+    ("scorer", "row", "said"),
+    [
+        ("exact", {"question": "Q"}, "it has no answer for the scorer exact to compare with; found 'question'"),
+        ("exact", {"question": "Q", "answer": " "}, "no answer for the scorer exact"),
+        ("exact", {"question": "Q", "answer": []}, "no answer for the scorer exact"),
+        ("number", {"question": "Q", "answer": "ten"}, "the answer 'ten' is no number"),
+        ("choice", {"question": "Q", "answer": "A"}, "no `options` for the scorer choice"),
+        ("choice", {"question": "Q", "answer": "E", "options": ["x", "y"]}, "'E' is none of the options A, B"),
+        ("choice", {"question": "Q", "answer": "A", "options": ["x"]}, "`options` holds 1; expected 2 to 26"),
+        ("choice", {"question": "Q", "answer": "A", "options": "x, y"}, "`options` is 'x, y', expected a list"),
+        ("code", {"question": "Q"}, "no `tests` with Python code"),
+        ("code", {"question": "Q", "tests": ["assert ("]}, "its `tests` are no Python"),
+        ("json_schema", {"question": "Q"}, "it has no `schema`"),
+        ("json_schema", {"question": "Q", "schema": {"type": 3}}, "its `schema` is no JSON schema"),
+        ("exact", {"answer": "A"}, "there is no question"),
+        ("exact", {"question": " ", "answer": "A"}, "empty_prompt (the question is empty)"),
+        ("exact", {"question": ["Q"], "answer": "A"}, "field 'question' is list, expected text"),
+        ("exact", {"messages": [], "answer": "A"}, "`messages` is no list of turns"),
+        ("exact", {"messages": [{"role": "user"}], "answer": "A"}, "expected role and content"),
+        ("exact", {"messages": [{"role": "bot", "content": "x"}], "answer": "A"}, "expected role and content"),
+        ("exact", {"messages": [{"role": "assistant", "content": "x"}], "answer": "A"}, "expected the user's"),
+        ("exact", {"question": "Q", "answer": "A", "id": "first"}, "the id 'first' is that of another row"),
+        ("exact", '{"question": "Q", "answer": }', "broken_json"),
+        ("exact", '{"question": "Q", "question": "R", "answer": "A"}', "duplicate_key"),
+        ("exact", "[1]", "not_an_object"),
+    ],
+)
+def test_a_damaged_row_is_named_with_file_and_line_and_counted(
+    scorer: str, row: Any, said: str, tmp_path: Path
+) -> None:
+    good = {
+        **{"id": "first", "question": "Good?", "answer": "1", "options": ["1", "2"], "tests": TEST, "schema": {}},
+    }
+    with pytest.raises(DataError, match=r"evaluation task mine: 1 of 2 rows .*mine\.jsonl:2 ") as error:
+        own(tmp_path, [good, row], scorer=scorer)
+    assert said in str(error.value)
+    task = own(tmp_path, [good, row], scorer=scorer, max_bad_rows_share=0.5)
+    assert len(task.questions) == 1
+    assert len(task.corrections) == 1
+    assert task.corrections[0].startswith("left out: ")
+    assert "mine.jsonl:2" in task.corrections[0]
+
+
+def test_an_empty_task_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"evaluation task mine: .*mine\.jsonl holds no rows"):
+        own(tmp_path, [""])
+    with pytest.raises(DataError, match="evaluation task mine: it has no questions"):
+        own(tmp_path, [{"question": "Q"}], max_bad_rows_share=1)
+
+
+def test_questions_asked_twice_are_told(tmp_path: Path) -> None:
+    row = {"question": "Q", "answer": "A"}
+    (told,) = own(tmp_path, [row, row, {**row, "answer": "B"}]).corrections
+    assert told.endswith("mine.jsonl: 2 of 3 questions repeat another one")
+
+
+def test_code_and_json_are_asked_and_scored(tmp_path: Path) -> None:
+    code = own(tmp_path, [{"question": "f?", "tests": ["assert f(1) == 2"]}], scorer="code")
+    assert said(code, "```python\ndef f(x): return x + 1\n```").values["accuracy"] == 1
+    schema = {"type": "object", "required": ["a"]}
+    formed = own(tmp_path, [{"question": "a?", "schema": schema, "answer": {"a": 1}}], scorer="json_schema")
+    assert [said(formed, text).values["accuracy"] for text in ('{"a": 1}', '{"a": 2}', "{}")] == [1, 0, 0]
+
+
+def test_examples_come_from_another_file(tmp_path: Path) -> None:
+    examples = write(tmp_path / "dev.jsonl", [{"question": "One?", "answer": "1", "rationale": "One is one."}])
+    rows = [{"question": "Two?", "answer": "2"}]
+    task = own(tmp_path, rows, few_shot=1, examples=examples, prompt="step_by_step", scorer="number")
+    (ask,) = task.asks(task.questions[0], ())
+    assert isinstance(ask, Generation) and isinstance(ask.prompt, tuple)
+    assert ask.prompt[1].content == "One is one.\nAnswer: 1"
+    assert said(task, "Two, not 3.\nAnswer: 2").values["accuracy"] == 1
+
+
+def test_a_judge_may_score_them(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.jsonl", [{"question": "Write a poem."}, {"question": "Who?", "answer": "Ada"}])
+    task = build_task(QuestionsTask(task="questions", name="mine", path=path, scorer="judge"))
+    assert task is not None
+
+    def reply(ask: Ask) -> str:
+        return "Good.\nScore: 0.5" if ask.to == "judge" else "Roses are red."
+
+    score, asks = asked(task, task.questions[0], reply)
+    assert (task.metric, score.values["score"], [ask.to for ask in asks]) == ("score", 0.5, ["model", "judge"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"scorer": "exakt"}, "'exact', 'number'"),
+        ({"scorer": {"name": "exakt"}}, "'exact', 'number'"),
+        ({"scorer": {"name": "regex"}}, "scorer.pattern: missing"),
+        ({"scorer": {"name": "code", "second": 3}}, "seconds"),
+        ({"scorer": "judge", "samples": 2}, "set samples: 1"),
+        ({"name": None}, "name"),
+    ],
+)
+def test_mistakes_in_the_task_are_told_in_its_words(settings: dict[str, Any], said: str) -> None:
+    task = {"task": "questions", "name": "mine", "path": "mine.jsonl", **settings}
+    with pytest.raises(SpecError) as error:
+        validate(EvaluationSpec, {"tasks": [task]}, "my.yaml")
+    assert said in str(error.value)
