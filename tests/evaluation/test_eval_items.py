@@ -120,29 +120,29 @@ GOOD = {"question": "1 + 1?", "answer": "#### 2"}
     [
         ({"question": "q", "answer": "no mark 5"}, "expected a number after ####"),
         ({"question": "q", "answer": "#### five"}, "expected a number after ####"),
-        ({"question": "q", "answer": 5}, "texts question and answer"),
-        ({"question": "q"}, "texts question and answer"),
-        (["q", "a"], "texts question and answer"),
+        ({"question": "q", "answer": 5}, "'answer' is '5', expected text"),
+        ({"question": "q"}, "'answer' is 'None', expected text"),
+        (["q", "a"], "found list, expected an object"),
     ],
 )
 def test_a_bad_gsm8k_row_is_named_by_file_and_line(row: object, message: str, tmp_path: Path) -> None:
     path = write_rows(tmp_path / "rows.jsonl", [GOOD, GOOD, row])
-    with pytest.raises(DataError, match=rf"rows\.jsonl, line 3: .*{message}"):
+    with pytest.raises(DataError, match=rf"1 of 3 rows .*rows\.jsonl:3 .*{message}"):
         built(gsm8k(path))
 
 
 def test_files_that_are_no_json_lines_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(GOOD) + "\n\n{broken\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"rows\.jsonl, line 3: Expecting"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:3 broken_json"):
         built(gsm8k(path))
     path.write_text("\n", encoding="utf-8")
     with pytest.raises(DataError, match="holds no rows"):
         built(gsm8k(path))
     path.write_bytes(json.dumps(GOOD).encode() + b"\n\xff\xfe\n")
-    with pytest.raises(DataError, match=r"rows\.jsonl, line 2: 'utf-8' codec"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:2 not_utf8"):
         built(gsm8k(path))
-    with pytest.raises(DataError, match=r"absent\.jsonl is not a file"):
+    with pytest.raises(DataError, match=r"there is no file or folder .*absent\.jsonl"):
         built(gsm8k(tmp_path / "absent.jsonl"))
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from didact.datasets.conversation import Message
 from didact.errors import DataError
+from didact.evaluation import statistics  # its parts are loaded when figures are made
 from didact.evaluation.asks import Answer, Ask, Generation, Likelihood
 from didact.evaluation.questions import Question, Score
 from didact.evaluation.scorers.choice import Options, candidates, score_choice, score_likelihoods
-from didact.evaluation.statistics import calibration
 from didact.evaluation.tasks.bigbench import read_bbh, read_reasoning_prompts, read_strategyqa, score_words
 from didact.evaluation.tasks.choice_prompts import CHINESE, ENGLISH, MMCU_DIRECT, ChoicePrompts, Wording
 from didact.evaluation.tasks.exams import EXAM_COLUMNS, read_exam, read_mmcu
@@ -94,7 +94,7 @@ class MultipleChoice:
         sure = [score.values for _, score in scores if "confidence" in score.values]
         if sure:
             confidences, correct = ([each[name] for each in sure] for name in ("confidence", self.metric))
-            found["ece"] = calibration(confidences, correct).error
+            found["ece"] = statistics.calibration(confidences, correct).error
         parts: dict[tuple[str, str], list[float]] = {}
         for question, score in scores:
             if self.metric in score.values:

@@ -3,7 +3,6 @@
 from collections import Counter
 
 from didact.datasets.rows.options import row_options
-from didact.evaluation.judge import judged
 from didact.evaluation.questions import Question, Score, Task
 from didact.evaluation.scorers import NamedScorer, build_scorer
 from didact.evaluation.tasks.own.rows import RowReader
@@ -34,7 +33,11 @@ def build_questions(spec: QuestionsTask) -> Task:
         examples=[each for each in examples if each.expected],
         corrections=[*(f"left out: {line}" for line in questions.left_out), *_asked_twice(spec.path, questions.found)],
     )
-    return judged(task, scorer) if by_judge else task
+    if not by_judge:
+        return task
+    from didact.evaluation.judge import judged  # brings statistics, which take a second to load
+
+    return judged(task, scorer)
 
 
 def _read(spec: QuestionsTask, path: str) -> Questions[Question]:
