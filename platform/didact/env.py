@@ -103,6 +103,7 @@ def for_workers() -> dict[str, str]:
     its logs: caches, run folders, and how workers reach each other (`NCCL_SOCKET_IFNAME`, `NCCL_DEBUG`, ...)."""
     return {
         **{"DIDACT_CACHE": str(cache_dir()), "DIDACT_RUNS": str(runs_dir())},
+        **({"DIDACT_KEYS": str(keys)} if (keys := keys_file()) else {}),
         **_given(_SHARED, _SHARED_PREFIXES),
     }
 
@@ -144,8 +145,14 @@ def for_training() -> dict[str, str]:
 
 
 def api_keys() -> tuple[str, ...]:
-    """Bearer keys the serving API accepts (`DIDACT_API_KEYS`, comma separated); empty means open."""
+    """Keys without limits that the serving API accepts (`DIDACT_API_KEYS`, comma separated)."""
     return tuple(key for key in os.environ.get("DIDACT_API_KEYS", "").split(",") if key)
+
+
+def keys_file() -> Path | None:
+    """The serving API's keys with names, models and rates (`DIDACT_KEYS`). On a cluster: a path every node sees."""
+    path = os.environ.get("DIDACT_KEYS")
+    return Path(path).expanduser().absolute() if path else None
 
 
 def endpoint_key(name: str) -> str | None:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from didact import env, logs
 from didact.cli.data import Overrides, Recipe, data
+from didact.cli.keys import keys
 from didact.cli.lineage import lineage
 from didact.cli.prepare import preparing
 from didact.cli.quality import quality
@@ -43,6 +44,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 data.add_typer(preparing)
 data.add_typer(quality)
 app.add_typer(data, name="data")
+app.add_typer(keys, name="keys")
 app.command()(recipes)
 app.command()(init)
 app.command()(lineage)

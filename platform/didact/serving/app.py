@@ -148,7 +148,7 @@ class GatewayIngress:
         env.quiet_libraries()
         backend = RayBackend(replicas)
         limits = (spec.max_new_tokens, spec.request_timeout_seconds)
-        settings = GatewaySettings(*limits, api_keys=env.api_keys(), behind_serve=True)
+        settings = GatewaySettings(*limits, api_keys=env.api_keys(), keys_file=env.keys_file(), behind_serve=True)
         self._app = build_gateway(backend, build_catalog(spec, backend), settings)
 
     def __serve_build_asgi_app__(self) -> FastAPI:

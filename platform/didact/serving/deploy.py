@@ -188,7 +188,7 @@ def serve_forever(config: Path, port: int | None = None, overrides: Sequence[str
 def _greeting(deployed: Deployed) -> str:
     """What a user does with it next."""
     body = json.dumps({"model": deployed.model, "messages": [{"role": "user", "content": "What is 2 + 3?"}]})
-    key = ' -H "Authorization: Bearer $KEY"' if env.api_keys() else ""
+    key = ' -H "Authorization: Bearer $KEY"' if env.api_keys() or env.keys_file() else ""
     asking = f"-H 'Content-Type: application/json'{key} -d '{body}'"
     return "\n".join(
         (

@@ -5,7 +5,6 @@ from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
@@ -81,4 +80,6 @@ def normal_quantile(level: float) -> float:
 
 def student_quantile(level: float, freedom: float) -> float:
     """As `normal_quantile`, where the standard error itself was estimated with so many degrees of freedom."""
+    from scipy import stats  # planning a run reads its tasks' questions and computes nothing
+
     return float(stats.t.ppf(0.5 + check_share(level, "level") / 2, freedom))

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 from didact.serving.api.api_errors import ApiError
@@ -78,6 +78,10 @@ class Tally:
         self._per_prompt = answers_per_prompt
         self._prompts: dict[int, int] = {}
         self._completion = 0
+
+    def clear(self) -> None:
+        """Begin again, as another replica does."""
+        self._prompts, self._completion = {}, 0
 
     def add(self, index: int, event: Progress) -> None:
         """Count one event of choice `index`."""
@@ -177,7 +181,7 @@ async def sse(
     tally: Tally,
     include_usage: bool,
     on_error: Callable[[Exception], ApiError],
-) -> AsyncIterator[str]:
+) -> AsyncGenerator[str, None]:
     """Server-sent events: openings, text, endings, token counts if wanted, `[DONE]`.
 
     An error in the middle becomes one last `{"error": ...}` event: the status has long been sent.

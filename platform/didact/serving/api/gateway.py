@@ -2,14 +2,13 @@
 
 import asyncio
 import contextlib
-import hashlib
-import hmac
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import resources
 from importlib.metadata import version as didact_version
+from pathlib import Path
 from typing import Any, TypeVar
 
 from fastapi import Depends, FastAPI, Request
@@ -19,6 +18,7 @@ from starlette.exceptions import HTTPException
 from didact.errors import NotRegistered, RegistryError
 from didact.logs import get_logger
 from didact.registry import ModelVersion
+from didact.serving.api.admission import Admission
 from didact.serving.api.answers import (
     Endpoint,
     Opened,
@@ -31,6 +31,7 @@ from didact.serving.api.answers import (
     sse,
 )
 from didact.serving.api.api_errors import ApiError, unknown_model
+from didact.serving.api.keys import Key, Keyring
 from didact.serving.api.openai_types import Body, ChatRequest, CompletionRequest, GenerationBody, ModelCard
 from didact.serving.api.parameters import read_body
 from didact.serving.api.request_ids import REQUEST_ID_HEADERS, RequestIds
@@ -58,7 +59,9 @@ class GatewaySettings:
     request_timeout_seconds: float = _DEFAULTS.request_timeout_seconds
     """Longest time from arrival to last token."""
     api_keys: tuple[str, ...] = ()
-    """Accepted bearer keys; empty means open."""
+    """Accepted keys without limits."""
+    keys_file: Path | None = None
+    """Keys with names, models and rates; without any key at all the API is open."""
     body_seconds: float = 10.0
     """Longest time in which a body must have arrived."""
     behind_serve: bool = False
@@ -74,33 +77,18 @@ class Gateway:
         self.settings = settings
         self._suspects = Suspects()
         self._facts: BaseFacts | None = None
-        self._keys = [hashlib.sha256(key.encode()).digest() for key in settings.api_keys]
-
-    async def authorise(self, request: Request) -> None:
-        """Refuse a request without an accepted key.
-
-        Raises:
-            ApiError: 401.
-        """
-        if not self._keys:
-            return
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        digest = hashlib.sha256(key.strip().encode()).digest()
-        # Every key is compared in full, so the time tells nothing about them.
-        matches = [hmac.compare_digest(digest, known) for known in self._keys]
-        if scheme.lower() != "bearer" or not any(matches):
-            raise ApiError(401, "Incorrect or missing API key; send it as a bearer token.", code="invalid_api_key")
+        self.admission = Admission(Keyring(settings.keys_file, settings.api_keys))
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
         body = await self._read(request, ChatRequest)
         prompt = tuple(message.plain() for message in body.messages)
-        return await self._answer(body, [prompt], chat=True)
+        return await self._answer(body, [prompt], request.state.key, chat=True)
 
     async def completions(self, request: Request) -> Response:
         """POST /v1/completions."""
         body = await self._read(request, CompletionRequest)
-        return await self._answer(body, list(body.prompts), chat=False)
+        return await self._answer(body, list(body.prompts), request.state.key, chat=False)
 
     async def tokenize(self, request: Request) -> Response:
         """POST /tokenize."""
@@ -109,41 +97,47 @@ class Gateway:
             raise ApiError(400, "Expected prompt or messages, one of them.", code="invalid_value", param="prompt")
         special = True if body.add_special_tokens is None else body.add_special_tokens
         field = "prompt" if body.messages is None else "messages"
-        spelled = await self._spelled(body.model, body.asked, field, special, body.add_generation_prompt)
+        key = request.state.key
+        spelled = await self._spelled(body.model, key, body.asked, field, special, body.add_generation_prompt)
         length = (await self._base()).context_length
         return JSONResponse(tokenized(spelled, length, bool(body.return_token_strs)))
 
     async def detokenize(self, request: Request) -> Response:
         """POST /detokenize."""
         body = await self._read(request, DetokenizeRequest)
-        return JSONResponse({"prompt": (await self._spelled(body.model, tuple(body.tokens), "tokens")).text})
+        spelled = await self._spelled(body.model, request.state.key, tuple(body.tokens), "tokens")
+        return JSONResponse({"prompt": spelled.text})
 
     async def tokenizer_info(self) -> dict[str, Any]:
         """GET /tokenizer_info."""
         return tokenizer_info(await self.backend.tokenizer(), (await self._base()).context_length)
 
     async def _spelled(
-        self, model: str | None, prompt: Prompt, field: str, special: bool = True, header: bool = True
+        self, model: str | None, key: Key | None, prompt: Prompt, field: str, special: bool = True, header: bool = True
     ) -> Spelled:
-        meaning = await self._meaning(model or self.catalog.base_name)
+        meaning = await self._meaning(model or self.catalog.base_name, key)
         found = await self.backend.spell(Spelling(prompt, meaning.version, special, header))
         if isinstance(found, Refusal):
             raise refusal_error(found, field)
         return found
 
-    async def cards(self) -> list[ModelCard]:
-        """The base, then every registered adapter."""
+    async def cards(self, request: Request) -> list[ModelCard]:
+        """The base, then every registered adapter, as far as the key may ask them."""
+        key: Key | None = request.state.key
+        return [card for card in await self._cards() if key is None or key.may_ask(card.id)]
+
+    async def _cards(self) -> list[ModelCard]:
         base = await self._card(self.catalog.base_name, None)
         offers = [offer for offer in self.catalog.offers() if offer.version.name != base.id]
         return [base, *[await self._card(offer.version.name, offer.version, offer.aliases) for offer in offers]]
 
-    async def card(self, name: str) -> ModelCard:
+    async def card(self, name: str, request: Request) -> ModelCard:
         """One model, by any name that requests may use.
 
         Raises:
             ApiError: 404.
         """
-        meaning = await self._meaning(name)
+        meaning = await self._meaning(name, request.state.key)
         return await self._card(name, meaning.version, meaning.version.aliases if meaning.version else ())
 
     async def _card(self, name: str, version: ModelVersion | None, aliases: Sequence[str] = ()) -> ModelCard:
@@ -175,8 +169,9 @@ class Gateway:
             raise ApiError(408, message, code="request_timeout") from None
         return read_body(bytes(body), kind)
 
-    async def _answer(self, body: GenerationBody, prompts: list[Prompt], chat: bool) -> Response:
-        meaning = await self._meaning(body.model)
+    async def _answer(self, body: GenerationBody, prompts: list[Prompt], key: Key | None, chat: bool) -> Response:
+        meaning = await self._meaning(body.model, key)
+        self.admission.admit(key)
         request_id = uuid.uuid4().hex
         asks = [
             self._ask(body, prompt, meaning, f"{request_id}-{index}-{choice}", choice)
@@ -187,12 +182,18 @@ class Gateway:
         headers = {"x-didact-model-version": fingerprint}
         endpoint = Endpoint(chat, request_id, body.model, fingerprint)
         if not body.stream:
-            return JSONResponse(await self._whole(asks, endpoint, body.num_choices), headers=headers)
+            tally = Tally(body.num_choices)
+            try:
+                return JSONResponse(await self._whole(asks, endpoint, tally), headers=headers)
+            finally:
+                self.admission.charge(key, tally)
         first, rest = await self._opened(asks, endpoint)
         tally = Tally(body.num_choices)
         events = sse(first, rest, endpoint, tally, body.include_usage, on_error=_as_api_error)
         return StreamingResponse(
-            events, media_type="text/event-stream", headers={**headers, "cache-control": "no-cache"}
+            self.admission.charged(events, key, tally),
+            media_type="text/event-stream",
+            headers={**headers, "cache-control": "no-cache"},
         )
 
     def _ask(self, body: GenerationBody, prompt: Prompt, meaning: Meaning, request_id: str, choice: int) -> Ask:
@@ -207,9 +208,9 @@ class Gateway:
             stop_token_ids=tuple(body.stop_token_ids or ()),
         )
 
-    async def _whole(self, asks: list[Ask], endpoint: Endpoint, per_prompt: int) -> dict[str, Any]:
+    async def _whole(self, asks: list[Ask], endpoint: Endpoint, tally: Tally) -> dict[str, Any]:
         async def once() -> dict[str, Any]:
-            tally = Tally(per_prompt)
+            tally.clear()
             async with contextlib.aclosing(merged(self._replies(asks), endpoint.prompt_field)) as events:
                 texts, reasons = await collect(events, len(asks), tally)
             return endpoint.whole(texts, reasons, tally.usage)
@@ -230,7 +231,9 @@ class Gateway:
     def _replies(self, asks: list[Ask]) -> list[AsyncGenerator[Event, None]]:
         return [self._suspects.watch(ask.mark, partial(self.backend.ask, ask)) for ask in asks]
 
-    async def _meaning(self, name: str) -> Meaning:
+    async def _meaning(self, name: str, key: Key | None) -> Meaning:
+        if key is not None and not key.may_ask(name):
+            raise unknown_model(name)
         try:
             found = self.catalog.meaning(name)
             if found is None:
@@ -277,7 +280,7 @@ def build_gateway(backend: Backend, catalog: Catalog, settings: GatewaySettings)
 
 
 def _add_api(app: FastAPI, gateway: Gateway) -> None:
-    keyed = [Depends(gateway.authorise)]
+    keyed = [Depends(gateway.admission.authorise)]
     chat, completions = _documented(ChatRequest), _documented(CompletionRequest)
     app.post("/v1/chat/completions", dependencies=keyed, openapi_extra=chat)(gateway.chat)
     app.post("/v1/completions", dependencies=keyed, openapi_extra=completions)(gateway.completions)
@@ -287,12 +290,10 @@ def _add_api(app: FastAPI, gateway: Gateway) -> None:
     app.get("/tokenizer_info", dependencies=keyed)(gateway.tokenizer_info)
 
     @app.get("/v1/models", dependencies=keyed)
-    async def models() -> dict[str, Any]:
-        return {"object": "list", "data": await gateway.cards()}
+    async def models(request: Request) -> dict[str, Any]:
+        return {"object": "list", "data": await gateway.cards(request)}
 
-    @app.get("/v1/models/{name:path}", dependencies=keyed)
-    async def model(name: str) -> ModelCard:
-        return await gateway.card(name)
+    app.get("/v1/models/{name:path}", dependencies=keyed)(gateway.card)
 
 
 def _add_pages(app: FastAPI, gateway: Gateway) -> None:

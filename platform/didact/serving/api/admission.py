@@ -1,0 +1,123 @@
+"""Who is let in, and how much a key may ask in a minute: requests when they come, tokens when they were used.
+
+request -> authorise -> its Key -> admit -> answer -> charge
+"""
+
+import contextlib
+import math
+import time
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from didact.serving.api.answers import Tally
+from didact.serving.api.api_errors import ApiError
+from didact.serving.api.keys import Key, Keyring
+
+_MINUTE = 60.0
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """Fills steadily up to a minute's worth."""
+
+    per_minute: int
+    level: float
+    at: float
+
+    def fill(self, now: float) -> None:
+        self.level = min(float(self.per_minute), self.level + (now - self.at) * self.per_minute / _MINUTE)
+        self.at = now
+
+    def seconds_until(self, level: float) -> float:
+        return max(0.0, (level - self.level) * _MINUTE / self.per_minute)
+
+
+class Admission:
+    """Keys and what they have left, as this gateway counts it."""
+
+    def __init__(self, keyring: Keyring, quotas: "Quotas | None" = None) -> None:
+        self._keyring, self._quotas = keyring, quotas or Quotas()
+
+    async def authorise(self, request: Request) -> None:
+        """Refuse a request without an accepted key, and note in `request.state.key` whose it is.
+
+        Raises:
+            ApiError: 401.
+        """
+        request.state.key = None
+        if self._keyring.is_open:
+            return
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        request.state.key = self._keyring.find(key.strip()) if scheme.lower() == "bearer" else None
+        if request.state.key is None:
+            raise ApiError(401, "Incorrect or missing API key; send it as a bearer token.", code="invalid_api_key")
+
+    def admit(self, key: Key | None) -> None:
+        """Count a request that will be answered.
+
+        Raises:
+            ApiError: 429, with the seconds after which to come again.
+        """
+        if key is not None and (reached := self._quotas.admit(key)) is not None:
+            limit, seconds = reached
+            message = f"This key's limit of {limit} is reached; come again in {seconds} s."
+            raise ApiError(429, message, code="rate_limit_exceeded", retry_after=seconds)
+
+    def charge(self, key: Key | None, tally: Tally) -> None:
+        """Count the tokens of an answer."""
+        if key is not None:
+            self._quotas.charge(key, tally.usage.total_tokens)
+
+    async def charged(
+        self, events: AsyncGenerator[str, None], key: Key | None, tally: Tally
+    ) -> AsyncGenerator[str, None]:
+        """The events of a stream, whose tokens are counted at its end."""
+        try:
+            async with contextlib.aclosing(events):
+                async for event in events:
+                    yield event
+        finally:  # also when the client left
+            self.charge(key, tally)
+
+
+class Quotas:
+    """What each key has left, in this gateway."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._buckets: dict[tuple[str, str], _Bucket] = {}
+
+    def admit(self, key: Key) -> tuple[str, int] | None:
+        """Count a request.
+
+        Returns:
+            None where it may go on; else the limit that was reached, in words, and the seconds after which to come
+            again. What is refused is not counted.
+        """
+        requests = self._bucket(key, "requests", key.requests_per_minute)
+        tokens = self._bucket(key, "tokens", key.tokens_per_minute)
+        if requests is not None and requests.level < 1:
+            return f"{key.requests_per_minute} requests a minute", math.ceil(requests.seconds_until(1))
+        if tokens is not None and tokens.level <= 0:
+            return f"{key.tokens_per_minute} tokens a minute", math.ceil(tokens.seconds_until(1))
+        if requests is not None:
+            requests.level -= 1
+        return None
+
+    def charge(self, key: Key, num_tokens: int) -> None:
+        """Count tokens that were used. They may be more than were left, and are then waited for."""
+        tokens = self._bucket(key, "tokens", key.tokens_per_minute)
+        if tokens is not None:
+            tokens.level -= num_tokens
+
+    def _bucket(self, key: Key, kind: str, per_minute: int | None) -> _Bucket | None:
+        if per_minute is None:
+            return None
+        now = self._clock()
+        bucket = self._buckets.get((key.sha256, kind))
+        if bucket is None or bucket.per_minute != per_minute:
+            bucket = self._buckets[key.sha256, kind] = _Bucket(per_minute, float(per_minute), now)
+        bucket.fill(now)
+        return bucket
