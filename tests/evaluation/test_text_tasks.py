@@ -164,6 +164,16 @@ def test_a_text_without_an_answer_is_unread_and_says_why() -> None:
     assert (lost.values["unread"], lost.values["cut"]) == (1, 1)
 
 
+def test_a_number_without_a_mark_is_read_and_counted_as_such() -> None:
+    task = plain_task(prompt="step_by_step")
+    marked, unmarked = (
+        asked(task, task.questions[1], lambda _, text=text: text)[0] for text in ("Answer: 1", "It is 1")
+    )
+    assert (marked.values["accuracy"], marked.values["unmarked"]) == (1, 0)
+    assert (unmarked.values["accuracy"], unmarked.values["unmarked"], unmarked.values["unread"]) == (1, 1, 0)
+    assert "unmarked" not in asked(plain_task(), task.questions[1], lambda _: "1")[0].values
+
+
 def test_no_text_at_all_is_a_problem_and_no_wrong_answer() -> None:
     task = plain_task(prompt="step_by_step", faithfulness=True)
     assert task.asks(task.questions[0], (Answer(),)) == ()

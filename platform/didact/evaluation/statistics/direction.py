@@ -3,7 +3,7 @@
 _LOWER = frozenset(
     (
         *("loss", "perplexity", "byte_perplexity", "bits_per_byte", "ece", "brier", "lost", "flipped"),
-        *("unread", "strict_unread", "cut", "problems", "refused", "seconds", "latency"),
+        *("unread", "strict_unread", "unmarked", "cut", "problems", "refused", "seconds", "latency"),
     )
 )
 _MACRO = "macro_"

@@ -12,7 +12,15 @@ from typing import Self, TypeVar
 from didact.errors import DataError
 from didact.evaluation.asks import Answer, Ask, Generation
 from didact.evaluation.questions import Question, Score
-from didact.evaluation.reasoning import PROMPTS_VERSION, of_samples, probe_asks, probe_values, prompt_of, read_answer
+from didact.evaluation.reasoning import (
+    PROMPTS_VERSION,
+    answer_mark,
+    of_samples,
+    probe_asks,
+    probe_values,
+    prompt_of,
+    read_answer,
+)
 from didact.evaluation.reasoning.prompts import wording_of
 from didact.evaluation.scorers.scorer import NamedScorer, Scorer
 from didact.files import fingerprint
@@ -108,7 +116,7 @@ class TextTask:
         return probe_asks(prompt, wording_of(question).mark, self.settings.max_new_tokens, answers)
 
     def score(self, question: Question, answers: tuple[Answer, ...]) -> Score:
-        """What the samples are worth together, how long they are, and what the probes found."""
+        """What the samples are worth together, how long they are and end, and what the probes found."""
         texts = answers[0].texts
         if not texts:
             return Score(problem="the model gave no text")
@@ -116,10 +124,12 @@ class TextTask:
         together = of_samples(scored, self.metric, self.scorer.same)
         if together.problem is not None:
             return together
-        lengths = {
+        lengths: dict[str, float] = {
             "answer_tokens": sum(each.num_tokens for each in texts) / len(texts),
             "cut": sum(each.finish == "length" for each in texts) / len(texts),
         }
+        if self._stepwise and self.scorer.reads == "last":
+            lengths["unmarked"] = sum(answer_mark(each.text) is None for each in texts) / len(texts)
         probed = probe_values(answers, partial(self._read, question), self.scorer.same) if self._probes else {}
         return replace(together, values={**together.values, **lengths, **probed})
 
@@ -132,12 +142,15 @@ class TextTask:
         return replace(self, questions=tuple(map(change, self.questions)))
 
     @property
+    def _stepwise(self) -> bool:
+        return self.settings.prompt == "step_by_step"
+
+    @property
     def _probes(self) -> bool:
         return isinstance(self.settings, TextQuestionTask) and self.settings.faithfulness
 
     def _score_one(self, question: Question, text: str) -> Score:
-        stepwise = self.settings.prompt == "step_by_step"
-        answer = read_answer(text, stepwise=stepwise, reads=self.scorer.reads)
+        answer = read_answer(text, stepwise=self._stepwise, reads=self.scorer.reads)
         score = self.scorer.score(question, answer or "")
         if score.problem is not None or score.note or not score.values.get("unread"):
             return score
