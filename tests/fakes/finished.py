@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from didact.cluster.worker import computing_on, export
-from didact.evaluation import EvalReport, task_texts
+from didact.evaluation import EvalReport, ModelFacts, task_texts
 from didact.files import append_jsonl
 from didact.preparation import prepare_run
 from didact.preparation.parts import run_here
@@ -34,5 +34,6 @@ def train_here(spec: FinetuneSpec, runs_dir: Path) -> Run:
 def finished_run(spec: FinetuneSpec, runs_dir: Path) -> Run:
     """A trained run with a report of made-up figures: loss 2.5 of the base, 1.25 with the adapter."""
     run = train_here(spec, runs_dir)
-    EvalReport(spec.model.base, run.name, {METRIC: 2.5}, {METRIC: 1.25}, {METRIC: 8}, ()).save(run.report)
+    models = {"base": ModelFacts(spec.model.base), "adapter": ModelFacts(run.name)}
+    EvalReport(models, {"base": {METRIC: 2.5}, "adapter": {METRIC: 1.25}}, {METRIC: 8}).save(run.report)
     return run

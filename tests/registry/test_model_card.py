@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import ones
 
 from didact.adapter_folder import check_folder
-from didact.evaluation import EvalReport
+from didact.evaluation import EvalReport, ModelFacts
 from didact.files import append_jsonl, manifest, write_json
 from didact.registry.card import card_facts, model_card, on_hub, terms_of, write_card
 from didact.registry.card.licences import strictness
@@ -63,7 +63,8 @@ def trained(folder: Path, base: str = "smollm2-135m-instruct", method: str = "lo
 def evaluated(run: Run, value: float = 0.5) -> Run:
     metrics = ({"eval/math/accuracy": 0.25, "eval/loss": 2.5}, {"eval/math/accuracy": value, "eval/loss": 1.25})
     counts = {"eval/math/accuracy": 40, "eval/loss": 200}
-    EvalReport("base", run.name, *metrics, counts, ()).save(run.report)
+    models = {"base": ModelFacts("base"), "adapter": ModelFacts(run.name)}
+    EvalReport(models, dict(zip(models, metrics, strict=True)), counts).save(run.report)
     return run
 
 

@@ -8,7 +8,7 @@ Example:
     >>> from didact.evaluation.statistics import compare
     >>> found = compare(before=[0, 0, 1, 0, 1, 0, 0, 0], after=[1, 1, 1, 1, 1, 1, 0, 0])
     >>> f"{found.difference:+.2f}, from {found.low:+.2f} to {found.high:+.2f}"
-    '+0.50, from +0.05 to +0.79'
+    '+0.50, from +0.01 to +0.78'
 """
 
 from typing import TYPE_CHECKING

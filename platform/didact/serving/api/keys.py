@@ -60,6 +60,8 @@ class Key(Spec):
 
 
 class _Keys(Spec):
+    """The file's content."""
+
     keys: tuple[Key, ...] = ()
 
 
