@@ -27,7 +27,7 @@ ROWS = (
     ("runs", "tracking"),
     ("spec", "cache"),
     ("failpoints", "adapter_folder"),
-    ("errors", "logs", "env", "files", "display", "faces", "interrupts"),
+    ("errors", "logs", "env", "files", "display", "faces", "interrupts", "pages"),
 )
 DEPTH = {room: depth for depth, row in enumerate(ROWS) for room in row}
 TENSOR_ROOMS = {

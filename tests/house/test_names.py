@@ -26,6 +26,7 @@ ROOMS = (
         "cli",
         "notebook",
         "gpu_proof",
+        "pages",
     ),
 )
 FOLDERS = ("platform", "jobs", "serve", "benchmarks", "tests")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from didact.datasets.quality.statistics import HALF_OCTAVES
+from didact.pages import histogram, place_of
 from didact.reports import DataReport, gather_report, render_report
-from didact.reports.charts import histogram, place_of
 from didact.spec import FinetuneSpec
 from tests.fakes.recipes import tiny_recipe
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from didact import env, logs
 from didact.cli.data import Overrides, Recipe, data
+from didact.cli.evaluate import evaluate
 from didact.cli.keys import keys
 from didact.cli.lineage import lineage
 from didact.cli.prepare import preparing
@@ -48,6 +49,7 @@ app.add_typer(keys, name="keys")
 app.command()(recipes)
 app.command()(init)
 app.command()(lineage)
+app.command()(evaluate)
 
 BaseName = Annotated[
     str | None, typer.Option(help="Base model; default: the one the adapter was trained on, else the bundled one")
@@ -139,18 +141,6 @@ def tune(
     from didact.tuning import run_sweep
 
     Console().print(run_sweep(spec, search).table())
-
-
-@app.command()
-def evaluate(
-    config: Annotated[Path, typer.Argument(help="An evaluation, such as jobs/evaluations/demo.yaml")],
-    overrides: Overrides = None,
-) -> None:
-    """Measure a base, and an adapter beside it."""
-    spec = load_spec(EvaluateSpec, config, overrides or [])
-    from didact.cluster import evaluate_adapter
-
-    Console().print(evaluate_adapter(spec).table())
 
 
 @app.command()

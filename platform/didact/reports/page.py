@@ -5,31 +5,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from didact.datasets.catalog import licence_of
 from didact.datasets.quality import Match, evaluation_set
 from didact.datasets.quality.overlap import percent
 from didact.display import visible
-from didact.reports.charts import histogram, place_of
+from didact.pages import histogram, place_of, render_page
 from didact.reports.gather import DataReport, SourceReport
 
-_TEMPLATE = "page.html.jinja"
 _COLOURED_LANGUAGES = 6
 _SHOWN_CHARACTERS = 400
 
 
 def render_report(report: DataReport) -> str:
     """The page; every text that comes from data or recipe is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(short=_short, share=_share, cut=_cut, cell=percent, evaluation_set=evaluation_set)
-    return environment.get_template(_TEMPLATE).render(
+    return render_page(
+        Path(__file__).with_name("page.html.jinja"),
+        {"cut": _cut, "cell": percent, "evaluation_set": evaluation_set},
         report=report,
         spec=report.spec,
         totals=_totals(report),
@@ -134,19 +125,6 @@ def _findings(source: SourceReport) -> Iterator[dict[str, Any]]:
             part = "held-out row" if cause.held_out else "row"
             text = f"like {part} {cause.row} of {cause.source} ({cause.similarity:.0%})"
         yield {"source": source.spec.name, "row": finding.row, "reason": finding.reason, "text": text}
-
-
-def _short(number: float) -> str:
-    """A count in few characters: whole below ten thousand."""
-    for least, size, unit in ((1e9, 1e9, "B"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
-        if number >= least:
-            scaled = number / size
-            return f"{scaled:.0f}{unit}" if scaled >= 100 else f"{scaled:.1f}".removesuffix(".0") + unit
-    return f"{number:,.0f}"
-
-
-def _share(part: float) -> str:
-    return f"{part:.1%}" if 0 < part < 0.0995 else f"{part:.0%}"
 
 
 def _cut(text: str) -> str:

@@ -4,9 +4,14 @@ _LOWER = frozenset(
     (
         *("loss", "perplexity", "byte_perplexity", "bits_per_byte", "ece", "brier", "lost", "flipped"),
         *("unread", "strict_unread", "unmarked", "cut", "problems", "refused", "seconds", "latency"),
+        *("loss", "perplexity", "byte_perplexity", "word_perplexity", "bits_per_byte", "ece", "brier", "brier_score"),
+        *("lost", "flipped"),
+        *("unread", "strict_unread", "cut", "problems", "refused", "seconds", "latency"),
     )
 )
 _MACRO = "macro_"
+_UNREAD = "unread_"
+"""Of one way to read an answer, where there are several."""
 
 
 def higher_is_better(metric: str) -> bool:
@@ -15,7 +20,8 @@ def higher_is_better(metric: str) -> bool:
     Args:
         metric: such as `eval/loss`, `eval/<task>/accuracy` or `eval/<task>/macro_accuracy`.
     """
-    return metric.rpartition("/")[2].removeprefix(_MACRO) not in _LOWER
+    name = metric.rpartition("/")[2].removeprefix(_MACRO)
+    return name not in _LOWER and not name.startswith(_UNREAD)
 
 
 def improvement(metric: str, base: float, adapter: float) -> float:

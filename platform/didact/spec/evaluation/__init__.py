@@ -112,7 +112,9 @@ __all__ = [
     "full_scorer",
 ]
 
-TaskSpec = Annotated[HeldOutTask | ReasoningGymTask | Gsm8kTask | QuestionsTask, Field(discriminator="task")]
+TaskSpec = Annotated[
+    HeldOutTask | ReasoningGymTask | Gsm8kTask | LmEvalTask | IfEvalTask | QuestionsTask, Field(discriminator="task")
+]
 
 
 class EvaluationSpec(Spec):

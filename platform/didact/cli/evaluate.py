@@ -1,0 +1,60 @@
+"""`didact evaluate`: figures on the terminal, and on the page, as JSON or as Markdown where files are asked for."""
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from didact.cli.data import Overrides
+from didact.spec import EvaluateSpec, load_spec
+
+if TYPE_CHECKING:
+    from didact.evaluation import EvalReport
+
+_REPORT = ".json"
+
+
+def evaluate(
+    config: Annotated[
+        Path, typer.Argument(help="An evaluation, such as jobs/evaluations/demo.yaml, or the report.json of one")
+    ],
+    overrides: Overrides = None,
+    page: Annotated[Path | None, typer.Option(help="HTML file to write: figures, classes, every answer")] = None,
+    json: Annotated[Path | None, typer.Option(help="JSON file to write: the whole report")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Markdown file to write: the table and a few answers")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show the figures so far with their intervals")] = False,
+) -> None:
+    """Measure a base, and an adapter beside it."""
+    report = _stored(config) if config.suffix == _REPORT else _measured(config, overrides, watch=watch)
+    console = Console()
+    console.print(report.table())
+    from didact.files import write_text
+
+    if page is not None:
+        from didact.evaluation.page import render_evaluation
+
+        write_text(page, render_evaluation(report))
+    if json is not None:
+        report.save(json)
+    if markdown is not None:
+        write_text(markdown, report.markdown())
+    for written in (page, json, markdown):
+        if written is not None:
+            console.print(f"written: {written}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _stored(path: Path) -> "EvalReport":
+    from didact.evaluation import EvalReport
+
+    return EvalReport.load(path)
+
+
+def _measured(config: Path, overrides: list[str] | None, *, watch: bool) -> "EvalReport":
+    spec = load_spec(EvaluateSpec, config, overrides or [])
+    from didact.cluster import evaluate_adapter
+    from didact.cluster.watching import watched
+
+    with watched() if watch else contextlib.nullcontext() as told:
+        return evaluate_adapter(spec, told)

@@ -1,0 +1,237 @@
+"""What the page shows of a report, as figures: intervals, differences, classes, lengths."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from didact.evaluation.facts import QuestionFacts, TaskFacts
+from didact.evaluation.report import EvalReport
+from didact.evaluation.statistics import PairedDifference, compare, higher_is_better, mean_interval
+from didact.pages import Axis
+
+_LEAST_AXES, _MOST_AXES = 3, 24
+_NORMAL = 1.96
+"""Standard errors on each side of a figure that hold it with 95%."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One model's figure."""
+
+    value: float | None
+    """None where the model has none."""
+    low: float | None = None
+    """Lower end of the 95% interval; None where nothing tells how far chance reaches."""
+    high: float | None = None
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The same figure of every model."""
+
+    name: str
+    """Of the task, its class, or the metric."""
+    points: tuple[Point, ...]
+    """In the order of the report's models."""
+    top: float
+    """Where a drawing ends: 1 for shares, else the largest end of an interval."""
+    difference: PairedDifference | None = None
+    """Second model minus first, question by question."""
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is drawn and written in percent."""
+        return self.top == 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFigures:
+    """A task with its classes."""
+
+    facts: TaskFacts
+    row: Row
+    better_up: bool
+    """Whether more is better."""
+    classes: tuple[Row, ...]
+    won: int
+    """Questions that the second model answered better than the first; lost: worse."""
+    lost: int
+    unanswered: int
+    """Questions without answer or score, of any model."""
+
+    @property
+    def verdict(self) -> str:
+        """Of the second model beside the first, where chance does not explain the difference."""
+        found = self.row.difference
+        if found is None:
+            return ""
+        if not found.shown:
+            return "no difference shown"
+        return "better" if (found.difference > 0) == self.better_up else "worse"
+
+
+def task_figures(report: EvalReport) -> list[TaskFigures]:
+    """Every task that asks questions, in the report's order."""
+    by_task: dict[str, list[QuestionFacts]] = {}
+    for question in report.questions:
+        by_task.setdefault(question.task, []).append(question)
+    known = {task.name: task for task in report.tasks}
+    return [_figures(report, known.get(name) or _unknown(name, asked), asked) for name, asked in by_task.items()]
+
+
+def _unknown(name: str, asked: Sequence[QuestionFacts]) -> TaskFacts:
+    """Reports of earlier versions say nothing of their tasks."""
+    return TaskFacts(name, version="", metric="accuracy", num_questions=len(asked), seconds=0.0)
+
+
+def _figures(report: EvalReport, facts: TaskFacts, asked: Sequence[QuestionFacts]) -> TaskFigures:
+    models = list(report.models)
+    better_up = higher_is_better(facts.metric)
+    changes = [
+        change if better_up else -change for question in asked if (change := _change(question, facts.metric, models))
+    ]
+    groups = list(dict.fromkeys(question.group for question in asked if question.group))
+    classes = [(group, [each for each in asked if each.group == group]) for group in groups]
+    return TaskFigures(
+        facts=facts,
+        row=_row(report, facts.name, facts.metric, asked),
+        better_up=better_up,
+        classes=tuple(_row(report, group, facts.metric, of) for group, of in classes if len(groups) > 1),
+        won=sum(change > 0 for change in changes),
+        lost=sum(change < 0 for change in changes),
+        unanswered=sum(any(given.problem is not None for given in each.given.values()) for each in asked),
+    )
+
+
+def _change(question: QuestionFacts, metric: str, models: Sequence[str]) -> float | None:
+    if len(models) < 2:
+        return None
+    first, second = (question.given[model].values.get(metric) for model in models[:2])
+    return None if first is None or second is None else second - first
+
+
+def _row(report: EvalReport, name: str, metric: str, asked: Sequence[QuestionFacts]) -> Row:
+    points = []
+    for model in report.models:
+        found = [each for each in asked if _value(each, model, metric) is not None]
+        if not found:
+            whole = report.metrics_of[model]
+            value = whole.get(f"eval/{name}/{metric}")
+            points.append(_with_error(value, whole.get(f"eval/{name}/{metric}_stderr"), len(asked)))
+            continue
+        of = mean_interval([each.given[model].values[metric] for each in found], _clusters(found))
+        points.append(Point(of.value, _finite(of.low), _finite(of.high), of.count))
+    return Row(name, tuple(points), _top(metric, points), _difference(report, metric, asked))
+
+
+def _value(question: QuestionFacts, model: str, metric: str) -> float | None:
+    value = question.given[model].values.get(metric)
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _difference(report: EvalReport, metric: str, asked: Sequence[QuestionFacts]) -> PairedDifference | None:
+    models = list(report.models)[:2]
+    both = [each for each in asked if all(_value(each, model, metric) is not None for model in models)]
+    if len(models) < 2 or not both:
+        return None
+    before, after = ([each.given[model].values[metric] for each in both] for model in models)
+    return compare(before, after, _clusters(both))
+
+
+def _clusters(asked: Sequence[QuestionFacts]) -> list[str] | None:
+    if not any(each.passage for each in asked):
+        return None
+    return [each.passage or f"question {each.id}" for each in asked]
+
+
+def _with_error(value: float | None, error: float | None, count: int) -> Point:
+    if value is None or not math.isfinite(value):
+        return Point(None)
+    if error is None or not math.isfinite(error):
+        return Point(value, count=count)
+    return Point(value, value - _NORMAL * error, value + _NORMAL * error, count)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _top(metric: str, points: Sequence[Point]) -> float:
+    values = [point.value for point in points if point.value is not None]
+    if values and all(0 <= value <= 1 for value in values) and metric.rpartition("/")[2] not in ("loss", "seconds"):
+        return 1.0
+    ends = [abs(end) for point in points for end in (point.value, point.low, point.high) if end is not None]
+    top = max(ends, default=0.0)
+    return top if top not in (0.0, 1.0) else 1.0001
+
+
+def losses(report: EvalReport) -> list[Row]:
+    """Losses by source, the mean over all tokens last."""
+    names = [name for name in report.counts if name.rpartition("/")[2] == "loss"]
+    rows = []
+    for name in names:
+        values = [report.metrics_of[model].get(name) for model in report.models]
+        points = [_with_error(value, None, report.counts[name]) for value in values]
+        rows.append(Row(name.removeprefix("eval/").removesuffix("/loss"), tuple(points), _top("loss", points)))
+    top = max((row.top for row in rows), default=1.0)
+    return [Row("all rows" if row.name == "loss" else row.name, row.points, top) for row in rows]
+
+
+def all_figures(report: EvalReport) -> list[Row]:
+    """Every metric of the report."""
+    names = dict.fromkeys(name for values in report.metrics_of.values() for name in values)
+    rows = []
+    for name in names:
+        found = [report.metrics_of[model].get(name) for model in report.models]
+        points = [_with_error(value, None, report.counts.get(name, 0)) for value in found]
+        rows.append(Row(name.removeprefix("eval/"), tuple(points), _top(name, points)))
+    return rows
+
+
+def radars(tasks: Sequence[TaskFigures]) -> Iterator[tuple[str, list[Axis]]]:
+    """Tasks whose classes are shares, each with an axis a class; and one over tasks, where there are enough."""
+    shares = [task for task in tasks if task.row.is_share and task.better_up]
+    if _LEAST_AXES <= len(shares) <= _MOST_AXES:
+        yield "all tasks", [_axis(task.row) for task in shares]
+    for task in shares:
+        if _LEAST_AXES <= len(task.classes) <= _MOST_AXES:
+            yield task.facts.name, [_axis(row) for row in task.classes]
+
+
+def _axis(row: Row) -> Axis:
+    return Axis(row.name, tuple(point.value for point in row.points))
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Answers of one model by their tokens."""
+
+    model: str
+    counts: tuple[int, ...]
+    """Answers in each bin."""
+    median: float
+    mean_by_bin: tuple[float | None, ...]
+    """Mean of the tasks' own metrics, where these are shares; None where a bin is empty."""
+
+
+def lengths(report: EvalReport, tasks: Sequence[TaskFigures], edges: Sequence[int]) -> list[Lengths]:
+    """Lengths of generated answers; nothing where none were generated or counted."""
+    metrics = {task.facts.name: task.facts.metric for task in tasks if task.row.is_share and task.better_up}
+    found = []
+    for model in report.models:
+        answers = [(each.given[model], metrics.get(each.task)) for each in report.questions]
+        written = [(given, metric) for given, metric in answers if given.texts and given.num_tokens]
+        if not written:
+            continue
+        bins: list[list[float]] = [[] for _ in edges[1:]]
+        counts = [0] * (len(edges) - 1)
+        for given, metric in written:
+            place = next((at for at, edge in enumerate(edges[1:]) if given.num_tokens < edge), len(counts) - 1)
+            counts[place] += 1
+            if metric is not None and metric in given.values:
+                bins[place].append(given.values[metric])
+        tokens = sorted(given.num_tokens for given, _ in written)
+        means = tuple(sum(each) / len(each) if each else None for each in bins)
+        found.append(Lengths(model, tuple(counts), float(tokens[len(tokens) // 2]), means))
+    return found
