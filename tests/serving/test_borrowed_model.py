@@ -73,7 +73,7 @@ def test_a_borrower_without_a_place_waits_its_turn_and_newcomers_wait_behind_it(
             await asyncio.sleep(0)
         borrowed = engine.borrow(c, logits)
         borrowed.add_done_callback(lambda _: ended.append("borrower"))
-        while not engine._errands.holds_line:
+        while not engine._rounds.errands.holds_line:
             await asyncio.sleep(0)
         late = asyncio.create_task(run("late", a, 1))
         await asyncio.gather(*tasks, late)

@@ -16,6 +16,7 @@ from didact.serving import (
     GenerationFailed,
     Sampling,
 )
+from didact.serving.engine import adapter_pool
 from didact.serving.engine.text_stream import TextStream
 from tests.fakes.adapters import TINY_BASE
 from tests.fakes.generation import PROMPTS, answers, make_adapter, oracle, request
@@ -118,7 +119,7 @@ def test_a_preload_that_breaks_in_any_way_ends_only_itself(
     engine: EmbeddedEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(engine._pool._host, "load", lambda *_: [].pop())
+        patch.setattr(adapter_pool, "load_row_adapter", lambda *_: [].pop())
         broken = engine.preload(AdapterRef("a:1#0", tmp_path))
         with pytest.raises(IndexError):
             broken.result(timeout=20)

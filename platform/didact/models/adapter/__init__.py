@@ -1,6 +1,7 @@
 """Adapters on a base: attached for training, written as a folder, read back, many at once in memory.
 
     base + MethodSpec -> attach_adapter -> trained -> save_adapter -> folder -> verify_adapter -> AdapterHost
+    folder -> load_row_adapter -> RowAdapter in RowSlots: rows of many adapters in one forward pass
 
 Example:
     >>> from pathlib import Path
@@ -19,13 +20,19 @@ Example:
 from didact.models.adapter.adapter_files import AdapterFacts, save_adapter, verify_adapter
 from didact.models.adapter.attach import attach_adapter
 from didact.models.adapter.host import AdapterHost
+from didact.models.adapter.row_adapter import RowAdapter
+from didact.models.adapter.row_loading import load_row_adapter
+from didact.models.adapter.row_slots import RowSlots
 from didact.models.adapter.start import check_start, start_from
 
 __all__ = [
     "AdapterFacts",
     "AdapterHost",
+    "RowAdapter",
+    "RowSlots",
     "attach_adapter",
     "check_start",
+    "load_row_adapter",
     "save_adapter",
     "start_from",
     "verify_adapter",

@@ -67,8 +67,7 @@ class AdapterHost:
             self._wrap(self._loaded[name])
         except (RuntimeError, ValueError, KeyError) as error:
             self.drop(name)
-            reason = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
-            raise AdapterError(f"adapter {folder} does not fit base {facts.base!r}: {reason}") from error
+            raise does_not_fit(folder, facts, error) from error
         return facts
 
     def drop(self, name: str) -> None:
@@ -155,3 +154,9 @@ def _shares(config: PeftConfig) -> bool:
     """Whether several adapters of this kind may stand in the same wrappers."""
     extra = (getattr(config, "modules_to_save", None), getattr(config, "trainable_token_indices", None))
     return str(config.peft_type.value) == "LORA" and not any(extra)
+
+
+def does_not_fit(folder: Path, facts: AdapterFacts, error: Exception) -> AdapterError:
+    """What to raise where an adapter's tensors cannot be put on the base."""
+    reason = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
+    return AdapterError(f"adapter {folder} does not fit base {facts.base!r}: {reason}")

@@ -1,4 +1,4 @@
-"""Rows of one adapter version that are generated together, with their keys and values in one cache.
+"""Rows that are generated together, with their keys and values in one cache.
 
 Columns are positions in the cache. Rows are padded on the left, so the newest token of every row is in the last column.
 `mask` [rows, columns] marks what a row may attend to, and `positions` [rows] is the position of its newest token in its
@@ -6,22 +6,24 @@ own text, so padding never shifts a rotary or learned position. Rows join and le
 batch is padded to the same number of columns and stacked below.
 """
 
+import contextlib
 import inspect
 from typing import Any
 
 import torch
 from transformers import Cache, DynamicCache, PreTrainedModel
 
+from didact.models.adapter import RowSlots
 from didact.serving.engine.row import BatchRow
 
 
 class DecodingBatch:
-    """Rows in generation. The adapter must be in force on `base` during `open`, `read` and `step`."""
+    """Rows in generation. What their group needs must be in force on `base` during `open`, `read` and `step`."""
 
-    def __init__(self, base: PreTrainedModel, rows: list[BatchRow]) -> None:
+    def __init__(self, base: PreTrainedModel, rows: list[BatchRow], slots: RowSlots | None = None) -> None:
         self.rows = rows
-        self.version_id = rows[0].version_id
         self._base = base
+        self._slots = slots
         self._cache = DynamicCache()
         self._mask = torch.empty(0)
         self._positions = torch.empty(0)
@@ -30,7 +32,7 @@ class DecodingBatch:
 
     @property
     def kind(self) -> tuple[str | None, object | None]:
-        """What rows of one batch have in common: adapter version and company."""
+        """What the rows have in common: group and company."""
         return self.rows[0].kind
 
     def open(self, trained: Cache | torch.Tensor | None = None) -> None:
@@ -121,7 +123,7 @@ class DecodingBatch:
             layer.values = layer.values[chosen, :, surplus:]
 
     def join(self, other: "DecodingBatch") -> None:
-        """Take over the rows of a batch of the same version; both must have read their prompts."""
+        """Take over the rows of a batch of the same kind; both must have read their prompts."""
         columns = max(self._mask.shape[-1], other._mask.shape[-1])
         for batch in (self, other):
             batch._pad_to(columns)
@@ -142,7 +144,9 @@ class DecodingBatch:
             layer.values = torch.nn.functional.pad(layer.values, (0, 0, missing, 0))
 
     def _forward(self, entered: dict[str, torch.Tensor], positions: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode():
+        slots = [row.slot for row in self.rows]
+        own = self._slots.rows(slots, positions.shape[1]) if self._slots else contextlib.nullcontext()
+        with torch.inference_mode(), own:
             output = self._base(
                 **entered,
                 attention_mask=self._mask[:, : self._num_cached],

@@ -12,7 +12,7 @@ from didact.serving.engine.protocol import AdapterRef
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Errand:
     adapter: AdapterRef | None
     function: Callable[[Any], Any] | None
@@ -32,6 +32,15 @@ class Errands:
     def __bool__(self) -> bool:
         return bool(self._queue)
 
+    def any_ready(self) -> bool:
+        """Whether one could be done now; has the adapters of the others read."""
+        return any([self._is_ready(errand) for errand in list(self._queue)])
+
+    @property
+    def version_ids(self) -> set[str | None]:
+        """Adapter versions that are asked for."""
+        return {errand.adapter.version_id for errand in list(self._queue) if errand.adapter}
+
     def add(self, adapter: AdapterRef | None, function: Callable[[Any], T] | None) -> "Future[T]":
         """Queue a function of the model with the adapter in force, or with None only have the adapter loaded."""
         errand = _Errand(adapter, function, Future())
@@ -44,14 +53,13 @@ class Errands:
         Args:
             pinned: adapter versions that running rows need.
         """
-        while self._queue:
-            errand = self._queue[0]
+        for errand in [each for each in list(self._queue) if self._is_ready(each)]:
             version_id = errand.adapter.version_id if errand.adapter else None
             can_begin = self._pool.can_take(version_id, pinned)
             self.holds_line = errand.function is not None and not can_begin and not errand.future.cancelled()
             if self.holds_line:
                 return
-            self._queue.popleft()
+            self._queue.remove(errand)
             if errand.future.set_running_or_notify_cancel():
                 self._do(errand, can_begin, pinned)
             if errand.function is not None:
@@ -70,9 +78,15 @@ class Errands:
             if errand.adapter is not None and can_begin:
                 self._pool.ensure(errand.adapter, pinned)
             if errand.function is not None:
-                with self._pool.active(errand.adapter.version_id if errand.adapter else None) as model:
+                with self._pool.alone(errand.adapter.version_id if errand.adapter else None, pinned) as model:
                     result = errand.function(model)
         except Exception as error:  # noqa: BLE001 - raised where somebody waits for it
             errand.future.set_exception(error)
         else:
             errand.future.set_result(result)
+
+    def _is_ready(self, errand: _Errand) -> bool:
+        if errand.adapter is None:
+            return True
+        self._pool.begin(errand.adapter)
+        return self._pool.is_ready(errand.adapter.version_id)

@@ -36,6 +36,10 @@ class BatchRow:
         self.answer: list[int] = []
         self.company: object | None = None
         """Rows share a batch only with those of the same company: set after the row was in a batch that failed."""
+        self.group: str | None = None
+        """The adapter version whose rows have a batch of their own; None for the batch that all others share."""
+        self.slot: int | None = None
+        """Where the adapter's weights lie for a row of the shared batch; None for the base."""
         self.done = False
         self.cancelled = False
         self._context_length = context_length
@@ -52,8 +56,8 @@ class BatchRow:
 
     @property
     def kind(self) -> tuple[str | None, object | None]:
-        """What rows of one batch have in common: adapter version and company."""
-        return self.version_id, self.company
+        """What rows of one batch have in common: group and company."""
+        return self.group, self.company
 
     @property
     def ids(self) -> list[int]:

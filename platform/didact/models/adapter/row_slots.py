@@ -1,0 +1,333 @@
+"""Rows of the base and of many adapters in one forward pass.
+
+Each linear layer of the base has places ("slots") for the weights of several adapters side by side, written in place
+while the engine runs. Hooks behind the layers add to each row what its own adapter says. Rows of one slot are computed
+together, the slots as one batched product (the grouped form of Punica, Chen et al. 2023): every adapter's weights are
+read once a step, and no row pays for another's. Rows of the base are not touched.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from didact.errors import ModelError
+from didact.models.adapter.row_adapter import LoraPart, RowAdapter, ScalePart
+
+Slots = tuple[int | None, ...]
+_PROBES = ((2, 3), (3, 5))
+"""Rows and tokens a row of the texts that find out which layers compute row by row."""
+
+
+class RowSlots:
+    """Memory for `num_slots` adapters on a base. Not thread-safe; the base must carry no wrappers when it is made."""
+
+    def __init__(self, base: PreTrainedModel, num_slots: int) -> None:
+        self.num_slots = num_slots
+        self.modules = frozenset(name for name, _ in base.named_modules())
+        self.dtype = base.dtype if base.dtype.is_floating_point else torch.float32
+        self._base = base
+        self._sites = {
+            name: _Site(module, num_slots, self.dtype)
+            for name, module in base.named_modules()
+            if isinstance(module, torch.nn.Linear | Conv1D)
+        }
+        self._grouping: _Grouping | None = None
+        self._known: dict[Slots, _Grouping] = {}
+        self._hooks: dict[str, tuple[RemovableHandle, ...]] = {}
+
+    @property
+    def linear(self) -> Mapping[str, tuple[int, int]]:
+        """Inputs and outputs of the layers that adapters may be on."""
+        return {name: (site.inputs, site.outputs) for name, site in self._sites.items()}
+
+    def put(self, slot: int, adapter: RowAdapter) -> None:
+        """Write an adapter into a slot that no row in generation uses; what was there is gone."""
+        for name, site in self._sites.items():
+            site.write(slot, adapter.parts.get(name))
+            hooked = self._hooks.pop(name, ())
+            if any(part is not None for part in site.parts):
+                self._hooks[name] = hooked or self._hook(site)
+            else:  # without a hook the layer computes at its own speed again
+                for hook in hooked:
+                    hook.remove()
+        self._known.clear()
+
+    @contextlib.contextmanager
+    def rows(self, slots: Sequence[int | None], length: int) -> Iterator[None]:
+        """Inside the block, row i of what the base computes has the adapter in `slots[i]`; None is the base.
+
+        Args:
+            slots: one for each row.
+            length: tokens a row.
+        """
+        key = tuple(slots)
+        if all(slot is None for slot in key):
+            yield
+            return
+        if key not in self._known:
+            if len(self._known) > 64:
+                self._known.clear()
+            self._known[key] = _Grouping(key, self._sites.values(), self._base.device)
+        self._grouping = self._known[key]
+        self._grouping.length = length
+        try:
+            yield
+        finally:
+            self._grouping = None
+
+    @contextlib.contextmanager
+    def everywhere(self, slot: int) -> Iterator[None]:
+        """Inside the block, all that the base computes has the adapter in `slot`, whatever its shape."""
+        self._grouping = _Grouping((slot,), self._sites.values(), self._base.device)
+        try:
+            yield
+        finally:
+            self._grouping = None
+
+    def keep_row_by_row(self) -> None:
+        """Ask the base with a few tokens which layers see every row's tokens in order; adapters may be on no others.
+
+        An expert of a mixture sees only some of the tokens, so it cannot know whose they are.
+        """
+        seen: dict[str, bool] = {}
+        shape = _PROBES[0]
+
+        def note(name: str, entered: torch.Tensor) -> None:
+            seen[name] = seen.get(name, True) and _by_rows(entered, *shape) is not None
+
+        hooks = [
+            site.module.register_forward_pre_hook(lambda _, args, name=name: note(name, args[0]))
+            for name, site in self._sites.items()
+        ]
+        try:
+            with torch.inference_mode():
+                for shape in _PROBES:
+                    ids = torch.arange(math.prod(shape), device=self._base.device) % self._base.config.vocab_size
+                    self._base(input_ids=ids.view(shape), use_cache=False)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        self._sites = {name: site for name, site in self._sites.items() if seen.get(name)}
+
+    def prove(self) -> None:
+        """Compute base and adapted rows together and apart, with adapters made up for it. Empties every slot.
+
+        Raises:
+            ModelError: a row of the base sees an adapter, or a row's adapter depends on its neighbours.
+        """
+        ids = torch.arange(12, device=self._base.device).view(3, 4) % self._base.config.vocab_size
+        others = (0, None, self.num_slots - 1)
+        try:
+            for slot in {0, self.num_slots - 1}:
+                self.put(slot, self._made_up(slot))
+            with torch.inference_mode():
+                plain = self._logits(ids, (None,) * 3)
+                together = self._logits(ids, others)
+                apart = torch.cat([self._logits(row[None], (slot,)) for row, slot in zip(ids, others, strict=True)])
+        finally:
+            for slot in range(self.num_slots):
+                self.put(slot, RowAdapter({}))
+        tolerance = 1e-3 if self.dtype == torch.float32 else 0.1
+        spread = float(plain.std())
+        wrong = float((together - apart).abs().max()) / spread
+        if not wrong < tolerance or not torch.allclose(together[1], plain[1], rtol=0, atol=tolerance * spread):
+            raise ModelError(f"rows of one batch are off by {wrong:.2g} of the logits' spread; expected {tolerance}")
+
+    def _logits(self, ids: torch.Tensor, slots: Slots) -> torch.Tensor:
+        with self.rows(slots, ids.shape[1]):
+            logits: torch.Tensor = self._base(input_ids=ids, use_cache=False).logits
+        return logits.float()
+
+    def _made_up(self, seed: int) -> RowAdapter:
+        """A random LoRA adapter on every layer that changes each layer's output by about a tenth."""
+        random = torch.Generator().manual_seed(seed)
+        parts: dict[str, LoraPart | ScalePart] = {}
+        for name, site in self._sites.items():
+            first, second = (torch.randn(2, size, generator=random) for size in (site.inputs, site.outputs))
+            parts[name] = LoraPart(first.to(self.dtype), (second * 0.1 / site.inputs).to(self.dtype))
+        return RowAdapter(parts)
+
+    def _hook(self, site: "_Site") -> tuple[RemovableHandle, ...]:
+        def before(_: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            grouping = self._grouping
+            if grouping is None or not grouping.scales_inputs.get(site):
+                return None
+            return site.scale(args[0], grouping, site.input_factors), *args[1:]
+
+        def after(_: torch.nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor | None:
+            grouping = self._grouping
+            if grouping is None:
+                return None
+            rank = grouping.ranks[site]
+            if rank:
+                output = site.add(args[0], output, grouping, rank)
+            if grouping.scales_outputs[site]:
+                output = site.scale(output, grouping, site.output_factors)
+            return output
+
+        return site.module.register_forward_pre_hook(before), site.module.register_forward_hook(after)
+
+
+class _Site:
+    """A linear layer and what the adapters in the slots have beside it."""
+
+    def __init__(self, module: torch.nn.Module, num_slots: int, dtype: torch.dtype) -> None:
+        self.module = module
+        if isinstance(module, Conv1D):
+            self.inputs, self.outputs = module.nx, module.nf
+        else:
+            self.inputs, self.outputs = module.in_features, module.out_features
+        self.parts: list[LoraPart | ScalePart | None] = [None] * num_slots
+        self._dtype = dtype
+        device = module.weight.device
+        self._first = torch.zeros(num_slots, 0, self.inputs, dtype=dtype, device=device)
+        self._second = torch.zeros(num_slots, 0, self.outputs, dtype=dtype, device=device)
+        # One more than slots: the factors of rows without any.
+        self.input_factors = torch.ones(0, self.inputs, dtype=dtype, device=device)
+        self.output_factors = torch.ones(0, self.outputs, dtype=dtype, device=device)
+
+    def write(self, slot: int, part: LoraPart | ScalePart | None) -> None:
+        old, self.parts[slot] = self.parts[slot], part
+        if isinstance(old, LoraPart):
+            self._first[slot].zero_()
+            self._second[slot].zero_()
+        elif isinstance(old, ScalePart):
+            (self.input_factors if old.of_inputs else self.output_factors)[slot].fill_(1)
+        if not any(isinstance(each, LoraPart) for each in self.parts):
+            self._first, self._second = self._first[:, :0].clone(), self._second[:, :0].clone()
+        if isinstance(part, LoraPart):
+            rank = part.first.shape[0]
+            if rank > self._first.shape[1]:
+                self._first, self._second = (_widened(each, rank) for each in (self._first, self._second))
+            self._first[slot, :rank].copy_(part.first)
+            self._second[slot, :rank].copy_(part.second)
+        elif isinstance(part, ScalePart):
+            if part.of_inputs:
+                self.input_factors = _with_room(self.input_factors, len(self.parts) + 1)
+                self.input_factors[slot].copy_(part.factors)
+            else:
+                self.output_factors = _with_room(self.output_factors, len(self.parts) + 1)
+                self.output_factors[slot].copy_(part.factors)
+
+    def add(self, entered: torch.Tensor, output: torch.Tensor, grouping: "_Grouping", rank: int) -> torch.Tensor:
+        """The layer's output [rows, length, outputs], or without rows apart, with B A x of each row's adapter added."""
+        if grouping.only is not None:
+            first, second = self._first[grouping.only, :rank], self._second[grouping.only, :rank]
+            inner = entered.to(first.dtype).reshape(-1, self.inputs) @ first.t()
+            flat = output.view(-1, self.outputs)
+            return (flat.addmm_(inner, second) if flat.dtype == inner.dtype else flat.add_(inner @ second)).view_as(
+                output
+            )
+        rows = _by_rows(entered, grouping.num_rows, grouping.length)
+        if rows is None or not output.is_contiguous():
+            raise RuntimeError(f"a layer got {tuple(entered.shape)} for {grouping.num_rows} rows")
+        first = self._first[grouping.used, :rank].transpose(1, 2)
+        second = self._second[grouping.used, :rank]
+        rows = rows.to(first.dtype)
+        groups = first.shape[0]
+        if grouping.gather is None:
+            inner = torch.bmm(rows.reshape(groups, -1, self.inputs), first)
+            added = output.view(groups, -1, self.outputs)
+            if output.dtype == inner.dtype:
+                added.baddbmm_(inner, second)
+            else:
+                added.add_(torch.bmm(inner, second))
+            return output
+        inner = torch.bmm(rows[grouping.gather].view(groups, -1, self.inputs), first)
+        more = torch.bmm(inner, second).view(len(grouping.gather), -1, self.outputs)[grouping.places]
+        output.view(grouping.num_rows, -1, self.outputs).index_add_(0, grouping.adapted, more.to(output.dtype))
+        return output
+
+    def scale(self, states: torch.Tensor, grouping: "_Grouping", factors: torch.Tensor) -> torch.Tensor:
+        """States with each row multiplied with its own factors, in a tensor of their own."""
+        if grouping.only is not None:
+            return states * factors[grouping.only].to(states.dtype)
+        rows = _by_rows(states, grouping.num_rows, grouping.length)
+        if rows is None:
+            raise RuntimeError(f"a layer got {tuple(states.shape)} for {grouping.num_rows} rows")
+        return (rows * factors[grouping.of_rows][:, None].to(rows.dtype)).view_as(states)
+
+
+@dataclass(init=False)
+class _Grouping:
+    """Which rows of a batch share a slot, and how much of each layer's memory is read for them."""
+
+    num_rows: int
+    only: int | None
+    """The slot that every row has; None where they differ."""
+    length: int
+    """Tokens a row in the pass that is computed."""
+    used: slice | torch.Tensor
+    """The slots whose weights are read."""
+    gather: torch.Tensor | None
+    """[groups x most rows in one], the rows by slot, filled up with row 0; None where the batch lies like that."""
+    places: torch.Tensor
+    """Where in `gather` each adapted row is."""
+    adapted: torch.Tensor
+    """Rows with an adapter."""
+    of_rows: torch.Tensor
+    """[rows] each one's slot, `num_slots` for the base."""
+    ranks: dict[_Site, int]
+    """Largest rank among the slots in use, by layer; 0 where none has a LoRA there."""
+    scales_inputs: dict[_Site, bool]
+    scales_outputs: dict[_Site, bool]
+
+    def __init__(self, slots: Slots, sites: Any, device: torch.device) -> None:
+        self.num_rows = len(slots)
+        self.only = slots[0] if len(set(slots)) == 1 else None
+        groups: dict[int, list[int]] = {}
+        for row, slot in enumerate(slots):
+            if slot is not None:
+                groups.setdefault(slot, []).append(row)
+        first, last = min(groups), max(groups) + 1
+        # Reading a slot that no row has costs as much as reading one that a row has; picking copies them all first.
+        dense = last - first <= 1.5 * len(groups)
+        order = list(range(first, last)) if dense else sorted(groups)
+        self.used = slice(first, last) if dense else torch.tensor(order, device=device)
+        most = max(map(len, groups.values()))
+        table = [[*groups.get(slot, ()), *[0] * (most - len(groups.get(slot, ())))] for slot in order]
+        flat = [row for group in table for row in group]
+        whole = len(groups) == len(order) and flat == list(range(self.num_rows))
+        self.gather = None if whole else torch.tensor(flat, device=device)
+        pairs = [
+            (row, index * most + place)
+            for index, slot in enumerate(order)
+            for place, row in enumerate(groups.get(slot, ()))
+        ]
+        self.adapted = torch.tensor([row for row, _ in pairs], device=device)
+        self.places = torch.tensor([place for _, place in pairs], device=device)
+        num_slots = len(next(iter(sites)).parts)
+        self.of_rows = torch.tensor([num_slots if slot is None else slot for slot in slots], device=device)
+        self.ranks, self.scales_inputs, self.scales_outputs = {}, {}, {}
+        for site in sites:
+            parts = [site.parts[slot] for slot in groups]
+            self.ranks[site] = max((each.first.shape[0] for each in parts if isinstance(each, LoraPart)), default=0)
+            scales = [each.of_inputs for each in parts if isinstance(each, ScalePart)]
+            self.scales_inputs[site], self.scales_outputs[site] = any(scales), not all(scales)
+
+
+def _by_rows(states: torch.Tensor, num_rows: int, length: int) -> torch.Tensor | None:
+    """States as [rows, length, features]; None where they are not every row's tokens in order."""
+    if states.dim() == 3 and states.shape[0] == num_rows and states.shape[1] in (length, 1):
+        return states  # 1 for the logits of the last token only
+    if states.dim() == 2 and states.shape[0] == num_rows * length:
+        return states.view(num_rows, length, -1)
+    return None
+
+
+def _widened(memory: torch.Tensor, rank: int) -> torch.Tensor:
+    """Memory [slots, rank, features] for a larger rank."""
+    grown = memory.new_zeros(memory.shape[0], rank, memory.shape[2])
+    grown[:, : memory.shape[1]] = memory
+    return grown
+
+
+def _with_room(factors: torch.Tensor, count: int) -> torch.Tensor:
+    return factors if len(factors) else factors.new_ones(count, factors.shape[1])

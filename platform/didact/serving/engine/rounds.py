@@ -1,0 +1,281 @@
+"""What the step thread does, round by round: errands, pieces of prompts, a few steps of each batch.
+
+A batch that fails is cut in halves, which are tried again apart, until the guilty row stands alone and fails.
+"""
+
+import threading
+
+import torch
+
+from didact.errors import AdapterError
+from didact.logs import get_logger
+from didact.models import AdapterHost
+from didact.serving.engine.adapter_pool import AdapterPool
+from didact.serving.engine.batch import DecodingBatch, num_trained, trained_positions
+from didact.serving.engine.errands import Errands
+from didact.serving.engine.protocol import EngineDied, GenerationFailed
+from didact.serving.engine.row import BatchRow
+from didact.serving.engine.waiting import WaitingRows
+
+_log = get_logger(__name__)
+_STEPS_PER_TURN = 4
+"""Tokens per row before the next batch has its turn: putting another adapter in force takes about as long as a step."""
+
+
+class Rounds:
+    """All rows of an engine, and how they go on. Only the step thread calls `run_one`."""
+
+    def __init__(
+        self,
+        host: AdapterHost,
+        changed: threading.Condition,
+        *,
+        max_adapters: int,
+        max_batch_size: int,
+        prompt_tokens: int,
+    ) -> None:
+        """Nothing runs yet.
+
+        Args:
+            host: the base and the adapters on it.
+            changed: guards what other threads see: the rows and the counts.
+            max_adapters: adapters in memory.
+            max_batch_size: rows in generation.
+            prompt_tokens: tokens of prompts that are read in a round.
+        """
+        self._base = host.base
+        self._changed = changed
+        self._max_batch_size = max_batch_size
+        self._prompt_tokens_per_round = prompt_tokens
+        # One slot more than rows, for a borrower.
+        self.pool = AdapterPool(host, max_adapters, max_batch_size + 1, self._wake)
+        self.waiting = WaitingRows(self.pool)
+        self.errands = Errands(self.pool)
+        self._opening: DecodingBatch | None = None
+        """Rows whose prompts are being read."""
+        self._batches: list[DecodingBatch] = []
+        self.prompt_tokens = 0
+        self.generated_tokens = 0
+        self.failure: Exception | None = None
+        """Why the base cannot compute any more."""
+
+    def run_one(self) -> None:
+        """Whatever happens in a round, the next can come, unless `failure` is set."""
+        try:
+            self._sweep()
+            self.errands.run(self._pinned())
+            self._read_prompts()
+            for batch in list(self._batches):
+                self._take_turn(batch)
+        except Exception as error:  # noqa: BLE001 - no row is known to be the cause, so all end, and others can come
+            _log.exception("a round of generation failed")
+            self.fail_all(GenerationFailed(f"a round of generation failed ({type(error).__name__})"))
+            self.failure = self._broken()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether rows are in generation."""
+        return bool(self._opening or self._batches)
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether anybody waits to begin."""
+        return bool(self.waiting or self.errands)
+
+    def any_ready(self) -> bool:
+        """Whether one who waits could begin now; has the adapters of the others read."""
+        return self.waiting.any_ready() or self.errands.any_ready()
+
+    def rows(self) -> list[BatchRow]:
+        """All that are not finished, those whose prompts are being read among them; asked under the lock."""
+        return [*self.waiting, *self.begun()]
+
+    def begun(self) -> list[BatchRow]:
+        """Rows in generation, those whose prompts are being read among them; asked under the lock."""
+        return [row for batch in self._all_batches() for row in batch.rows]
+
+    def fail_all(self, reason: GenerationFailed) -> None:
+        """End every row and errand."""
+        with self._changed:
+            rows = self.rows()
+            self.waiting.clear()
+            self._opening, self._batches = None, []
+        for row in rows:
+            if not row.done:
+                row.fail(reason)
+        self.errands.fail_all(reason)
+
+    def _broken(self) -> Exception | None:
+        """Why the bare base cannot read a single token any more, as after a fault of its GPU; None where it can."""
+        try:
+            with self.pool.active(None), torch.inference_mode():
+                self._base(input_ids=torch.zeros((1, 1), dtype=torch.long, device=self._base.device))
+        except Exception as error:  # noqa: BLE001 - whatever it is, this process cannot generate
+            _log.exception("the base cannot compute any more")
+            return error
+        return None
+
+    def _sweep(self) -> None:
+        """Let go of rows that nobody waits for or whose time is over."""
+        with self._changed:
+            for row in self.rows():
+                row.done = row.done or row.cancelled
+                row.expire()
+            self.waiting.drop_done()
+            self.pool.forget_unwanted({row.version_id for row in self.rows()} | self.errands.version_ids)
+        for batch in self._all_batches():
+            batch.keep_unfinished()
+        self._forget_empty()
+
+    def _read_prompts(self) -> None:
+        """Read prompts of waiting rows, as far as there is room: a round's number of tokens, then others have turns."""
+        left = self._prompt_tokens_per_round
+        while left > 0 and (self._opening is not None or self._open_next()):
+            left -= self._read_piece(left)
+
+    def _next_rows(self) -> list[BatchRow]:
+        room = self._max_batch_size - sum(len(batch.rows) for batch in self._batches)
+        with self._changed:
+            rows = [] if self.errands.holds_line else self.waiting.take(room, self._pinned())
+            if rows:
+                self._opening = DecodingBatch(self._base, rows, self.pool.slots)
+            return rows
+
+    def _all_batches(self) -> list[DecodingBatch]:
+        return [*self._batches, *([] if self._opening is None else [self._opening])]
+
+    def _put_back(self, rows: list[BatchRow]) -> None:
+        with self._changed:
+            self.waiting.put_back(rows)
+
+    def _pinned(self) -> set[str | None]:
+        return {row.version_id for batch in self._all_batches() for row in batch.rows}
+
+    def _open_next(self) -> bool:
+        """Load the next rows' adapter and lay out their prompts; False where no row can begin."""
+        rows = self._next_rows()
+        if not rows:
+            return False
+        batch = self._opening
+        assert batch is not None
+        try:
+            batch.rows = self._with_adapters(rows)
+            if batch.rows:
+                with self.pool.active(batch.kind[0]) as model:
+                    batch.rows = _with_room(batch.rows, num_trained(model))
+                    if batch.rows:
+                        batch.open(trained_positions(model, len(batch.rows)))
+        except Exception as error:  # noqa: BLE001 - whatever one request broke, the others go on
+            self._split(batch, error)
+        self._forget_empty()
+        return True
+
+    def _with_adapters(self, rows: list[BatchRow]) -> list[BatchRow]:
+        """Have the rows' adapters in place; those whose adapter is refused fail, those of another group go back."""
+        refused: dict[str | None, AdapterError] = {}
+        for row in rows:
+            adapter = row.request.adapter
+            if adapter is None:
+                continue
+            try:
+                if row.version_id not in refused:
+                    self.pool.ensure(adapter, self._pinned())
+            except AdapterError as error:
+                refused[row.version_id] = error
+            if row.version_id in refused:
+                row.fail(refused[row.version_id])
+        kept = [row for row in rows if not row.done and self.pool.group(row.version_id) == row.group]
+        self._put_back([row for row in rows if not row.done and row not in kept])
+        for row in kept:
+            row.slot = self.pool.seat(row.version_id, self._pinned())
+        return kept
+
+    def _read_piece(self, max_tokens: int) -> int:
+        """Read a piece of the opening rows' prompts; once read, they join the running batch of their version."""
+        batch = self._opening
+        if batch is None:
+            return 0
+        read, unread = batch.num_read, batch.num_unread
+        try:
+            with self.pool.active(batch.kind[0]):
+                logits = batch.read(max_tokens)
+            if logits is not None:
+                self._advance(batch, logits)
+                self._place(batch)
+        except Exception as error:  # noqa: BLE001 - whatever one request broke, the others go on
+            self._split(batch, error)
+        self._forget_empty()
+        with self._changed:
+            self.prompt_tokens += batch.num_read - read
+        return max(unread - batch.num_unread, 1)
+
+    def _place(self, batch: DecodingBatch) -> None:
+        """From reading its prompts to the running batches."""
+        running = next((each for each in self._batches if each.kind == batch.kind), None) if batch.rows else None
+        with self._changed:
+            self._opening = None
+            if running is None:
+                self._batches.append(batch)
+                return
+            try:
+                running.join(batch)
+            except Exception as error:  # noqa: BLE001 - as when memory does not suffice for both
+                running.rows = [*running.rows, *(row for row in batch.rows if row not in running.rows)]
+                self._split(running, error)
+
+    def _take_turn(self, batch: DecodingBatch) -> None:
+        try:
+            with self.pool.active(batch.kind[0]):
+                for _ in range(_STEPS_PER_TURN):
+                    self._advance(batch, batch.step())
+                    if not batch.rows:
+                        break
+        except Exception as error:  # noqa: BLE001 - whatever one request broke, the others go on
+            self._split(batch, error)
+        self._forget_empty()
+
+    def _advance(self, batch: DecodingBatch, logits: torch.Tensor) -> None:
+        # The largest tells of any value that is NaN or infinite; single tokens may well be forbidden with -inf.
+        finite = torch.isfinite(logits.amax(dim=-1)).tolist()
+        for row, row_logits, good in zip(batch.rows, logits, finite, strict=True):
+            if good:
+                row.advance(row_logits)
+            else:
+                row.fail(GenerationFailed("the model computed values that are not finite for this request"))
+        with self._changed:
+            self.generated_tokens += sum(finite)
+        batch.keep_unfinished()
+
+    def _split(self, batch: DecodingBatch, error: Exception) -> None:
+        """One row of a failed batch may be the cause: try its halves apart, so that only the guilty one fails."""
+        rows, batch.rows = [row for row in batch.rows if not row.done], []
+        _log.warning("a batch of %d failed: %s: %s", len(rows), type(error).__name__, error)
+        if len(rows) <= 1:
+            self.failure = self._broken()
+            failed = f"the model could not compute this request ({type(error).__name__})"
+            for row in rows:
+                row.fail(GenerationFailed(failed) if self.failure is None else EngineDied(failed))
+            return
+        half = len(rows) // 2
+        for part in (rows[:half], rows[half:]):
+            company = object()
+            for row in part:
+                row.company = company
+        self._put_back(rows)
+
+    def _forget_empty(self) -> None:
+        with self._changed:
+            if self._opening is not None and not self._opening.rows:
+                self._opening = None
+            self._batches = [batch for batch in self._batches if batch.rows]
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify()
+
+
+def _with_room(rows: list[BatchRow], num_trained: int) -> list[BatchRow]:
+    """The rows whose context has room for an answer beside the trained positions; the others fail."""
+    for row in rows:
+        row.reserve(num_trained)
+    return [row for row in rows if not row.done]
