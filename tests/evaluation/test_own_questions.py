@@ -233,6 +233,17 @@ def test_examples_come_from_another_file(tmp_path: Path) -> None:
     assert said(task, "Two, not 3.\nAnswer: 2").values["accuracy"] == 1
 
 
+def test_examples_may_lie_in_the_folder_dev(tmp_path: Path) -> None:
+    for split, asked_there in (("dev", "One?"), ("test", "Two?")):
+        (tmp_path / split).mkdir()
+        write(tmp_path / split / "q.jsonl", [{"question": asked_there, "answer": "1"}])
+    task = task_of(str(tmp_path), few_shot=1)
+    assert [each.text for each in task.examples] == ["One?"]
+    assert [each.text for each in task.questions] == ["Two?"]
+    with pytest.raises(DataError, match=r"few_shot: 1 asks for more worked examples than there are \(0\)"):
+        task_of(str(tmp_path / "test"), few_shot=1)
+
+
 def test_a_judge_may_score_them(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.jsonl", [{"question": "Write a poem."}, {"question": "Who?", "answer": "Ada"}])
     task = build_task(QuestionsTask(task="questions", name="mine", path=path, scorer="judge"))

@@ -35,7 +35,7 @@ class QuestionsTask(TextQuestionTask):
     system: str | None = None
     """The system message of questions that have none of their own."""
     examples: str | None = None
-    """Where worked examples for `few_shot` are, in the same form."""
+    """Where worked examples for `few_shot` are, in the same form; left out, the folder `dev` of a folder of splits."""
     split: str = "test"
     """Of a Hugging Face dataset, or of a folder that holds a folder for each split."""
     options: dict[str, Any] = Field(default_factory=dict)

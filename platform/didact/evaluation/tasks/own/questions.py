@@ -1,6 +1,7 @@
 """Questions out of a file of one's own, scored by a scorer's name."""
 
 from collections import Counter
+from pathlib import Path
 
 from didact.datasets.rows.options import row_options
 from didact.evaluation.questions import Question, Score, Task
@@ -10,6 +11,8 @@ from didact.evaluation.tasks.own.template import template_of
 from didact.evaluation.tasks.question_files import Questions, read_questions
 from didact.evaluation.tasks.text_task import TextTask
 from didact.spec import JudgeScorer, QuestionsTask, SourceSpec, full_scorer
+
+_DEV = "dev"
 
 
 def build_questions(spec: QuestionsTask) -> Task:
@@ -24,13 +27,13 @@ def build_questions(spec: QuestionsTask) -> Task:
     by_judge = isinstance(scorer, JudgeScorer)
     named = _LEFT_TO_THE_JUDGE if by_judge else build_scorer(scorer)
     questions = _read(spec, spec.path)
-    examples = _read(spec, spec.examples).found if spec.examples and spec.few_shot else ()
+    examples = _examples(spec) if spec.few_shot else ()
     task = TextTask.of(
         spec.name,
         spec,
         questions.found,
         named,
-        examples=[each for each in examples if each.expected],
+        examples=examples,
         corrections=[*(f"left out: {line}" for line in questions.left_out), *_asked_twice(spec.path, questions.found)],
     )
     if not by_judge:
@@ -40,7 +43,18 @@ def build_questions(spec: QuestionsTask) -> Task:
     return judged(task, scorer)
 
 
-def _read(spec: QuestionsTask, path: str) -> Questions[Question]:
+def _examples(spec: QuestionsTask) -> list[Question]:
+    """Those of the file that is named, else of the folder `dev` beside the questions' own; those with an answer."""
+    if spec.examples:
+        read = _read(spec, spec.examples)
+    elif (Path(spec.path).expanduser() / _DEV).is_dir():
+        read = _read(spec, spec.path, split=_DEV)
+    else:
+        return []
+    return [each for each in read.found if each.expected]
+
+
+def _read(spec: QuestionsTask, path: str, split: str | None = None) -> Questions[Question]:
     template = template_of(spec.template, f"evaluation task {spec.name}, template")
     reader = RowReader(full_scorer(spec.scorer), spec.fields, template, spec.system)
     source = SourceSpec(name=spec.name, path=path, options=spec.options)
@@ -48,7 +62,7 @@ def _read(spec: QuestionsTask, path: str) -> Questions[Question]:
         spec.name,
         path,
         reader.question,
-        split=spec.split,
+        split=split or spec.split,
         options=row_options(source),
         max_bad_rows_share=spec.max_bad_rows_share,
     )
