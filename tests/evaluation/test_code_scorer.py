@@ -115,6 +115,14 @@ def test_an_open_mode_or_owner_cannot_be_changed_either(tmp_path: Path) -> None:
     assert tmp_path.stat().st_mode & 0o777 == 0o700
 
 
+@linux
+def test_c_code_gets_no_process_either() -> None:
+    calls = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+    clone3 = "assert (libc.syscall(435, 0, 0), ctypes.get_errno()) == (-1, 38)"
+    fork = "assert (libc.fork(), ctypes.get_errno()) == (-1, 1)"
+    assert outcome(calls, (clone3, fork)).tests == (None, None)
+
+
 def test_nothing_is_left_of_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     code = (
