@@ -189,6 +189,31 @@ def test_questions_without_an_answer_are_counted_and_are_no_wrong_ones() -> None
     assert "adapter (busy)" in report.markdown()
 
 
+def test_what_stands_in_no_figure_is_said_below_the_table() -> None:
+    lost = Scored(Question("q9", (Message("user", "?"),)), (), Score(problem="the model gave no text"))
+    left_out = tuple(f"left out: q.jsonl:{line} broken_json" for line in range(1, 6))
+    each = (scored("q0", "1", "1", True), lost)
+    result = TaskResult("t", {"eval/t/accuracy": 1.0}, {"eval/t/accuracy": 1}, 2, 0.1, each, "1", "accuracy", left_out)
+    report = together([result])
+    for page in (" ".join(printed(report).split()), report.markdown()):
+        assert "t: 1 of 2 questions have no score of base; the first, q9: the model gave no text" in page
+        assert "t: left out: q.jsonl:3 broken_json" in page
+        assert "q.jsonl:4" not in page
+        assert "t: 2 more corrections are in the report" in page
+    assert "no score" not in printed(both())
+
+
+def test_lengths_and_probes_are_neither_better_nor_worse() -> None:
+    def of(value: float) -> list[TaskResult]:
+        values = {f"eval/t/{name}": value for name in ("answer_tokens", "faithfulness/early/25", "unread")}
+        return [TaskResult("t", values, dict.fromkeys(values, 4), 4, 0.1)]
+
+    lines = shown(together(of(0.5), of(1.0)))
+    assert "better" not in lines["eval/t/answer_tokens"] and "+0.5000" in lines["eval/t/answer_tokens"]
+    assert "better" not in lines["eval/t/faithfulness/early/25"]
+    assert "+0.5000 worse" in lines["eval/t/unread"]
+
+
 def test_groups_have_figures_and_count_alike_in_the_macro_mean() -> None:
     values = [("law", 1.0), ("law", 0.0), ("law", 0.0), ("art/music", 1.0)]
     pairs = [

@@ -9,11 +9,13 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from didact.evaluation.facts import Given, QuestionFacts
-from didact.evaluation.statistics import improvement, wilson_interval
+from didact.evaluation.facts import Given, QuestionFacts, TaskFacts
+from didact.evaluation.statistics import has_better_side, improvement, wilson_interval
 
 _STYLES = {"better": "green", "worse": "red", "same": "dim", "unknown": "red"}
 _SHOWN_EXAMPLES = 5
+_SHOWN_TEXTS = 2
+_SHOWN_REMARKS = 3
 _SHOWN_CHARACTERS = 240
 
 
@@ -35,9 +37,34 @@ class _Row:
     verdict: Literal["better", "worse", "same", "unknown"] | None
 
 
-def as_table(title: str, figures: Sequence[Figure]) -> Table:
+def remarks(tasks: Sequence[TaskFacts], questions: Sequence[QuestionFacts]) -> list[str]:
+    """What stands in no figure: questions without a score, and what was mended or left out in files of questions."""
+    lines = []
+    for task in tasks:
+        for model, count in task.problems.items():
+            if count:
+                first = next(_problems(task.name, model, questions), "")
+                lines.append(
+                    f"{task.name}: {count:,} of {task.num_questions:,} questions have no score of {model}{first}"
+                )
+        lines += [f"{task.name}: {each}" for each in task.corrections[:_SHOWN_REMARKS]]
+        if (more := len(task.corrections) - _SHOWN_REMARKS) > 0:
+            lines.append(f"{task.name}: {more:,} more corrections are in the report")
+    return lines
+
+
+def _problems(task: str, model: str, questions: Sequence[QuestionFacts]) -> Iterator[str]:
+    for each in questions:
+        if each.task == task and (given := each.given.get(model)) is not None and given.problem is not None:
+            yield f"; the first, {each.id}: {given.problem}"
+
+
+def as_table(title: str, figures: Sequence[Figure], notes: Sequence[str] = ()) -> Table:
     """The report for a terminal."""
-    table = Table(title=escape(title), box=box.SIMPLE_HEAD)
+    caption = escape("\n".join(notes)) or None
+    table = Table(
+        title=escape(title), box=box.SIMPLE_HEAD, caption=caption, caption_justify="left", caption_style="yellow"
+    )
     for name in _columns(figures):
         table.add_column(name, justify="left" if name == "metric" else "right", no_wrap=True)
     for row in _rows(figures):
@@ -48,12 +75,15 @@ def as_table(title: str, figures: Sequence[Figure]) -> Table:
     return table
 
 
-def as_markdown(title: str, figures: Sequence[Figure], questions: Sequence[QuestionFacts]) -> str:
+def as_markdown(
+    title: str, figures: Sequence[Figure], questions: Sequence[QuestionFacts], notes: Sequence[str] = ()
+) -> str:
     """The report as a Markdown section: its table, then a few answers, changed ones first."""
     columns = _columns(figures)
     lines = [f"# {title}", "", f"| {' | '.join(columns)} |", f"|---{'|---:' * (len(columns) - 1)}|"]
     lines += [f"| {' | '.join(row.cells)} |" for row in _rows(figures)]
     lines += ["", "Accuracies carry their 95% interval (Wilson), in percent."] if _has_accuracy(figures) else []
+    lines += ["", *(f"- {_short(note)}" for note in notes)] if notes else []
     # False sorts first: answers whose verdict differs are the ones worth reading.
     chosen = sorted(questions, key=lambda each: len({_mark(given) for given in each.given.values()}) == 1)
     for question in chosen[:_SHOWN_EXAMPLES]:
@@ -74,6 +104,9 @@ def _rows(figures: Sequence[Figure]) -> Iterator[_Row]:
             yield _Row(cells, None)
             continue
         base, adapter = list(figure.values.values())[:2]
+        if base is not None and adapter is not None and not has_better_side(metric):
+            yield _Row((*cells, f"{adapter - base:+.4f}"), None)
+            continue
         verdict = _verdict(math.nan if base is None or adapter is None else improvement(metric, base, adapter))
         yield _Row((*cells, _change(metric, (adapter or 0.0) - (base or 0.0), verdict)), verdict)
 
@@ -108,7 +141,9 @@ def _has_accuracy(figures: Sequence[Figure]) -> bool:
 def _told(question: QuestionFacts) -> list[str]:
     told = [f"**{question.task}**: {_short(question.question)}", f"- expected: {_short(question.expected)}"]
     for model, given in question.given.items():
-        told += [f"- {model} ({_mark(given)}): {_short(text)}" for text in given.texts or (given.extracted or "",)]
+        texts = given.texts or (given.extracted or "",)
+        told += [f"- {model} ({_mark(given)}): {_short(text)}" for text in texts[:_SHOWN_TEXTS]]
+        told += [f"- and {more} more of {model}"] if (more := len(texts) - _SHOWN_TEXTS) > 0 else []
     return told
 
 

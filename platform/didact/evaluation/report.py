@@ -14,7 +14,7 @@ from didact import files
 from didact.display import Shown
 from didact.errors import DataError, SpecError
 from didact.evaluation.facts import Given, ModelFacts, QuestionFacts, TaskFacts
-from didact.evaluation.layout import Figure, as_markdown, as_table
+from didact.evaluation.layout import Figure, as_markdown, as_table, remarks
 from didact.evaluation.results import Scored, TaskResult
 
 BASE, ADAPTER = "base", "adapter"
@@ -64,12 +64,12 @@ class EvalReport(Shown):
         return self.table()
 
     def table(self) -> Table:
-        """For the terminal: metric, questions, each model, change; 95% intervals beside accuracies."""
-        return as_table(self._title, self._figures)
+        """For the terminal: figures of each model, 95% intervals beside accuracies, below it what is in no figure."""
+        return as_table(self._title, self._figures, remarks(self.tasks, self.questions))
 
     def markdown(self) -> str:
         """The same table for a page or a model card, with a few answers that changed."""
-        return as_markdown(self._title, self._figures, self.questions)
+        return as_markdown(self._title, self._figures, self.questions, remarks(self.tasks, self.questions))
 
     @property
     def _title(self) -> str:

@@ -18,7 +18,7 @@ from didact.faces import lazily
 if TYPE_CHECKING:
     from didact.evaluation.statistics.confidence import Bin, Calibration, calibration
     from didact.evaluation.statistics.corrections import corrected
-    from didact.evaluation.statistics.direction import higher_is_better, improvement
+    from didact.evaluation.statistics.direction import has_better_side, higher_is_better, improvement
     from didact.evaluation.statistics.groups import Averages, averages
     from didact.evaluation.statistics.intervals import Estimate, mean_interval, wilson_interval
     from didact.evaluation.statistics.paired import (
@@ -45,6 +45,7 @@ __all__ = [
     "clustered_difference",
     "compare",
     "corrected",
+    "has_better_side",
     "higher_is_better",
     "improvement",
     "mcnemar",

@@ -9,6 +9,8 @@ _LOWER = frozenset(
         *("unread", "strict_unread", "cut", "problems", "refused", "seconds", "latency"),
     )
 )
+_NEITHER = frozenset(("answer_tokens", "answer_length", "first_won", "longer_won", "length_correlation", "agreement"))
+_PROBES = "/faithfulness/"
 _MACRO = "macro_"
 _UNREAD = "unread_"
 """Of one way to read an answer, where there are several."""
@@ -22,6 +24,11 @@ def higher_is_better(metric: str) -> bool:
     """
     name = metric.rpartition("/")[2].removeprefix(_MACRO)
     return name not in _LOWER and not name.startswith(_UNREAD)
+
+
+def has_better_side(metric: str) -> bool:
+    """Whether more or less of it is better: not for lengths, for a judge's habits and for probes of reasoning."""
+    return metric.rpartition("/")[2].removeprefix(_MACRO) not in _NEITHER and _PROBES not in metric
 
 
 def improvement(metric: str, base: float, adapter: float) -> float:
