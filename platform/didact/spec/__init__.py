@@ -82,6 +82,8 @@ from didact.spec.evaluation import (
     TextQuestionTask,
     VicunaBenchTask,
     full_scorer,
+    needs_judge,
+    needs_rival,
 )
 from didact.spec.finetune import FinetuneSpec
 from didact.spec.load import json_schema, load_spec, read_mapping, set_dotted, spec_of, to_json
@@ -193,6 +195,8 @@ __all__ = [
     "full_scorer",
     "json_schema",
     "load_spec",
+    "needs_judge",
+    "needs_rival",
     "read_mapping",
     "read_template",
     "set_dotted",

@@ -53,8 +53,17 @@ def class_of(label: str) -> str:
 
     Classes that nothing is known of come back in the plain form of their own name.
     """
-    plain = " ".join(unicodedata.normalize("NFKC", label).replace("_", " ").replace("-", " ").casefold().split())
-    return WORDING.all["same_as"].get(plain, plain)
+    return WORDING.all["same_as"].get(plain_class(label), plain_class(label))
+
+
+def plain_class(label: str) -> str:
+    """A class in lower case, with one blank between words."""
+    return " ".join(unicodedata.normalize("NFKC", label).replace("_", " ").replace("-", " ").casefold().split())
+
+
+def group_of(label: str) -> str:
+    """A class as a part of metrics' names, which have no blanks."""
+    return plain_class(label).replace(" ", "_")
 
 
 def language_of(text: str) -> Language:

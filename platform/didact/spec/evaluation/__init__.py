@@ -8,9 +8,9 @@ Example:
     ['reasoning_gym']
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from didact.spec.base import Spec
 from didact.spec.evaluation.choices import (
@@ -33,6 +33,8 @@ from didact.spec.evaluation.judging import (
     JudgingSpec,
     MtBenchTask,
     VicunaBenchTask,
+    needs_judge,
+    needs_rival,
 )
 from didact.spec.evaluation.questions import QuestionsTask
 from didact.spec.evaluation.scorers import (
@@ -110,6 +112,8 @@ __all__ = [
     "TextQuestionTask",
     "VicunaBenchTask",
     "full_scorer",
+    "needs_judge",
+    "needs_rival",
 ]
 
 TaskSpec = Annotated[
@@ -124,6 +128,20 @@ class EvaluationSpec(Spec):
     """What to measure."""
     batch_size: int = Field(default=16, ge=1)
     """Prompts generated together."""
+
+    judge: AnswererSpec | None = None
+    """Who judges, where a task needs a judge."""
+    rival: AnswererSpec | None = None
+    """Whose answers those of the model are compared with, where a task compares."""
+
+    @model_validator(mode="after")
+    def _who_is_asked(self) -> Self:
+        for place, task in enumerate(self.tasks):
+            if self.judge is None and needs_judge(task):
+                raise ValueError(f"tasks.{place} ({task.task}) needs a judge; set evaluation.judge")
+            if self.rival is None and needs_rival(task):
+                raise ValueError(f"tasks.{place} ({task.task}) compares with a rival; set evaluation.rival")
+        return self
 
     @field_validator("tasks")
     @classmethod

@@ -51,11 +51,17 @@ class JudgedTask(QuestionTask):
     """How answers are judged."""
     max_new_tokens: int = Field(default=1024, ge=1)
     """Longest answer, in tokens."""
+    max_bad_rows_share: float = Field(default=0.01, ge=0, le=1)
+    """Rows that cannot be used are left out and named; a larger share of them stops the evaluation."""
 
     @model_validator(mode="after")
-    def _one_answer(self) -> Self:
+    def _one_plain_answer(self) -> Self:
         if self.samples > 1:
             raise ValueError("samples: a judge scores one answer to a question; expected 1")
+        if self.few_shot or self.prompt != "direct":
+            raise ValueError(
+                "few_shot and prompt are for tasks whose answers are read; these questions are asked as they are"
+            )
         return self
 
 
@@ -106,3 +112,15 @@ class CompareTask(JudgedTask):
     """Of a Hugging Face dataset."""
     against: Literal["rival", "reference"] = "rival"
     """`rival`: the model of `evaluation.rival`; `reference`: each question's `answer`."""
+
+
+def needs_judge(task: Spec) -> bool:
+    """Whether a task's answers are judged by a model."""
+    return isinstance(task, JudgedTask)
+
+
+def needs_rival(task: Spec) -> bool:
+    """Whether a task's answers are compared with those of another model."""
+    if isinstance(task, CompareTask):
+        return task.against == "rival"
+    return isinstance(task, BenchTask) and task.by == "pairwise"
