@@ -14,17 +14,30 @@ from didact.errors import DataError
 from didact.evaluation.asks import Ask, Generation
 from didact.evaluation.judge import Judged
 from didact.evaluation.tasks import build_task
-from didact.spec import EvaluationSpec
+from didact.spec import (
+    BelleEvalTask,
+    CompareTask,
+    EvaluationSpec,
+    JudgingSpec,
+    MtBenchTask,
+    VicunaBenchTask,
+    absolute_task_paths,
+)
 from tests.conftest import shared_data
 from tests.fakes.asking import Reply, asked
 
+TASKS = {
+    "belle_eval": BelleEvalTask,
+    "mt_bench": MtBenchTask,
+    "vicuna_bench": VicunaBenchTask,
+    "compare": CompareTask,
+}
 JUDGE = {"endpoint": {"url": "http://localhost:1/v1", "model": "wise"}}
 
 
 def build(**fields: Any) -> Judged:
     """The task, as an evaluation file names it."""
-    evaluation = EvaluationSpec.model_validate({"tasks": [fields], "judge": JUDGE, "rival": JUDGE})
-    task = build_task(evaluation.tasks[0])
+    task = build_task(TASKS[fields["task"]].model_validate(fields))
     assert isinstance(task, Judged)
     return task
 
@@ -208,21 +221,28 @@ def test_questions_that_are_none_are_named(row: dict[str, Any], words: str, tmp_
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        (
-            {"tasks": [{"task": "belle_eval", "path": "x"}]},
-            r"tasks.0 \(belle_eval\) needs a judge; set evaluation.judge",
-        ),
-        ({"tasks": [{"task": "compare", "path": "x"}], "judge": JUDGE}, r"tasks.0 \(compare\) compares with a rival"),
-        ({"tasks": [{"task": "mt_bench", "path": "x", "by": "pairwise"}], "judge": JUDGE}, "compares with a rival"),
         ({"judge": {}}, "found nothing; expected endpoint, base or adapter"),
         ({"judge": {**JUDGE, "base": "x"}}, "expected one of them"),
-        ({"tasks": [{"task": "belle_eval", "path": "x", "samples": 2}], "judge": JUDGE}, "scores one answer"),
-        ({"tasks": [{"task": "belle_eval", "path": "x", "few_shot": 2}], "judge": JUDGE}, "asked as they are"),
     ],
 )
 def test_evaluations_that_cannot_be_meant_are_refused(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         EvaluationSpec.model_validate(fields)
+
+
+def test_files_and_folders_are_named_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base").mkdir()
+    task = MtBenchTask(task="mt_bench", path="q.jsonl", references="r.jsonl", judging=JudgingSpec(criteria="c.jsonl"))
+    evaluation = EvaluationSpec.model_validate({"judge": {"base": "base"}, "rival": {"base": "smollm2-135m-instruct"}})
+    found = absolute_task_paths(evaluation.model_copy(update={"tasks": (task,)}))
+    (moved,) = found.tasks
+    assert isinstance(moved, MtBenchTask)
+    assert [moved.path, moved.references, moved.judging.criteria] == [
+        str(tmp_path / name) for name in ("q.jsonl", "r.jsonl", "c.jsonl")
+    ]
+    assert found.judge is not None and found.judge.base == str(tmp_path / "base")
+    assert found.rival is not None and found.rival.base == "smollm2-135m-instruct"
 
 
 def test_the_real_belle_eval_loses_no_question() -> None:

@@ -7,7 +7,7 @@ from typing_extensions import override
 
 from didact.errors import TemplateError
 from didact.spec.base import Spec
-from didact.spec.evaluation import EvaluationSpec
+from didact.spec.evaluation import AnswererSpec, EvaluationSpec
 from didact.spec.finetune import FinetuneSpec
 from didact.spec.model import ModelSpec
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 NAMED_TEMPLATES = ("auto", "model", "alpaca")
 """Values of `tokens.template` that are no template themselves."""
-_TASK_FILES = ("path", "examples", "without", "folder")
+_TASK_FILES = ("path", "examples", "without", "folder", "references", "criteria")
 _MARKS = ("{%", "{{", "{#")
 
 
@@ -54,13 +54,23 @@ def absolute_base(model: ModelSpec) -> ModelSpec:
 
 
 def absolute_task_paths(evaluation: EvaluationSpec) -> EvaluationSpec:
-    """The same evaluation with the files of its tasks absolute."""
-    return evaluation.model_copy(update={"tasks": tuple(map(_absolute_task, evaluation.tasks))})
+    """The same evaluation with the files of its tasks absolute, and the folders of bases that judge or compare."""
+    others = {role: _absolute_answerer(getattr(evaluation, role)) for role in ("judge", "rival")}
+    return evaluation.model_copy(update={"tasks": tuple(map(_absolute_task, evaluation.tasks)), **others})
 
 
 def _absolute_task(task: Spec) -> Spec:
     given = {field: getattr(task, field, None) for field in _TASK_FILES}
-    return task.model_copy(update={field: _absolute(path) for field, path in given.items() if path is not None})
+    absolute: dict[str, Any] = {field: _absolute(path) for field, path in given.items() if path is not None}
+    if (judging := getattr(task, "judging", None)) is not None:
+        absolute["judging"] = _absolute_task(judging)
+    return task.model_copy(update=absolute)
+
+
+def _absolute_answerer(answerer: AnswererSpec | None) -> AnswererSpec | None:
+    if answerer is None or answerer.base is None:
+        return answerer
+    return answerer.model_copy(update={"base": absolute_base(ModelSpec(base=answerer.base)).base})
 
 
 def _absolute_root(options: dict[str, Any]) -> dict[str, Any]:
