@@ -223,6 +223,14 @@ def test_questions_that_are_none_are_named(row: dict[str, Any], words: str, tmp_
     [
         ({"judge": {}}, "found nothing; expected endpoint, base or adapter"),
         ({"judge": {**JUDGE, "base": "x"}}, "expected one of them"),
+        (
+            {"tasks": [{"task": "belle_eval", "path": "x"}]},
+            r"tasks.0 \(belle_eval\) needs a judge; set evaluation.judge",
+        ),
+        ({"tasks": [{"task": "compare", "path": "x"}], "judge": JUDGE}, r"tasks.0 \(compare\) compares with a rival"),
+        ({"tasks": [{"task": "mt_bench", "path": "x", "by": "pairwise"}], "judge": JUDGE}, "compares with a rival"),
+        ({"tasks": [{"task": "belle_eval", "path": "x", "samples": 2}], "judge": JUDGE}, "scores one answer"),
+        ({"tasks": [{"task": "belle_eval", "path": "x", "few_shot": 2}], "judge": JUDGE}, "asked as they are"),
     ],
 )
 def test_evaluations_that_cannot_be_meant_are_refused(fields: dict[str, Any], words: str) -> None:

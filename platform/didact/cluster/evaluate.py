@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from didact import env
 from didact.cluster.answerers import Answerers, HeldOutRows
 from didact.cluster.answering import Subject
+from didact.cluster.others import Others, check_others, with_preference
 from didact.cluster.placement import WorkerResources, worker_resources
 from didact.connect import check_ray, ray_cluster
 from didact.errors import SpecError
@@ -27,6 +28,8 @@ from didact.evaluation import (
     combine,
     run_task,
 )
+from didact.evaluation.asks import Role
+from didact.evaluation.judge import Judged
 from didact.evaluation.questions import ModelTokens, TokenTask
 from didact.models import load_tokenizer
 from didact.registry import locate_adapter, open_registry, recorded_base, whole_model
@@ -67,12 +70,14 @@ def evaluate_on_ray(
         DidactError: as raised by a task, with its own message.
     """
     tasks = [build_task(spec) for spec in evaluation.tasks]
-    return _in_a_loop(_evaluate(subjects, tasks, evaluation.batch_size, resources, rows, watch))
+    others = Others.of(evaluation, next(iter(subjects.values())))
+    return _in_a_loop(_evaluate(subjects, tasks, others, evaluation.batch_size, resources, rows, watch))
 
 
 async def _evaluate(
     subjects: Mapping[str, Subject],
     tasks: list[Task | None],
+    others: Others,
     batch_size: int,
     resources: WorkerResources,
     rows: HeldOutRows | None,
@@ -82,15 +87,20 @@ async def _evaluate(
     results: dict[str, list[TaskResult]] = {}
     for keys in _by_base(subjects):  # a base after another: each has all the room that there is
         num_asks = len(keys) * max(1, *(len(task.questions) for task in tasks if task is not None), 0)
-        group = {key: subjects[key] for key in keys}
-        async with Answerers(group, resources, batch_size=batch_size, num_asks=num_asks) as answerers:
+        base = subjects[keys[0]].model
+        group = {key: subjects[key] for key in keys} | others.guests(base)
+        num_asks = min(num_asks, batch_size * others.num_places(base, resources))
+        async with (
+            Answerers(group, resources, batch_size=batch_size, num_asks=num_asks) as answerers,
+            others.asked(answerers, base, resources, batch_size) as beside,
+        ):
             asked = {key: Asked(answerers.model(key), env.cache_dir()) for key in keys}
             for key in keys:
                 identity = asked[key].model.identity
                 models[key], results[key] = ModelFacts(identity.name, dict(identity.digests)), []
             for task in tasks:
                 measured = await asyncio.gather(
-                    *(_measure(task, key, asked[key], answerers, rows, watch) for key in keys)
+                    *(_measure(task, key, asked[key], beside, answerers, rows, watch) for key in keys)
                 )
                 for key, result in zip(keys, measured, strict=True):
                     results[key].append(result)
@@ -103,12 +113,14 @@ async def _measure(
     task: Task | None,
     key: str,
     asked: Asked,
+    beside: Mapping[Role, Asked],
     answerers: Answerers,
     rows: HeldOutRows | None,
     watch: Watch | None,
 ) -> TaskResult:
     if task is not None:
-        return await run_task(_in_tokens(task, key, answerers), {"model": asked}, watch)
+        who: dict[Role, Asked] = {"model": asked, **(beside if isinstance(task, Judged) else {})}
+        return with_preference(await run_task(_in_tokens(task, key, answerers), who, watch), who)
     if rows is None:
         raise SpecError(
             "evaluation.tasks asks for held_out, whose rows only a trained adapter's recipe names; set adapter"
@@ -144,6 +156,7 @@ def evaluate_adapter(spec: EvaluateSpec, watch: Watch | None = None) -> EvalRepo
     Raises:
         SpecError: held-out losses are asked but the adapter does not come from a run folder.
     """
+    check_others(spec.evaluation)
     check_ray()
     folder, whole = _found(spec.adapter) if spec.adapter else (None, False)
     recipe_file = folder / "recipe.json" if folder else None

@@ -20,6 +20,7 @@ from didact.cluster.answerers import HeldOutRows
 from didact.cluster.answering import Subject
 from didact.cluster.attempts import train_to_the_end
 from didact.cluster.evaluate import evaluate_on_ray, trained_subject
+from didact.cluster.others import check_others
 from didact.cluster.placement import worker_resources
 from didact.cluster.prepare import WORTH_RAY_BYTES, ray_runner
 from didact.cluster.progress import show_progress
@@ -161,6 +162,7 @@ def _check_this_machine(spec: FinetuneSpec) -> None:
     A GPU that is there is left to them: looking at it takes memory of it.
     """
     check_ray()
+    check_others(spec.evaluation)
     check_stored(spec.model)
     check_method(spec.model, spec.adapter)
     if ray.is_initialized() or env.ray_address():

@@ -13,7 +13,7 @@ class Scored:
 
     question: Question
     answers: tuple[Answer, ...]
-    """Of all rounds, in the order in which they were asked."""
+    """The model's own of all rounds, in the order in which they were asked; a judge's words are in the score's note."""
     score: Score
 
 

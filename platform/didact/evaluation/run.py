@@ -113,10 +113,13 @@ async def run_task(task: Task, asked: Mapping[Role, Asked], watch: Watch | None 
 
 async def _ask(task: Task, question: Question, asked: Mapping[Role, Asked]) -> Scored:
     answers: tuple[Answer, ...] = ()
+    own: tuple[Answer, ...] = ()
     while asks := task.asks(question, answers):
-        answers = (*answers, *await asyncio.gather(*(asked[ask.to].answer(ask) for ask in asks)))
+        found = await asyncio.gather(*(asked[ask.to].answer(ask) for ask in asks))
+        answers = (*answers, *found)
+        own = (*own, *(answer for ask, answer in zip(asks, found, strict=True) if ask.to == "model"))
         problem = next((each.problem for each in answers if each.problem is not None), None)
         if problem is not None:
-            return Scored(question, answers, Score(problem=problem))
+            return Scored(question, own, Score(problem=problem))
     score = await asyncio.to_thread(task.score, question, answers)  # some run programs
-    return Scored(question, answers, score)
+    return Scored(question, own, score)

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from didact.faces import lazily
 
 if TYPE_CHECKING:
+    from didact.evaluation.judge.bias import self_preference
     from didact.evaluation.judge.exhibit import Exhibit
     from didact.evaluation.judge.judge import Judge
     from didact.evaluation.judge.judged_task import Judged, judged
     from didact.evaluation.judge.verdict import Reading, Scale, read_verdict
 
-__all__ = ["Exhibit", "Judge", "Judged", "Reading", "Scale", "judged", "read_verdict"]
+__all__ = ["Exhibit", "Judge", "Judged", "Reading", "Scale", "judged", "read_verdict", "self_preference"]
 
 __getattr__ = lazily(__name__)

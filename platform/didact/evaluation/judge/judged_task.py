@@ -15,6 +15,7 @@ from didact.files import fingerprint
 from didact.spec import JudgingSpec
 
 _SHOWN = 600
+_NOTE = 3000
 
 Rounds = Callable[[Question, tuple[Answer, ...]], tuple[Ask, ...]]
 """What the models are asked next, given their answers so far, as in `Task.asks`."""
@@ -66,13 +67,15 @@ class Judged:
         if len(said) < len(self.judge.asks(exhibits, ())):
             return Score(problem="the judge was not asked")
         verdicts = self.judge.verdicts(exhibits, said)
-        note = "\n\n".join(verdict.words.strip() for verdict in verdicts)
+        rival = exhibits[-1].rival
+        words = [f"compared with: {rival[-1].strip()[:_SHOWN]}"] if rival is not None else []
+        note = "\n\n".join([*words, *(verdict.words.strip() for verdict in verdicts)])
         lost = [verdict.why for verdict in verdicts if verdict.value is None]
         if lost:
-            return Score(problem=f"the judge: {lost[0]}", note=note[:_SHOWN])
+            return Score(problem=f"the judge: {lost[0]}", note=note[:_NOTE])
         put_together = _scored if self.judge.scale else _compared
         values = put_together(exhibits, verdicts, self.judge)
-        return Score(values, extracted=f"{values[self.metric]:g}", note=note[:_SHOWN])
+        return Score(values, extracted=f"{values[self.metric]:g}", note=note[:_NOTE])
 
     def overall(self, scores: Sequence[tuple[Question, Score]]) -> Mapping[str, float]:
         """Correlation of scores with the length of answers, and kappa between the first two passes."""

@@ -30,6 +30,7 @@ from didact.spec.evaluation.judging import (
     BelleEvalTask,
     CompareTask,
     JudgedTask,
+    JudgedTasks,
     JudgingSpec,
     MtBenchTask,
     VicunaBenchTask,
@@ -117,7 +118,8 @@ __all__ = [
 ]
 
 TaskSpec = Annotated[
-    HeldOutTask | ReasoningGymTask | Gsm8kTask | LmEvalTask | IfEvalTask | QuestionsTask, Field(discriminator="task")
+    HeldOutTask | ReasoningGymTask | Gsm8kTask | LmEvalTask | IfEvalTask | QuestionsTask | JudgedTasks,
+    Field(discriminator="task"),
 ]
 
 

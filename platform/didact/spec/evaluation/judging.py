@@ -114,6 +114,9 @@ class CompareTask(JudgedTask):
     """`rival`: the model of `evaluation.rival`; `reference`: each question's `answer`."""
 
 
+JudgedTasks = BelleEvalTask | MtBenchTask | VicunaBenchTask | CompareTask
+
+
 def needs_judge(task: Spec) -> bool:
     """Whether a task's answers are judged by a model."""
     return isinstance(task, JudgedTask)
