@@ -227,6 +227,10 @@ def test_questions_that_are_none_are_named(row: dict[str, Any], words: str, tmp_
             {"tasks": [{"task": "belle_eval", "path": "x"}]},
             r"tasks.0 \(belle_eval\) needs a judge; set evaluation.judge",
         ),
+        (
+            {"tasks": [{"task": "questions", "name": "mine", "path": "x", "scorer": "judge"}]},
+            r"tasks.0 \(questions\) needs a judge; set evaluation.judge",
+        ),
         ({"tasks": [{"task": "compare", "path": "x"}], "judge": JUDGE}, r"tasks.0 \(compare\) compares with a rival"),
         ({"tasks": [{"task": "mt_bench", "path": "x", "by": "pairwise"}], "judge": JUDGE}, "compares with a rival"),
         ({"tasks": [{"task": "belle_eval", "path": "x", "samples": 2}], "judge": JUDGE}, "scores one answer"),

@@ -25,18 +25,17 @@ from didact.spec.evaluation.choices import (
 )
 from didact.spec.evaluation.endpoint import EndpointSpec, PriceSpec
 from didact.spec.evaluation.harness import IfEvalTask, LmEvalTask
-from didact.spec.evaluation.judging import (
-    AnswererSpec,
+from didact.spec.evaluation.judged import (
     BelleEvalTask,
     CompareTask,
     JudgedTask,
     JudgedTasks,
-    JudgingSpec,
     MtBenchTask,
     VicunaBenchTask,
     needs_judge,
     needs_rival,
 )
+from didact.spec.evaluation.judging import AnswererSpec, JudgingSpec
 from didact.spec.evaluation.questions import QuestionsTask
 from didact.spec.evaluation.scorers import (
     ChoiceScorer,
