@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import ray
 
-from didact.cluster.answerers import Answerers
-from didact.cluster.answering import Subject
+from didact.cluster.asking.answerers import Answerers
+from didact.cluster.asking.answering import Subject
 from didact.cluster.evaluate import evaluate_on_ray
 from didact.cluster.placement import WorkerResources
 from didact.datasets.conversation import Message

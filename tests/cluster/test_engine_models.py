@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from didact.cluster.answering import EngineModels, Subject
+from didact.cluster.asking.answering import EngineModels, Subject
 from didact.datasets.conversation import Message
 from didact.errors import AdapterError, TemplateError
 from didact.evaluation import Answer, Ask, Generation, Likelihood, TokenIds, log_likelihoods

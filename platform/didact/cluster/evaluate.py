@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from didact import env
-from didact.cluster.answerers import Answerers, HeldOutRows
-from didact.cluster.answering import Subject
-from didact.cluster.others import Others, check_others, with_preference
+from didact.cluster.asking.answerers import Answerers, HeldOutRows
+from didact.cluster.asking.answering import Subject
+from didact.cluster.asking.others import Others, check_others, with_preference
 from didact.cluster.placement import WorkerResources, worker_resources
 from didact.connect import check_ray, ray_cluster
 from didact.errors import SpecError

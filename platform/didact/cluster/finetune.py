@@ -16,11 +16,11 @@ from rich.text import Text
 from typing_extensions import override
 
 from didact import env
-from didact.cluster.answerers import HeldOutRows
-from didact.cluster.answering import Subject
+from didact.cluster.asking.answerers import HeldOutRows
+from didact.cluster.asking.answering import Subject
+from didact.cluster.asking.others import check_others
 from didact.cluster.attempts import train_to_the_end
 from didact.cluster.evaluate import evaluate_on_ray, trained_subject
-from didact.cluster.others import check_others
 from didact.cluster.placement import worker_resources
 from didact.cluster.prepare import WORTH_RAY_BYTES, ray_runner
 from didact.cluster.progress import show_progress

@@ -240,8 +240,7 @@ class Endpoint(Model):
         """Answer nothing any more."""
         error = kind(f"{self.identity.name} answers no more. {why}")
         if self._over is None:
-            usage = self.usage
-            _log.warning(f"{error} ({usage.requests} requests, {usage.retries} of them again)")
+            _log.warning(f"{error} ({self.usage.words})")
         self._over = error
         return error
 

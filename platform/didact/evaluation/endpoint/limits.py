@@ -97,6 +97,13 @@ class Usage:
     cost: float | None = None
     """In the currency of the prices; None where none are given."""
 
+    @property
+    def words(self) -> str:
+        """In one line."""
+        again = f", {self.retries} of them again" if self.retries else ""
+        cost = "" if self.cost is None else f", cost {self.cost:.4g}"
+        return f"{self.requests} requests{again}, {self.prompt_tokens:,} + {self.answer_tokens:,} tokens{cost}"
+
 
 @dataclass(frozen=True, slots=True)
 class Tokens:

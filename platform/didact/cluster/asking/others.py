@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from didact import env
-from didact.cluster.answerers import Answerers
-from didact.cluster.answering import Subject
+from didact.cluster.asking.answerers import Answerers
+from didact.cluster.asking.answering import Subject
 from didact.cluster.placement import WorkerResources, connected_cluster
 from didact.errors import PlacementError
 from didact.evaluation import Asked, TaskResult
@@ -104,7 +104,7 @@ class Others:
                     each.close()
                 for role, endpoint in self.endpoints.items():
                     await endpoint.close()
-                    _log.info("%s: %s: %s", role, endpoint.identity.name, endpoint.usage)
+                    _log.info("%s %s: %s", role, endpoint.identity.name, endpoint.usage.words)
 
 
 def with_preference(result: TaskResult, asked: Mapping[Role, Asked]) -> TaskResult:

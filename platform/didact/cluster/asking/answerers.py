@@ -18,7 +18,7 @@ import torch
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
 from typing_extensions import override
 
-from didact.cluster.answering import EngineModels, Subject, SubjectFacts
+from didact.cluster.asking.answering import EngineModels, Subject, SubjectFacts
 from didact.cluster.placement import WorkerResources, connected_cluster
 from didact.connect import receive
 from didact.devices import is_out_of_memory, memory_words

@@ -1,0 +1,4 @@
+"""Who answers an evaluation's questions: bases with their adapters on Ray workers, the judge, and the rival.
+
+Subject -> Answerers -> a Model each;  AnswererSpec -> Others -> Asked, by role
+"""
