@@ -84,6 +84,10 @@ ROWS = {
     "D5": ("a file changed between check and training", "refused before the first step"),
     "D6": ("one row changed far into a file", "another digest"),
     "D7": ("the same rows in other files or another order of files", "the same digest and order"),
+    "M10": (
+        "a judge that is down, hangs, drips, refuses, or answers rubbish in fourteen ways",
+        "no score comes of it; the evaluation ends by its deadline, says that it is incomplete, and promotes nothing",
+    ),
 }
 OPTIONAL = {f"D{number}" for number in range(1, 8)}
 HEAD = """# Faults

@@ -1,10 +1,11 @@
 """May this adapter become a candidate? Its improvement over the base against the least that was asked for."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from didact.errors import SpecError
-from didact.evaluation.report import EvalReport
+from didact.evaluation.report import ADAPTER, BASE, EvalReport
 from didact.evaluation.statistics import improvement
 
 _ROUNDING = 1e-9  # 0.6 - 0.5 is a little less than 0.1 in binary
@@ -24,22 +25,32 @@ def judge_gate(report: EvalReport, least: Mapping[str, float]) -> GateResult:
 
     Args:
         report: of base and adapter.
-        least: metric -> least improvement over the base: a rise for accuracies, a fall for losses. Empty passes.
+        least: metric -> least improvement over the base: a rise for accuracies, a fall for losses. Empty passes, unless
+            questions were left without a score, as by a judge that was down: then nothing passes.
 
     Raises:
         SpecError: the report has no such metric, or is of the base alone.
     """
     if least and report.adapter is None:
         raise SpecError("register_as.gate compares an adapter with its base; this report is of the base alone")
+    unscored = [*_unscored(report)]
     for metric in least:
-        if metric not in report.base:
+        if metric not in report.base and not unscored:
             raise SpecError(f"register_as.gate: no metric {metric!r} was measured; known are {', '.join(report.base)}")
-    verdicts = [_judge(metric, asked, report) for metric, asked in least.items()]
+    verdicts = [*unscored, *(_judge(metric, asked, report) for metric, asked in least.items())]
     return GateResult(all(passed for passed, _ in verdicts), tuple(line for _, line in verdicts))
 
 
+def _unscored(report: EvalReport) -> Iterator[tuple[bool, str]]:
+    for task in report.tasks:
+        for model in (BASE, ADAPTER):
+            if count := task.problems.get(model, 0):
+                words = f"{count} of {task.num_questions} questions without a score of {model}"
+                yield False, f"{task.name}: {words}, asked for none: FAIL"
+
+
 def _judge(metric: str, asked: float, report: EvalReport) -> tuple[bool, str]:
-    base, adapter = report.base[metric], report.metrics("adapter")[metric]
+    base, adapter = report.base.get(metric, math.nan), report.metrics(ADAPTER).get(metric, math.nan)
     gain = improvement(metric, base, adapter)
     passed = gain >= asked - _ROUNDING  # False for NaN, as it should be
     return passed, (

@@ -57,7 +57,8 @@ class Asked:
             except DidactError as error:
                 if not self._may_fail:
                     raise
-                self._failure = f"{self.model.identity.name}: {error}"
+                name, words = self.model.identity.name, str(error)
+                self._failure = words if words.startswith(name) else f"{name}: {words}"
                 _log.warning("%s; it is not asked any more", self._failure)
                 return Answer(problem=self._failure)
         if self._kept is not None:
