@@ -1,7 +1,6 @@
 """lm-eval's tasks asked by our models: the figures of its own Hugging Face backend."""
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Any
 
@@ -25,78 +24,18 @@ from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.spec import LmEvalTask
 from didact.tokens.template import TemplateContract
 from tests.fakes.answering import PlainModel, asked_all
+from tests.fakes.lm_eval_tasks import TASKS, folder_of_tasks
 from tests.fakes.models import tiny_model
 
 TOKENIZER = byte_tokenizer()
 TOKENS = ModelTokens(TOKENIZER, TemplateContract.build(TOKENIZER, "auto"), 48)
 """A context so short that long texts are cut into windows, and long prompts from the left."""
 ROOMY = ModelTokens(TOKENIZER, TOKENS.contract, 512)
-ROWS: dict[str, list[dict[str, Any]]] = {
-    "birds": [
-        {"question": "Which bird swims?", "choices": ["duck", "sparrow", "owl"], "answer": 0},
-        {
-            "question": "Which bird hunts at night, when it is dark and all others sleep?",
-            "choices": ["a", "owl"],
-            "answer": 1,
-        },
-        {"question": "Which is no bird?", "choices": ["owl", "duck", "bat"], "answer": 2},
-        {"question": "Which one sings?", "choices": ["nightingale", "vulture"], "answer": 0},
-    ],
-    "sums": [{"question": f"{n} + {n} =", "answer": str(2 * n)} for n in range(1, 6)],
-    "prose": [{"text": "A short line."}, {"text": "A longer text, with words enough for several windows. " * 4}],
-}
-YAML = {
-    "birds": """
-output_type: multiple_choice
-doc_to_text: "Question: {{question}}\\nAnswer:"
-doc_to_choice: "{{choices}}"
-doc_to_target: answer
-metric_list:
-  - {metric: acc, aggregation: mean, higher_is_better: true}
-  - {metric: acc_norm, aggregation: mean, higher_is_better: true}
-  - {metric: mcc}
-""",
-    "sums": """
-output_type: generate_until
-doc_to_text: "{{question}}"
-doc_to_target: answer
-num_fewshot: 1
-fewshot_split: test
-generation_kwargs: {until: ["\\n", "7"], max_gen_toks: 12}
-filter_list:
-  - {name: strict, filter: [{function: regex, regex_pattern: "(\\\\d)"}, {function: take_first}]}
-  - {name: whole, filter: [{function: take_first}]}
-metric_list:
-  - {metric: exact_match, aggregation: mean, higher_is_better: true}
-""",
-    "prose": """
-output_type: loglikelihood_rolling
-doc_to_text: ""
-doc_to_target: text
-metric_list:
-  - {metric: word_perplexity}
-  - {metric: byte_perplexity}
-  - {metric: bits_per_byte}
-""",
-}
 
 
 @pytest.fixture(autouse=True)
 def _few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("didact.evaluation.harness.scores._DRAWS", 5)
-
-
-def folder_of_tasks(folder: Path) -> Path:
-    tasks = folder / "tasks"
-    tasks.mkdir()
-    for name, rows in ROWS.items():
-        data = folder / f"{name}.jsonl"
-        data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        where = (
-            f"task: {name}\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: '{data}'}}}}\ntest_split: test"
-        )
-        (tasks / f"{name}.yaml").write_text(where + YAML[name], encoding="utf-8")
-    return tasks
 
 
 def spec_of(folder: Path, *tasks: str, **fields: Any) -> LmEvalTask:
@@ -118,7 +57,7 @@ def scored(task: HarnessTask) -> tuple[dict[str, float], dict[str, float]]:
     return {name: sum(each) / len(each) for name, each in values.items()}, dict(task.overall(scores))
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", TASKS)
 def test_figures_are_those_of_lm_evals_own_backend(tmp_path: Path, name: str) -> None:
     tasks = folder_of_tasks(tmp_path)
     manager = TaskManager(include_path=str(tasks), include_defaults=False)
