@@ -8,6 +8,7 @@ import pytest
 from didact.cluster import finetune
 from didact.env import runs_dir
 from didact.errors import PlacementError, TrainingDiverged
+from didact.evaluation.page import render_evaluation
 from didact.runs import Run, descents
 from didact.spec import FinetuneSpec
 from didact.tracking import default_uri, effective_records, mlflow_run_id
@@ -94,6 +95,8 @@ def road(folder: Path, name: str, least_gain: float) -> FinetuneSpec:
 def test_the_whole_road_registers_once_and_a_gate_keeps_the_alias(folder: Path) -> None:
     first = finetune(road(folder, "tiny", -10.0), folder / "runs")
     assert first.report is not None and first.gate is not None and first.gate.passed
+    assert render_evaluation(first.report) == first.run.report_page.read_text(encoding="utf-8")
+    assert first.report.markdown() == first.run.report_text.read_text(encoding="utf-8")
     assert first.report.metrics("adapter")["eval/loss"] < first.report.metrics("base")["eval/loss"]
     assert first.version is not None and first.version.aliases == ("candidate",)
     again = finetune(road(folder, "tiny", -10.0), folder / "runs")

@@ -29,7 +29,8 @@ from didact.devices import num_gpus
 from didact.display import Shown
 from didact.errors import AdapterError, DidactError
 from didact.evaluation import EvalReport, GateResult, task_texts
-from didact.files import new_folder
+from didact.evaluation.page import render_evaluation
+from didact.files import new_folder, write_text
 from didact.interrupts import INTERRUPTS
 from didact.lineage import keep_lineage
 from didact.logs import get_logger
@@ -223,6 +224,8 @@ def _evaluate(run: Run, spec: FinetuneSpec) -> EvalReport | None:
     rows = HeldOutRows(recipe, run.prepared) if recipe else None
     report = evaluate_on_ray({"base": base, "adapter": tuned}, evaluation, worker_resources(spec.placement), rows)
     report.save(run.report)
+    write_text(run.report_page, render_evaluation(report))
+    write_text(run.report_text, report.markdown())
     return report
 
 
@@ -267,7 +270,7 @@ def _descent_tags(run: Run) -> dict[str, str]:
 
 
 def _log_outputs(run: Run, spec: FinetuneSpec) -> None:
-    for path in (run.data, run.report):
+    for path in (run.data, run.report, run.report_page, run.report_text):
         if path.is_file():
             log_artifacts(run.path, path, "figures", spec.tracking)
 

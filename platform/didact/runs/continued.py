@@ -86,8 +86,9 @@ def go_on(run: Run, spec: FinetuneSpec, num_rows: int) -> Descent | None:
     if descents(run)[-1:] != [descent]:  # a kill may have come between
         append_jsonl(_record(run), asdict(descent))
     aside.mkdir(parents=True, exist_ok=True)
-    if run.report.is_file():
-        run.report.rename(aside / run.report.name)
+    for report in (run.report, run.report_page, run.report_text):
+        if report.is_file():
+            report.rename(aside / report.name)
     run.adapter.rename(aside / run.adapter.name)
     _LOG.info("run %s goes on from %s to %s; the earlier result is in %s", run.name, before.length, descent.now, aside)
     if why:

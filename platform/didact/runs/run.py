@@ -10,7 +10,7 @@
     quarantine/         rejected rows, a file a source
     checkpoints/        step-00000040/, verified, newest last
     adapter/            the publishable adapter
-    report.json         base and adapter side by side
+    report.json         base and adapter side by side; report.html and report.md for people
     workers.jsonl       one line a group of workers: what worker 0 computed on
     trial.json          the sweep and the values drawn, for a trial of a search
     mlflow.json         the MLflow run this folder belongs to
@@ -99,6 +99,16 @@ class Run:
     def report(self) -> Path:
         """The evaluation report."""
         return self.path / "report.json"
+
+    @property
+    def report_page(self) -> Path:
+        """The evaluation report as one HTML page."""
+        return self.path / "report.html"
+
+    @property
+    def report_text(self) -> Path:
+        """The evaluation report as Markdown."""
+        return self.path / "report.md"
 
     @property
     def workers(self) -> Path:
