@@ -13,7 +13,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from typing_extensions import override
 
-from didact.cluster.answering import EngineModels, Subject
+from didact.cluster.asking.answering import EngineModels, Subject
 from didact.evaluation import Answer, Ask, Asked, Identity, Model, run_task
 from didact.evaluation.harness import HarnessTask
 from didact.evaluation.questions import ModelTokens
