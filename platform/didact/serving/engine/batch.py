@@ -11,10 +11,11 @@ import inspect
 from typing import Any
 
 import torch
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from didact.models.adapter import RowSlots
 from didact.serving.engine.row import BatchRow
+from didact.serving.engine.row_cache import keeping_order, row_cache
 
 
 class DecodingBatch:
@@ -24,7 +25,7 @@ class DecodingBatch:
         self.rows = rows
         self._base = base
         self._slots = slots
-        self._cache = DynamicCache()
+        self._cache = row_cache()
         self._mask = torch.empty(0)
         self._positions = torch.empty(0)
         self._unread_name, self._unread, self._unread_positions = "input_ids", torch.empty(0, 0), torch.empty(0, 0)
@@ -66,7 +67,7 @@ class DecodingBatch:
                 first = torch.arange(count, device=device).expand(len(texts), count)
                 positions = torch.cat([first, positions], dim=1)
             else:
-                self._cache = trained
+                self._cache = row_cache(trained)
         self._unread_positions = positions
 
     def read(self, max_tokens: int | None = None) -> torch.Tensor | None:
@@ -107,6 +108,7 @@ class DecodingBatch:
         kept = [index for index, row in enumerate(self.rows) if not row.done]
         if len(kept) == len(self.rows):
             return
+        kept = keeping_order(kept)
         self.rows = [self.rows[index] for index in kept]
         if not kept:
             return
@@ -119,29 +121,17 @@ class DecodingBatch:
         self._unread_positions = self._unread_positions[:, unread_surplus:]
         self._mask = self._mask[:, surplus:]
         for layer in self._cache.layers:
-            layer.keys = layer.keys[chosen, :, surplus:]
-            layer.values = layer.values[chosen, :, surplus:]
+            layer.keep(kept, min(surplus, layer.get_seq_length()))
 
     def join(self, other: "DecodingBatch") -> None:
         """Take over the rows of a batch of the same kind; both must have read their prompts."""
         columns = max(self._mask.shape[-1], other._mask.shape[-1])
-        for batch in (self, other):
-            batch._pad_to(columns)
+        masks = [torch.nn.functional.pad(each._mask, (columns - each._mask.shape[-1], 0)) for each in (self, other)]
         self.rows = self.rows + other.rows
-        self._mask = torch.cat([self._mask, other._mask])
+        self._mask = torch.cat(masks)
         self._positions = torch.cat([self._positions, other._positions])
         for mine, theirs in zip(self._cache.layers, other._cache.layers, strict=True):
-            mine.keys = torch.cat([mine.keys, theirs.keys])
-            mine.values = torch.cat([mine.values, theirs.values])
-
-    def _pad_to(self, columns: int) -> None:
-        missing = columns - self._mask.shape[-1]
-        if missing == 0:
-            return
-        self._mask = torch.nn.functional.pad(self._mask, (missing, 0))
-        for layer in self._cache.layers:
-            layer.keys = torch.nn.functional.pad(layer.keys, (0, 0, missing, 0))
-            layer.values = torch.nn.functional.pad(layer.values, (0, 0, missing, 0))
+            mine.join(theirs)
 
     def _forward(self, entered: dict[str, torch.Tensor], positions: torch.Tensor) -> torch.Tensor:
         slots = [row.slot for row in self.rows]
