@@ -17,6 +17,8 @@ from didact.spec import (
     CevalTask,
     ChoiceTask,
     CmmluTask,
+    EvaluationSpec,
+    FinetuneSpec,
     MmcuTask,
     MmluTask,
     StrategyQaTask,
@@ -326,6 +328,27 @@ def as_training(exam: Path) -> Path:
 def test_settings_without_meaning_are_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(SpecError, match=said):
         spec("mmlu", "x.csv", **settings)
+
+
+def test_a_benchmark_may_be_measured_in_two_ways() -> None:
+    tasks = [{"task": "mmlu", "path": "x"}, {"task": "mmlu", "path": "x", "name": "mmlu_texts", "options_as": "texts"}]
+    assert len(validate(EvaluationSpec, {"tasks": tasks}, "test").tasks) == 2
+    with pytest.raises(SpecError, match="two tasks report as 'mmlu'"):
+        validate(EvaluationSpec, {"tasks": tasks[:1] * 2}, "test")
+
+
+def test_the_gate_may_name_what_a_benchmark_reports() -> None:
+    evaluation = {"tasks": [{"task": "mmlu", "path": "x"}]}
+    recipe = {
+        "name": "r",
+        "data": {"sources": [{"name": "s", "path": "s.jsonl"}]},
+        "evaluation": evaluation,
+        "training": {"steps": 1},
+    }
+    passed = {**recipe, "register_as": {"name": "m", "gate": {"eval/mmlu/anatomy/accuracy": 0.1}}}
+    assert validate(FinetuneSpec, passed, "test").register_as is not None
+    with pytest.raises(SpecError, match=r"'eval/cmmlu/accuracy', which .* known: eval/mmlu/\*"):
+        validate(FinetuneSpec, {**recipe, "register_as": {"name": "m", "gate": {"eval/cmmlu/accuracy": 0.1}}}, "test")
 
 
 @real_files

@@ -1,5 +1,6 @@
 """`FinetuneSpec`: one recipe, one run."""
 
+from fnmatch import fnmatchcase
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -7,7 +8,7 @@ from pydantic import Field, model_validator
 from didact.spec.adapter import AdapterSpec, FullSpec, LoraSpec, PartialSpec, WithAdapterDefault, suitable_rate
 from didact.spec.base import Spec
 from didact.spec.data import DataSpec, TokensSpec
-from didact.spec.evaluation import EvaluationSpec, Gsm8kTask, IfEvalTask, LmEvalTask, ReasoningGymTask, RegisterSpec
+from didact.spec.evaluation import EvaluationSpec, Gsm8kTask, HeldOutTask, IfEvalTask, ReasoningGymTask, RegisterSpec
 from didact.spec.model import ModelSpec
 from didact.spec.training import PlacementSpec, TrackingSpec, TrainingSpec
 
@@ -75,24 +76,17 @@ class FinetuneSpec(WithAdapterDefault, Spec):
                 f"{self.training.global_batch_size}; each worker needs at least one conversation per step"
             )
         _check_method(self)
-        if self.register_as and (odd := sorted(filter(self._is_unreported, self.register_as.gate))):
-            known = ", ".join(sorted(self._reported_metrics())) or "none, since evaluation has no tasks"
+        reported = self._reported_metrics()
+        gate = sorted(self.register_as.gate) if self.register_as else []
+        if odd := [metric for metric in gate if not any(fnmatchcase(metric, known) for known in reported)]:
+            known = ", ".join(sorted(reported)) or "none, since evaluation has no tasks"
             raise ValueError(
                 f"register_as.gate names {odd[0]!r}, which evaluation.tasks does not report; known: {known}"
             )
         return self
 
-    def _is_unreported(self, metric: str) -> bool:
-        """Whether no task can report it; what lm-eval's tasks report is known only when they are loaded."""
-        open_tasks = (
-            [task.name for task in self.evaluation.tasks if isinstance(task, LmEvalTask)] if self.evaluation else []
-        )
-        return metric not in self._reported_metrics() and not metric.startswith(
-            tuple(f"eval/{name}/" for name in open_tasks)
-        )
-
     def _reported_metrics(self) -> set[str]:
-        """Metrics that the evaluation after training will report."""
+        """Metrics that the evaluation after training will report; `*` for what only a benchmark's files tell."""
         metrics: set[str] = set()
         for task in self.evaluation.tasks if self.evaluation else ():
             if isinstance(task, ReasoningGymTask):
@@ -102,8 +96,8 @@ class FinetuneSpec(WithAdapterDefault, Spec):
             elif isinstance(task, IfEvalTask):
                 names = ("accuracy", "loose_accuracy", "instruction_accuracy", "loose_instruction_accuracy")
                 metrics |= {f"eval/ifeval/{name}" for name in names}
-            elif isinstance(task, LmEvalTask):
-                continue
+            elif not isinstance(task, HeldOutTask):
+                metrics.add(f"eval/{getattr(task, 'name', None) or task.task}/*")
             elif held_out := {f"eval/{s.name}/loss" for s in self.data.sources if s.held_out_rows}:
                 metrics |= held_out | {"eval/loss"}
         return metrics

@@ -117,7 +117,21 @@ __all__ = [
 ]
 
 TaskSpec = Annotated[
-    HeldOutTask | ReasoningGymTask | Gsm8kTask | LmEvalTask | IfEvalTask | QuestionsTask | JudgedTasks,
+    HeldOutTask
+    | ReasoningGymTask
+    | Gsm8kTask
+    | LmEvalTask
+    | IfEvalTask
+    | QuestionsTask
+    | JudgedTasks
+    | PerplexityTask
+    | MmluTask
+    | CmmluTask
+    | CevalTask
+    | MmcuTask
+    | AquaTask
+    | StrategyQaTask
+    | BbhTask,
     Field(discriminator="task"),
 ]
 
