@@ -4,15 +4,15 @@ tasks -> Answerers (a base and its adapters on Ray workers) -> run_task for each
 """
 
 import asyncio
-import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
 
 from didact import env
 from didact.cluster.asking.answerers import Answerers, HeldOutRows
 from didact.cluster.asking.answering import Subject
+from didact.cluster.asking.endpoints import evaluate_endpoint
+from didact.cluster.asking.loop import in_a_loop
 from didact.cluster.asking.others import Others, check_others, with_preference
 from didact.cluster.placement import WorkerResources, worker_resources
 from didact.connect import check_ray, ray_cluster
@@ -45,10 +45,6 @@ from didact.spec import (
     load_spec,
 )
 
-_Found = TypeVar("_Found")
-_PATIENCE_SECONDS = 5.0
-"""For workers to be told that they are not needed any more."""
-
 
 def evaluate_on_ray(
     subjects: Mapping[str, Subject],
@@ -71,7 +67,7 @@ def evaluate_on_ray(
     """
     tasks = [build_task(spec) for spec in evaluation.tasks]
     others = Others.of(evaluation, next(iter(subjects.values())))
-    return _in_a_loop(_evaluate(subjects, tasks, others, evaluation.batch_size, resources, rows, watch))
+    return in_a_loop(_evaluate(subjects, tasks, others, evaluation.batch_size, resources, rows, watch))
 
 
 async def _evaluate(
@@ -151,11 +147,13 @@ def _by_base(subjects: Mapping[str, Subject]) -> list[list[str]]:
 def evaluate_adapter(spec: EvaluateSpec, watch: Watch | None = None) -> EvalReport:
     """A stand-alone evaluation: a base, and beside it what was trained on it, by folder or registered name.
 
-    A run that trained the whole base is measured by the model that it left.
+    A run that trained the whole base is measured by the model that it left. Or a model behind an address.
 
     Raises:
         SpecError: held-out losses are asked but the adapter does not come from a run folder.
     """
+    if spec.endpoint is not None:
+        return evaluate_endpoint(spec.endpoint, spec.evaluation, watch)
     check_others(spec.evaluation)
     check_ray()
     folder, whole = _found(spec.adapter) if spec.adapter else (None, False)
@@ -204,28 +202,3 @@ def trained_subject(base: Subject, folder: Path, name: str, *, whole: bool) -> S
     if not whole:
         return replace(base, name=name, adapter=folder, strict=True)
     return replace(base, name=name, model=base.model.model_copy(update={"base": str(folder), "revision": None}))
-
-
-def _in_a_loop(work: Coroutine[Any, Any, _Found]) -> _Found:
-    """Run it in an event loop of its own, also where one runs already, as in a notebook."""
-    loop, over = asyncio.new_event_loop(), threading.Event()
-
-    async def to_its_end() -> _Found:
-        try:
-            return await work
-        finally:
-            over.set()
-
-    thread = threading.Thread(target=loop.run_forever, name="evaluation", daemon=True)
-    thread.start()
-    future = asyncio.run_coroutine_threadsafe(to_its_end(), loop)
-    try:
-        return future.result()
-    except BaseException:
-        future.cancel()  # an interrupt of the caller ends the workers as well
-        over.wait(_PATIENCE_SECONDS)
-        raise
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()

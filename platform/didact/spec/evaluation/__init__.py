@@ -189,8 +189,16 @@ class EvaluateSpec(Spec):
     """An adapter folder, a run folder, or a registered `name`, `name@alias`, `name:version`; none: base alone."""
     beside: tuple[str, ...] = ()
     """More that are asked the same, each named as `adapter` may be, such as `demo@champion`."""
+    endpoint: EndpointSpec | None = None
+    """A model behind an address, in place of all of these."""
     evaluation: EvaluationSpec
     """What to measure. `held_out` needs a run folder as `adapter`, whose recipe names the rows."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if self.endpoint is not None and (given := sorted(self.model_fields_set & {"model", "adapter", "beside"})):
+            raise ValueError(f"found endpoint and {given[0]}; expected one of them")
+        return self
 
     @field_validator("beside")
     @classmethod
