@@ -280,3 +280,10 @@ def test_wilson_interval_against_published_values() -> None:
     for wrong in ((0, 0), (3, 2), (-1, 2)):
         with pytest.raises(ValueError, match="expected at least one item"):
             wilson_interval(*wrong)
+
+
+def test_a_standard_error_stands_as_interval_with_what_it_is_of() -> None:
+    figures = {"eval/own/mcc": 0.5, "eval/own/mcc_stderr": 0.1, "eval/own/lonely_stderr": 0.2}
+    report = EvalReport({"base": ModelFacts("b")}, {"base": figures}, dict.fromkeys(figures, 9))
+    text = printed(report)
+    assert "0.5000 [0.304, 0.696]" in text and "mcc_stderr" not in text and "lonely_stderr" in text

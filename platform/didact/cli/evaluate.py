@@ -1,6 +1,7 @@
 """`didact evaluate`: figures on the terminal, and on the page, as JSON or as Markdown where files are asked for."""
 
 import contextlib
+from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,8 @@ from didact.spec import EvaluateSpec, load_spec
 if TYPE_CHECKING:
     from didact.evaluation import EvalReport
 
-_REPORT = ".json"
+_REPORT_FIELDS = ("metrics_of", "base_id")
+"""Of today's reports, and of those of earlier versions."""
 
 
 def evaluate(
@@ -27,7 +29,7 @@ def evaluate(
     watch: Annotated[bool, typer.Option("--watch", help="Show the figures so far with their intervals")] = False,
 ) -> None:
     """Measure a base, and an adapter beside it."""
-    report = _stored(config) if config.suffix == _REPORT else _measured(config, overrides, watch=watch)
+    report = _stored(config) if _is_report(config) else _measured(config, overrides, watch=watch)
     console = Console()
     console.print(report.table())
     from didact.files import write_text
@@ -43,6 +45,17 @@ def evaluate(
     for written in (page, json, markdown):
         if written is not None:
             console.print(f"written: {written}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _is_report(path: Path) -> bool:
+    """An evaluation may be written in JSON as well."""
+    if path.suffix != ".json" or not path.is_file():
+        return False
+    try:
+        values = loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(values, dict) and any(name in values for name in _REPORT_FIELDS)
 
 
 def _stored(path: Path) -> "EvalReport":

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from rich import box
@@ -14,6 +14,9 @@ from didact.evaluation.statistics import has_better_side, improvement, wilson_in
 
 _STYLES = {"better": "green", "worse": "red", "same": "dim", "unknown": "red"}
 _SHOWN_EXAMPLES = 5
+_ERROR = "_stderr"
+_REACH = 1.96
+"""Standard errors on each side of a figure that hold it with 95%."""
 _SHOWN_TEXTS = 2
 _SHOWN_REMARKS = 3
 _SHOWN_CHARACTERS = 240
@@ -28,6 +31,8 @@ class Figure:
     """Questions behind it."""
     values: Mapping[str, float | None]
     """By model; None where it could not be told for one."""
+    errors: Mapping[str, float | None] = field(default_factory=dict)
+    """Standard errors, where the task tells them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,26 @@ def _problems(task: str, model: str, questions: Sequence[QuestionFacts]) -> Iter
     for each in questions:
         if each.task == task and (given := each.given.get(model)) is not None and given.problem is not None:
             yield f"; the first, {each.id}: {given.problem}"
+
+
+def figures_of(metrics: Mapping[str, Mapping[str, float]], counts: Mapping[str, int]) -> list[Figure]:
+    """A report's figures; standard errors stand with what they are of.
+
+    Args:
+        metrics: model -> metric -> value.
+        counts: metric -> questions behind it.
+    """
+    names = dict.fromkeys(name for values in metrics.values() for name in values)
+    return [
+        Figure(
+            name,
+            counts[name],
+            {model: values.get(name) for model, values in metrics.items()},
+            {model: values.get(name + _ERROR) for model, values in metrics.items()},
+        )
+        for name in names
+        if name.removesuffix(_ERROR) not in names or not name.endswith(_ERROR)
+    ]
 
 
 def as_table(title: str, figures: Sequence[Figure], notes: Sequence[str] = ()) -> Table:
@@ -99,7 +124,8 @@ def _columns(figures: Sequence[Figure]) -> list[str]:
 def _rows(figures: Sequence[Figure]) -> Iterator[_Row]:
     for figure in figures:
         metric, count = figure.metric, figure.count
-        cells = (metric, str(count), *(_value(metric, value, count) for value in figure.values.values()))
+        values = (_value(metric, each, count, figure.errors.get(model)) for model, each in figure.values.items())
+        cells = (metric, str(count), *values)
         if len(figure.values) < 2:
             yield _Row(cells, None)
             continue
@@ -111,9 +137,11 @@ def _rows(figures: Sequence[Figure]) -> Iterator[_Row]:
         yield _Row((*cells, _change(metric, (adapter or 0.0) - (base or 0.0), verdict)), verdict)
 
 
-def _value(metric: str, value: float | None, count: int) -> str:
+def _value(metric: str, value: float | None, count: int, error: float | None = None) -> str:
     if value is None:
         return "-"
+    if error is not None and math.isfinite(error) and math.isfinite(value):
+        return f"{value:.4f} [{value - _REACH * error:.3f}, {value + _REACH * error:.3f}]"
     if not metric.endswith("/accuracy") or not math.isfinite(value):
         return f"{value:.4f}"
     low, high = wilson_interval(round(value * count), count)

@@ -14,7 +14,7 @@ from didact import files
 from didact.display import Shown
 from didact.errors import DataError, SpecError
 from didact.evaluation.facts import Given, ModelFacts, QuestionFacts, TaskFacts
-from didact.evaluation.layout import Figure, as_markdown, as_table, remarks
+from didact.evaluation.layout import Figure, as_markdown, as_table, figures_of, remarks
 from didact.evaluation.results import Scored, TaskResult
 
 BASE, ADAPTER = "base", "adapter"
@@ -78,10 +78,7 @@ class EvalReport(Shown):
 
     @property
     def _figures(self) -> list[Figure]:
-        return [
-            Figure(name, self.counts[name], {model: values.get(name) for model, values in self.metrics_of.items()})
-            for name in self.base
-        ]
+        return figures_of(self.metrics_of, self.counts)
 
     def to_json(self) -> str:
         """All fields as a JSON object; a metric that is NaN or infinite becomes null."""

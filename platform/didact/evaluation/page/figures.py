@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from didact.evaluation.facts import QuestionFacts, TaskFacts
+from didact.evaluation.layout import figures_of
 from didact.evaluation.report import EvalReport
 from didact.evaluation.statistics import PairedDifference, compare, higher_is_better, mean_interval
 from didact.pages import Axis
@@ -180,12 +181,10 @@ def losses(report: EvalReport) -> list[Row]:
 
 def all_figures(report: EvalReport) -> list[Row]:
     """Every metric of the report."""
-    names = dict.fromkeys(name for values in report.metrics_of.values() for name in values)
     rows = []
-    for name in names:
-        found = [report.metrics_of[model].get(name) for model in report.models]
-        points = [_with_error(value, None, report.counts.get(name, 0)) for value in found]
-        rows.append(Row(name.removeprefix("eval/"), tuple(points), _top(name, points)))
+    for of in figures_of(report.metrics_of, report.counts):
+        points = [_with_error(of.values[model], of.errors[model], of.count) for model in report.models]
+        rows.append(Row(of.metric.removeprefix("eval/"), tuple(points), _top(of.metric, points)))
     return rows
 
 

@@ -2,11 +2,8 @@
 
 _LOWER = frozenset(
     (
-        *("loss", "perplexity", "byte_perplexity", "bits_per_byte", "ece", "brier", "lost", "flipped"),
-        *("unread", "strict_unread", "unmarked", "cut", "problems", "refused", "seconds", "latency"),
         *("loss", "perplexity", "byte_perplexity", "word_perplexity", "bits_per_byte", "ece", "brier", "brier_score"),
-        *("lost", "flipped"),
-        *("unread", "strict_unread", "cut", "problems", "refused", "seconds", "latency"),
+        *("lost", "flipped", "unread", "strict_unread", "unmarked", "cut", "problems", "refused", "seconds", "latency"),
     )
 )
 _NEITHER = frozenset(("answer_tokens", "answer_length", "first_won", "longer_won", "length_correlation", "agreement"))
