@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from didact.notebook import (
         DidactError,
         cards,
+        check_again,
         evaluate,
         finetune,
         load,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         predict,
         promote,
         recipe,
+        reproduce,
         sweep,
         trace,
         versions,
@@ -29,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DidactError",
     "cards",
+    "check_again",
     "evaluate",
     "finetune",
     "load",
@@ -36,6 +39,7 @@ __all__ = [
     "predict",
     "promote",
     "recipe",
+    "reproduce",
     "sweep",
     "trace",
     "versions",

@@ -127,6 +127,13 @@ def this_machine() -> Machine:
     )
 
 
+def cpu_capability() -> str:
+    """The instructions that torch computes with on this processor, such as `AVX2`: others round otherwise."""
+    import torch
+
+    return torch.backends.cpu.get_cpu_capability()
+
+
 def num_gpus() -> int:
     """How many GPUs torch computes on here; unlike `this_machine` it starts nothing on them."""
     import torch

@@ -16,22 +16,7 @@ from didact.lineage import Records, trace
 from didact.lineage.picture import save_picture
 from didact.runs import record_of
 from didact.spec import RegisterSpec
-from tests.fakes.traced import History, make_history
-
-
-@pytest.fixture(scope="module")
-def history(tmp_path_factory: pytest.TempPathFactory) -> History:
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("history")
-        patch.setenv("DIDACT_CACHE", str(folder / "cache"))
-        patch.setenv("DIDACT_RUNS", str(folder / "runs"))
-        return make_history(folder)
-
-
-@pytest.fixture(autouse=True)
-def in_history(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DIDACT_CACHE", str(history.folder / "cache"))
-    monkeypatch.setenv("DIDACT_RUNS", str(history.folder / "runs"))
+from tests.fakes.traced import History
 
 
 def chain(text: str) -> list[str]:

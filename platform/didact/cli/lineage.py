@@ -35,3 +35,24 @@ def lineage(
     Console().print(found, highlight=False)
     if picture is not None:
         Console().print(f"drawn into {visible(str(picture))}", highlight=False, soft_wrap=True)
+
+
+def reproduce(
+    asked: Annotated[str, typer.Argument(help="A run folder or the name of a run, or NAME, NAME@ALIAS, NAME:VERSION")],
+    check: Annotated[bool, typer.Option("--check", help="Only say what is missing or different")] = False,
+    name: Annotated[str | None, typer.Option(help="Of the new run; default: the old one's with -again")] = None,
+) -> None:
+    """Do a run again from what was recorded of it and compare the adapters; ends with 1 where they are not equal."""
+    from didact.lineage.reproduction import plan_reproduction
+
+    plan = plan_reproduction(asked, name=name)
+    Console().print(plan, highlight=False)
+    plan.check()
+    if check:
+        return
+    from didact.cluster.reproduce import reproduce as do_again
+
+    comparison = do_again(plan)
+    Console().print(comparison, highlight=False)
+    if not comparison.equal:
+        raise typer.Exit(1)

@@ -13,7 +13,7 @@ from didact.cluster.callbacks import Heartbeat, RayReport, RunRecord
 from didact.cluster.failures import explained, stack_file
 from didact.cluster.stopping import StopRequest
 from didact.connect import receive
-from didact.devices import is_out_of_memory, memory_words
+from didact.devices import cpu_capability, is_out_of_memory, memory_words
 from didact.errors import DidactError, ModelTooLarge
 from didact.evaluation import held_out_loss, task_texts
 from didact.failpoints import read_failpoints
@@ -136,7 +136,7 @@ def computing_on(spec: FinetuneSpec, device: torch.device, num_workers: int) -> 
     return {
         "host": socket.gethostname(),
         "processor": processor(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
+        "capability": cpu_capability(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "workers": num_workers,

@@ -17,7 +17,7 @@ Example:
 
 from didact.datasets.catalog.listing import find_cards as cards
 from didact.errors import DidactError
-from didact.notebook.lineage import trace
+from didact.notebook.lineage import check_again, reproduce, trace
 from didact.notebook.models import load, predict
 from didact.notebook.runs import evaluate, finetune, plan, promote, sweep, versions
 from didact.notebook.settings import recipe
@@ -25,6 +25,7 @@ from didact.notebook.settings import recipe
 __all__ = [
     "DidactError",
     "cards",
+    "check_again",
     "evaluate",
     "finetune",
     "load",
@@ -32,6 +33,7 @@ __all__ = [
     "predict",
     "promote",
     "recipe",
+    "reproduce",
     "sweep",
     "trace",
     "versions",

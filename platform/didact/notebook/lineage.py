@@ -7,6 +7,8 @@ from didact.notebook.runs import reference_of
 
 if TYPE_CHECKING:
     from didact.lineage import Trace
+    from didact.lineage.comparison import Comparison
+    from didact.lineage.reproduction import Reproduction
 
 
 def trace(asked: Any) -> "Trace":
@@ -24,3 +26,36 @@ def trace(asked: Any) -> "Trace":
     from didact.lineage import trace as follow
 
     return follow(reference_of(asked))
+
+
+def check_again(asked: Any) -> "Reproduction":
+    """What is missing or different from when a run was done: `reproduce` would start from it. Starts nothing.
+
+    Args:
+        asked: a run folder, the name of a run, `name:version`, what `finetune` returned, or a version.
+
+    Raises:
+        NotRegistered, RegistryError, RunError: there is no such run, or its recipe is not recorded.
+    """
+    env.quiet_libraries()
+    from didact.lineage.reproduction import plan_reproduction
+
+    return plan_reproduction(reference_of(asked))
+
+
+def reproduce(asked: Any, name: str | None = None) -> "Comparison":
+    """Do a run again from what was recorded of it, in a folder of its own, and compare the two.
+
+    Args:
+        asked: see `check_again`.
+        name: of the new run; left out: the old one's with `-again`.
+
+    Raises:
+        RunError: something that it needs is missing or not what it was.
+        DidactError: see `finetune`.
+    """
+    env.quiet_libraries()
+    from didact.cluster.reproduce import reproduce as do_again
+    from didact.lineage.reproduction import plan_reproduction
+
+    return do_again(plan_reproduction(reference_of(asked), name=name))
