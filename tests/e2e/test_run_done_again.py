@@ -12,7 +12,7 @@ from didact.runs import record_of
 from tests.fakes.lineage import same_weights
 from tests.fakes.recipes import tiny_recipe
 
-pytestmark = pytest.mark.nightly
+pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.timeout(300)]
 
 
 def test_a_run_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
