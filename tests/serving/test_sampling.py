@@ -1,11 +1,15 @@
 """Which tokens can be drawn, and how often."""
 
+import math
+from typing import Any
+
 import pytest
 import torch
+from transformers import RepetitionPenaltyLogitsProcessor
 
 from didact.errors import SpecError
 from didact.serving.engine.protocol import Sampling
-from didact.serving.engine.sampling import Sampler
+from didact.serving.engine.sampling import Sampler, token_logprob
 
 LOGITS = torch.tensor([0.1, 0.4, 0.2, 0.3]).log()
 
@@ -96,3 +100,51 @@ def test_forbidden_tokens_never_come() -> None:
 def test_numbers_that_mean_nothing_are_refused_by_name(field: str, value: float) -> None:
     with pytest.raises(SpecError, match=f"{field}: found {value}; expected"):
         Sampling(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("sampling", "possible"),
+    [
+        ({"temperature": 1.0, "min_p": 0.6}, {1, 3}),
+        ({"temperature": 1.0, "min_p": 1.0}, {1}),
+        ({"temperature": 0.25, "min_p": 0.4}, {1}),  # after temperature the second is 0.32 times the first
+        ({"temperature": 1.0, "top_k": 3, "min_p": 0.6}, {1, 3}),
+        ({"temperature": 0.0, "logit_bias": ((0, 2.0),)}, {0}),
+        ({"temperature": 1.0, "logit_bias": ((1, -100.0), (2, -100.0))}, {0, 3}),
+    ],
+)
+def test_which_tokens_can_come_by_share_and_bias(sampling: dict[str, Any], possible: set[int]) -> None:
+    assert {token for token, count in enumerate(drawn(**sampling)) if count} == possible
+
+
+def test_repetition_penalty_counts_prompt_and_answer_as_transformers_does() -> None:
+    logits = torch.tensor([2.0, -1.0, 3.0, 0.5])
+    sampler = Sampler(Sampling(repetition_penalty=1.5), torch.device("cpu"), prompt=(0, 1))
+    ids = torch.tensor([[0, 1, 2]])
+    expected = RepetitionPenaltyLogitsProcessor(1.5)(ids, logits[None])[0]
+    torch.testing.assert_close(sampler._less_repeated(logits, [2]), expected)
+    assert sampler.draw(logits, [2]) == int(expected.argmax())
+    assert Sampler(Sampling(repetition_penalty=1.5), torch.device("cpu"), (2,)).draw(logits, []) in (0, 2)
+
+
+def test_forbidden_tokens_cannot_come() -> None:
+    sampler = Sampler(Sampling(), torch.device("cpu"))
+    assert sampler.draw(LOGITS, [], forbidden=(1,)) == 3
+    assert sampler.draw(LOGITS, [], forbidden=(1, 3)) == 2
+
+
+def test_logprobs_are_the_models_own() -> None:
+    found = token_logprob(LOGITS + 7, 2, 2)
+    assert found.token_id == 2
+    assert math.exp(found.logprob) == pytest.approx(0.2)
+    assert [token for token, _ in found.top] == [1, 3]
+    assert [math.exp(value) for _, value in found.top] == pytest.approx([0.4, 0.3])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"min_p": 1.1}, {"repetition_penalty": 0.0}, {"logit_bias": ((-1, 1.0),)}, {"logit_bias": ((1, math.inf),)}],
+)
+def test_what_no_sampling_can_be_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match=next(iter(wrong))):
+        Sampling(**wrong)

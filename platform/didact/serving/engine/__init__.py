@@ -25,6 +25,7 @@ from didact.serving.engine.protocol import (
     GenerationRequest,
     PromptTooLong,
     Sampling,
+    TokenLogprob,
 )
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ __all__ = [
     "GenerationRequest",
     "PromptTooLong",
     "Sampling",
+    "TokenLogprob",
 ]
 
 

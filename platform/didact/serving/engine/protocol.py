@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 from didact.errors import DidactError, SpecError
 
 FinishReason = Literal["stop", "length"]
+_MOST_LOGPROBS = 20
 
 
 class EngineBusy(DidactError, RuntimeError):
@@ -71,6 +72,12 @@ class Sampling:
     """Taken from the logit of every token that the answer already holds."""
     frequency_penalty: float = 0.0
     """Taken once per occurrence in the answer."""
+    min_p: float = 0.0
+    """Only tokens that are at least this share as likely as the likeliest one (Nguyen et al., 2024)."""
+    repetition_penalty: float = 1.0
+    """Logits of tokens that prompt or answer hold are divided by it where positive, else multiplied (Keskar, 2019)."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Token ids, and what is added to their logits."""
     seed: int | None = None
     """Same seed, same answer; None draws a fresh seed."""
 
@@ -81,6 +88,12 @@ class Sampling:
             "top_k": (self.top_k >= 0, "a whole number of at least 0"),
             "presence_penalty": (math.isfinite(self.presence_penalty), "a finite number"),
             "frequency_penalty": (math.isfinite(self.frequency_penalty), "a finite number"),
+            "min_p": (0 <= self.min_p <= 1, "a number of at least 0, at most 1"),
+            "repetition_penalty": (0 < self.repetition_penalty < math.inf, "a number above 0"),
+            "logit_bias": (
+                all(token >= 0 and math.isfinite(bias) for token, bias in self.logit_bias),
+                "token ids, and finite numbers",
+            ),
             "seed": (self.seed is None or -(2**63) <= self.seed < 2**63, "a whole number of 64 bits"),
         }
         for name, (good, expected) in checks.items():
@@ -101,9 +114,36 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     """The answer ends before the first of these texts."""
     stop_token_ids: tuple[int, ...] = ()
-    """The answer ends before the first of these tokens."""
+    """The answer ends before the first of these tokens; to ignore the end of a text, leave its token out."""
+    min_tokens: int = 0
+    """Before so many tokens the answer does not end: its stop tokens cannot come, stop texts are text."""
+    logprobs: int | None = None
+    """Tell the logarithm of each token's probability, and those of this many likeliest ones, at most 20; None for not.
+
+    They are the model's own, before temperature, penalties and bias.
+    """
     deadline: float | None = None
     """On the clock of `time.monotonic` of the engine's process; None for no limit."""
+
+    def __post_init__(self) -> None:
+        if self.logprobs is not None and not 0 <= self.logprobs <= _MOST_LOGPROBS:
+            raise SpecError(f"logprobs: found {self.logprobs}; expected a whole number from 0 to {_MOST_LOGPROBS}")
+        if not 0 <= self.min_tokens <= self.max_new_tokens:
+            raise SpecError(
+                f"min_tokens: found {self.min_tokens}; expected a whole number from 0 to max_new_tokens, which is "
+                f"{self.max_new_tokens}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """How likely the model found a token."""
+
+    token_id: int
+    logprob: float
+    """Natural logarithm."""
+    top: tuple[tuple[int, float], ...]
+    """The likeliest tokens in its place, with theirs, the likeliest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +156,8 @@ class Delta:
     """Tokens generated for this piece, the stop token included."""
     finish_reason: FinishReason | None = None
     """Set on the last piece: `stop`, or `length` when `max_new_tokens` or the context is used up."""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """One for each of `token_ids`, where the request asks for them."""
 
 
 @dataclass(frozen=True, slots=True)

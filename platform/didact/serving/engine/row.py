@@ -15,8 +15,9 @@ from didact.serving.engine.protocol import (
     GenerationFailed,
     GenerationRequest,
     PromptTooLong,
+    TokenLogprob,
 )
-from didact.serving.engine.sampling import Sampler
+from didact.serving.engine.sampling import Sampler, token_logprob
 from didact.serving.engine.text_stream import TextStream
 
 _log = get_logger(__name__)
@@ -44,7 +45,9 @@ class BatchRow:
         self.cancelled = False
         self._context_length = context_length
         self._room = min(request.max_new_tokens, context_length - len(request.prompt_ids))
-        self._sampler = Sampler(request.sampling, device)
+        self._sampler = Sampler(request.sampling, device, request.prompt_ids)
+        self._logprobs: tuple[TokenLogprob, ...] = ()
+        """Of the newest token."""
         self._text = TextStream(tokenizer, request.stop)
         self._queue: asyncio.Queue[Delta | Exception] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
@@ -85,17 +88,20 @@ class BatchRow:
             self.fail(GenerationFailed(f"the next token could not be chosen ({type(error).__name__})"))
 
     def _advance(self, logits: torch.Tensor) -> None:
-        token = self._sampler.draw(logits, self.answer)
+        wanted = self.request
+        may_end = len(self.answer) >= wanted.min_tokens
+        token = self._sampler.draw(logits, self.answer, () if may_end else wanted.stop_token_ids)
+        self._logprobs = () if wanted.logprobs is None else (token_logprob(logits, token, wanted.logprobs),)
         self.answer.append(token)
-        if token in self.request.stop_token_ids:
+        if may_end and token in wanted.stop_token_ids:
             return self._finish(self._text.finish(), token, "stop")
-        text = self._text.push(token)
+        text = self._text.push(token, may_end)
         if self._text.stopped:
             return self._finish(text, token, "stop")
         if len(self.answer) >= self._room:
             text += self._text.finish()
             return self._finish(text, token, "stop" if self._text.stopped else "length")
-        return self._send(Delta(text, (token,)))
+        return self._send(Delta(text, (token,), logprobs=self._logprobs))
 
     def fail(self, error: Exception) -> None:
         """End the answer with an error."""
@@ -123,7 +129,7 @@ class BatchRow:
 
     def _finish(self, text: str, token: int, reason: FinishReason) -> None:
         self.done = True
-        self._send(Delta(text, (token,), reason))
+        self._send(Delta(text, (token,), reason, self._logprobs))
 
     def _send(self, item: Delta | Exception) -> None:
         try:

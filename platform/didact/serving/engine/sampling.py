@@ -1,8 +1,10 @@
 """Logits -> next token."""
 
+from collections.abc import Sequence
+
 import torch
 
-from didact.serving.engine.protocol import Sampling
+from didact.serving.engine.protocol import Sampling, TokenLogprob
 
 _GREEDY_BELOW = 1e-5
 """Temperatures below are greedy: divided by them, logits overflow, and only the likeliest token is left anyway."""
@@ -11,22 +13,33 @@ _GREEDY_BELOW = 1e-5
 class Sampler:
     """Draws one request's tokens. Each request has its own random stream, so its neighbours never change its answer."""
 
-    def __init__(self, sampling: Sampling, device: torch.device) -> None:
+    def __init__(self, sampling: Sampling, device: torch.device, prompt: Sequence[int] = ()) -> None:
         self.sampling = sampling
+        self._prompt = prompt
+        self._seen: torch.Tensor | None = None
+        """bool [vocabulary]: tokens of the prompt and of the first `_num_seen` of the answer."""
+        self._num_seen = 0
         self._random = torch.Generator(device=device)
         if sampling.seed is None:
             self._random.seed()
         else:
             self._random.manual_seed(sampling.seed)
 
-    def draw(self, logits: torch.Tensor, answer: list[int]) -> int:
+    def draw(self, logits: torch.Tensor, answer: list[int], forbidden: Sequence[int] = ()) -> int:
         """The next token.
 
         Args:
             logits: float [vocabulary].
             answer: the tokens generated so far, for the penalties.
+            forbidden: tokens that cannot come.
         """
-        logits = self._penalised(logits.float(), answer)
+        logits = self._penalised(self._less_repeated(logits.float(), answer), answer)
+        if self.sampling.logit_bias:
+            tokens, bias = zip(*self.sampling.logit_bias, strict=True)
+            places = torch.tensor(tokens, device=logits.device)
+            logits = logits.index_add(0, places, torch.tensor(bias, device=logits.device))
+        if forbidden:
+            logits = logits.index_fill(0, torch.tensor(forbidden, device=logits.device), -torch.inf)
         if self.sampling.temperature < _GREEDY_BELOW:
             return int(logits.argmax())
         # The largest becomes 0, so that no quotient overflows.
@@ -35,9 +48,22 @@ class Sampler:
             least = logits.topk(self.sampling.top_k).values[-1]
             logits = logits.masked_fill(logits < least, -torch.inf)
         probabilities = logits.softmax(-1)
+        if self.sampling.min_p > 0:
+            probabilities = probabilities.masked_fill(probabilities < self.sampling.min_p * probabilities.max(), 0.0)
         if self.sampling.top_p < 1:
             probabilities = _nucleus(probabilities, self.sampling.top_p)
         return int(torch.multinomial(probabilities, 1, generator=self._random))
+
+    def _less_repeated(self, logits: torch.Tensor, answer: list[int]) -> torch.Tensor:
+        penalty = self.sampling.repetition_penalty
+        if penalty == 1:
+            return logits
+        if self._seen is None:
+            self._seen = torch.zeros_like(logits, dtype=torch.bool)
+            self._seen[torch.tensor(self._prompt, dtype=torch.long, device=logits.device)] = True
+        self._seen[torch.tensor(answer[self._num_seen :], dtype=torch.long, device=logits.device)] = True
+        self._num_seen = len(answer)
+        return torch.where(self._seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
     def _penalised(self, logits: torch.Tensor, answer: list[int]) -> torch.Tensor:
         presence, frequency = self.sampling.presence_penalty, self.sampling.frequency_penalty
@@ -47,6 +73,14 @@ class Sampler:
         penalised = logits.clone()
         penalised[tokens] -= presence + frequency * counts
         return penalised
+
+
+def token_logprob(logits: torch.Tensor, token: int, num_top: int) -> TokenLogprob:
+    """How likely a token was by float [vocabulary], beside the `num_top` likeliest."""
+    logprobs = logits.float().log_softmax(-1)
+    top = logprobs.topk(min(num_top, logprobs.numel()))
+    pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    return TokenLogprob(token, float(logprobs[token]), tuple(pairs))
 
 
 def _nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:

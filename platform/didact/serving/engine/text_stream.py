@@ -26,9 +26,17 @@ class TextStream:
         self.stopped = False
         """A stop text was met."""
 
-    def push(self, token: int) -> str:
-        """Add a token; returns the text that may be shown now, which is often empty."""
+    def push(self, token: int, may_stop: bool = True) -> str:
+        """Add a token; returns the text that may be shown now, which is often empty.
+
+        Args:
+            token: the newest.
+            may_stop: False where a stop text up to here is text like any other.
+        """
         self._ids.append(token)
+        if not may_stop:
+            shown, self._held = self._held + self._decode_new(last=False), ""
+            return shown
         return self._release(self._decode_new(last=False), last=False)
 
     def finish(self) -> str:
