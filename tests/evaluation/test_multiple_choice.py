@@ -261,6 +261,21 @@ def test_likelihoods_tell_how_well_confidence_fits(exam: Path) -> None:
     assert build("mmlu", exam, by="generation").overall(said(task, lambda _: "C")) == {}
 
 
+def test_of_several_answers_the_most_frequent_option_counts(exam: Path) -> None:
+    task = build("mmlu", exam, by="generation", samples=4)
+    (ask,) = task.asks(task.questions[0], ())
+    assert isinstance(ask, Generation)
+    assert (ask.num_samples, ask.temperature) == (4, 0.7)
+    texts = tuple(Text(each, 1, "stop") for each in ("A", "<think>B?</think>The answer is C.", "(C)", "Z"))
+    score = task.score(task.questions[0], (Answer(texts=texts),))
+    assert score.extracted == "C"
+    assert score.values == {
+        **{"accuracy": 1.0, "unread": 0.25, "strict_accuracy": 0.0, "strict_unread": 1.0, "agreement": 0.5},
+        **{"pass_at_1": 0.5, "pass_at_2": pytest.approx(5 / 6), "pass_at_4": 1.0, "maj_at_4": 1.0},
+    }
+    assert task.score(task.questions[0], (Answer(),)).problem == "the model gave no text"
+
+
 def test_the_version_follows_what_is_asked(exam: Path) -> None:
     one = build("mmlu", exam)
     assert one.version == build("mmlu", exam, name="again").version

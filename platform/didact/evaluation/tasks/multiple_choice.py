@@ -13,6 +13,7 @@ from didact.errors import DataError
 from didact.evaluation import statistics  # its parts are loaded when figures are made
 from didact.evaluation.asks import Answer, Ask, Generation, Likelihood
 from didact.evaluation.questions import Question, Score
+from didact.evaluation.reasoning import of_samples, read_answer
 from didact.evaluation.scorers.choice import Options, candidates, score_choice, score_likelihoods
 from didact.evaluation.tasks.bigbench import read_bbh, read_reasoning_prompts, read_strategyqa, score_words
 from didact.evaluation.tasks.choice_prompts import CHINESE, ENGLISH, MMCU_DIRECT, ChoicePrompts, Wording
@@ -77,13 +78,18 @@ class MultipleChoice:
             return ()
         prompt = self._prompt(question)
         if self.settings.by == "generation":
-            return (Generation(prompt, self.settings.max_new_tokens),)
+            samples, temperature = self.settings.samples, self.settings.drawn_at
+            return (Generation(prompt, self.settings.max_new_tokens, num_samples=samples, temperature=temperature),)
         return (Likelihood(prompt, tuple(self.prompts.said(question, each) for each in candidates(question.data))),)
 
     def score(self, question: Question, answers: tuple[Answer, ...]) -> Score:
         """What the text says, or which answer is the likeliest."""
         if self.settings.by == "generation":
-            return (score_words if question.data is None else score_choice)(question, answers[0].text)
+            if not answers[0].texts:
+                return Score(problem="the model gave no text")
+            scorer = score_words if question.data is None else score_choice
+            said = [read_answer(each.text, stepwise=False, reads="whole") or "" for each in answers[0].texts]
+            return of_samples([scorer(question, text) for text in said], self.metric, str)
         texts = question.options if self.prompts.compares_texts(question) else ()
         sizes = [len(text.encode("utf-8")) for text in texts] or None
         return score_likelihoods(question, answers[0].likelihoods, sizes)
