@@ -84,6 +84,15 @@ ROWS = {
     "D5": ("a file changed between check and training", "refused before the first step"),
     "D6": ("one row changed far into a file", "another digest"),
     "D7": ("the same rows in other files or another order of files", "the same digest and order"),
+    "M6": ("register twice, and from two processes at once", "one version of an adapter; both callers get it"),
+    "M7": (
+        "an end, also by SIGKILL, before and after every single change that a registration makes",
+        "the same call again ends with one version, all tags, verdict and alias; never an alias before the rest",
+    ),
+    "M8": (
+        "two promotions from the same state at once",
+        "one wins, the other is told that the alias was moved meanwhile; both are noted",
+    ),
     "M10": (
         "a judge that is down, hangs, drips, refuses, or answers rubbish in fourteen ways",
         "no score comes of it; the evaluation ends by its deadline, says that it is incomplete, and promotes nothing",

@@ -155,6 +155,11 @@ def keys_file() -> Path | None:
     return Path(path).expanduser().absolute() if path else None
 
 
+def verdict_key() -> bytes | None:
+    """What verdicts of the gate are signed with (`DIDACT_VERDICT_KEY`); None when nobody has set it. It stays here."""
+    return os.environ.get("DIDACT_VERDICT_KEY", "").encode() or None
+
+
 def endpoint_key(name: str) -> str | None:
     """The key of an endpoint that evaluation asks, from the variable that its spec names (`..._API_KEY`).
 

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
-from didact.files import write_json
+from didact.files import manifest, write_json
 from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.models import attach_adapter, base_fingerprint, load_base, save_adapter
 from didact.spec import LoraSpec, MethodSpec, ModelSpec, TokensSpec
@@ -60,3 +61,20 @@ def make_adapter(base: ModelSpec, folder: Path, spec: MethodSpec) -> Path:
     folder.mkdir()
     save_adapter(model, folder, base="tiny", base_fingerprint=base_fingerprint(base), method=spec.method)
     return folder
+
+
+def small_adapter(folder: Path, weights: str = "weights") -> Path:
+    """An adapter folder with a manifest. Its bytes are never interpreted by the registry."""
+    folder.mkdir(parents=True)
+    tensor = torch.frombuffer(bytearray(weights.encode()), dtype=torch.uint8)
+    save_file({"weights": tensor}, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text('{"r": 8}')
+    (folder / "template_contract.json").write_text("{}")
+    seal(folder)
+    return folder
+
+
+def seal(folder: Path) -> None:
+    """Write a manifest that holds for the files as they are."""
+    names = [file.name for file in folder.iterdir() if file.name not in ("adapter.json", "README.md")]
+    write_json(folder / "adapter.json", {"format": 1, "files": manifest(folder, names)})

@@ -28,7 +28,10 @@ def test_a_version_leads_back_to_the_bytes_of_its_data(history: History) -> None
     found = trace("sums@champion", history.records)
     kinds = [node.kind for node in found.graph.nodes.values()]
     assert sorted(kinds) == sorted(
-        ["version", "alias", "evaluation", "adapter", "checkpoint", "run", "base", "mixture", "cache", "source", "file"]
+        [
+            *("version", "alias", "verdict", "evaluation", "adapter", "checkpoint"),
+            *("run", "base", "mixture", "cache", "source", "file"),
+        ]
     )
     (file,) = found.graph.of_kind("file")
     assert file.facts["sha256"] == sha256_file(history.folder / "sums.jsonl")

@@ -19,6 +19,7 @@ from didact.spec import Ia3Spec, LoraSpec, MethodSpec, ModelSpec, PrefixSpec, Pr
 from didact.tokens import TemplateContract
 from didact.tracking import default_uri
 from tests.fakes.models import save_tiny_base, tiny_model
+from tests.fakes.verdicts import verdict_on
 
 WEIGHTS = "adapter_model.safetensors"
 Tensors = dict[str, torch.Tensor]
@@ -114,7 +115,7 @@ def test_a_version_that_cannot_be_served_gets_no_alias(
         folder = adapter(base, tmp_path / str(number))
         if how is not None:
             change(folder, how)
-        registry.register("demo", folder, run_id=None, tags={}, card="", alias=None)
+        registry.register("demo", folder, run_id=None, tags={}, card="", alias=None, verdict=verdict_on(folder))
     assert promote_servable(registry, "demo", 1).aliases == ("champion",)
     with pytest.raises(
         AdapterError, match=r"demo:2 cannot be served, so demo@champion stays where it is: .*size mismatch"

@@ -41,7 +41,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> It
     for seed in (1, 2):
         save_tiny_adapter(folder / str(seed), seed, base_fingerprint=fingerprint)
         alias = "champion" if seed == 1 else None
-        registry.register("demo", folder / str(seed), run_id=None, tags={}, card="", alias=alias)
+        registry.register("demo", folder / str(seed), run_id=None, tags={"gate": "none"}, card="", alias=alias)
     with closing(socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -45,7 +45,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         begin(runs / "first")
         assert sync_run(runs / "first", TRACKING).complete
         save_tiny_adapter(runs / "first" / "adapter", 1)
-        open_registry().register("demo", runs / "first" / "adapter", run_id=None, tags={}, card="", alias="champion")
+        open_registry().register(
+            "demo", runs / "first" / "adapter", run_id=None, tags={"gate": "none"}, card="", alias="champion"
+        )
     return runs
 
 

@@ -55,6 +55,9 @@ app.command()(reproduce)
 BaseName = Annotated[
     str | None, typer.Option(help="Base model; default: the one the adapter was trained on, else the bundled one")
 ]
+Force = Annotated[
+    str | None, typer.Option(metavar="REASON", help="Move it although its gate does not allow it; the reason is kept")
+]
 _INTERRUPTED = 130
 AdapterName = Annotated[str, typer.Argument(help="A run folder, an adapter folder, or name, name@alias, name:version")]
 
@@ -233,22 +236,25 @@ def promote(
     version: int,
     alias: Annotated[str, typer.Option()] = "champion",
     expected: Annotated[int | None, typer.Option(help="Refuse unless the alias points to this version now")] = None,
+    force: Force = None,
 ) -> None:
-    """Point an alias to a version that can be served; replicas follow within a second."""
+    """Point an alias to a version that can be served and passed its gate; replicas follow within a second."""
     from didact.registry import ANY, open_registry
     from didact.registry.promotion import promote_servable
 
     wanted = ANY if expected is None else expected
-    promoted = promote_servable(open_registry(), name, version, alias, wanted)
+    promoted = promote_servable(open_registry(), name, version, alias, wanted, force)
     Console().print(f"{promoted.name}@{alias} is version {promoted.version}")
+    if f"{alias}.forced" in promoted.tags:
+        Console().print(f"gate: {promoted.gate}", highlight=False, markup=False)
 
 
 @app.command()
-def rollback(name: str, alias: Annotated[str, typer.Option()] = "champion") -> None:
+def rollback(name: str, alias: Annotated[str, typer.Option()] = "champion", force: Force = None) -> None:
     """Point an alias back to the version that it pointed to before it was last moved."""
     from didact.registry import open_registry
 
-    version = open_registry().rollback(name, alias)
+    version = open_registry().rollback(name, alias, force=force)
     Console().print(f"{version.name}@{alias} is version {version.version} again")
 
 

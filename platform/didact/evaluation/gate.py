@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from didact.errors import SpecError
+from didact.evaluation.checks import Check, all_passed
 from didact.evaluation.report import ADAPTER, BASE, EvalReport
 from didact.evaluation.statistics import improvement
 
@@ -15,9 +16,18 @@ _ROUNDING = 1e-9  # 0.6 - 0.5 is a little less than 0.1 in binary
 class GateResult:
     """The gate's decision."""
 
-    passed: bool
-    lines: tuple[str, ...]
-    """One a metric: what was found and what was asked for."""
+    checks: tuple[Check, ...]
+    """All that was asked."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether all of it holds."""
+        return all_passed(self.checks)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """One a check: what was found and what was asked for."""
+        return tuple(map(str, self.checks))
 
 
 def judge_gate(report: EvalReport, least: Mapping[str, float]) -> GateResult:
@@ -37,23 +47,20 @@ def judge_gate(report: EvalReport, least: Mapping[str, float]) -> GateResult:
     for metric in least:
         if metric not in report.base and not unscored:
             raise SpecError(f"register_as.gate: no metric {metric!r} was measured; known are {', '.join(report.base)}")
-    verdicts = [*unscored, *(_judge(metric, asked, report) for metric, asked in least.items())]
-    return GateResult(all(passed for passed, _ in verdicts), tuple(line for _, line in verdicts))
+    return GateResult((*unscored, *(_judge(metric, asked, report) for metric, asked in least.items())))
 
 
-def _unscored(report: EvalReport) -> Iterator[tuple[bool, str]]:
+def _unscored(report: EvalReport) -> Iterator[Check]:
     for task in report.tasks:
         for model in (BASE, ADAPTER):
             if count := task.problems.get(model, 0):
                 words = f"{count} of {task.num_questions} questions without a score of {model}"
-                yield False, f"{task.name}: {words}, asked for none: FAIL"
+                yield Check("complete", task.name, words, "none", "failed")
 
 
-def _judge(metric: str, asked: float, report: EvalReport) -> tuple[bool, str]:
+def _judge(metric: str, asked: float, report: EvalReport) -> Check:
     base, adapter = report.base.get(metric, math.nan), report.metrics(ADAPTER).get(metric, math.nan)
     gain = improvement(metric, base, adapter)
     passed = gain >= asked - _ROUNDING  # False for NaN, as it should be
-    return passed, (
-        f"{metric}: base {base:.4f}, adapter {adapter:.4f}, better by {gain:.4f}, asked for at least {asked:.4f}: "
-        f"{'pass' if passed else 'FAIL'}"
-    )
+    figure = f"base {base:.4f}, adapter {adapter:.4f}, better by {gain:.4f}"
+    return Check("least", metric, figure, f"at least {asked:.4f}", "passed" if passed else "failed")

@@ -112,8 +112,14 @@ def versions(name: str | None = None) -> "Versions":
     return open_registry().list(name)
 
 
-def promote(name: str, version: int, alias: str = "champion") -> "ModelVersion":
-    """Point an alias to a version that can be served; replicas follow within a second.
+def promote(name: str, version: int, alias: str = "champion", *, force: str | None = None) -> "ModelVersion":
+    """Point an alias to a version that can be served and passed its gate; replicas follow within a second.
+
+    Args:
+        name: of a registered model.
+        version: of that model.
+        alias: to move.
+        force: why to move it although its gate does not allow it; the reason is kept.
 
     Raises:
         AdapterError: it cannot be served; says why.
@@ -123,7 +129,7 @@ def promote(name: str, version: int, alias: str = "champion") -> "ModelVersion":
     from didact.registry import open_registry
     from didact.registry.promotion import promote_servable
 
-    return promote_servable(open_registry(), name, version, alias)
+    return promote_servable(open_registry(), name, version, alias, force=force)
 
 
 def reference_of(adapter: Any) -> Any:

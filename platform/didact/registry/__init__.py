@@ -9,9 +9,11 @@ Example:
 """
 
 from didact.adapter_folder import AdapterFolder, adapter_identity, check_folder
+from didact.registry.aliases import ANY
 from didact.registry.card.tags import Figure, Lineage
 from didact.registry.locate import locate_adapter, open_registry, recorded_base, whole_model
-from didact.registry.registry import ANY, Registry
+from didact.registry.registry import Registry
+from didact.registry.verdict import Verdict, why_refused
 from didact.registry.versions import (
     CHAMPION,
     Holding,
@@ -32,6 +34,7 @@ __all__ = [
     "ModelVersion",
     "Reference",
     "Registry",
+    "Verdict",
     "Versions",
     "adapter_identity",
     "check_folder",
@@ -41,4 +44,5 @@ __all__ = [
     "parse_reference",
     "recorded_base",
     "whole_model",
+    "why_refused",
 ]

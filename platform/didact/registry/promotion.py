@@ -7,16 +7,22 @@ from huggingface_hub import try_to_load_from_cache
 
 from didact import env
 from didact.errors import AdapterError
+from didact.registry.aliases import ANY
 from didact.registry.locate import recorded_base
-from didact.registry.registry import ANY, Registry
+from didact.registry.registry import Registry
 from didact.registry.versions import CHAMPION, ModelVersion
 from didact.spec import BUNDLED_BASE, ModelSpec
 
 
 def promote_servable(
-    registry: Registry, name: str, version: int, alias: str = CHAMPION, expected_current: Any = ANY
+    registry: Registry,
+    name: str,
+    version: int,
+    alias: str = CHAMPION,
+    expected_current: Any = ANY,
+    force: str | None = None,
 ) -> ModelVersion:
-    """`Registry.promote` once the version's files are fetched, and checked as servers check them.
+    """`Registry.promote` once the version's files are fetched, and checked as servers check them, forced or not.
 
     Raises:
         AdapterError: the version cannot be served; the alias stays.
@@ -27,7 +33,7 @@ def promote_servable(
         check_servable(registry.download(found, env.cache_dir()))
     except AdapterError as error:
         raise AdapterError(f"{found.id} cannot be served, so {name}@{alias} stays where it is: {error}") from error
-    return registry.promote(name, version, alias, expected_current)
+    return registry.promote(name, version, alias, expected_current, force=force)
 
 
 def check_servable(folder: Path) -> None:

@@ -1,15 +1,21 @@
 """A finished run becomes a version of a registered model."""
 
+import contextlib
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
-from didact.errors import RunError
+from didact.adapter_folder import check_folder
+from didact.errors import RegistryError, RunError
 from didact.evaluation import EvalReport, GateResult, judge_gate
+from didact.files import sha256_file
 from didact.logs import get_logger
 from didact.models import base_fingerprint
 from didact.models.export.rehearsal import rehearse
 from didact.preparation import DataFacts
 from didact.registry.card import Figure, Lineage, terms_of, write_card
 from didact.registry.locate import open_registry
+from didact.registry.verdict import Verdict, signing_key
 from didact.registry.versions import ModelVersion
 from didact.runs import Run, descents, git_state, record_of
 from didact.spec import FinetuneSpec, RegisterSpec
@@ -42,8 +48,8 @@ def publish_run(
             raise RunError(f"run {run.path} has no report.json, which register_as.gate needs; evaluate it first")
         gate = judge_gate(report, register_as.gate)
     rehearse(run.adapter, spec.model)
-    passed = gate is None or gate.passed
-    if not passed:
+    verdict = judged(run, register_as, gate)
+    if not verdict.passed:
         _LOG.warning("the gate keeps alias %r from this version", register_as.alias)
     lineage = _lineage(run, spec, report, mlflow_run_id)
     registry = open_registry(spec.tracking, run.path.parent)
@@ -51,12 +57,32 @@ def publish_run(
         register_as.name,
         run.adapter,
         run_id=mlflow_run_id,
-        tags={**lineage.tags(), "gate": "none" if gate is None else "passed" if passed else "failed"},
+        tags={**lineage.tags(), "gate": verdict.outcome},
         card=write_card(run, register_as.name) or "",
-        alias=register_as.alias if passed else None,
+        alias=register_as.alias if verdict.passed else None,
+        verdict=verdict,
     )
     registry.keep_card(version, write_card(run, version.name, version.id) or "")
     return gate, version
+
+
+def judged(run: Run, register_as: RegisterSpec, gate: GateResult | None) -> Verdict:
+    """The verdict on a run's adapter, written into its folder; the one that is there where it says the same.
+
+    Raises:
+        RegistryError: the key to sign with can be guessed.
+    """
+    report = {"report": sha256_file(run.report)} if run.report.is_file() else {}
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    fresh = Verdict(
+        check_folder(run.adapter, to_publish=True).sha256, gate.checks if gate else (), report, register_as.gate, made
+    ).signed(signing_key())
+    with contextlib.suppress(RegistryError):  # none yet, or another format
+        earlier = Verdict.load(run.verdict)
+        if earlier == replace(fresh, made=earlier.made).signed(signing_key()):
+            return earlier
+    fresh.save(run.verdict)
+    return fresh
 
 
 def _lineage(run: Run, spec: FinetuneSpec, report: EvalReport | None, mlflow_run_id: str | None) -> Lineage:

@@ -1,5 +1,6 @@
 """What the registry holds, and how it is named: `NAME`, `NAME@ALIAS`, `NAME:VERSION`."""
 
+import json
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,15 @@ from didact.errors import RegistryError
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _ALIAS = re.compile(r"(?!latest$)(?![vV]\d+$)[A-Za-z0-9_-]{1,128}")  # MLflow keeps `latest` and `v3` for itself
 
+_FORCED = ".forced"
+
 CHAMPION = "champion"
 CANDIDATE = "candidate"
 
 SHA_TAG = "adapter_sha256"
 MANIFEST_TAG = "manifest_sha256"
+VERDICT_TAG = "verdict"
+"""Digest of the verdict that is kept with the version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,13 @@ class ModelVersion:
     def id(self) -> str:
         """`NAME:VERSION`, which `Registry.resolve` takes back."""
         return f"{self.name}:{self.version}"
+
+    @property
+    def gate(self) -> str:
+        """What the gate said, and each alias that the version got against it with the reason."""
+        forced = (tag.removesuffix(_FORCED) for tag in self.tags if tag.endswith(_FORCED))
+        told = (f"@{alias} forced: {_reason(self.tags[alias + _FORCED])}" for alias in sorted(forced))
+        return "; ".join((self.tags.get("gate", ""), *told)).removeprefix("; ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +90,8 @@ class Versions(Shown, Sequence[ModelVersion]):
             made = datetime.fromtimestamp(version.created_ms / 1000, UTC)
             table.add_row(
                 *(escape(version.id), " ".join(f"@{alias}" for alias in version.aliases)),
-                *(escape(version.tags.get(tag, "")) for tag in ("method", "base", "gate")),
+                *(escape(version.tags.get(tag, "")) for tag in ("method", "base")),
+                escape(version.gate),
                 made.strftime("%Y-%m-%d %H:%M"),
             )
         return table
@@ -131,6 +144,13 @@ def meant_by_bare_name(aliases: Collection[str], default_alias: str) -> str | No
     return next((alias for alias in (default_alias, CANDIDATE) if alias in aliases), None)
 
 
+def _reason(note: str) -> str:
+    try:
+        return str(json.loads(note)["forced"])
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return note
+
+
 def check_name(name: str) -> str:
     """`name` itself.
 
@@ -156,3 +176,8 @@ def check_alias(alias: str) -> str:
             f"alias: found {alias!r}; expected letters, digits, '_' or '-', and neither 'latest' nor 'v' with a number"
         )
     return alias
+
+
+def spoken(version: int | None) -> str:
+    """What an alias points to, in words."""
+    return "nothing" if version is None else f"version {version}"

@@ -13,6 +13,7 @@
     report.json         base and adapter side by side; report.html and report.md for people
     workers.jsonl       one line a group of workers: what worker 0 computed on
     trial.json          the sweep and the values drawn, for a trial of a search
+    verdict.json        what the gate decided about the adapter, and from what
     mlflow.json         the MLflow run this folder belongs to
 """
 
