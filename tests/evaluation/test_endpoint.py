@@ -196,9 +196,7 @@ def test_an_endpoint_that_is_not_there_is_down_after_so_many_requests() -> None:
     endpoint = Endpoint(spec, clock)
     assert (ask_one(endpoint).problem or "").endswith("; 3 tries")
     assert [0.5 <= first <= 1 and 1 <= second <= 2 for first, second in [clock.slept]] == [True]
-    with pytest.raises(
-        EndpointError, match=r"it is down: 2 requests in a row failed in each of 3 tries; .*ConnectError"
-    ):
+    with pytest.raises(EndpointError, match=r"it is down: 2 requests in a row failed in 3 tries each; .*ConnectError"):
         ask_one(endpoint)
     assert endpoint.usage.prompt_tokens == 0
 

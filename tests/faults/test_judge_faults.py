@@ -1,12 +1,14 @@
 """The judge's row of the fault table: whatever an endpoint does in place of judging, nothing becomes a score."""
 
 import asyncio
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from didact.errors import EndpointRefused
 from didact.evaluation import Asked, EvalReport, ModelFacts, TaskResult, build_task, combine, judge_gate, run_task
@@ -99,7 +101,7 @@ def test_m10_a_judge_that_is_not_there_is_asked_no_more_than_it_takes_to_know(tm
         url = fake.url
     report, result, clock = evaluate(belle(tmp_path), url)
     assert result.num_problems == QUESTIONS
-    assert "requests in a row failed in each of 2 tries" in str(result.scored[-1].score.problem)
+    assert "requests in a row failed in 2 tries each" in str(result.scored[-1].score.problem)
     assert sum(clock.slept) < 60
     refuse(report)
 
@@ -137,9 +139,19 @@ def test_m10_a_judge_without_its_key_is_refused_before_anything_is_asked(monkeyp
         Endpoint(EndpointSpec(url="http://localhost:1/v1", model="wise", key_env="GONE_API_KEY"))
 
 
+def shown(report: EvalReport) -> str:
+    """The table on a terminal, in one line."""
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(report.table())
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) > 50
+    return " ".join(text.split())
+
+
 def refuse(report: EvalReport) -> None:
     """The report says that it is incomplete, and whatever a gate asks for, it does not pass."""
     assert not report.is_complete
+    assert "questions have no score of base; the first, 1: " in shown(report)
     assert not EvalReport.from_json(report.to_json()).is_complete
     for least in ({}, {"eval/belle_eval/score": -1.0}):
         gate = judge_gate(report, least)

@@ -12,6 +12,7 @@ from rich.table import Table
 from didact.evaluation.facts import Given, QuestionFacts, TaskFacts
 from didact.evaluation.statistics import has_better_side, improvement, wilson_interval
 
+_WITHOUT_FIGURES = 76
 _STYLES = {"better": "green", "worse": "red", "same": "dim", "unknown": "red"}
 _SHOWN_EXAMPLES = 5
 _ERROR = "_stderr"
@@ -90,6 +91,8 @@ def as_table(title: str, figures: Sequence[Figure], notes: Sequence[str] = ()) -
     table = Table(
         title=escape(title), box=box.SIMPLE_HEAD, caption=caption, caption_justify="left", caption_style="yellow"
     )
+    if notes and not figures:
+        table.min_width = _WITHOUT_FIGURES  # nothing else would make it wider than its headings
     for name in _columns(figures):
         table.add_column(name, justify="left" if name == "metric" else "right", no_wrap=True)
     for row in _rows(figures):

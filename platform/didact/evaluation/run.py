@@ -57,6 +57,8 @@ class Asked:
             except DidactError as error:
                 if not self._may_fail:
                     raise
+                if self._failure is not None:  # another question met the same end a moment ago
+                    return Answer(problem=self._failure)
                 name, words = self.model.identity.name, str(error)
                 self._failure = words if words.startswith(name) else f"{name}: {words}"
                 _log.warning("%s; it is not asked any more", self._failure)

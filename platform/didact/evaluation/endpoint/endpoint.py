@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from typing_extensions import override
 
-from didact.errors import DidactError, EndpointError, EndpointRefused
+from didact.errors import EndpointError, EndpointRefused
 from didact.evaluation.asks import Answer, Ask, Generation, Identity, Likelihood, Model, Text, ask_digest
 from didact.evaluation.endpoint.bodies import NotAsked, Request, parts_of, requests_for
 from didact.evaluation.endpoint.connection import Connection, Lost, Response
@@ -62,7 +62,7 @@ class Endpoint(Model):
         self._ends: float | None = None
         self._not_before = 0.0
         self._failed_in_a_row = 0
-        self._over: DidactError | None = None
+        self._over: EndpointError | None = None
 
     @property
     @override
@@ -149,10 +149,10 @@ class Endpoint(Model):
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= self.spec.gives_up_after:
             raise self._end(
-                f"it is down: {self._failed_in_a_row} requests in a row failed in each of {tries} tries; "
+                f"it is down: {self._failed_in_a_row} requests in a row failed in {_times(tries)} each; "
                 f"the last one: {last}"
             )
-        raise _Unanswered(f"{last}; {tries} tries")
+        raise _Unanswered(f"{last}; {_times(tries)}")
 
     async def _once(self, request: Request, read: Callable[[Reply], _Read], again: bool) -> _Read:
         await self._requests.take(1)
@@ -237,16 +237,19 @@ class Endpoint(Model):
         return left
 
     def _end(self, why: str, kind: type[EndpointError] = EndpointError) -> EndpointError:
-        """Answer nothing any more."""
-        error = kind(f"{self.identity.name} answers no more. {why}")
+        """Answer nothing any more, for the first reason that there was."""
         if self._over is None:
-            _log.warning(f"{error} ({self.usage.words})")
-        self._over = error
-        return error
+            self._over = kind(f"{self.identity.name} answers no more. {why}")
+            _log.warning(f"{self._over} ({self.usage.words})")
+        return self._over
 
 
 def _text_of(reply: Reply) -> tuple[Text, int]:
     return read_text(reply), reply.used.prompt if reply.used else 0
+
+
+def _times(tries: int) -> str:
+    return "1 try" if tries == 1 else f"{tries} tries"
 
 
 async def _all(reading: list) -> list:  # type: ignore[type-arg]
