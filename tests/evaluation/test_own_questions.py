@@ -8,9 +8,9 @@ import yaml
 from didact.errors import DataError, SpecError, TemplateError
 from didact.evaluation.asks import Ask, Generation
 from didact.evaluation.questions import Score
-from didact.evaluation.tasks import build_task
+from didact.evaluation.tasks import build_task, check_tasks
 from didact.evaluation.tasks.text_task import TextTask
-from didact.spec import EvaluateSpec, EvaluationSpec, QuestionsTask, load_spec, validate
+from didact.spec import EvaluateSpec, EvaluationSpec, QuestionsTask, absolute_task_paths, load_spec, validate
 from tests.fakes.asking import asked
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -244,6 +244,28 @@ def test_examples_may_lie_in_the_folder_dev(tmp_path: Path) -> None:
         task_of(str(tmp_path / "test"), few_shot=1)
 
 
+def test_files_are_found_from_every_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "mine.jsonl", [{"question": "a?"}])
+    (tmp_path / "schema.json").write_text("{}")
+    (tmp_path / "ask.jinja").write_text("{{ question }}!")
+    monkeypatch.chdir(tmp_path)
+    scorer = {"name": "json_schema", "schema_file": "schema.json"}
+    task = {"task": "questions", "name": "mine", "path": "mine.jsonl", "template": "ask.jinja", "scorer": scorer}
+    evaluation = absolute_task_paths(validate(EvaluationSpec, {"tasks": [task]}, "my.yaml"))
+    monkeypatch.chdir(tmp_path.parent)
+    check_tasks(evaluation)
+    (built,) = map(build_task, evaluation.tasks)
+    assert isinstance(built, TextTask)
+    assert built.questions[0].text == "a?!"
+
+
+def test_what_is_wrong_is_known_before_anything_begins(tmp_path: Path) -> None:
+    check_tasks(None)
+    broken = QuestionsTask(task="questions", name="mine", path=str(tmp_path / "none.jsonl"))
+    with pytest.raises(DataError, match="there is no file"):
+        check_tasks(EvaluationSpec(tasks=(broken,)))
+
+
 def test_a_judge_may_score_them(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.jsonl", [{"question": "Write a poem."}, {"question": "Who?", "answer": "Ada"}])
     task = build_task(QuestionsTask(task="questions", name="mine", path=path, scorer="judge"))
@@ -259,6 +281,7 @@ def test_a_judge_may_score_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
+        ({"scorer": "judge"}, "needs a judge; set evaluation.judge"),
         ({"scorer": "exakt"}, "'exact', 'number'"),
         ({"scorer": {"name": "exakt"}}, "'exact', 'number'"),
         ({"scorer": {"name": "regex"}}, "scorer.pattern: missing"),

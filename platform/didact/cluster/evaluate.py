@@ -31,6 +31,7 @@ from didact.evaluation import (
 from didact.evaluation.asks import Role
 from didact.evaluation.judge import Judged
 from didact.evaluation.questions import ModelTokens, TokenTask
+from didact.evaluation.tasks import check_tasks
 from didact.models import load_tokenizer
 from didact.registry import locate_adapter, open_registry, recorded_base, whole_model
 from didact.spec import (
@@ -155,6 +156,7 @@ def evaluate_adapter(spec: EvaluateSpec, watch: Watch | None = None) -> EvalRepo
     if spec.endpoint is not None:
         return evaluate_endpoint(spec.endpoint, spec.evaluation, watch)
     check_others(spec.evaluation)
+    check_tasks(spec.evaluation)
     check_ray()
     folder, whole = _found(spec.adapter) if spec.adapter else (None, False)
     recipe_file = folder / "recipe.json" if folder else None

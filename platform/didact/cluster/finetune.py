@@ -30,6 +30,7 @@ from didact.display import Shown
 from didact.errors import AdapterError, DidactError
 from didact.evaluation import EvalReport, GateResult, task_texts
 from didact.evaluation.page import render_evaluation
+from didact.evaluation.tasks import check_tasks
 from didact.files import new_folder, write_text
 from didact.interrupts import INTERRUPTS
 from didact.lineage import keep_lineage
@@ -164,6 +165,7 @@ def _check_this_machine(spec: FinetuneSpec) -> None:
     """
     check_ray()
     check_others(spec.evaluation)
+    check_tasks(spec.evaluation)
     check_stored(spec.model)
     check_method(spec.model, spec.adapter)
     if ray.is_initialized() or env.ray_address():

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 NAMED_TEMPLATES = ("auto", "model", "alpaca")
 """Values of `tokens.template` that are no template themselves."""
-_TASK_FILES = ("path", "examples", "without", "folder", "references", "criteria")
+_TASK_FILES = ("path", "examples", "without", "folder", "references", "criteria", "schema_file")
+_PARTS = ("judging", "scorer")
+"""Of a task, with files of their own."""
+JINJA_FILES = (".jinja", ".jinja2", ".j2")
+"""A template that ends so is a file's name."""
 _MARKS = ("{%", "{{", "{#")
 
 
@@ -62,8 +66,12 @@ def absolute_task_paths(evaluation: EvaluationSpec) -> EvaluationSpec:
 def _absolute_task(task: Spec) -> Spec:
     given = {field: getattr(task, field, None) for field in _TASK_FILES}
     absolute: dict[str, Any] = {field: _absolute(path) for field, path in given.items() if path is not None}
-    if (judging := getattr(task, "judging", None)) is not None:
-        absolute["judging"] = _absolute_task(judging)
+    for name in _PARTS:
+        if isinstance(part := getattr(task, name, None), Spec):
+            absolute[name] = _absolute_task(part)
+    template = getattr(task, "template", None)
+    if isinstance(template, str) and template.endswith(JINJA_FILES):
+        absolute["template"] = _absolute(template)
     return task.model_copy(update=absolute)
 
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from didact.faces import lazily
 
 if TYPE_CHECKING:
-    from didact.evaluation.tasks.table import build_task
+    from didact.evaluation.tasks.table import build_task, check_tasks
 
-__all__ = ["build_task"]
+__all__ = ["build_task", "check_tasks"]
 
 __getattr__ = lazily(__name__)

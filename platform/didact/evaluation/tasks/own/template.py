@@ -8,10 +8,10 @@ from typing import Any
 from didact.datasets.rows.raw_row import BadRow
 from didact.errors import TemplateError
 from didact.spec import check_syntax
+from didact.spec.paths import JINJA_FILES
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _HOLE = re.compile(r"\{(\w+)\}")
-_JINJA_FILE = re.compile(r"\.(?:jinja2?|j2)$")
 _JINJA = re.compile(r"\{[{%#]")
 
 Render = Callable[[Mapping[str, Any]], str]
@@ -30,7 +30,7 @@ def template_of(template: str | None, origin: str) -> Render:
     """
     if template is None:
         return _plainly
-    if _JINJA_FILE.search(template):
+    if template.endswith(JINJA_FILES):
         file = Path(template).expanduser()
         try:
             return _jinja(file.read_text(encoding="utf-8"), f"{origin}: {file}")
