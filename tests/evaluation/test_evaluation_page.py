@@ -199,3 +199,17 @@ def test_a_report_of_an_earlier_version_has_a_page() -> None:
 def test_losses_alone_have_a_page() -> None:
     page = render_evaluation(replace(report(), questions=(), tasks=()))
     assert "Held-out loss" in page and "Questions and answers" not in page
+
+
+def test_a_part_with_a_metric_of_its_own_is_no_class_and_is_judged_by_that_metric() -> None:
+    found = report()
+    given = {"base": Given(("x",), {"word_perplexity": 9.0}), "adapter": Given(("x",), {"word_perplexity": 7.0})}
+    prose = QuestionFacts("mmcu", "p", "Prose", "", given, "prose")
+    (task,) = task_figures(replace(found, questions=(*found.questions, prose)))
+    assert [row.name for row in task.classes] == ["law", "art", "tea"]
+    shown = data_of(render_evaluation(replace(found, questions=(*found.questions, prose))))["questions"][-1]
+    assert (shown["metric"], shown["up"], [each["value"] for each in shown["given"]]) == (
+        "word_perplexity",
+        False,
+        [9.0, 7.0],
+    )

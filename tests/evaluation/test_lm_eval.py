@@ -106,7 +106,8 @@ def test_questions_and_scores_read_as_ours(tmp_path: Path) -> None:
     wrong = task.score(bird, (Answer(likelihoods=likely),))
     assert (right.values["acc"], right.extracted) == (1.0, "duck")
     assert (wrong.values["acc"], wrong.extracted) == (0.0, "sparrow")
-    assert "mcc" not in right.values and set(task.overall([(bird, right), (bird, wrong)])) >= {"birds/mcc"}
+    figures = task.overall([(bird, right), (bird, wrong)])
+    assert "mcc" not in right.values and (figures["birds/acc"], figures["birds/acc_stderr"]) == (0.5, 0.5)
     read = task.score(last, (Answer(texts=(Text("so 1", 3, "stop"),)),))
     assert read.values == {"exact_match_strict": 0, "unread_strict": 0, "exact_match_whole": 0, "unread_whole": 0}
     unread = (
@@ -115,6 +116,10 @@ def test_questions_and_scores_read_as_ours(tmp_path: Path) -> None:
     )
     assert [each.values["exact_match_whole"] for each in unread] == [1.0, 0.0]
     assert [each.values["unread_strict"] for each in unread] == [0.0, 1.0]
+    assert set(task.overall([(last, each) for each in unread])) == {
+        *("sums/exact_match_strict", "sums/exact_match_strict_stderr"),
+        *("sums/exact_match_whole", "sums/exact_match_whole_stderr"),
+    }
 
 
 def test_an_answer_that_did_not_come_is_a_problem_and_no_zero(tmp_path: Path) -> None:

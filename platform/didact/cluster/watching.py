@@ -37,17 +37,15 @@ class SoFar:
     """Of the questions that are scored."""
     passages: list[str] = field(default_factory=list)
     problems: int = 0
-
-    @property
-    def done(self) -> int:
-        """Questions that are over, with a score or without one."""
-        return len(self.values) + self.problems
+    done: int = 0
+    """Questions that are over, with a score or without one."""
 
     def add(self, scored: Scored) -> None:
-        """Take up a question."""
+        """Take up a question; it may have another metric, where a task is made of several."""
+        self.done += 1
+        self.problems += scored.score.problem is not None
         value = scored.score.values.get(self.metric)
         if value is None:
-            self.problems += 1
             return
         self.values.append(value)
         self.passages.append(scored.question.passage or f"question {scored.question.id}")

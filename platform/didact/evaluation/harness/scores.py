@@ -18,6 +18,7 @@ _DRAWS = 1000
 _UNREAD = "[invalid]"
 """What lm-eval's extraction gives where it found nothing."""
 _LIKELIHOOD = "log_likelihood"
+_ERROR = "_stderr"
 _CLOSED = {lm_metrics.mean: lm_metrics.mean_stderr, lm_metrics.acc_all: lm_metrics.acc_all_stderr}
 _SCORING_ERRORS = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError)
 
@@ -101,13 +102,18 @@ class Leaf:
             values[_LIKELIHOOD] = float(given[0][0])
         return Score(values, extracted, data=found)
 
-    def shown(self, figures: Mapping[str, Any]) -> dict[str, float]:
-        """Figures of `leaf_figures` that are no means over questions, under the names that reports have."""
+    def shown(self, figures: Mapping[str, Any], *, with_means: bool) -> dict[str, float]:
+        """Figures of `leaf_figures` under the names that reports have: `<metric>_stderr` beside `<metric>`.
+
+        Args:
+            figures: as `leaf_figures` gives them.
+            with_means: also those that are means over questions.
+        """
         filters = self._filters()
         shown = {}
         for key, value in figures.items():
             metric, comma, name = key.partition(",")
-            own = metric.endswith("_stderr") or self._aggregation(metric) is not lm_metrics.mean
+            own = with_means or metric.endswith(_ERROR) or self._aggregation(metric) is not lm_metrics.mean
             if comma and own and isinstance(value, int | float) and math.isfinite(value):
                 shown[_label(metric, name, filters)] = float(value)
         return shown
@@ -176,7 +182,10 @@ def _standard_error(aggregate: Callable[[Any], Any], items: list[Any]) -> float 
 
 
 def _label(metric: str, filter_name: str, filters: Sequence[str]) -> str:
-    return metric if len(filters) == 1 else f"{metric}_{filter_name}"
+    if len(filters) == 1:
+        return metric
+    stem = metric.removesuffix(_ERROR)
+    return f"{stem}_{filter_name}{metric.removeprefix(stem)}"
 
 
 def _extracted(results: Sequence[Any], options: Sequence[str]) -> str | None:

@@ -111,9 +111,10 @@ class HarnessTask:
                 by_leaf.setdefault(question.data.leaf, []).append(score)
         found = {name: leaf_figures(self.leaves[name], each) for name, each in by_leaf.items()}
         figures: dict[str, float] = {}
+        several = len(self.leaves) > 1
         for name, each in found.items():
-            place = f"{name}/" if len(self.leaves) > 1 else ""
-            figures |= {f"{place}{metric}": value for metric, value in self.leaves[name].shown(each).items()}
+            shown = self.leaves[name].shown(each, with_means=several)
+            figures |= {f"{name}/{metric}" if several else metric: value for metric, value in shown.items()}
         return figures | group_figures(self.groups, found)
 
 

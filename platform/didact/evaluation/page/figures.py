@@ -92,7 +92,9 @@ def _figures(report: EvalReport, facts: TaskFacts, asked: Sequence[QuestionFacts
     changes = [
         change if better_up else -change for question in asked if (change := _change(question, facts.metric, models))
     ]
-    groups = list(dict.fromkeys(question.group for question in asked if question.group))
+    # Parts of a task that have another metric have their figures among all others.
+    of_metric = [each for each in asked if any(facts.metric in given.values for given in each.given.values())]
+    groups = list(dict.fromkeys(question.group for question in of_metric if question.group))
     classes = [(group, [each for each in asked if each.group == group]) for group in groups]
     return TaskFigures(
         facts=facts,

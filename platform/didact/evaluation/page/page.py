@@ -21,7 +21,7 @@ from didact.evaluation.page.figures import (
     task_figures,
 )
 from didact.evaluation.report import EvalReport
-from didact.evaluation.statistics import PairedDifference
+from didact.evaluation.statistics import PairedDifference, higher_is_better
 from didact.pages import histogram, radar, render_page
 
 _TEMPLATE = Path(__file__).with_name("evaluation.html.jinja")
@@ -126,26 +126,34 @@ def _shown(report: EvalReport, tasks: Sequence[TaskFigures]) -> list[QuestionFac
 
 def _data(report: EvalReport, tasks: Sequence[TaskFigures], shown: Sequence[QuestionFacts]) -> dict[str, Any]:
     """What the page's own program filters and shows."""
-    metrics = {task.facts.name: {"metric": task.facts.metric, "up": task.better_up} for task in tasks}
+    metrics = {task.facts.name: task.facts.metric for task in tasks}
     return {
         "models": [{"key": key, "name": facts.name} for key, facts in report.models.items()],
-        "tasks": metrics,
-        "questions": [
-            {
-                "task": each.task,
-                "id": each.id,
-                "group": each.group,
-                "question": _cut(each.question),
-                "expected": _cut(each.expected),
-                "given": [_given(each.given[key], metrics[each.task]["metric"]) for key in report.models],
-            }
-            for each in shown
-        ],
+        "questions": [_question(each, _metric(each, metrics[each.task]), list(report.models)) for each in shown],
     }
 
 
-def _given(given: Given, metric: Any) -> dict[str, Any]:
-    value = given.values.get(str(metric))
+def _question(question: QuestionFacts, metric: str, models: Sequence[str]) -> dict[str, Any]:
+    return {
+        "task": question.task,
+        "id": question.id,
+        "group": question.group,
+        "metric": metric,
+        "up": higher_is_better(metric),
+        "question": _cut(question.question),
+        "expected": _cut(question.expected),
+        "given": [_given(question.given[model], metric) for model in models],
+    }
+
+
+def _metric(question: QuestionFacts, of_task: str) -> str:
+    """What says how good an answer is; another one than the task's in parts of a task that have their own."""
+    found = dict.fromkeys(name for given in question.given.values() for name in given.values)
+    return of_task if of_task in found else next(iter(found), of_task)
+
+
+def _given(given: Given, metric: str) -> dict[str, Any]:
+    value = given.values.get(metric)
     others = {name: each for name, each in given.values.items() if name != metric and math.isfinite(each)}
     return {
         "texts": [_cut(text) for text in given.texts],

@@ -3,6 +3,8 @@
 The checks are lm-eval's. Strict reads the answer as it is, loose also without its first or last line or its asterisks.
 """
 
+import contextlib
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,8 +101,9 @@ def _question(number: int, row: Any, place: str) -> Question:
 
 
 def _check_names(questions: Sequence[Question]) -> None:
-    """Importing the checks also looks for NLTK's sentences, so that comes first."""
-    from lm_eval.tasks.ifeval import instructions_registry
+    # Its import fetches NLTK's sentences where they are missing, and tells of it whatever came of that.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        from lm_eval.tasks.ifeval import instructions_registry
 
     known = instructions_registry.INSTRUCTION_DICT
     unknown = sorted({name for each in questions for name in each.data["instruction_id_list"]} - known.keys())
