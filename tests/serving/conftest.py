@@ -10,7 +10,8 @@ from fastapi.testclient import TestClient
 from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.models import AdapterHost
 from didact.serving import EmbeddedEngine
-from didact.serving.api.gateway import GatewaySettings, build_gateway
+from didact.serving.api.application import build_gateway
+from didact.serving.api.gateway import GatewaySettings
 from didact.serving.replica.adapter_store import AdapterStore
 from didact.serving.replica.catalog import Catalog
 from didact.serving.replica.worker import Worker

@@ -14,7 +14,8 @@ from fastapi.testclient import TestClient
 import didact
 from didact.models.adapter import load_row_adapter
 from didact.registry import ModelVersion, Registry
-from didact.serving.api.gateway import GatewaySettings, build_gateway
+from didact.serving.api.application import build_gateway
+from didact.serving.api.gateway import GatewaySettings
 from didact.serving.engine.protocol import AdapterRef, GenerationRequest
 from didact.serving.engine.row import BatchRow
 from didact.serving.replica.catalog import Catalog

@@ -21,7 +21,8 @@ from didact.evaluation.tasks.text_task import TextTask
 from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.models import AdapterHost
 from didact.serving import EmbeddedEngine
-from didact.serving.api.gateway import GatewaySettings, build_gateway
+from didact.serving.api.application import build_gateway
+from didact.serving.api.gateway import GatewaySettings
 from didact.serving.engine.protocol import Delta
 from didact.serving.replica.adapter_store import AdapterStore
 from didact.serving.replica.catalog import Catalog

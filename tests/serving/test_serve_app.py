@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from socket import socket
 
+import anthropic
 import httpx
 import openai
 import psutil
@@ -90,6 +91,19 @@ def test_official_client_chats_streams_and_lists(client: openai.OpenAI, deployed
     assert "".join(talk.answer("demo", [Message("user", "hello")])) == texts["demo"]
     with pytest.raises(ChatError, match="does not exist"):
         list(talk.answer("nobody", [Message("user", "hello")]))
+
+
+def test_anthropics_client_asks_the_same_models(client: openai.OpenAI, deployed: Deployed) -> None:
+    asking = anthropic.Anthropic(base_url=deployed.url, api_key="none", max_retries=0, timeout=60)
+    body = {"model": "demo", "messages": HELLO, "max_tokens": 8, "extra_body": {"temperature": 0}}
+    message = asking.messages.create(**body)
+    assert message.content[0].text == ask(client, "demo")
+    with asking.messages.stream(**body) as stream:
+        assert "".join(stream.text_stream) == message.content[0].text
+        assert stream.get_final_message().usage == message.usage
+    assert asking.messages.count_tokens(model="demo", messages=HELLO).input_tokens == message.usage.input_tokens
+    with pytest.raises(anthropic.NotFoundError, match="nobody"):
+        asking.messages.create(**{**body, "model": "nobody"})
 
 
 def test_official_client_gets_its_own_errors(client: openai.OpenAI, deployed: Deployed) -> None:

@@ -13,7 +13,7 @@ def pieces(text: str | bytes, stop: tuple[str, ...] = ()) -> tuple[list[str], Te
     shown = []
     for token in ids:
         shown.append(stream.push(token))
-        if stream.stopped:
+        if stream.met is not None:
             return shown, stream
     return [*shown, stream.finish()], stream
 
@@ -52,7 +52,7 @@ def test_bytes_that_are_no_text_do_not_hold_up_the_rest() -> None:
 def test_stop_texts(text: str, stop: tuple[str, ...], expected: str, stopped: bool) -> None:
     shown, stream = pieces(text, stop)
     assert "".join(shown) == expected
-    assert stream.stopped is stopped
+    assert (stream.met is not None) is stopped
 
 
 def test_nothing_of_a_stop_text_is_ever_shown() -> None:

@@ -20,7 +20,8 @@ from didact import env, logs
 from didact.connect import receive
 from didact.errors import AdapterError, RegistryError
 from didact.registry import ModelVersion
-from didact.serving.api.gateway import GatewaySettings, build_gateway
+from didact.serving.api.application import build_gateway
+from didact.serving.api.gateway import GatewaySettings
 from didact.serving.engine.protocol import EngineDied, EngineStats, ReplicaLost
 from didact.serving.replica.assemble import base_name, build_catalog, tracking_uri
 from didact.serving.replica.worker import Ask, Backend, BaseFacts, Event, Refusal, Spelled, Spelling, TokenizerFacts

@@ -49,8 +49,10 @@ class Admission:
         request.state.key = None
         if self._keyring.is_open:
             return
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        request.state.key = self._keyring.find(key.strip()) if scheme.lower() == "bearer" else None
+        scheme, _, sent = request.headers.get("authorization", "").partition(" ")
+        # Anthropic's clients send a header of their own.
+        key = sent.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key")
+        request.state.key = None if key is None else self._keyring.find(key)
         if request.state.key is None:
             raise ApiError(401, "Incorrect or missing API key; send it as a bearer token.", code="invalid_api_key")
 

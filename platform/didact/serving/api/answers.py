@@ -5,7 +5,10 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from typing_extensions import override
 
 from didact.serving.api.api_errors import ApiError
 from didact.serving.api.openai_types import Answer, Choice, Usage
@@ -26,49 +29,6 @@ _REFUSALS: dict[RefusalKind, tuple[int, str]] = {
     "died": (500, "engine_died"),
     "suspect": (400, "engine_died_before"),
 }
-
-
-class Endpoint:
-    """How chat and completions differ in what they send."""
-
-    def __init__(self, chat: bool, request_id: str, model: str, fingerprint: str) -> None:
-        self.chat = chat
-        self.prompt_field = "messages" if chat else "prompt"
-        self._head = {
-            "id": f"{'chatcmpl' if chat else 'cmpl'}-{request_id}",
-            "created": int(time.time()),
-            "model": model,
-            "system_fingerprint": fingerprint,
-        }
-
-    def whole(self, texts: Sequence[str], reasons: Sequence[FinishReason | None], usage: Usage) -> dict[str, Any]:
-        """The answer to a request without `stream`."""
-        choices = []
-        for index, (text, reason) in enumerate(zip(texts, reasons, strict=True)):
-            content: dict[str, Any] = {"text": text}
-            if self.chat:
-                content = {"message": {"role": "assistant", "content": text, "refusal": None}}
-            choices.append(Choice(index=index, finish_reason=reason, **content))
-        kind = "chat.completion" if self.chat else "text_completion"
-        return Answer(**self._head, object=kind, choices=choices, usage=usage).dump()
-
-    def chunk(self, *choices: Choice, usage: Usage | None = None) -> str:
-        """One server-sent event."""
-        kind = "chat.completion.chunk" if self.chat else "text_completion"
-        return _event(Answer(**self._head, object=kind, choices=list(choices), usage=usage).dump())
-
-    def opening(self, index: int) -> Choice | None:
-        """The piece that says who speaks; completions have none."""
-        return Choice(index=index, delta={"role": "assistant", "content": ""}) if self.chat else None
-
-    def piece(self, index: int, text: str) -> Choice:
-        """Some text."""
-        return Choice(index=index, delta={"content": text}) if self.chat else Choice(index=index, text=text)
-
-    def ending(self, index: int, reason: FinishReason) -> Choice:
-        """The piece that says why the text ends."""
-        content: dict[str, Any] = {"delta": {}} if self.chat else {"text": ""}
-        return Choice(index=index, finish_reason=reason, **content)
 
 
 class Tally:
@@ -95,6 +55,110 @@ class Tally:
         """The counts so far."""
         prompt = sum(self._prompts.values())
         return Usage(prompt_tokens=prompt, completion_tokens=self._completion, total_tokens=prompt + self._completion)
+
+
+@dataclass(slots=True)
+class Written:
+    """One answer, as far as it has come."""
+
+    text: str = ""
+    reason: FinishReason | None = None
+    stop_text: str | None = None
+    """What ended it, where a stop text did."""
+
+
+class Endpoint(Protocol):
+    """How answers are written for the clients of one interface."""
+
+    prompt_field: str
+    """What the prompt is called in the body."""
+
+    def whole(self, answers: Sequence[Written], usage: Usage) -> dict[str, Any]:
+        """The answer to a request without `stream`."""
+        ...
+
+    def sse(
+        self,
+        first: Sequence[tuple[int, Progress]],
+        rest: Opened,
+        tally: Tally,
+        on_error: Callable[[Exception], ApiError],
+    ) -> AsyncGenerator[str, None]:
+        """Server-sent events.
+
+        An error in the middle becomes a last event: the status has long been sent.
+
+        Args:
+            first: events that were read already.
+            rest: those to come; closed at the end.
+            tally: counts them.
+            on_error: what an error is told as.
+        """
+        ...
+
+
+class OpenAiEndpoint(Endpoint):
+    """OpenAI's answers; how chat and completions differ in them."""
+
+    def __init__(self, chat: bool, request_id: str, model: str, fingerprint: str, include_usage: bool) -> None:
+        self.chat = chat
+        self.prompt_field = "messages" if chat else "prompt"
+        self._include_usage = include_usage
+        self._head = {
+            "id": f"{'chatcmpl' if chat else 'cmpl'}-{request_id}",
+            "created": int(time.time()),
+            "model": model,
+            "system_fingerprint": fingerprint,
+        }
+
+    @override
+    def whole(self, answers: Sequence[Written], usage: Usage) -> dict[str, Any]:
+        choices = []
+        for index, each in enumerate(answers):
+            content: dict[str, Any] = {"text": each.text}
+            if self.chat:
+                content = {"message": {"role": "assistant", "content": each.text, "refusal": None}}
+            choices.append(Choice(index=index, finish_reason=each.reason, stop_reason=each.stop_text, **content))
+        kind = "chat.completion" if self.chat else "text_completion"
+        return Answer(**self._head, object=kind, choices=choices, usage=usage).dump()
+
+    @override
+    async def sse(
+        self,
+        first: Sequence[tuple[int, Progress]],
+        rest: Opened,
+        tally: Tally,
+        on_error: Callable[[Exception], ApiError],
+    ) -> AsyncGenerator[str, None]:
+        for index, event in first:
+            if isinstance(event, Started) and self.chat:  # who speaks; completions have no such piece
+                yield self._chunk(Choice(index=index, delta={"role": "assistant", "content": ""}))
+        async with contextlib.aclosing(rest):
+            try:
+                async for index, event in chained(first, rest):
+                    tally.add(index, event)
+                    if isinstance(event, Delta):
+                        if event.text:
+                            yield self._chunk(self._piece(index, event.text))
+                        if event.finish_reason:
+                            yield self._chunk(self._ending(index, event))
+            except Exception as error:  # noqa: BLE001 - logged and told to the client, who has an open stream
+                yield _event(on_error(error).body)
+                return
+        if self._include_usage:
+            yield self._chunk(usage=tally.usage)
+        yield "data: [DONE]\n\n"
+
+    def _chunk(self, *choices: Choice, usage: Usage | None = None) -> str:
+        kind = "chat.completion.chunk" if self.chat else "text_completion"
+        return _event(Answer(**self._head, object=kind, choices=list(choices), usage=usage).dump())
+
+    def _piece(self, index: int, text: str) -> Choice:
+        return Choice(index=index, delta={"content": text}) if self.chat else Choice(index=index, text=text)
+
+    def _ending(self, index: int, last: Delta) -> Choice:
+        content: dict[str, Any] = {"delta": {}} if self.chat else {"text": ""}
+        return Choice(index=index, finish_reason=last.finish_reason, stop_reason=last.stop_text, **content)
 
 
 def refusal_error(refusal: Refusal, prompt_field: str) -> ApiError:
@@ -150,16 +214,16 @@ async def merged(replies: Sequence[AsyncGenerator[Event, None]], prompt_field: s
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def collect(events: Opened, num_choices: int, tally: Tally) -> tuple[list[str], list[FinishReason | None]]:
-    """Read everything: text and finish reason of each choice."""
-    texts = [""] * num_choices
-    reasons: list[FinishReason | None] = [None] * num_choices
+async def collect(events: Opened, num_choices: int, tally: Tally) -> list[Written]:
+    """Read everything: the answer of each choice."""
+    answers = [Written() for _ in range(num_choices)]
     async for index, event in events:
         tally.add(index, event)
         if isinstance(event, Delta):
-            texts[index] += event.text
-            reasons[index] = event.finish_reason or reasons[index]
-    return texts, reasons
+            answers[index].text += event.text
+            if event.finish_reason is not None:
+                answers[index].reason, answers[index].stop_text = event.finish_reason, event.stop_text
+    return answers
 
 
 async def first_events(events: Opened, num_choices: int) -> list[tuple[int, Progress]]:
@@ -174,39 +238,8 @@ async def first_events(events: Opened, num_choices: int) -> list[tuple[int, Prog
     return read
 
 
-async def sse(
-    first: Sequence[tuple[int, Progress]],
-    rest: Opened,
-    endpoint: Endpoint,
-    tally: Tally,
-    include_usage: bool,
-    on_error: Callable[[Exception], ApiError],
-) -> AsyncGenerator[str, None]:
-    """Server-sent events: openings, text, endings, token counts if wanted, `[DONE]`.
-
-    An error in the middle becomes one last `{"error": ...}` event: the status has long been sent.
-    """
-    for index, event in first:
-        if isinstance(event, Started) and (opening := endpoint.opening(index)) is not None:
-            yield endpoint.chunk(opening)
-    async with contextlib.aclosing(rest):
-        try:
-            async for index, event in _chained(first, rest):
-                tally.add(index, event)
-                if isinstance(event, Delta):
-                    if event.text:
-                        yield endpoint.chunk(endpoint.piece(index, event.text))
-                    if event.finish_reason:
-                        yield endpoint.chunk(endpoint.ending(index, event.finish_reason))
-        except Exception as error:  # noqa: BLE001 - logged and told to the client, who has an open stream
-            yield _event(on_error(error).body)
-            return
-    if include_usage:
-        yield endpoint.chunk(usage=tally.usage)
-    yield "data: [DONE]\n\n"
-
-
-async def _chained(first: Sequence[tuple[int, Progress]], rest: Opened) -> Opened:
+async def chained(first: Sequence[tuple[int, Progress]], rest: Opened) -> Opened:
+    """What was read already, then what comes."""
     for item in first:
         yield item
     async for item in rest:

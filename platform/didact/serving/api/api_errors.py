@@ -45,14 +45,14 @@ class ApiError(Exception):
             kind = "server_error"
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
-    def response(self, headers: Mapping[str, str] | None = None) -> JSONResponse:
-        """The HTTP answer."""
+    def response(self, headers: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None) -> JSONResponse:
+        """The HTTP answer, with `body` in place of OpenAI's."""
         extra = {"retry-after": str(self.retry_after)} if self.retry_after is not None else {}
         if self.status in (408, 413):  # the rest of the body is not waited for
             extra["connection"] = "close"
         if self.final:
             extra["x-should-retry"] = "false"
-        return JSONResponse(self.body, status_code=self.status, headers={**(headers or {}), **extra})
+        return JSONResponse(body or self.body, status_code=self.status, headers={**(headers or {}), **extra})
 
 
 def unknown_model(model: str) -> ApiError:

@@ -1,19 +1,16 @@
-"""The OpenAI API as a FastAPI application over any `Backend`: Ray Serve mounts it, tests call it in-process."""
+"""What is asked over HTTP, from bodies to answers, over any `Backend`."""
 
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from importlib import resources
-from importlib.metadata import version as didact_version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fastapi import Depends, FastAPI, Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
-from starlette.exceptions import HTTPException
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from didact.errors import NotRegistered, RegistryError
 from didact.logs import get_logger
@@ -21,6 +18,7 @@ from didact.registry import ModelVersion
 from didact.serving.api.admission import Admission
 from didact.serving.api.answers import (
     Endpoint,
+    OpenAiEndpoint,
     Opened,
     Progress,
     Tally,
@@ -28,13 +26,11 @@ from didact.serving.api.answers import (
     first_events,
     merged,
     refusal_error,
-    sse,
 )
 from didact.serving.api.api_errors import ApiError, unknown_model
 from didact.serving.api.keys import Key, Keyring
-from didact.serving.api.openai_types import Body, ChatRequest, CompletionRequest, GenerationBody, ModelCard
+from didact.serving.api.openai_types import AskingBody, Body, ChatRequest, CompletionRequest, GenerationBody, ModelCard
 from didact.serving.api.parameters import read_body
-from didact.serving.api.request_ids import REQUEST_ID_HEADERS, RequestIds
 from didact.serving.api.spelling import DetokenizeRequest, TokenizeRequest, tokenized, tokenizer_info
 from didact.serving.engine.protocol import ReplicaLost
 from didact.serving.replica.adapter_store import version_id
@@ -81,40 +77,41 @@ class Gateway:
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
-        body = await self._read(request, ChatRequest)
+        body = await self.read(request, ChatRequest)
         prompt = tuple(message.plain() for message in body.messages)
-        return await self._answer(body, [prompt], request.state.key, chat=True)
+        return await self.answer(body, [prompt], request.state.key, partial(self._openai, body, True))
 
     async def completions(self, request: Request) -> Response:
         """POST /v1/completions."""
-        body = await self._read(request, CompletionRequest)
-        return await self._answer(body, list(body.prompts), request.state.key, chat=False)
+        body = await self.read(request, CompletionRequest)
+        return await self.answer(body, list(body.prompts), request.state.key, partial(self._openai, body, False))
 
     async def tokenize(self, request: Request) -> Response:
         """POST /tokenize."""
-        body = await self._read(request, TokenizeRequest)
+        body = await self.read(request, TokenizeRequest)
         if body.asked is None:
             raise ApiError(400, "Expected prompt or messages, one of them.", code="invalid_value", param="prompt")
         special = True if body.add_special_tokens is None else body.add_special_tokens
         field = "prompt" if body.messages is None else "messages"
         key = request.state.key
-        spelled = await self._spelled(body.model, key, body.asked, field, special, body.add_generation_prompt)
+        spelled = await self.spelled(body.model, key, body.asked, field, special, body.add_generation_prompt)
         length = (await self._base()).context_length
         return JSONResponse(tokenized(spelled, length, bool(body.return_token_strs)))
 
     async def detokenize(self, request: Request) -> Response:
         """POST /detokenize."""
-        body = await self._read(request, DetokenizeRequest)
-        spelled = await self._spelled(body.model, request.state.key, tuple(body.tokens), "tokens")
+        body = await self.read(request, DetokenizeRequest)
+        spelled = await self.spelled(body.model, request.state.key, tuple(body.tokens), "tokens")
         return JSONResponse({"prompt": spelled.text})
 
     async def tokenizer_info(self) -> dict[str, Any]:
         """GET /tokenizer_info."""
         return tokenizer_info(await self.backend.tokenizer(), (await self._base()).context_length)
 
-    async def _spelled(
+    async def spelled(
         self, model: str | None, key: Key | None, prompt: Prompt, field: str, special: bool = True, header: bool = True
     ) -> Spelled:
+        """A prompt's tokens and their text; raises ApiError naming `field` for what cannot be spelled."""
         meaning = await self._meaning(model or self.catalog.base_name, key)
         found = await self.backend.spell(Spelling(prompt, meaning.version, special, header))
         if isinstance(found, Refusal):
@@ -154,7 +151,8 @@ class Gateway:
             problem=self.catalog.problem(name),
         )
 
-    async def _read(self, request: Request, kind: type[_Body]) -> _Body:
+    async def read(self, request: Request, kind: type[_Body]) -> _Body:
+        """A request's body; raises ApiError for what is none of this kind."""
         body, seconds = bytearray(), self.settings.body_seconds
         try:
             async with asyncio.timeout(seconds):
@@ -169,7 +167,27 @@ class Gateway:
             raise ApiError(408, message, code="request_timeout") from None
         return read_body(bytes(body), kind)
 
-    async def _answer(self, body: GenerationBody, prompts: list[Prompt], key: Key | None, chat: bool) -> Response:
+    def _openai(self, body: GenerationBody, chat: bool, request_id: str, fingerprint: str) -> Endpoint:
+        return OpenAiEndpoint(chat, request_id, body.model, fingerprint, body.include_usage)
+
+    async def answer(
+        self,
+        body: AskingBody,
+        prompts: list[Prompt],
+        key: Key | None,
+        endpoint_of: Callable[[str, str], Endpoint],
+    ) -> Response:
+        """Ask the backend, and write what it answers.
+
+        Args:
+            body: what the client asks.
+            prompts: each of which gets `num_choices` answers.
+            key: whose request it is.
+            endpoint_of: from the request's id and the version that answers to how answers are written.
+
+        Raises:
+            ApiError: there is no (whole) answer.
+        """
         meaning = await self._meaning(body.model, key)
         self.admission.admit(key)
         request_id = uuid.uuid4().hex
@@ -180,7 +198,7 @@ class Gateway:
         ]
         fingerprint = version_id(meaning.version) if meaning.version else await self._base_id()
         headers = {"x-didact-model-version": fingerprint}
-        endpoint = Endpoint(chat, request_id, body.model, fingerprint)
+        endpoint = endpoint_of(request_id, fingerprint)
         if not body.stream:
             tally = Tally(body.num_choices)
             try:
@@ -189,14 +207,14 @@ class Gateway:
                 self.admission.charge(key, tally)
         first, rest = await self._opened(asks, endpoint)
         tally = Tally(body.num_choices)
-        events = sse(first, rest, endpoint, tally, body.include_usage, on_error=_as_api_error)
+        events = endpoint.sse(first, rest, tally, on_error=as_api_error)
         return StreamingResponse(
             self.admission.charged(events, key, tally),
             media_type="text/event-stream",
             headers={**headers, "cache-control": "no-cache"},
         )
 
-    def _ask(self, body: GenerationBody, prompt: Prompt, meaning: Meaning, request_id: str, choice: int) -> Ask:
+    def _ask(self, body: AskingBody, prompt: Prompt, meaning: Meaning, request_id: str, choice: int) -> Ask:
         return Ask(
             request_id=request_id,
             prompt=prompt,
@@ -205,15 +223,15 @@ class Gateway:
             timeout_seconds=self.settings.request_timeout_seconds,
             sampling=body.sampling(choice),
             stop=body.stop_texts,
-            stop_token_ids=tuple(body.stop_token_ids or ()),
+            stop_token_ids=body.stop_ids,
         )
 
     async def _whole(self, asks: list[Ask], endpoint: Endpoint, tally: Tally) -> dict[str, Any]:
         async def once() -> dict[str, Any]:
             tally.clear()
             async with contextlib.aclosing(merged(self._replies(asks), endpoint.prompt_field)) as events:
-                texts, reasons = await collect(events, len(asks), tally)
-            return endpoint.whole(texts, reasons, tally.usage)
+                answers = await collect(events, len(asks), tally)
+            return endpoint.whole(answers, tally.usage)
 
         return await _twice(once)
 
@@ -258,69 +276,6 @@ class Gateway:
         return f"{self.catalog.base_name}#{(await self._base()).fingerprint[:12]}"
 
 
-def build_gateway(backend: Backend, catalog: Catalog, settings: GatewaySettings) -> FastAPI:
-    """The application; its catalog is followed while it runs (from start-up to shut-down)."""
-    gateway = Gateway(backend, catalog, settings)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await asyncio.to_thread(catalog.start)
-        yield
-        await asyncio.to_thread(catalog.close)
-
-    app = FastAPI(title="didact", lifespan=lifespan)
-    if not settings.behind_serve:
-        app.add_middleware(RequestIds)
-    app.add_exception_handler(Exception, _error_response)
-    app.add_exception_handler(ApiError, _error_response)
-    app.add_exception_handler(HTTPException, _http_error_response)
-    _add_api(app, gateway)
-    _add_pages(app, gateway)
-    return app
-
-
-def _add_api(app: FastAPI, gateway: Gateway) -> None:
-    keyed = [Depends(gateway.admission.authorise)]
-    chat, completions = _documented(ChatRequest), _documented(CompletionRequest)
-    app.post("/v1/chat/completions", dependencies=keyed, openapi_extra=chat)(gateway.chat)
-    app.post("/v1/completions", dependencies=keyed, openapi_extra=completions)(gateway.completions)
-
-    app.post("/tokenize", dependencies=keyed, openapi_extra=_documented(TokenizeRequest))(gateway.tokenize)
-    app.post("/detokenize", dependencies=keyed, openapi_extra=_documented(DetokenizeRequest))(gateway.detokenize)
-    app.get("/tokenizer_info", dependencies=keyed)(gateway.tokenizer_info)
-
-    @app.get("/v1/models", dependencies=keyed)
-    async def models(request: Request) -> dict[str, Any]:
-        return {"object": "list", "data": await gateway.cards(request)}
-
-    app.get("/v1/models/{name:path}", dependencies=keyed)(gateway.card)
-
-
-def _add_pages(app: FastAPI, gateway: Gateway) -> None:
-    page = resources.files("didact.serving.api").joinpath("chat.html").read_text(encoding="utf-8")
-
-    @app.get("/", include_in_schema=False)
-    async def chat_page() -> HTMLResponse:
-        return HTMLResponse(page)
-
-    @app.get("/version")
-    async def version() -> dict[str, str]:
-        return {"version": didact_version("didact")}
-
-    @app.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
-
-    @app.get("/ready")
-    async def ready() -> JSONResponse:
-        try:
-            stats = await gateway.backend.stats()
-        except Exception as error:  # noqa: BLE001 - whatever the reason, the answer is "not ready"
-            _log.warning("not ready: %s", type(error).__name__)
-            return JSONResponse({"status": "not ready"}, status_code=503)
-        return JSONResponse({"status": "ready", **asdict(stats)})
-
-
 async def _twice(once: Callable[[], Awaitable[_Result]]) -> _Result:
     """Run `once` again when its replica died before anything was sent to the client."""
     try:
@@ -330,27 +285,11 @@ async def _twice(once: Callable[[], Awaitable[_Result]]) -> _Result:
         return await once()
 
 
-def _as_api_error(error: Exception) -> ApiError:
+def as_api_error(error: Exception) -> ApiError:
+    """What a client is told of an error; what nobody expected is logged."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, ReplicaLost):
         return ApiError(503, "The replica was lost; try again.", code="replica_lost", retry_after=1)
     _log.error("a request failed", exc_info=error)
     return ApiError(500, "The server failed to answer this request.", code="internal_error")
-
-
-async def _error_response(request: Request, error: Exception) -> Response:
-    # What is not an ApiError is answered outside of all middleware.
-    return _as_api_error(error).response(request.scope.get(REQUEST_ID_HEADERS))
-
-
-async def _http_error_response(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-    return ApiError(error.status_code, str(error.detail), code=code).response()
-
-
-def _documented(kind: type[Body]) -> dict[str, Any]:
-    """The body's schema for /docs; the body is read by hand to limit its size and to shape its errors."""
-    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

@@ -3,9 +3,11 @@
 A field's description is what errors say is expected there.
 """
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import override
 
 from didact.datasets.conversation import Message, Role
 from didact.serving.engine.protocol import FinishReason, Sampling
@@ -51,14 +53,48 @@ class ChatMessage(Body):
         return Message(role, text)
 
 
-class GenerationBody(Body):
-    """Fields that chat and completions share."""
+class AskingBody(Body):
+    """What a body of any interface says of the answers that it wants."""
 
     model: str = Field(min_length=1, max_length=512, description="a model's name, at most 512 characters")
     max_tokens: int | None = Field(default=None, ge=1)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     top_k: int | None = Field(default=None, ge=-1)
+    stream: bool | None = None
+
+    @property
+    def num_choices(self) -> int:
+        """Answers per prompt."""
+        return 1
+
+    @property
+    def stop_texts(self) -> tuple[str, ...]:
+        """The stop texts as a tuple."""
+        return ()
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Token ids that end an answer, beside the template's."""
+        return ()
+
+    @property
+    def answer_length(self) -> int | None:
+        """Longest answer asked for, in tokens."""
+        return self.max_tokens
+
+    def sampling(self, choice: int) -> Sampling:
+        """How choice number `choice` is drawn."""
+        return Sampling(
+            temperature=1.0 if self.temperature is None else self.temperature,
+            top_p=self.top_p or 1.0,
+            top_k=max(self.top_k or 0, 0),
+        )
+
+
+class GenerationBody(AskingBody):
+    """Fields that chat and completions share."""
+
     n: int | None = Field(default=None, ge=1, le=8)
     stop: _StopText | Annotated[list[_StopText], Field(max_length=_MAX_STOPS)] | None = Field(
         default=None,
@@ -67,15 +103,14 @@ class GenerationBody(Body):
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63, description="a whole number of 64 bits")
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
-    stream: bool | None = None
     stream_options: StreamOptions | None = None
     stop_token_ids: Annotated[list[_TokenId], Field(max_length=_MAX_STOP_TOKENS)] | None = Field(
         default=None, description=f"a list of at most {_MAX_STOP_TOKENS} token ids"
     )
 
     @property
+    @override
     def num_choices(self) -> int:
-        """Answers per prompt."""
         return self.n or 1
 
     @property
@@ -84,24 +119,22 @@ class GenerationBody(Body):
         return self.stream_options is not None and self.stream_options.include_usage
 
     @property
+    @override
     def stop_texts(self) -> tuple[str, ...]:
-        """The stop texts as a tuple."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     @property
-    def answer_length(self) -> int | None:
-        """Longest answer asked for, in tokens."""
-        return self.max_tokens
+    @override
+    def stop_ids(self) -> tuple[int, ...]:
+        return tuple(self.stop_token_ids or ())
 
+    @override
     def sampling(self, choice: int) -> Sampling:
-        """How choice number `choice` is drawn; with a seed, each choice has its own."""
-        return Sampling(
-            temperature=1.0 if self.temperature is None else self.temperature,
-            top_p=self.top_p or 1.0,
-            top_k=max(self.top_k or 0, 0),
+        return replace(
+            super().sampling(choice),
             presence_penalty=self.presence_penalty or 0.0,
             frequency_penalty=self.frequency_penalty or 0.0,
-            seed=None if self.seed is None else (self.seed + choice) % 2**63,
+            seed=None if self.seed is None else (self.seed + choice) % 2**63,  # each choice has its own
         )
 
 
@@ -114,9 +147,9 @@ class ChatRequest(GenerationBody):
     max_completion_tokens: int | None = Field(default=None, ge=1)
 
     @property
+    @override
     def answer_length(self) -> int | None:
-        """`max_completion_tokens` is the newer name and wins."""
-        return self.max_completion_tokens or self.max_tokens
+        return self.max_completion_tokens or self.max_tokens  # the newer name wins
 
 
 class CompletionRequest(GenerationBody):
@@ -153,6 +186,8 @@ class Choice(BaseModel):
     text: str | None = None
     logprobs: None = None
     finish_reason: FinishReason | None = None
+    stop_reason: str | None = None
+    """The stop text that ended the answer, as vLLM tells it."""
 
     def dump(self) -> dict[str, Any]:
         """As JSON values, without the two forms that do not apply."""

@@ -49,7 +49,8 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("logit_bias", "chat_template_kwargs"), ({},)),
     **dict.fromkeys(("chat_template", "reasoning_effort", "reasoning"), ()),
     **dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs"), ()),
-    **dict.fromkeys(("suffix", "audio", "refusal", "web_search_options", "thinking", "enable_thinking"), ()),
+    **dict.fromkeys(("suffix", "audio", "refusal", "web_search_options", "enable_thinking"), ()),
+    "thinking": ({"type": "disabled"},),
     **dict.fromkeys(("truncate_prompt_tokens", "allowed_token_ids", "prompt_logprobs", "add_special_tokens"), ()),
     **dict.fromkeys(("reasoning_content", "tool_call_id", "name"), ()),
 }

@@ -158,6 +158,8 @@ class Delta:
     """Set on the last piece: `stop`, or `length` when `max_new_tokens` or the context is used up."""
     logprobs: tuple[TokenLogprob, ...] = ()
     """One for each of `token_ids`, where the request asks for them."""
+    stop_text: str | None = None
+    """On the last piece: the stop text that ended the answer."""
 
 
 @dataclass(frozen=True, slots=True)

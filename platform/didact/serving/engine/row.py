@@ -96,11 +96,11 @@ class BatchRow:
         if may_end and token in wanted.stop_token_ids:
             return self._finish(self._text.finish(), token, "stop")
         text = self._text.push(token, may_end)
-        if self._text.stopped:
+        if self._text.met is not None:
             return self._finish(text, token, "stop")
         if len(self.answer) >= self._room:
             text += self._text.finish()
-            return self._finish(text, token, "stop" if self._text.stopped else "length")
+            return self._finish(text, token, "stop" if self._text.met is not None else "length")
         return self._send(Delta(text, (token,), logprobs=self._logprobs))
 
     def fail(self, error: Exception) -> None:
@@ -129,7 +129,7 @@ class BatchRow:
 
     def _finish(self, text: str, token: int, reason: FinishReason) -> None:
         self.done = True
-        self._send(Delta(text, (token,), reason, self._logprobs))
+        self._send(Delta(text, (token,), reason, self._logprobs, self._text.met))
 
     def _send(self, item: Delta | Exception) -> None:
         try:

@@ -23,8 +23,8 @@ class TextStream:
         self._shown = 0
         """Tokens whose text has left the window."""
         self._held = ""
-        self.stopped = False
-        """A stop text was met."""
+        self.met: str | None = None
+        """The stop text that was met."""
 
     def push(self, token: int, may_stop: bool = True) -> str:
         """Add a token; returns the text that may be shown now, which is often empty.
@@ -56,13 +56,14 @@ class TextStream:
         return self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def _release(self, new: str, last: bool) -> str:
-        if self.stopped:
+        if self.met is not None:
             return ""
         text = self._held + new
-        found = [position for position in (text.find(stop) for stop in self._stop) if position >= 0]
+        found = [(position, stop) for stop in self._stop if (position := text.find(stop)) >= 0]
         if found:
-            self.stopped, self._held = True, ""
-            return text[: min(found)]
+            position, self.met = min(found, key=lambda each: each[0])
+            self._held = ""
+            return text[:position]
         keep = 0 if last else self._possible_stop(text)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

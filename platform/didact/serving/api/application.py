@@ -1,0 +1,124 @@
+"""The HTTP application: what is asked where, and how errors are told.
+
+Backend, Catalog, GatewaySettings -> build_gateway -> FastAPI, which Ray Serve mounts and tests call in-process
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict
+from importlib import resources
+from importlib.metadata import version as didact_version
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from didact.logs import get_logger
+from didact.serving.api.api_errors import ApiError
+from didact.serving.api.gateway import Gateway, GatewaySettings, as_api_error
+from didact.serving.api.messages import CountRequest, MessagesRequest, count_tokens, in_anthropics_form, messages
+from didact.serving.api.openai_types import Body, ChatRequest, CompletionRequest
+from didact.serving.api.request_ids import REQUEST_ID_HEADERS, RequestIds
+from didact.serving.api.spelling import DetokenizeRequest, TokenizeRequest
+from didact.serving.replica.catalog import Catalog
+from didact.serving.replica.worker import Backend
+
+_log = get_logger(__name__)
+Answered = Callable[[Gateway, Request], Awaitable[Response]]
+
+
+def build_gateway(backend: Backend, catalog: Catalog, settings: GatewaySettings) -> FastAPI:
+    """The application; its catalog is followed while it runs (from start-up to shut-down)."""
+    gateway = Gateway(backend, catalog, settings)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(catalog.start)
+        yield
+        await asyncio.to_thread(catalog.close)
+
+    app = FastAPI(title="didact", lifespan=lifespan)
+    if not settings.behind_serve:
+        app.add_middleware(RequestIds)
+    app.add_exception_handler(Exception, _error_response)
+    app.add_exception_handler(ApiError, _error_response)
+    app.add_exception_handler(HTTPException, _http_error_response)
+    _add_api(app, gateway)
+    _add_pages(app, gateway)
+    return app
+
+
+def _add_api(app: FastAPI, gateway: Gateway) -> None:
+    keyed = [Depends(gateway.admission.authorise)]
+    chat, completions = _documented(ChatRequest), _documented(CompletionRequest)
+    app.post("/v1/chat/completions", dependencies=keyed, openapi_extra=chat)(gateway.chat)
+    app.post("/v1/completions", dependencies=keyed, openapi_extra=completions)(gateway.completions)
+
+    anthropic: dict[str, tuple[Answered, type[Body]]] = {
+        "/v1/messages": (messages, MessagesRequest),
+        "/v1/messages/count_tokens": (count_tokens, CountRequest),
+    }
+    for path, (answered, kind) in anthropic.items():
+        app.post(path, dependencies=keyed, openapi_extra=_documented(kind))(_on(gateway, answered))
+    app.post("/tokenize", dependencies=keyed, openapi_extra=_documented(TokenizeRequest))(gateway.tokenize)
+    app.post("/detokenize", dependencies=keyed, openapi_extra=_documented(DetokenizeRequest))(gateway.detokenize)
+    app.get("/tokenizer_info", dependencies=keyed)(gateway.tokenizer_info)
+
+    @app.get("/v1/models", dependencies=keyed)
+    async def models(request: Request) -> dict[str, Any]:
+        return {"object": "list", "data": await gateway.cards(request)}
+
+    app.get("/v1/models/{name:path}", dependencies=keyed)(gateway.card)
+
+
+def _on(gateway: Gateway, answered: "Answered") -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:  # FastAPI reads what it is given from the signature
+        return await answered(gateway, request)
+
+    return answer
+
+
+def _add_pages(app: FastAPI, gateway: Gateway) -> None:
+    page = resources.files("didact.serving.api").joinpath("chat.html").read_text(encoding="utf-8")
+
+    @app.get("/", include_in_schema=False)
+    async def chat_page() -> HTMLResponse:
+        return HTMLResponse(page)
+
+    @app.get("/version")
+    async def version() -> dict[str, str]:
+        return {"version": didact_version("didact")}
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/ready")
+    async def ready() -> JSONResponse:
+        try:
+            stats = await gateway.backend.stats()
+        except Exception as error:  # noqa: BLE001 - whatever the reason, the answer is "not ready"
+            _log.warning("not ready: %s", type(error).__name__)
+            return JSONResponse({"status": "not ready"}, status_code=503)
+        return JSONResponse({"status": "ready", **asdict(stats)})
+
+
+async def _error_response(request: Request, error: Exception) -> Response:
+    # What is not an ApiError is answered outside of all middleware.
+    told = as_api_error(error)
+    body = in_anthropics_form(told) if request.url.path.startswith("/v1/messages") else told.body
+    return told.response(request.scope.get(REQUEST_ID_HEADERS), body)
+
+
+async def _http_error_response(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+    return ApiError(error.status_code, str(error.detail), code=code).response()
+
+
+def _documented(kind: type[Body]) -> dict[str, Any]:
+    """The body's schema for /docs; the body is read by hand to limit its size and to shape its errors."""
+    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
