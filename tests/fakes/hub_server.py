@@ -1,5 +1,6 @@
 """The Hugging Face hub, for data sets and bases alike, served from a thread: what `HF_ENDPOINT` may name."""
 
+import base64
 import hashlib
 import json
 from collections.abc import Iterator
@@ -10,6 +11,9 @@ from typing import Any, ClassVar, Literal
 from urllib.parse import unquote, urlsplit
 
 from tests.fakes.web_server import from_a_thread
+
+
+_WRITTEN = ("/repos/create", "/preupload/main", "/commit/main", "/info/lfs/objects/batch", "/validate-yaml")
 
 
 @dataclass
@@ -25,6 +29,15 @@ class Hub:
     kind: Literal["datasets", "models"] = "datasets"
     asked: list[str] = field(default_factory=list)
     """Method and path of every request."""
+    private: bool = False
+    exists: bool = True
+    """Whether the repository is there; `POST /api/repos/create` makes it."""
+    refuses: int = 0
+    """Status with which writing is refused; 0 for none."""
+    stored: dict[str, bytes] = field(default_factory=dict)
+    """Large files by sha256, as they were put."""
+    messages: list[str] = field(default_factory=list)
+    """Of the commits that were uploaded."""
 
     def commit(self, revision: str) -> str | None:
         """The commit that a revision points to."""
@@ -42,8 +55,50 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self._answer()
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        path = unquote(urlsplit(self.path).path)
+        if not path.endswith(_WRITTEN):
+            self._answer()
+            return
+        self.hub.asked.append(f"POST {path}")
+        if self.hub.refuses:
+            self._send(self.hub.refuses, b"", {})
+        elif path.endswith("/validate-yaml"):
+            self._json({"errors": [], "warnings": []})
+        elif path.endswith("/repos/create"):
+            asked = json.loads(content)
+            self.hub.exists, self.hub.private = True, asked.get("visibility") == "private"
+            self._json({"url": f"{self.hub.url}/{self.hub.name}", "id": self.hub.name})
+        elif path.endswith("/preupload/main"):
+            files = json.loads(content)["files"]
+            self._json({"files": [{**_mode(each["path"]), "path": each["path"]} for each in files]})
+        elif path.endswith("/info/lfs/objects/batch"):
+            objects = json.loads(content)["objects"]
+            self._json({"objects": [{**each, **_upload(self.hub.url, each["oid"])} for each in objects]})
+        else:
+            self._commit([json.loads(line) for line in content.splitlines()])
+
+    def do_PUT(self) -> None:
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        self.hub.asked.append(f"PUT {self.path}")
+        self.hub.stored[hashlib.sha256(content).hexdigest()] = content
+        self._send(200, b"", {})
+
+    def _commit(self, lines: list[dict[str, Any]]) -> None:
+        """One line for the message, one for each file: its content, or the digest of one that was put before."""
+        files = dict(self.hub.commits.get(self.hub.refs.get("main", ""), {}))
+        for line in lines:
+            value = line["value"]
+            if line["key"] == "header":
+                self.hub.messages.append(value["summary"])
+            elif line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                files[value["path"]] = self.hub.stored[value["oid"]]
+        commit = hashlib.sha1(str(len(self.hub.messages)).encode()).hexdigest()
+        self.hub.commits[commit], self.hub.refs["main"] = files, commit
+        url = f"{self.hub.url}/{self.hub.name}/commit/{commit}"
+        self._json({"commitUrl": url, "commitOid": commit, "success": True})
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -53,7 +108,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.asked.append(f"{self.command} {path}")
         api = f"/api/{self.hub.kind}/{self.hub.name}"
         files = f"{'/datasets' if self.hub.kind == 'datasets' else ''}/{self.hub.name}/resolve/"
-        if path == api or path.startswith(f"{api}/revision/"):
+        if not self.hub.exists:
+            self._nothing("RepoNotFound")
+        elif path == api or path.startswith(f"{api}/revision/"):
             self._info(self.hub.commit(path.removeprefix(api).removeprefix("/revision/") or "main"))
         elif path.startswith(f"{api}/tree/"):
             revision = path.removeprefix(f"{api}/tree/").partition("/")[0]
@@ -69,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._nothing("RevisionNotFound")
             return
         siblings = [{"rfilename": path} for path in self.hub.commits[commit]]
-        self._json({"id": self.hub.name, "sha": commit, "siblings": siblings, "private": False, "tags": []})
+        self._json({"id": self.hub.name, "sha": commit, "siblings": siblings, "private": self.hub.private, "tags": []})
 
     def _tree(self, commit: str | None) -> None:
         if commit is None:
@@ -112,6 +169,14 @@ def serve_hub(hub: Hub) -> Iterator[Hub]:
     """Serve it until the block ends."""
     with from_a_thread(type("Handler", (_Handler,), {"hub": hub})) as hub.url:
         yield hub
+
+
+def _mode(path: str) -> dict[str, Any]:
+    return {"uploadMode": "lfs" if path.endswith(".safetensors") else "regular", "shouldIgnore": False}
+
+
+def _upload(url: str, oid: str) -> dict[str, Any]:
+    return {"actions": {"upload": {"href": f"{url}/lfs/{oid}"}}}
 
 
 def _oid(content: bytes) -> str:

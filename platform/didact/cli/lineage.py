@@ -1,6 +1,7 @@
 """The verbs about where a result comes from: its lineage, and doing it again."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import typer
 from rich.console import Console
 
 from didact.display import visible
+from didact.errors import RegistryError
 
 
 def lineage(
@@ -56,3 +58,27 @@ def reproduce(
     Console().print(comparison, highlight=False)
     if not comparison.equal:
         raise typer.Exit(1)
+
+
+def push(
+    asked: Annotated[str, typer.Argument(help="NAME, NAME@ALIAS, NAME:VERSION or a run folder")],
+    repo: Annotated[str, typer.Argument(help="OWNER/REPO on the Hugging Face hub")],
+    public: Annotated[bool, typer.Option("--public", help="Everybody may read it; asks first")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be uploaded")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+) -> None:
+    """Upload adapter, model card and proof (report, recipe, lineage, verdict) to a hub; private by default."""
+    from didact.lineage.push import plan_push
+    from didact.lineage.push import push as upload
+
+    plan = plan_push(asked, repo, public=public)
+    Console().print(plan, highlight=False)
+    if dry_run:
+        return
+    if public and not yes:
+        if not sys.stdin.isatty():
+            raise RegistryError(
+                f"{repo} would be public, and nobody is at a terminal to say yes; add --yes, or leave --public out"
+            )
+        typer.confirm(f"Everybody will be able to read {plan.bundle.name} at {repo}. Go on?", abort=True)
+    Console().print(f"uploaded: {upload(plan)}", highlight=False, soft_wrap=True)

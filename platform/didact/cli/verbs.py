@@ -17,7 +17,7 @@ from didact import env, logs
 from didact.cli.data import Overrides, Recipe, data
 from didact.cli.evaluate import evaluate
 from didact.cli.keys import keys
-from didact.cli.lineage import lineage, reproduce
+from didact.cli.lineage import lineage, push, reproduce
 from didact.cli.prepare import preparing
 from didact.cli.quality import quality
 from didact.cli.recipes import init, recipes
@@ -51,6 +51,7 @@ app.command()(init)
 app.command()(lineage)
 app.command()(evaluate)
 app.command()(reproduce)
+app.command()(push)
 
 BaseName = Annotated[
     str | None, typer.Option(help="Base model; default: the one the adapter was trained on, else the bundled one")

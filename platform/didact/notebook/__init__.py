@@ -17,7 +17,7 @@ Example:
 
 from didact.datasets.catalog.listing import find_cards as cards
 from didact.errors import DidactError
-from didact.notebook.lineage import check_again, reproduce, trace
+from didact.notebook.lineage import check_again, push, reproduce, trace
 from didact.notebook.models import load, predict
 from didact.notebook.runs import evaluate, finetune, plan, promote, sweep, versions
 from didact.notebook.settings import recipe
@@ -32,6 +32,7 @@ __all__ = [
     "plan",
     "predict",
     "promote",
+    "push",
     "recipe",
     "reproduce",
     "sweep",

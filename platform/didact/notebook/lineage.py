@@ -59,3 +59,22 @@ def reproduce(asked: Any, name: str | None = None) -> "Comparison":
     from didact.lineage.reproduction import plan_reproduction
 
     return do_again(plan_reproduction(reference_of(asked), name=name))
+
+
+def push(asked: Any, repo: str, *, public: bool = False) -> str:
+    """Upload adapter, model card and proof to the Hugging Face hub. Returns the commit's address.
+
+    Args:
+        asked: `name`, `name@alias`, `name:version`, a run folder, what `finetune` returned, or a version.
+        repo: `OWNER/REPO`.
+        public: whether everybody may read it; nobody is asked again.
+
+    Raises:
+        AdapterError: a file is damaged, or holds a secret or a folder of this machine.
+        RegistryError: the repository is public though it was to be private, or the hub refuses or does not answer.
+    """
+    env.quiet_libraries()
+    from didact.lineage.push import plan_push
+    from didact.lineage.push import push as upload
+
+    return upload(plan_push(reference_of(asked), repo, public=public))
