@@ -20,7 +20,11 @@ def test_a_run_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("DIDACT_RUNS", str(runs))
     first = finetune(tiny_recipe(tmp_path, training__steps=4, evaluation=None))
     worker = record_of(first.run).workers[-1]
-    assert worker["device"] == "cpu" and worker["workers"] == 1 and worker["packages"]["torch"]
+    assert (
+        worker["device"] == "cpu"
+        and worker["workers"] == first.run.spec().placement.max_workers
+        and worker["packages"]["torch"]
+    )
     assert "# tiny" in (first.run.adapter / "README.md").read_text()
     found = reproduce(plan_reproduction("tiny", Records(runs)))
     assert found.equal and found.run == runs / "tiny-again"

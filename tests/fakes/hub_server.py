@@ -12,7 +12,6 @@ from urllib.parse import unquote, urlsplit
 
 from tests.fakes.web_server import from_a_thread
 
-
 _WRITTEN = ("/repos/create", "/preupload/main", "/commit/main", "/info/lfs/objects/batch", "/validate-yaml")
 
 

@@ -58,7 +58,7 @@ def test_adapter_card_and_proof_go_up_privately(history: History, hub: Hub, tmp_
     assert hub.messages == [f"more:1, adapter {history.versions[1].adapter_sha256[:12]}"]
     assert set(uploaded(hub)) == {
         *("README.md", "adapter.json", "adapter_config.json", "adapter_model.safetensors", "recipe.json"),
-        *("template_contract.json", "proof/lineage.json", "proof/report.json"),
+        *("template_contract.json", "proof/lineage.json", "proof/report.json", "proof/verdict.json"),
     }
     card = ModelCard(uploaded(hub)["README.md"].decode())
     assert card.data.license == "cc-by-nc-4.0" and "| Version | `more:1` |" in card.text

@@ -15,6 +15,7 @@ from didact.lineage.records import Records
 from didact.lineage.trace import trace
 from didact.registry import ModelVersion
 from didact.registry.card import card_facts, model_card, on_hub
+from didact.registry.verdict import FILE as VERDICT_FILE
 from didact.runs import Run
 
 _RECIPE = "recipe.json"
@@ -74,6 +75,8 @@ def make_bundle(asked: str, records: Records | None = None) -> Bundle:
         for file in (run.report, run.verdict):
             if file.is_file():
                 files[f"proof/{file.name}"] = local.text(file.read_text(encoding="utf-8"))
+    elif version is not None and records.registry and (said := records.registry.read_proof(version, VERDICT_FILE)):
+        files[f"proof/{VERDICT_FILE}"] = local.text(said)
     _check_private(files)
     return Bundle(
         version.id if version else folder.parent.absolute().name, adapter.sha256, files, tuple(_notes(files, run))
@@ -185,7 +188,7 @@ def _notes(files: Mapping[str, Path | str], run: Run | None) -> Iterator[str]:
     if "proof/report.json" in files:
         yield "the report holds the questions of its evaluation, with answers"
     if run is None:
-        yield "its run folder is not on this machine: no report and no verdict go with it"
+        yield "its run folder is not on this machine: no report goes with it"
 
 
 def _check_private(files: Mapping[str, Path | str]) -> None:

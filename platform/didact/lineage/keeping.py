@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from didact.errors import DidactError
-from didact.lineage.records import LINEAGE_FILE, VERDICT_FILE, Records
+from didact.lineage.records import LINEAGE_FILE, Records
 from didact.lineage.trace import trace_version
 from didact.logs import get_logger
 from didact.registry import ModelVersion, Registry
@@ -13,7 +13,7 @@ _LOG = get_logger(__name__)
 
 
 def keep_lineage(registry: Registry, version: ModelVersion, run: Run, runs_dir: Path | None = None) -> None:
-    """Keep a version's trace, and its run's verdict where there is one, beside its adapter in the registry.
+    """Keep a version's trace beside its adapter in the registry.
 
     A version that was registered is not undone for it: what goes wrong is a warning.
 
@@ -29,8 +29,6 @@ def keep_lineage(registry: Registry, version: ModelVersion, run: Run, runs_dir: 
         # Aliases move: what points to the version is asked of the registry each time.
         lasting = [node.id for node in graph.nodes.values() if node.kind not in ("version", "alias")]
         texts = {LINEAGE_FILE: graph.only(lasting).to_json()}
-        if run.verdict.is_file():
-            texts[VERDICT_FILE] = run.verdict.read_text(encoding="utf-8")
         registry.keep_proof(version, texts)
     except (DidactError, OSError, UnicodeDecodeError) as error:
         _LOG.warning("%s is registered, but its lineage could not be kept with it: %s", version.id, error)

@@ -17,6 +17,11 @@ from didact.errors import RegistryError
 from didact.lineage.bundle import Bundle, make_bundle
 from didact.lineage.records import Records
 
+_FAILURES: tuple[type[Exception], ...] = (
+    *(OSError, ValueError),
+    *(each for each in HfHubHTTPError.__mro__ if each.__name__ == "HTTPError"),  # no answer at all
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Push(Shown):
@@ -97,18 +102,13 @@ def push(plan: Push) -> str:
     return str(done.commit_url)
 
 
-def _failures() -> tuple[type[Exception], ...]:
-    """What the hub's client raises for an answer, or for none: its own errors, and those of the library it asks with."""
-    return tuple(each for each in HfHubHTTPError.__mro__ if each.__name__ == "HTTPError")
-
-
 @contextmanager
 def _asking(repo: str) -> Iterator[None]:
     try:
         yield
     except OfflineModeIsEnabled as error:
         raise RegistryError(f"{repo}: HF_HUB_OFFLINE is set, so nothing can be uploaded; unset it") from error
-    except (OSError, ValueError, *_failures()) as error:
+    except _FAILURES as error:
         said = " ".join(str(error).split())
         raise RegistryError(
             f"the hub did not take {repo}: {said}; `hf auth login` or HF_TOKEN says who you are"

@@ -13,6 +13,7 @@ from didact.lineage.graph import Graph
 from didact.lineage.of_run import add_run
 from didact.logs import get_logger
 from didact.registry import ModelVersion, Registry, open_registry
+from didact.registry.verdict import FILE as VERDICT_FILE
 from didact.runs import RecordedRun, record_of, recorded_runs
 from didact.runs.run import Run
 from didact.spec import TrackingSpec
@@ -20,7 +21,6 @@ from didact.tracking import mlflow_run_id, resolve_uri
 from didact.tracking.uris import sqlite_file
 
 LINEAGE_FILE = "lineage.json"
-VERDICT_FILE = "verdict.json"
 _LOG = get_logger(__name__)
 
 

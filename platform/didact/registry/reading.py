@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from didact.adapter_folder import CARD
 from didact.errors import NotRegistered, RegistryError
 from didact.files import sha256_text
 from didact.registry.asking import asking
@@ -142,6 +143,14 @@ class RegistryReader:
             RegistryError: MLflow is dead or refuses.
         """
         return download(self._client, self.uri, version, cache_dir)
+
+    def read_card(self, version: ModelVersion) -> str | None:
+        """A version's card; None where it has none.
+
+        Raises:
+            RegistryError: MLflow is dead or refuses.
+        """
+        return read_text(self._client, self.uri, version, f"{version.source.rpartition('/')[2]}/{CARD}")
 
     def read_proof(self, version: ModelVersion, name: str) -> str | None:
         """A text that `keep_proof` kept; None where there is none of that name.

@@ -155,14 +155,6 @@ class Registry(RegistryReader):
             described = without_metadata(card)[:_LONGEST_DESCRIPTION]
             self._client.update_model_version(version.name, str(version.version), described)
 
-    def read_card(self, version: ModelVersion) -> str | None:
-        """A version's card; None where it has none.
-
-        Raises:
-            RegistryError: MLflow is dead or refuses.
-        """
-        return read_text(self._client, self.uri, version, f"{version.source.rpartition('/')[2]}/{CARD}")
-
     def keep_proof(self, version: ModelVersion, files: Mapping[str, str]) -> None:
         """Keep texts with a version, beside its adapter and no part of it; one of the same name is written anew.
 
