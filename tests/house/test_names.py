@@ -14,20 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DIDACT = ROOT / "platform" / "didact"
 ROOMS = (
     *("cache", "spec", "runs", "datasets", "mixtures", "tokens", "models", "preparation", "training", "evaluation"),
-    *(
-        "tracking",
-        "lineage",
-        "registry",
-        "serving",
-        "cluster",
-        "tuning",
-        "reports",
-        "connect",
-        "cli",
-        "notebook",
-        "gpu_proof",
-        "pages",
-    ),
+    *("tracking", "registry", "lineage", "serving", "cluster", "tuning", "reports", "connect", "cli", "notebook"),
+    *("gpu_proof", "pages"),
 )
 FOLDERS = ("platform", "jobs", "serve", "benchmarks", "tests")
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")

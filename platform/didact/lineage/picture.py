@@ -71,21 +71,17 @@ def lineage_figure(graph: Graph) -> Figure:
 
 
 def _columns(graph: Graph) -> list[list[Node]]:
-    """Nodes by the longest way that leads to them, so that arrows point to the right."""
-    depth: dict[str, int] = {}
-    names = list(graph.nodes)
-    for _ in names:  # as many rounds as the longest way can have
-        settled = {name: max((depth.get(each, 0) + 1 for each in graph.before(name)), default=0) for name in names}
-        if settled == depth:
+    """Nodes by the longest way that leads on from them, so that arrows point to the right and most are short."""
+    left: dict[str, int] = {}
+    for _ in graph.nodes:  # as many rounds as the longest way can have
+        settled = {name: max((left.get(each, 0) + 1 for each in graph.after(name)), default=0) for name in graph.nodes}
+        if settled == left:
             break
-        depth = settled
-    columns: list[list[Node]] = [[] for _ in range(max(depth.values(), default=0) + 1)]
+        left = settled
+    columns: list[list[Node]] = [[] for _ in range(max(left.values(), default=0) + 1)]
     for name, node in graph.nodes.items():
-        later = [depth[each] for each in graph.after(name)]
-        # What nothing led to stands right before what it leads to, not at the far left.
-        place = min(later) - 1 if later and not graph.before(name) else depth[name]
-        columns[place].append(node)
-    return [sorted(column, key=lambda node: KINDS.index(node.kind)) for column in columns if column]
+        columns[-1 - left[name]].append(node)
+    return [sorted(column, key=lambda node: KINDS.index(node.kind)) for column in columns]
 
 
 def _text(node: Node) -> list[str]:
@@ -107,6 +103,7 @@ def _box(axes: Axes, node: Node, lines: list[str], left: float, top: float) -> N
         facecolor=_COLOURS[node.kind],
         edgecolor="#c62828" if loud else "#90a4ae",
         linewidth=1.6 if loud else 0.8,
+        zorder=1,  # over arrows that pass by
     )
     axes.add_patch(shape)
     for number, line in enumerate(lines):
@@ -116,6 +113,7 @@ def _box(axes: Axes, node: Node, lines: list[str], left: float, top: float) -> N
             va="center",
             fontweight="bold" if number == 0 else "normal",
             parse_math=False,
+            zorder=2,
         )
 
 
@@ -123,6 +121,6 @@ def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> 
     (left, top), (right, bottom) = (start[0] + _BOX, start[1]), (end[0] - 0.03, end[1])
     middle = (left + right) / 2
     curve = Curve([(left, top), (middle, top), (middle, bottom), (right, bottom)], [1, 4, 4, 4])
-    axes.add_patch(PathPatch(curve, fill=False, edgecolor="#78909c", linewidth=0.9))
+    axes.add_patch(PathPatch(curve, fill=False, edgecolor="#78909c", linewidth=0.9, zorder=0))
     head = [(right + 0.03, bottom), (right - 0.05, bottom - 0.035), (right - 0.05, bottom + 0.035)]
-    axes.fill([x for x, _ in head], [y for _, y in head], color="#78909c")
+    axes.fill([x for x, _ in head], [y for _, y in head], color="#78909c", zorder=0)
