@@ -122,7 +122,7 @@ def test_best_trial_gets_its_evaluation_back(tmp_path: Path) -> None:
     assert (spec.name, spec.adapter.r, spec.evaluation) == ("s-1", 8, found.base().evaluation)
     assert spec.register_as is not None
     assert (spec.register_as.name, spec.register_as.alias) == ("best", "candidate")
-    assert spec.register_as.gate == {"eval/loss": 0.1}, "the recipe says what a candidate must reach"
+    assert spec.register_as.gate.least == {"eval/loss": 0.1}, "the recipe says what a candidate must reach"
 
 
 def test_longest_trial_is_the_one_that_the_scheduler_reckons_with(tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ def register(
     opened = open_run(run)
     spec = opened.spec()
     asked = spec.register_as or RegisterSpec(name=spec.name)
-    changes = {"name": name or asked.name, "alias": alias or None, "gate": asked.gate}
+    changes = {"name": name or asked.name, "alias": alias or None, "gate": asked.gate.model_dump()}
     gate, version = publish_run(opened, spec, validate(RegisterSpec, changes, "register"), mlflow_run_id(opened.path))
     keep_lineage(open_registry(spec.tracking, opened.path.parent), version, opened)
     for line in gate.lines if gate else ():

@@ -188,15 +188,24 @@ def _found(reference: str) -> tuple[Path, bool]:
 def _beside(reference: str, base: Subject, measures_losses: bool) -> Subject:
     """What is asked the same as base and adapter: on its own base, in its own form."""
     folder, whole = _found(reference)
+    return subject_beside(base, folder, reference, whole=whole, measures_losses=measures_losses)
+
+
+def subject_beside(base: Subject, folder: Path, name: str, *, whole: bool, measures_losses: bool) -> Subject:
+    """What lies in a folder, to be asked beside a base and its adapter.
+
+    Raises:
+        SpecError: it stands on another base, in whose tokens losses are not measured.
+    """
     own = absolute_base(recorded_base(folder))
     if measures_losses and own.base != base.model.base:
         raise SpecError(
-            f"beside: {reference} was trained on {own.base}, and held_out is measured in tokens of {base.model.base}; "
+            f"beside: {name} was trained on {own.base}, and held_out is measured in tokens of {base.model.base}; "
             "remove the task or the name"
         )
     # The very same settings of a base let it share the base in memory.
     model = base.model if own.base == base.model.base and own.revision == base.model.revision else own
-    return replace(trained_subject(replace(base, model=model), folder, reference, whole=whole), strict=False)
+    return replace(trained_subject(replace(base, model=model), folder, name, whole=whole), strict=False)
 
 
 def trained_subject(base: Subject, folder: Path, name: str, *, whole: bool) -> Subject:

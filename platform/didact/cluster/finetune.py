@@ -16,18 +16,19 @@ from rich.text import Text
 from typing_extensions import override
 
 from didact import env
+from didact.adapter_folder import check_folder
 from didact.cluster.asking.answerers import HeldOutRows
 from didact.cluster.asking.answering import Subject
 from didact.cluster.asking.others import check_others
 from didact.cluster.attempts import train_to_the_end
-from didact.cluster.evaluate import evaluate_on_ray, trained_subject
+from didact.cluster.evaluate import evaluate_on_ray, subject_beside, trained_subject
 from didact.cluster.placement import worker_resources
 from didact.cluster.prepare import WORTH_RAY_BYTES, ray_runner
 from didact.cluster.progress import show_progress
 from didact.connect import check_ray, ray_cluster
 from didact.devices import num_gpus
 from didact.display import Shown
-from didact.errors import AdapterError, DidactError
+from didact.errors import AdapterError, DidactError, SpecError
 from didact.evaluation import EvalReport, GateResult, task_texts
 from didact.evaluation.page import render_evaluation
 from didact.evaluation.tasks import check_tasks
@@ -39,6 +40,7 @@ from didact.models import base_fingerprint, check_method, check_start, check_sto
 from didact.preparation import DataFacts, Plan, PreparedData, memory_in_words, prepare_run
 from didact.registry import ModelVersion, locate_adapter, open_registry
 from didact.registry.card import write_card
+from didact.registry.evidence import champion_of
 from didact.registry.publish import publish_run
 from didact.runs import Run, descents, go_on, note_start, start_run
 from didact.spec import FinetuneSpec, FullSpec, with_absolute_paths
@@ -224,11 +226,29 @@ def _evaluate(run: Run, spec: FinetuneSpec) -> EvalReport | None:
     tuned = trained_subject(base, run.adapter, run.name, whole=isinstance(spec.adapter, FullSpec))
     evaluation = spec.evaluation.model_copy(update={"tasks": tasks})
     rows = HeldOutRows(recipe, run.prepared) if recipe else None
-    report = evaluate_on_ray({"base": base, "adapter": tuned}, evaluation, worker_resources(spec.placement), rows)
+    losses = any(task.task == "held_out" for task in tasks)
+    subjects = {"base": base, "adapter": tuned, **_champion(run, spec, base, measures_losses=losses)}
+    report = evaluate_on_ray(subjects, evaluation, worker_resources(spec.placement), rows)
     report.save(run.report)
     write_text(run.report_page, render_evaluation(report))
     write_text(run.report_text, report.markdown())
     return report
+
+
+def _champion(run: Run, spec: FinetuneSpec, base: Subject, *, measures_losses: bool) -> dict[str, Subject]:
+    """The champion, where the gate compares with it; none where it cannot be measured, which the gate tells."""
+    if spec.register_as is None or spec.register_as.gate.no_worse is None:
+        return {}
+    registry = open_registry(spec.tracking, run.path.parent)
+    champion = champion_of(registry, spec.register_as.name)
+    if champion is None or champion.adapter_sha256 == check_folder(run.adapter).sha256:
+        return {}
+    folder = registry.download(champion, env.cache_dir())
+    try:
+        return {"champion": subject_beside(base, folder, champion.id, whole=False, measures_losses=measures_losses)}
+    except SpecError as error:
+        _LOG.warning("the champion is not measured: %s", error)
+        return {}
 
 
 @contextlib.contextmanager

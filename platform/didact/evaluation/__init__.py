@@ -31,11 +31,14 @@ if TYPE_CHECKING:
         Text,
         TokenIds,
     )
+    from didact.evaluation.checks import Check
+    from didact.evaluation.comparisons import Comparison, compare_task
     from didact.evaluation.facts import Given, ModelFacts, QuestionFacts, TaskFacts
     from didact.evaluation.gate import GateResult, judge_gate
     from didact.evaluation.held_out import held_out_result
     from didact.evaluation.likelihood import log_likelihoods
     from didact.evaluation.losses import Loss, held_out_loss
+    from didact.evaluation.policy import judge_policy
     from didact.evaluation.questions import Question, Score, Task
     from didact.evaluation.report import EvalReport, combine
     from didact.evaluation.results import Scored, TaskResult
@@ -49,6 +52,8 @@ __all__ = [
     "Answer",
     "Ask",
     "Asked",
+    "Check",
+    "Comparison",
     "EvalReport",
     "GateResult",
     "Generation",
@@ -74,11 +79,13 @@ __all__ = [
     "Watch",
     "build_task",
     "combine",
+    "compare_task",
     "held_out_loss",
     "held_out_result",
     "higher_is_better",
     "improvement",
     "judge_gate",
+    "judge_policy",
     "kept_answers",
     "last_number",
     "log_likelihoods",

@@ -13,6 +13,7 @@ from typing_extensions import override
 from didact import files
 from didact.display import Shown
 from didact.errors import DataError, SpecError
+from didact.evaluation.comparisons import Comparison, compare_all
 from didact.evaluation.facts import Given, ModelFacts, QuestionFacts, TaskFacts
 from didact.evaluation.layout import Figure, as_markdown, as_table, figures_of, remarks
 from didact.evaluation.results import Scored, TaskResult
@@ -65,11 +66,29 @@ class EvalReport(Shown):
 
     def table(self) -> Table:
         """For the terminal: figures of each model, 95% intervals beside accuracies, below it what is in no figure."""
-        return as_table(self._title, self._figures, remarks(self.tasks, self.questions))
+        return as_table(self._title, self._figures, self._remarks)
 
     def markdown(self) -> str:
         """The same table for a page or a model card, with a few answers that changed."""
-        return as_markdown(self._title, self._figures, self.questions, remarks(self.tasks, self.questions))
+        return as_markdown(self._title, self._figures, self.questions, self._remarks)
+
+    def comparisons(self, before: str = BASE, after: str = ADAPTER) -> tuple[Comparison, ...]:
+        """Two models question by question: of each task the gain with its paired interval, corrected over all tasks.
+
+        Args:
+            before: the model that the other is compared with.
+            after: the other; nothing comes of a model that was not measured.
+        """
+        return compare_all(self.tasks, self.questions, before, after)
+
+    @property
+    def _remarks(self) -> list[str]:
+        compared = [str(each) for model in self.models for each in self._against(model)]
+        return [*compared, *remarks(self.tasks, self.questions)]
+
+    def _against(self, model: str) -> tuple[Comparison, ...]:
+        wanted = model == BASE or (model != ADAPTER and ADAPTER in self.models)
+        return self.comparisons(model) if wanted else ()
 
     @property
     def _title(self) -> str:
@@ -87,6 +106,9 @@ class EvalReport(Shown):
         for question in values["questions"]:
             for given in question["given"].values():
                 given["values"] = _finite(given["values"])
+        values["comparisons"] = [  # told to readers; computed anew from the questions when the report is read
+            _null_where_infinite(asdict(each)) for model in self.models for each in self._against(model)
+        ]
         return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
@@ -259,6 +281,17 @@ def _of_today(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def _null_where_infinite(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _null_where_infinite(value)
+        if isinstance(value, dict)
+        else None
+        if isinstance(value, float) and not math.isfinite(value)
+        else value
+        for name, value in values.items()
+    }
 
 
 def _with_nan(values: Mapping[str, float | None]) -> dict[str, float]:

@@ -1,24 +1,25 @@
 """A finished run becomes a version of a registered model."""
 
 import contextlib
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from didact.adapter_folder import check_folder
 from didact.errors import RegistryError, RunError
-from didact.evaluation import EvalReport, GateResult, judge_gate
-from didact.files import sha256_file
+from didact.evaluation import EvalReport, GateResult, judge_policy
+from didact.files import fingerprint, sha256_file
 from didact.logs import get_logger
 from didact.models import base_fingerprint
 from didact.models.export.rehearsal import rehearse
 from didact.preparation import DataFacts
 from didact.registry.card import Figure, Lineage, terms_of, write_card
+from didact.registry.evidence import champion_of, checks_of_run
 from didact.registry.locate import open_registry
 from didact.registry.verdict import Verdict, signing_key
 from didact.registry.versions import ModelVersion
 from didact.runs import Run, descents, git_state, record_of
-from didact.spec import FinetuneSpec, RegisterSpec
+from didact.spec import FinetuneSpec, GateSpec, RegisterSpec
 
 _LOG = get_logger(__name__)
 
@@ -42,17 +43,16 @@ def publish_run(
     if not run.data.is_file() or not run.adapter.is_dir():
         raise RunError(f"run {run.path} has no finished adapter; train it first: didact train {run.recipe}")
     report = EvalReport.load(run.report) if run.report.is_file() else None
-    gate = None
-    if register_as.gate:
-        if report is None:
-            raise RunError(f"run {run.path} has no report.json, which register_as.gate needs; evaluate it first")
-        gate = judge_gate(report, register_as.gate)
+    policy = register_as.gate
+    if policy.asks_report and report is None:
+        raise RunError(f"run {run.path} has no report.json, which register_as.gate needs; evaluate it first")
     rehearse(run.adapter, spec.model)
-    verdict = judged(run, register_as, gate)
+    registry = open_registry(spec.tracking, run.path.parent)
+    gate = _judge(run, spec, policy, report, champion_of(registry, register_as.name))
+    verdict = judged(run, policy, gate, report)
     if not verdict.passed:
         _LOG.warning("the gate keeps alias %r from this version", register_as.alias)
     lineage = _lineage(run, spec, report, mlflow_run_id)
-    registry = open_registry(spec.tracking, run.path.parent)
     version = registry.register(
         register_as.name,
         run.adapter,
@@ -66,16 +66,33 @@ def publish_run(
     return gate, version
 
 
-def judged(run: Run, register_as: RegisterSpec, gate: GateResult | None) -> Verdict:
+def _judge(
+    run: Run, spec: FinetuneSpec, policy: GateSpec, report: EvalReport | None, champion: ModelVersion | None
+) -> GateResult | None:
+    """None where nothing is asked, and nothing that was asked of a model is left without a score."""
+    if not policy.asks and (report is None or report.is_complete):
+        return None
+    mine = check_folder(run.adapter, to_publish=True).sha256
+    other = champion if champion is not None and champion.adapter_sha256 != mine else None
+    found = judge_policy(report, policy, other.id if other else None).checks if report is not None else ()
+    template = DataFacts.read(run.data).template_contract
+    return GateResult((*found, *checks_of_run(run, spec, policy, other, template)))
+
+
+def judged(run: Run, policy: GateSpec, gate: GateResult | None, report: EvalReport | None) -> Verdict:
     """The verdict on a run's adapter, written into its folder; the one that is there where it says the same.
 
     Raises:
         RegistryError: the key to sign with can be guessed.
     """
-    report = {"report": sha256_file(run.report)} if run.report.is_file() else {}
+    digests = {} if report is None else {"report": sha256_file(run.report), **_digests(report)}
     made = datetime.now(UTC).isoformat(timespec="seconds")
     fresh = Verdict(
-        check_folder(run.adapter, to_publish=True).sha256, gate.checks if gate else (), report, register_as.gate, made
+        check_folder(run.adapter, to_publish=True).sha256,
+        gate.checks if gate else (),
+        digests,
+        policy.model_dump(mode="json"),
+        made,
     ).signed(signing_key())
     with contextlib.suppress(RegistryError):  # none yet, or another format
         earlier = Verdict.load(run.verdict)
@@ -83,6 +100,21 @@ def judged(run: Run, register_as: RegisterSpec, gate: GateResult | None) -> Verd
             return earlier
     fresh.save(run.verdict)
     return fresh
+
+
+def _digests(report: EvalReport) -> dict[str, str]:
+    """Of all that was judged: models, questions, answers and, where there are some, judges."""
+    models = {name: fingerprint(facts.digests) for name, facts in report.models.items() if facts.digests}
+    answers = [
+        [each.task, each.id, {name: asdict(given) for name, given in each.given.items()}] for each in report.questions
+    ]
+    judges = {task.name: task.judge for task in report.tasks if task.judge}
+    return {
+        **{f"model {name}": digest for name, digest in models.items()},
+        "questions": fingerprint({task.name: task.version for task in report.tasks}),
+        "answers": fingerprint(answers),
+        **({"judge": fingerprint(judges)} if judges else {}),
+    }
 
 
 def _lineage(run: Run, spec: FinetuneSpec, report: EvalReport | None, mlflow_run_id: str | None) -> Lineage:

@@ -77,7 +77,7 @@ class FinetuneSpec(WithAdapterDefault, Spec):
             )
         _check_method(self)
         reported = self._reported_metrics()
-        gate = sorted(self.register_as.gate) if self.register_as else []
+        gate = sorted(self.register_as.gate.metrics) if self.register_as else []
         if odd := [metric for metric in gate if not any(fnmatchcase(metric, known) for known in reported)]:
             known = ", ".join(sorted(reported)) or "none, since evaluation has no tasks"
             raise ValueError(

@@ -24,6 +24,7 @@ from didact.spec.evaluation.choices import (
     StrategyQaTask,
 )
 from didact.spec.evaluation.endpoint import EndpointSpec, PriceSpec
+from didact.spec.evaluation.gate import GateSpec
 from didact.spec.evaluation.harness import IfEvalTask, LmEvalTask
 from didact.spec.evaluation.judged import (
     BelleEvalTask,
@@ -84,6 +85,7 @@ __all__ = [
     "F1Scorer",
     "FunctionPath",
     "FunctionScorer",
+    "GateSpec",
     "Gsm8kTask",
     "HeldOutTask",
     "IfEvalTask",
@@ -176,8 +178,9 @@ class RegisterSpec(Spec):
     """Registered model; also the name by which the serving API offers the adapter."""
     alias: Literal["candidate", "champion"] | None = "candidate"
     """Alias set on the new version when the gate lets it pass."""
-    gate: dict[str, float] = Field(default_factory=dict)
-    """Least improvement over the base per metric, such as `eval/chain_sum/accuracy: 0.1`; for losses the least fall."""
+    gate: GateSpec = GateSpec()
+    """What must hold before the alias is set. A metric with a number, such as `eval/chain_sum/accuracy: 0.1`, is the
+    least improvement over the base, for losses the least fall."""
 
 
 class EvaluateSpec(Spec):

@@ -1,0 +1,110 @@
+"""Two models on the same questions: by how much one is better, and what these questions could have shown."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from didact.evaluation.facts import QuestionFacts, TaskFacts
+from didact.evaluation.statistics import (
+    Estimate,
+    PairedDifference,
+    Reach,
+    averages,
+    compare,
+    corrected,
+    higher_is_better,
+    smallest_difference,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One task's answers of two models, question by question."""
+
+    task: str
+    metric: str
+    before: str
+    """The model that the other is compared with."""
+    after: str
+    gain: PairedDifference
+    """By how much `after` is better, also for metrics of which less is better; above 0 is an improvement."""
+    corrected_p: float
+    """P-value that may be held against one limit over all tasks of the report (Holm)."""
+    macro: Estimate | None
+    """The same gain with every group weighing the same; None where there are no groups."""
+    could_show: Reach
+    """The smallest gain that so many questions show in 80 of 100 evaluations."""
+    left_out: int
+    """Questions without a value of one of the two."""
+
+    @property
+    def outcome(self) -> Literal["better", "worse", "not told apart"]:
+        """What the interval says."""
+        return "not told apart" if not self.gain.shown else "better" if self.gain.low > 0 else "worse"
+
+    def __str__(self) -> str:
+        found = self.gain
+        said = f"{self.task}: {self.after} against {self.before} by {self.metric} {_span(found)} on {found.count:,}"
+        macro = f", macro {_span(self.macro)}" if self.macro else ""
+        reach = self.could_show.difference
+        least = f"a gain of {reach:.3f} would have shown" if reach < 1e9 else "so few show nothing"
+        return f"{said}{macro}: {self.outcome} (p {self.corrected_p:.3f} over all tasks; {least})"
+
+
+def compare_task(
+    task: str, metric: str, questions: Sequence[QuestionFacts], before: str, after: str
+) -> Comparison | None:
+    """One task of two models; None where no question has a value of both.
+
+    Args:
+        task: its name.
+        metric: as in `Given.values`.
+        questions: of the report; those of other tasks are passed over.
+        before: the model that the other is compared with.
+        after: the other.
+    """
+    mine = [each for each in questions if each.task == task]
+    both = [each for each in mine if all(metric in _values(each, model) for model in (before, after))]
+    if not both:
+        return None
+    first, second = ([_values(each, model)[metric] for each in both] for model in (before, after))
+    if not higher_is_better(metric):
+        first, second = second, first
+    passages = [each.passage or f"question {number}" for number, each in enumerate(both)]
+    gain = compare(first, second, passages)
+    groups = [each.group for each in both]
+    macro = None
+    if len(set(groups)) > 1:
+        macro = averages([new - old for old, new in zip(first, second, strict=True)], groups, passages).macro
+    reach = smallest_difference(
+        gain.count,
+        # One more question that changed: of no change at all nothing follows for the next.
+        (gain.mean_square * gain.count + 1) / (gain.count + 1),
+        right_or_wrong=gain.method == "mcnemar",
+        design_effect=gain.count / gain.effective,
+    )
+    return Comparison(task, metric, before, after, gain, gain.p_value, macro, reach, len(mine) - len(both))
+
+
+def compare_all(
+    tasks: Sequence[TaskFacts], questions: Sequence[QuestionFacts], before: str, after: str
+) -> tuple[Comparison, ...]:
+    """Every task whose questions have values of both models, by the metric that says how good an answer is."""
+    found = [compare_task(task.name, task.metric, questions, before, after) for task in tasks]
+    compared = [each for each in found if each is not None]
+    p_values = corrected({each.task: each.gain.p_value for each in compared})
+    return tuple(replace(each, corrected_p=p_values[each.task]) for each in compared)
+
+
+def _values(question: QuestionFacts, model: str) -> dict[str, float]:
+    given = question.given.get(model)
+    return {} if given is None or given.problem is not None else _finite(given.values)
+
+
+def _finite(values: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if value - value == 0}
+
+
+def _span(found: PairedDifference | Estimate) -> str:
+    value = found.difference if isinstance(found, PairedDifference) else found.value
+    return f"{value:+.3f} [{found.low:+.3f} to {found.high:+.3f}]"

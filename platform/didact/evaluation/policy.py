@@ -1,0 +1,110 @@
+"""Does this adapter reach what its recipe asks? The checks that an evaluation's report answers."""
+
+from collections.abc import Iterator
+
+from didact.evaluation.checks import Check, Outcome
+from didact.evaluation.comparisons import Comparison, compare_task
+from didact.evaluation.facts import TaskFacts
+from didact.evaluation.gate import GateResult, judge_gate
+from didact.evaluation.report import ADAPTER, BASE, EvalReport
+from didact.evaluation.statistics import higher_is_better, questions_needed
+from didact.spec import GateSpec
+
+CHAMPION = "champion"
+_MANY = 10_000_000
+
+
+def judge_policy(report: EvalReport, policy: GateSpec, champion: str | None = None) -> GateResult:
+    """Hold a report against a gate.
+
+    Args:
+        report: of base and adapter, and of the champion where there is one.
+        policy: what is asked.
+        champion: name of the champion that the adapter must be no worse than; None as long as there is none, where
+            the base takes its place.
+
+    Raises:
+        SpecError: see `judge_gate`.
+    """
+    checks = [*judge_gate(report, policy.least).checks]
+    checks += [_gain(report, metric, least) for metric, least in policy.gain.items()]
+    if policy.no_worse is not None:
+        checks += _none_worse(report, policy.no_worse, champion)
+    checks += [_bound(report, metric, bound) for metric, bound in policy.at_least.items()]
+    checks += _lengths(report, policy.longest)
+    return GateResult(tuple(checks))
+
+
+def _gain(report: EvalReport, metric: str, least: float) -> Check:
+    task, _, name = metric.removeprefix("eval/").rpartition("/")
+    found = compare_task(task, name, report.questions, BASE, ADAPTER)
+    limit = f"a gain over the base whose interval lies above {least:g}"
+    if found is None:
+        return Check("gain", metric, "no question has a value of both", limit, "not measured")
+    return Check("gain", metric, _words(found), limit, _outcome(found.gain.low > least))
+
+
+def _none_worse(report: EvalReport, margin: float, champion: str | None) -> list[Check]:
+    measured = report.models[CHAMPION].name if CHAMPION in report.models else "none"
+    if champion not in (None, measured):
+        figure = f"the champion is {champion}, and the evaluation is of {measured}"
+        return [Check("no_worse", "all tasks", figure, "the champion measured beside the adapter", "not measured")]
+    against = BASE if champion is None else CHAMPION
+    asked = [task for task in report.tasks if task.version]
+    if not asked:
+        return [Check("no_worse", "all tasks", "no task asks questions", "a task with questions", "not measured")]
+    return [_no_worse(report, task, against, margin) for task in asked]
+
+
+def _no_worse(report: EvalReport, task: TaskFacts, against: str, margin: float) -> Check:
+    metric = f"eval/{task.name}/{task.metric}"
+    found = compare_task(task.name, task.metric, report.questions, against, ADAPTER)
+    limit = f"an interval that does not reach below -{margin:g} against the {against}"
+    if found is None:
+        return Check("no_worse", metric, "no question has a value of both", limit, "not measured")
+    if found.gain.low >= -margin:
+        return Check("no_worse", metric, _words(found), limit, "passed")
+    return Check("no_worse", metric, _words(found) + _too_few(found, margin), limit, "failed")
+
+
+def _too_few(found: Comparison, margin: float) -> str:
+    """How many questions would show two equal models to be within the margin, where these cannot."""
+    if found.gain.difference < -margin or margin <= 0:
+        return ""
+    square = (found.gain.mean_square * found.gain.count + 1) / (found.gain.count + 1)
+    needed = questions_needed(
+        min(margin, 1.0), square, design_effect=found.gain.count / found.gain.effective, right_or_wrong=False
+    ).questions
+    return f"; {needed:,} questions would tell" if found.gain.count < needed < _MANY else ""
+
+
+def _bound(report: EvalReport, metric: str, bound: float) -> Check:
+    value = report.metrics(ADAPTER).get(metric) if report.adapter is not None else None
+    up = higher_is_better(metric)
+    limit = f"{'at least' if up else 'at most'} {bound:g}"
+    if value is None or value != value:
+        return Check("at_least", metric, "no figure", limit, "not measured")
+    return Check("at_least", metric, f"{value:.4f}", limit, _outcome(value >= bound if up else value <= bound))
+
+
+def _lengths(report: EvalReport, longest: float | None) -> Iterator[Check]:
+    if longest is None:
+        return
+    for task in report.tasks:
+        mine = [each.given for each in report.questions if each.task == task.name]
+        before, after = (
+            sum(given[model].num_tokens for given in mine if model in given and given[model].texts)
+            for model in (BASE, ADAPTER)
+        )
+        if before and after:
+            figure = f"{after / before:.2f} times the tokens of the base's answers"
+            yield Check("longest", task.name, figure, f"at most {longest:g} times", _outcome(after <= longest * before))
+
+
+def _words(found: Comparison) -> str:
+    gain = found.gain
+    return f"better by {gain.difference:+.4f} [{gain.low:+.4f} to {gain.high:+.4f}] on {gain.count:,} questions"
+
+
+def _outcome(holds: bool) -> Outcome:
+    return "passed" if holds else "failed"
