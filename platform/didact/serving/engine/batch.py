@@ -14,6 +14,7 @@ import torch
 from transformers import Cache, PreTrainedModel
 
 from didact.models.adapter import RowSlots
+from didact.serving.engine.prefix_cache import PrefixCache
 from didact.serving.engine.row import BatchRow
 from didact.serving.engine.row_cache import keeping_order, row_cache
 
@@ -36,14 +37,16 @@ class DecodingBatch:
         """What the rows have in common: group and company."""
         return self.rows[0].kind
 
-    def open(self, trained: Cache | torch.Tensor | None = None) -> None:
+    def open(self, trained: Cache | torch.Tensor | None = None, num_known: int = 0) -> None:
         """Lay the prompts out; `read` then reads them, a piece at a time.
 
         Args:
             trained: what the adapter puts before every prompt: a cache of keys and values of the same number of rows
-                (prefix tuning), or input embeddings [rows, positions, hidden size]; None for nothing.
+                (prefix tuning), or input embeddings [rows, positions, hidden size]; None for nothing. Or keys and
+                values of the first tokens of each row's own text.
+            num_known: how many of its own tokens, the same for every row.
         """
-        texts = [row.ids for row in self.rows]
+        texts = [row.ids[num_known:] for row in self.rows]
         longest = max(map(len, texts))
         device = self._base.device
         ids = torch.tensor([[0] * (longest - len(text)) + text for text in texts], device=device)
@@ -86,6 +89,13 @@ class DecodingBatch:
         self._positions = positions[:, -1]
         logits = self._forward({self._unread_name: entered}, positions)
         return logits if piece == left else None
+
+    def keep_prompts(self, known: PrefixCache) -> None:
+        """Remember what was read of rows that begin with their own text."""
+        for index, row in enumerate(self.rows):
+            columns = self._mask[index].nonzero().flatten()
+            if len(columns) == len(row.ids):
+                known.keep(row.version_id, row.ids, self._cache, index, columns)
 
     @property
     def num_unread(self) -> int:

@@ -39,6 +39,7 @@ _DEFAULTS = ServeSpec()
 _LOOK_ROUND = 0.05
 """Seconds between two looks at who still waits, while nothing can be computed."""
 
+_PREFIX_CACHE_BYTES = 256 * 2**20
 _PROMPT_TOKENS = 4096
 _PROMPT_TOKENS_PER_ROUND = {"cpu": 256}
 """About what a device reads at its full speed and in under a second."""
@@ -59,6 +60,7 @@ class EmbeddedEngine(Engine):
         max_batch_size: int = _DEFAULTS.max_batch_size,
         max_waiting: int = _DEFAULTS.max_waiting,
         prompt_tokens_per_round: int | None = None,
+        prefix_cache_bytes: int = _PREFIX_CACHE_BYTES,
     ) -> None:
         """Start the thread.
 
@@ -70,6 +72,7 @@ class EmbeddedEngine(Engine):
             max_waiting: rows that may wait.
             prompt_tokens_per_round: tokens of prompts that are read before running rows have their next turn; also
                 how much of a prompt is read before the engine sees that its client left.
+            prefix_cache_bytes: memory for keys and values of prompts, for later ones that begin alike; 0 for none.
         """
         self._base = host.base
         self._tokenizer = tokenizer
@@ -83,6 +86,7 @@ class EmbeddedEngine(Engine):
             max_adapters=max_adapters,
             max_batch_size=max_batch_size,
             prompt_tokens=prompt_tokens_per_round or _PROMPT_TOKENS_PER_ROUND.get(device, _PROMPT_TOKENS),
+            known_bytes=prefix_cache_bytes,
         )
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="generation", daemon=True)
@@ -163,6 +167,7 @@ class EmbeddedEngine(Engine):
                 num_waiting=sum(map(_counts, self._rounds.waiting)),
                 adapters=self._rounds.pool.version_ids,
                 prompt_tokens=self._rounds.prompt_tokens,
+                cached_prompt_tokens=self._rounds.cached_tokens,
                 generated_tokens=self._rounds.generated_tokens,
                 adapter_loads=self._rounds.pool.loads,
                 adapter_evictions=self._rounds.pool.evictions,

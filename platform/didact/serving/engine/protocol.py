@@ -176,6 +176,8 @@ class EngineStats:
     """Tokens generated since the start."""
     adapter_loads: int
     adapter_evictions: int
+    cached_prompt_tokens: int = 0
+    """Prompt tokens since the start that an earlier prompt had computed."""
 
 
 class Engine(Protocol):

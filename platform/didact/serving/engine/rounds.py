@@ -6,6 +6,7 @@ A batch that fails is cut in halves, which are tried again apart, until the guil
 import threading
 
 import torch
+from transformers import Cache
 
 from didact.errors import AdapterError
 from didact.logs import get_logger
@@ -13,6 +14,7 @@ from didact.models import AdapterHost
 from didact.serving.engine.adapter_pool import AdapterPool
 from didact.serving.engine.batch import DecodingBatch, num_trained, trained_positions
 from didact.serving.engine.errands import Errands
+from didact.serving.engine.prefix_cache import BLOCK, PrefixCache
 from didact.serving.engine.protocol import EngineDied, GenerationFailed
 from didact.serving.engine.row import BatchRow
 from didact.serving.engine.waiting import WaitingRows
@@ -33,6 +35,7 @@ class Rounds:
         max_adapters: int,
         max_batch_size: int,
         prompt_tokens: int,
+        known_bytes: int,
     ) -> None:
         """Nothing runs yet.
 
@@ -42,6 +45,7 @@ class Rounds:
             max_adapters: adapters in memory.
             max_batch_size: rows in generation.
             prompt_tokens: tokens of prompts that are read in a round.
+            known_bytes: memory for keys and values of prompts that were read.
         """
         self._base = host.base
         self._changed = changed
@@ -49,12 +53,14 @@ class Rounds:
         self._prompt_tokens_per_round = prompt_tokens
         # One slot more than rows, for a borrower.
         self.pool = AdapterPool(host, max_adapters, max_batch_size + 1, self._wake)
+        self._known = PrefixCache(known_bytes)
         self.waiting = WaitingRows(self.pool)
         self.errands = Errands(self.pool)
         self._opening: DecodingBatch | None = None
         """Rows whose prompts are being read."""
         self._batches: list[DecodingBatch] = []
         self.prompt_tokens = 0
+        self.cached_tokens = 0
         self.generated_tokens = 0
         self.failure: Exception | None = None
         """Why the base cannot compute any more."""
@@ -164,11 +170,34 @@ class Rounds:
                 with self.pool.active(batch.kind[0]) as model:
                     batch.rows = _with_room(batch.rows, num_trained(model))
                     if batch.rows:
-                        batch.open(trained_positions(model, len(batch.rows)))
+                        self._lay_out(batch, trained_positions(model, len(batch.rows)))
         except Exception as error:  # noqa: BLE001 - whatever one request broke, the others go on
             self._split(batch, error)
         self._forget_empty()
         return True
+
+    def _lay_out(self, batch: DecodingBatch, trained: Cache | torch.Tensor | None) -> None:
+        """Open a batch with what is known of its prompts; rows of which more or less is known open later."""
+        if trained is not None:
+            batch.open(trained)
+            return
+        first, asked, later = -1, set(), []
+        for row in batch.rows:
+            text = (row.version_id, tuple(row.ids))
+            count = self._known.match(*text)
+            first = count if first < 0 else first
+            # One of several answers to the same prompt reads it for all.
+            alike = text in asked and not row.deferred and len(row.ids) - count > BLOCK
+            if count != first or alike:
+                row.deferred = row.deferred or alike
+                later.append(row)
+            asked.add(text)
+        batch.rows = [row for row in batch.rows if row not in later]
+        self._put_back(later)
+        known = self._known.take([(row.version_id, row.ids) for row in batch.rows], first) if first else None
+        batch.open(known, first)
+        with self._changed:
+            self.cached_tokens += first * len(batch.rows)
 
     def _with_adapters(self, rows: list[BatchRow]) -> list[BatchRow]:
         """Have the rows' adapters in place; those whose adapter is refused fail, those of another group go back."""
@@ -200,6 +229,8 @@ class Rounds:
             with self.pool.active(batch.kind[0]):
                 logits = batch.read(max_tokens)
             if logits is not None:
+                if batch.kind[1] is None and bool(torch.isfinite(logits.amax(dim=-1)).all()):
+                    batch.keep_prompts(self._known)
                 self._advance(batch, logits)
                 self._place(batch)
         except Exception as error:  # noqa: BLE001 - whatever one request broke, the others go on

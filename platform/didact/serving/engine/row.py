@@ -41,6 +41,8 @@ class BatchRow:
         """The adapter version whose rows have a batch of their own; None for the batch that all others share."""
         self.slot: int | None = None
         """Where the adapter's weights lie for a row of the shared batch; None for the base."""
+        self.deferred = False
+        """It let another row of the same prompt go first."""
         self.done = False
         self.cancelled = False
         self._context_length = context_length
