@@ -94,5 +94,5 @@ def test_a_name_passes_few_files_on_its_way_to_weights(adapters: list[Path], tmp
         sys.setprofile(None)
     assert answer.status_code == 200, answer.text
     files = follow.way()
-    assert len(files) <= 11, files
+    assert len(files) <= 10, files
     assert " -> ".join(f"`{file}`" for file in files) in " ".join(PAGE.read_text(encoding="utf-8").split())

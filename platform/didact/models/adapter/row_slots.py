@@ -25,6 +25,12 @@ _PROBES = ((2, 3), (3, 5))
 """Rows and tokens a row of the texts that find out which layers compute row by row."""
 
 
+_MOST_WRONG_BASE = 0.01
+"""Share of an adapter's effect by which a row of the base may differ from itself in a batch of the same size."""
+_MOST_WRONG = 0.5
+"""The same for a row with an adapter, beside it alone: in half precision another size of batch rounds otherwise."""
+
+
 class RowSlots:
     """Memory for `num_slots` adapters on a base. Not thread-safe; the base must carry no wrappers when it is made."""
 
@@ -122,23 +128,24 @@ class RowSlots:
         Raises:
             ModelError: a row of the base sees an adapter, or a row's adapter depends on its neighbours.
         """
-        ids = torch.arange(12, device=self._base.device).view(3, 4) % self._base.config.vocab_size
-        others = (0, None, self.num_slots - 1)
+        ids = torch.arange(16, device=self._base.device).view(4, 4) % self._base.config.vocab_size
+        others = (0, None, self.num_slots - 1, None)
         try:
             for slot in {0, self.num_slots - 1}:
                 self.put(slot, self._made_up(slot))
             with torch.inference_mode():
-                plain = self._logits(ids, (None,) * 3)
+                plain = self._logits(ids, (None,) * 4)
                 together = self._logits(ids, others)
                 apart = torch.cat([self._logits(row[None], (slot,)) for row, slot in zip(ids, others, strict=True)])
         finally:
             for slot in range(self.num_slots):
                 self.put(slot, RowAdapter({}))
-        tolerance = 1e-3 if self.dtype == torch.float32 else 0.1
-        spread = float(plain.std())
-        wrong = float((together - apart).abs().max()) / spread
-        if not wrong < tolerance or not torch.allclose(together[1], plain[1], rtol=0, atol=tolerance * spread):
-            raise ModelError(f"rows of one batch are off by {wrong:.2g} of the logits' spread; expected {tolerance}")
+        effect = _size(apart[::2] - plain[::2])
+        for name, rows, limit in (("the base", 1, _MOST_WRONG_BASE), ("adapters", 0, _MOST_WRONG)):
+            expected = (plain if rows else apart)[rows::2]
+            wrong = _size(together[rows::2] - expected) / effect
+            if not wrong < limit:
+                raise ModelError(f"rows of {name} are off by {wrong:.2g} of what an adapter does; expected {limit}")
 
     def _logits(self, ids: torch.Tensor, slots: Slots) -> torch.Tensor:
         with self.rows(slots, ids.shape[1]):
@@ -151,7 +158,7 @@ class RowSlots:
         parts: dict[str, LoraPart | ScalePart] = {}
         for name, site in self._sites.items():
             first, second = (torch.randn(2, size, generator=random) for size in (site.inputs, site.outputs))
-            parts[name] = LoraPart(first.to(self.dtype), (second * 0.1 / site.inputs).to(self.dtype))
+            parts[name] = LoraPart(first.to(self.dtype), (second * 0.1 / math.sqrt(site.inputs)).to(self.dtype))
         return RowAdapter(parts)
 
     def _hook(self, site: "_Site") -> tuple[RemovableHandle, ...]:
@@ -320,6 +327,10 @@ def _by_rows(states: torch.Tensor, num_rows: int, length: int) -> torch.Tensor |
     if states.dim() == 2 and states.shape[0] == num_rows * length:
         return states.view(num_rows, length, -1)
     return None
+
+
+def _size(states: torch.Tensor) -> float:
+    return float(states.square().mean().sqrt())
 
 
 def _widened(memory: torch.Tensor, rank: int) -> torch.Tensor:
