@@ -1,10 +1,18 @@
 """Logging: one logger tree under `didact`, plain lines, written to stderr so that stdout stays for results."""
 
+import contextlib
 import logging
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TextIO
 
+from typing_extensions import override
+
 _FORMAT = "%(asctime)s %(levelname).1s %(name)s: %(message)s"
+_FILE_FORMAT = "%(asctime)s %(process)d %(levelname).1s %(name)s: %(message)s"
+_KEEP_TO_THEMSELVES = ("didact", "datasets", "DeepSpeed", "mlflow", "ray", "transformers")
+"""Loggers that may not pass their lines on to the root."""
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -32,3 +40,54 @@ def configure(verbose: bool = False) -> None:
         root.addHandler(handler)
         root.propagate = False
     root.setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+class _Kept(logging.FileHandler):
+    """Writes each record once, however many loggers hand it on; what the disk does not take is lost."""
+
+    @override
+    def filter(self, record: logging.LogRecord) -> bool:
+        again = getattr(record, "kept_by", None) is self
+        record.kept_by = self
+        return not again and bool(super().filter(record))
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError):  # of a file that cannot be opened
+            super().emit(record)
+
+    @override
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+    @override
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def kept_in(file: Path) -> Iterator[None]:
+    """Inside the block, add to `file` what didact and the libraries log in this process, and Python's warnings.
+
+    Of libraries that show nothing of their own only errors reach the terminal meanwhile. Several processes may write to
+    one file: each line is one append.
+    """
+    kept, errors = _Kept(file, encoding="utf-8", delay=True), _Stderr()
+    kept.setFormatter(logging.Formatter(_FILE_FORMAT))
+    errors.setLevel(logging.ERROR)
+    errors.setFormatter(logging.Formatter(_FORMAT, datefmt="%H:%M:%S"))
+    root = logging.getLogger()
+    loggers = [root, *map(logging.getLogger, _KEEP_TO_THEMSELVES)]
+    for logger in loggers:
+        logger.addHandler(kept)
+    root.addHandler(errors)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        root.removeHandler(errors)
+        for logger in loggers:
+            logger.removeHandler(kept)
+        kept.close()

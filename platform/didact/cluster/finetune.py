@@ -35,7 +35,7 @@ from didact.evaluation.tasks import check_tasks
 from didact.files import new_folder, write_text
 from didact.interrupts import INTERRUPTS
 from didact.lineage import keep_lineage
-from didact.logs import get_logger
+from didact.logs import get_logger, kept_in
 from didact.models import base_fingerprint, check_method, check_start, check_stored, verify_adapter
 from didact.preparation import DataFacts, Plan, PreparedData, memory_in_words, prepare_run
 from didact.registry import ModelVersion, locate_adapter, open_registry
@@ -124,7 +124,8 @@ def finetune(
     for doubt in spec.doubts:
         _LOG.warning("%s", doubt)
     run = start_run(spec, runs_dir or env.runs_dir())
-    with run.lock(), ray_runner(WORTH_RAY_BYTES) as runner:
+    _LOG.info("what the libraries say goes to %s", run.log)
+    with run.lock(), kept_in(run.log), ray_runner(WORTH_RAY_BYTES) as runner:
         prepared, data = prepare_run(run, spec, runner, task_texts)
         _take_start(run, spec)
         go_on(run, spec, prepared.mixture.mixture.num_rows)

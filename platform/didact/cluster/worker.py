@@ -18,6 +18,7 @@ from didact.errors import DidactError, ModelTooLarge
 from didact.evaluation import held_out_loss, task_texts
 from didact.failpoints import read_failpoints
 from didact.files import append_jsonl, fingerprint, new_folder, write_text
+from didact.logs import kept_in
 from didact.models import (
     base_fingerprint,
     check_model,
@@ -63,7 +64,8 @@ def run_worker(config: dict[str, Any]) -> TrainResult:
         torch.set_num_threads(spec.placement.cpus_per_worker)
     device = ray.train.torch.get_device() if config["use_gpu"] else torch.device("cpu")
     try:
-        return _train(run, spec, config, device)
+        with kept_in(run.log):
+            return _train(run, spec, config, device)
     except DidactError:
         raise
     except (MemoryError, RuntimeError) as error:

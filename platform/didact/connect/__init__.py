@@ -17,7 +17,7 @@ from didact.faces import lazily
 if TYPE_CHECKING:
     from didact.connect.address import check_ray
     from didact.connect.handover import hand_over, new_key, receive, take_back
-    from didact.connect.joining import SOURCE_ROOT, join_ray, ray_cluster, runtime_env, worker_variables
+    from didact.connect.joining import SOURCE_ROOT, join_ray, ray_cluster, ray_logs, runtime_env, worker_variables
     from didact.connect.named import cluster_to_join
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "join_ray",
     "new_key",
     "ray_cluster",
+    "ray_logs",
     "receive",
     "runtime_env",
     "take_back",

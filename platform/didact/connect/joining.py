@@ -100,6 +100,11 @@ def join_ray(
         )
 
 
+def ray_logs() -> Path:
+    """Where Ray, and the workers on this machine, write what is not shown, once this process is connected."""
+    return Path(ray._private.worker._global_node.get_logs_dir_path())
+
+
 def runtime_env(key: str) -> dict[str, Any]:
     """Environment of workers: the source root on their path, quiet libraries, an allocator, the user's didact settings.
 

@@ -67,6 +67,11 @@ class Run:
         return self.path / "stop"
 
     @property
+    def log(self) -> Path:
+        """What didact and the libraries said, in the driver and in the workers."""
+        return self.path / "log.txt"
+
+    @property
     def stacks(self) -> Path:
         """Where a worker that hangs writes what its threads were doing: a file for each attempt and worker."""
         return self.path / "stacks"

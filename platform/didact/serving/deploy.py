@@ -23,7 +23,7 @@ from ray.serve.schema import LoggingConfig, ServeDeploySchema
 
 from didact import env
 from didact.capacity import Cluster, Resources
-from didact.connect import check_ray, hand_over, join_ray, new_key, take_back, worker_variables
+from didact.connect import check_ray, hand_over, join_ray, new_key, ray_logs, take_back, worker_variables
 from didact.connect.half_open import CALLED_BY_PROXIES
 from didact.errors import PlacementError, ServerError, SpecError
 from didact.interrupts import Terminated
@@ -151,6 +151,8 @@ def deploy(
                 held.enter_context(env.setting(*CALLED_BY_PROXIES))
             held.callback(ray.shutdown)
             join_ray(log_to_driver=log_to_driver)
+            if not log_to_driver:
+                _log.info("what Ray and the replicas say goes to %s", ray_logs())
         key = new_key()
         options = _with_environment(plan, key)
         _check_room(options, config)
