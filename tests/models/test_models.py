@@ -22,6 +22,7 @@ from didact.models import (
     verify_adapter,
 )
 from didact.spec import FullSpec, Ia3Spec, LoraSpec, MethodSpec, ModelSpec, PrefixSpec, QuantizationSpec
+from tests.fakes.adapters import save_tiny_adapter
 from tests.fakes.models import FAMILIES, save_tiny_base
 from tests.fakes.recipes import tiny_recipe
 
@@ -275,3 +276,14 @@ def test_footprint_counts_what_is_there(tmp_path: Path) -> None:
     assert footprint.num_parameters == sum(p.numel() for p in model.parameters())
     assert footprint.num_trainable == sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert footprint.weights_gib == pytest.approx(sum(p.numel() for p in model.parameters()) * 4 / 2**30)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [LoraSpec(r=2, target_modules=("q_proj", "v_proj", "k_proj", "o_proj", "up_proj", "gate_proj", "down_proj"))],
+)
+def test_an_equal_adapter_is_written_in_the_same_order_by_every_process(tmp_path: Path, spec: LoraSpec) -> None:
+    # PEFT holds names in sets, whose order is another one in each process.
+    save_tiny_adapter(tmp_path / "adapter", 1, spec=spec)
+    names = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))["target_modules"]
+    assert names == sorted(spec.target_modules)

@@ -21,6 +21,8 @@ from didact.models.base.quantize import quantization_of
 from didact.models.methods import bound_to_quantization, partial_weights, plain_lora
 from didact.spec import QuantizationSpec, validate
 
+_SETS = ("target_modules", "exclude_modules", "feedforward_modules")
+
 
 @dataclass(frozen=True, slots=True)
 class AdapterFacts:
@@ -45,6 +47,7 @@ def save_adapter(
     Whatever the method did to the base while training, the folder applies to the base as it was loaded.
     """
     _write_weights(model, folder)
+    _order_names(folder / CONFIG)
     (folder / CARD).unlink(missing_ok=True)  # PEFT's empty card; the registry writes a real one
     names = [file.name for file in folder.iterdir() if file.is_file() and file.name not in (MANIFEST, CARD)]
     entries = manifest(folder, names)
@@ -76,6 +79,13 @@ def _write_weights(model: PeftModel | PreTrainedModel, folder: Path) -> None:
     else:
         # PEFT would otherwise ask the hub whether the vocabulary was resized.
         model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+
+
+def _order_names(config: Path) -> None:
+    """PEFT writes its sets in an order that differs between processes, and with it the digest of an equal adapter."""
+    values = json.loads(config.read_text(encoding="utf-8"))
+    names = {name: values[name] for name in _SETS if isinstance(values.get(name), list)}
+    write_json(config, {**values, **{name: sorted(each) for name, each in names.items()}})
 
 
 def verify_adapter(folder: Path, expected_base: str | None = None) -> AdapterFacts:
