@@ -101,12 +101,12 @@ UNSERVED = [
     {"top_logprobs": 5},
     {"tools": [{"type": "function"}]},
     {"tool_choice": "required"},
-    {"logit_bias": {"5": 1}},
     {"response_format": {"type": "json_object"}},
-    {"repetition_penalty": 1.1},
-    {"ignore_eos": True},
-    {"min_p": 0.1},
     {"modalities": ["text", "audio"]},
+    {"no_repeat_ngram_size": 3},
+    {"length_penalty": 1.1},
+    {"use_beam_search": True},
+    {"typical_p": 0.9},
 ]
 
 

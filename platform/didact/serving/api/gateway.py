@@ -215,15 +215,21 @@ class Gateway:
         )
 
     def _ask(self, body: AskingBody, prompt: Prompt, meaning: Meaning, request_id: str, choice: int) -> Ask:
+        longest = body.answer_length or self.settings.max_new_tokens
+        if body.least_length > longest:
+            message = f"min_tokens: found {body.least_length}; expected at most max_tokens, which is {longest}."
+            raise ApiError(400, message, code="invalid_value", param="min_tokens")
         return Ask(
             request_id=request_id,
             prompt=prompt,
             adapter=meaning.version,
-            max_new_tokens=body.answer_length or self.settings.max_new_tokens,
+            max_new_tokens=longest,
             timeout_seconds=self.settings.request_timeout_seconds,
             sampling=body.sampling(choice),
             stop=body.stop_texts,
             stop_token_ids=body.stop_ids,
+            ignore_eos=body.ignores_end,
+            min_tokens=body.least_length,
         )
 
     async def _whole(self, asks: list[Ask], endpoint: Endpoint, tally: Tally) -> dict[str, Any]:

@@ -17,7 +17,10 @@ _LONGEST_STOP = 64
 _MAX_STOP_TOKENS = 64
 _MAX_PROMPTS = 16
 _StopText = Annotated[str, Field(min_length=1, max_length=_LONGEST_STOP)]
+_MAX_BIASES = 1024
 _TokenId = Annotated[int, Field(ge=0)]
+_TokenName = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
+_Bias = Annotated[float, Field(ge=-100, le=100)]
 TokenIds = Annotated[list[_TokenId], Field(min_length=1)]
 
 
@@ -83,6 +86,16 @@ class AskingBody(Body):
         """Longest answer asked for, in tokens."""
         return self.max_tokens
 
+    @property
+    def least_length(self) -> int:
+        """Shortest answer asked for, in tokens."""
+        return 0
+
+    @property
+    def ignores_end(self) -> bool:
+        """Whether an answer goes on behind the model's own end."""
+        return False
+
     def sampling(self, choice: int) -> Sampling:
         """How choice number `choice` is drawn."""
         return Sampling(
@@ -103,6 +116,13 @@ class GenerationBody(AskingBody):
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63, description="a whole number of 64 bits")
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    repetition_penalty: float | None = Field(default=None, gt=0, le=10)
+    logit_bias: Annotated[dict[_TokenName, _Bias], Field(max_length=_MAX_BIASES)] | None = Field(
+        default=None, description=f"at most {_MAX_BIASES} token ids, as texts, each with a number from -100 to 100"
+    )
+    min_tokens: int | None = Field(default=None, ge=0)
+    ignore_eos: bool | None = None
     stream_options: StreamOptions | None = None
     stop_token_ids: Annotated[list[_TokenId], Field(max_length=_MAX_STOP_TOKENS)] | None = Field(
         default=None, description=f"a list of at most {_MAX_STOP_TOKENS} token ids"
@@ -128,12 +148,25 @@ class GenerationBody(AskingBody):
     def stop_ids(self) -> tuple[int, ...]:
         return tuple(self.stop_token_ids or ())
 
+    @property
+    @override
+    def least_length(self) -> int:
+        return self.min_tokens or 0
+
+    @property
+    @override
+    def ignores_end(self) -> bool:
+        return bool(self.ignore_eos)
+
     @override
     def sampling(self, choice: int) -> Sampling:
         return replace(
             super().sampling(choice),
             presence_penalty=self.presence_penalty or 0.0,
             frequency_penalty=self.frequency_penalty or 0.0,
+            min_p=self.min_p or 0.0,
+            repetition_penalty=self.repetition_penalty or 1.0,
+            logit_bias=tuple(sorted((int(token), bias) for token, bias in (self.logit_bias or {}).items())),
             seed=None if self.seed is None else (self.seed + choice) % 2**63,  # each choice has its own
         )
 

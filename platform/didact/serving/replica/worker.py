@@ -69,6 +69,10 @@ class Ask:
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     """Beside those that the template ends answers with."""
+    ignore_eos: bool = False
+    """Go on behind the tokens that the template ends answers with."""
+    min_tokens: int = 0
+    """Before so many tokens the answer does not end."""
 
     @property
     def mark(self) -> str:
@@ -78,7 +82,8 @@ class Ask:
         if not isinstance(self.prompt, str):
             prompt = [asdict(part) if isinstance(part, Message) else part for part in self.prompt]
         sampling = {**asdict(self.sampling), "seed": None}
-        return fingerprint([str(adapter), prompt, sampling, self.max_new_tokens, self.stop, self.stop_token_ids])
+        length = [self.max_new_tokens, self.min_tokens, self.ignore_eos]
+        return fingerprint([str(adapter), prompt, sampling, length, self.stop, self.stop_token_ids])
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,16 +263,8 @@ class Worker(Backend):
     def _spell(self, spelling: Spelling) -> Spelled:
         adapter = self._folder_of(spelling.adapter)
         contract, prompt = self._contract_of(adapter), spelling.prompt
+        ids = self._encode(prompt, contract, special=spelling.add_special_tokens, header=spelling.add_generation_prompt)
         with self._encoding:
-            if isinstance(prompt, str):
-                special = spelling.add_special_tokens
-                ids = list(self._tokenizer(prompt, add_special_tokens=special, verbose=False)["input_ids"])
-            elif prompt and isinstance(prompt[0], Message):
-                header = spelling.add_generation_prompt
-                ids = contract.prompt_ids(self._tokenizer, prompt, add_generation_prompt=header)
-            else:
-                ids = [int(token) for token in prompt]  # type: ignore[arg-type]
-            self._check_known(ids)
             tokens = tuple(map(str, self._tokenizer.convert_ids_to_tokens(ids)))
             return Spelled(tuple(ids), tokens, self._tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
@@ -281,14 +278,19 @@ class Worker(Backend):
     def _request(self, ask: Ask, arrived: float) -> GenerationRequest:
         adapter = self._folder_of(ask.adapter)
         contract = self._contract_of(adapter)
+        ids = self._encode(ask.prompt, contract)
+        if not ids:
+            raise TemplateError("the prompt holds no tokens; expected at least one")
+        self._check_known([token for token, _ in ask.sampling.logit_bias])
         return GenerationRequest(
             request_id=ask.request_id,
-            prompt_ids=tuple(self._encode(ask.prompt, contract)),
+            prompt_ids=tuple(ids),
             adapter=adapter,
             max_new_tokens=ask.max_new_tokens,
             sampling=ask.sampling,
             stop=ask.stop,
-            stop_token_ids=(*contract.stop_token_ids, *ask.stop_token_ids),
+            stop_token_ids=(*(() if ask.ignore_eos else contract.stop_token_ids), *ask.stop_token_ids),
+            min_tokens=ask.min_tokens,
             deadline=arrived + ask.timeout_seconds,
         )
 
@@ -309,16 +311,16 @@ class Worker(Backend):
             self._contracts[adapter.version_id] = contract
         return self._contracts[adapter.version_id]
 
-    def _encode(self, prompt: Prompt, contract: "TemplateContract") -> list[int]:
+    def _encode(
+        self, prompt: Prompt, contract: "TemplateContract", *, special: bool = True, header: bool = True
+    ) -> list[int]:
         with self._encoding:
             if isinstance(prompt, str):
-                ids = list(self._tokenizer(prompt, verbose=False)["input_ids"])
+                ids = list(self._tokenizer(prompt, add_special_tokens=special, verbose=False)["input_ids"])
             elif prompt and isinstance(prompt[0], Message):
-                ids = contract.prompt_ids(self._tokenizer, prompt)
+                ids = contract.prompt_ids(self._tokenizer, prompt, add_generation_prompt=header)
             else:
                 ids = [int(token) for token in prompt]  # type: ignore[arg-type]
-        if not ids:
-            raise TemplateError("the prompt holds no tokens; expected at least one")
         self._check_known(ids)
         return ids
 
