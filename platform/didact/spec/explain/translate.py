@@ -195,14 +195,17 @@ def _number(values: Any, others: tuple[str, ...], own: tuple[str, ...], default:
     return next((each for each in found if isinstance(each, int) and not isinstance(each, bool) and each > 0), default)
 
 
-def _share_or_steps(target: str, share: str) -> Callable[[Any, Any], Answer]:
-    """A number below 1 is a share of the run in transformers."""
+def _share_or_steps(target: str, share: str | None = None) -> Callable[[Any, Any], Answer]:
+    """A number below 1 is a share of the run in transformers; `share` takes one, where there is such a field."""
 
     def answer(value: Any, values: Any) -> Answer:
-        is_share = isinstance(value, float) and 0 < value < 1
-        if is_share and share.startswith("training."):
-            return Answer({share: value})
-        return Answer(text=share) if is_share else Answer({target: value})
+        if not (isinstance(value, float) and 0 < value < 1):
+            return Answer({target: value})
+        return (
+            Answer(text=f"{target} is a number of steps, not a share of them")
+            if share is None
+            else Answer({share: value})
+        )
 
     return answer
 
@@ -280,13 +283,12 @@ def _rank_steps(name: str) -> Callable[[Any, Any], Answer]:
 
 
 _OWN_TEMPLATE = r"\{[{%#]|\.(jinja2?|j2)$"
-_EVERY = "a number of steps, not a share of them"
 _COMPUTED: dict[str, Callable[[Any, Any], Answer]] = {
     "gradient_accumulation_steps": _accumulation,
     "max_steps": _length,
     "warmup_steps": _share_or_steps("training.warmup_steps", "training.warmup_share"),
-    "save_steps": _share_or_steps("training.checkpoint_every", f"training.checkpoint_every is {_EVERY}"),
-    "eval_steps": _share_or_steps("training.evaluate_every", f"training.evaluate_every is {_EVERY}"),
+    "save_steps": _share_or_steps("training.checkpoint_every"),
+    "eval_steps": _share_or_steps("training.evaluate_every"),
     **dict.fromkeys(("val_set_size", "val_size", "split_dataset_ratio", "test_split_size", "test_size"), _held_out),
     **dict.fromkeys(("save_total_limit", "max_checkpoints", "num_checkpoints"), _kept),
     **dict.fromkeys(("deepspeed", "deepspeed_config", "zero_stage"), _deepspeed),
