@@ -1,4 +1,5 @@
 import asyncio
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,12 +10,13 @@ from didact.cluster.asking.answering import EngineModels, Subject
 from didact.datasets.conversation import Message
 from didact.errors import AdapterError, TemplateError
 from didact.evaluation import Answer, Ask, Generation, Likelihood, TokenIds, log_likelihoods
-from didact.models import AdapterHost, base_fingerprint, load_base, load_tokenizer
-from didact.spec import LoraSpec, ModelSpec, PrefixSpec, TokensSpec
+from didact.models import AdapterHost, base_fingerprint, load_base, load_tokenizer, weights_digest
+from didact.spec import LoraSpec, ModelSpec, PrefixSpec, QuantizationSpec, TokensSpec
 from didact.tokens import TemplateContract
 from tests.fakes.adapters import save_tiny_adapter
 from tests.fakes.models import save_tiny_base
 
+COMPUTED = {"base", "weights", "numbers", "quantization", "attention", "device", "engine"}
 PROMPTS = [(Message("user", text),) for text in ("What is 2 + 2?", "Hi", "Name a colour, any that you like.", "1 + 1")]
 NEW_TOKENS = 10
 
@@ -160,7 +162,7 @@ def test_identities_tell_subjects_apart(subjects: dict[str, Subject], models: En
     identities = {key: models.facts[key].identity for key in subjects}
     assert [each.name for each in identities.values()] == ["tiny", "mine", "other"]
     assert len({each.address for each in identities.values()}) == 3
-    assert set(identities["lora"].digests) == {"base", "numbers", "template", "adapter"}
+    assert set(identities["lora"].digests) == {*COMPUTED, "template", "adapter"}
     assert identities["base"].digests["numbers"] == "float32"
 
 
@@ -180,3 +182,26 @@ def test_a_damaged_adapter_is_refused_before_anything_is_asked(subjects: dict[st
         EngineModels(
             {"gone": Subject("gone", subjects["base"].model, tmp_path)}, device=torch.device("cpu"), batch_size=2
         )
+
+
+def test_weights_that_differ_anywhere_are_another_model(subjects: dict[str, Subject], tmp_path: Path) -> None:
+    base = Path(subjects["base"].model.base)
+    copy = shutil.copytree(base, tmp_path / "copy")
+    assert weights_digest(copy) == weights_digest(base)
+    (file,) = copy.glob("*.safetensors")
+    content = bytearray(file.read_bytes())
+    for place in (-1, len(content) // 3):  # wherever it is, also between what the quick digest looks at
+        content[place] ^= 1
+        file.write_bytes(content)
+        assert weights_digest(copy) != weights_digest(base)
+
+
+def test_another_way_to_compute_is_another_model(subjects: dict[str, Subject], models: EngineModels) -> None:
+    half = subjects["base"].model.model_copy(update={"dtype": "bfloat16"})
+    four = subjects["base"].model.model_copy(update={"quantization": QuantizationSpec(bits=4)})
+    addresses = {models.facts["base"].identity.address}
+    for model in (half, four):
+        other = EngineModels({"base": Subject("tiny", model)}, device=torch.device("cpu"), batch_size=1)
+        addresses.add(other.facts["base"].identity.address)
+        other.close()
+    assert len(addresses) == 3

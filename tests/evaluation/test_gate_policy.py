@@ -1,6 +1,7 @@
 """A gate of several checks: each line says what was found, and what nobody measured fails."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -107,6 +108,18 @@ def test_answers_that_never_end_are_too_long() -> None:
     found = report({"base": right(0.5), "adapter": right(0.9)}, tokens={"base": 10, "adapter": 64})
     assert outcomes(found, GateSpec(longest=2.0)) == [("longest", "failed")]
     assert outcomes(found, GateSpec(longest=7.0)) == [("longest", "passed")]
+
+
+def test_a_length_that_cannot_be_compared_is_not_measured() -> None:
+    found = report({"base": right(0.5), "adapter": right(0.5)}, tokens={"base": 0, "adapter": 5})
+    assert outcomes(found, GateSpec(longest=2.0)) == [("longest", "not measured")]
+
+
+def test_questions_that_the_champion_left_without_an_answer_fail_every_gate() -> None:
+    found = report({"base": right(0.5), "adapter": right(0.5), "champion": right(0.5)})
+    tasks = tuple(replace(task, problems={"base": 0, "adapter": 0, "champion": 3}) for task in found.tasks)
+    told = outcomes(replace(found, tasks=tasks), GateSpec(no_worse=0.5), "demo:1")
+    assert ("complete", "failed") in told
 
 
 def test_less_is_better_for_some() -> None:

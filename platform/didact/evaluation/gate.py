@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from didact.errors import SpecError
 from didact.evaluation.checks import Check, all_passed
-from didact.evaluation.report import ADAPTER, BASE, EvalReport
+from didact.evaluation.report import ADAPTER, EvalReport
 from didact.evaluation.statistics import improvement
 
 _ROUNDING = 1e-9  # 0.6 - 0.5 is a little less than 0.1 in binary
@@ -52,8 +52,8 @@ def judge_gate(report: EvalReport, least: Mapping[str, float]) -> GateResult:
 
 def _unscored(report: EvalReport) -> Iterator[Check]:
     for task in report.tasks:
-        for model in (BASE, ADAPTER):
-            if count := task.problems.get(model, 0):
+        for model, count in task.problems.items():
+            if count:
                 words = f"{count} of {task.num_questions} questions without a score of {model}"
                 yield Check("complete", task.name, words, "none", "failed")
 

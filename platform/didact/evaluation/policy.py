@@ -96,7 +96,9 @@ def _lengths(report: EvalReport, longest: float | None) -> Iterator[Check]:
             sum(given[model].num_tokens for given in mine if model in given and given[model].texts)
             for model in (BASE, ADAPTER)
         )
-        if before and after:
+        if after and not before:
+            yield Check("longest", task.name, "the base gave no text", f"at most {longest:g} times", "not measured")
+        elif before:
             figure = f"{after / before:.2f} times the tokens of the base's answers"
             yield Check("longest", task.name, figure, f"at most {longest:g} times", _outcome(after <= longest * before))
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from didact.models.dropout import turn_off_dropout
     from didact.models.export import Manners, MergeProof, merge_adapter
+    from didact.models.fingerprint import weights_digest
     from didact.models.footprint import Footprint, check_method, estimate_footprint, footprint_of, positions_at_once
     from didact.models.methods import StepHook, step_hook
     from didact.models.model_folder import check_model, save_model
@@ -79,6 +80,7 @@ __all__ = [
     "uncompiled",
     "use_packed_attention",
     "verify_adapter",
+    "weights_digest",
 ]
 
 __getattr__ = lazily(__name__)

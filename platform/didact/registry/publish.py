@@ -8,6 +8,8 @@ from pathlib import Path
 from didact.adapter_folder import check_folder
 from didact.errors import RegistryError, RunError
 from didact.evaluation import EvalReport, GateResult, judge_policy
+from didact.evaluation.checks import Check
+from didact.evaluation.report import ADAPTER
 from didact.files import fingerprint, sha256_file
 from didact.logs import get_logger
 from didact.models import base_fingerprint
@@ -75,6 +77,10 @@ def _judge(
     mine = check_folder(run.adapter, to_publish=True).sha256
     other = champion if champion is not None and champion.adapter_sha256 != mine else None
     found = judge_policy(report, policy, other.id if other else None).checks if report is not None else ()
+    evaluated = report.models[ADAPTER].digests.get("adapter") if report and ADAPTER in report.models else None
+    if evaluated not in (None, mine):
+        figure = f"the report is of {evaluated[:12]}, the run holds {mine[:12]}"
+        found = (*found, Check("evaluated", "adapter", figure, "this adapter's own report", "failed"))
     template = DataFacts.read(run.data).template_contract
     return GateResult((*found, *checks_of_run(run, spec, policy, other, template)))
 

@@ -233,6 +233,8 @@ class Registry(RegistryReader):
     def _keep(self, version: ModelVersion, verdict: Verdict) -> None:
         if version.tags.get(VERDICT_TAG) == verdict.sha256:
             return
+        if verdict.outcome == "none" and version.tags.get("gate") in ("passed", "failed"):
+            return  # to ask nothing undoes no verdict
         self.keep_proof(version, {VERDICT_FILE: verdict.to_json()})
         with asking(self.uri, f"keep the verdict of {version.id}"):
             self._client.set_model_version_tag(version.name, str(version.version), "gate", verdict.outcome)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,12 +30,23 @@ from didact.evaluation import (
     TokenIds,
     log_likelihoods,
 )
-from didact.models import AdapterHost, base_fingerprint, load_base, load_tokenizer, verify_adapter
+from didact.files import fingerprint
+from didact.models import (
+    AdapterHost,
+    base_fingerprint,
+    base_folder,
+    load_base,
+    load_tokenizer,
+    verify_adapter,
+    weights_digest,
+)
 from didact.serving.engine import AdapterRef, EmbeddedEngine, EngineDied, EngineStopped, GenerationRequest, Sampling
 from didact.spec import ModelSpec, TokensSpec
 from didact.tokens import TemplateContract
 
 _Found = TypeVar("_Found")
+_ENGINE = "1"
+"""Raise when the engine computes otherwise, so that answers of before are not taken for its own."""
 _NO_LIMIT = 2**31
 _ROWS_AT_ONCE = 64
 """Sequences that are scored between two rounds of generation."""
@@ -91,9 +103,9 @@ class EngineModels:
         """
         model = next(iter(subjects.values())).model
         self._tokenizer = load_tokenizer(model)
-        fingerprint = base_fingerprint(model)
+        identity = base_fingerprint(model)
         self.base = load_base(model, device, shared=True)
-        self.host = AdapterHost(self.base, fingerprint)
+        self.host = AdapterHost(self.base, identity)
         self.engine = EmbeddedEngine(
             self.host,
             self._tokenizer,
@@ -101,10 +113,8 @@ class EngineModels:
             max_batch_size=batch_size,
             max_waiting=_NO_LIMIT,
         )
-        numbers = str(self.base.dtype).removeprefix("torch.")
-        self._ready = {
-            key: self._look_at(subject, {"base": fingerprint, "numbers": numbers}) for key, subject in subjects.items()
-        }
+        digests = {"base": identity, "weights": weights_digest(base_folder(model)), **_computing(self.base, model)}
+        self._ready = {key: self._look_at(subject, digests) for key, subject in subjects.items()}
 
     def _look_at(self, subject: Subject, digests: dict[str, str]) -> _Ready:
         contract, adapter = TemplateContract.of(self._tokenizer, subject.tokens), None
@@ -241,3 +251,15 @@ class _Scorer:
                 found = iter(likely)
                 for each, future in taken:
                     future.set_result(tuple(next(found) for _ in each))
+
+
+def _computing(base: Any, model: ModelSpec) -> dict[str, str]:
+    """How the base computes, which decides answers as its weights do."""
+    held = model.quantization
+    return {
+        "numbers": str(base.dtype).removeprefix("torch."),
+        "quantization": fingerprint([held.model_dump(mode="json"), version("bitsandbytes")]) if held else "none",
+        "attention": str(base.config._attn_implementation),
+        "device": base.device.type,
+        "engine": _ENGINE,
+    }

@@ -1,6 +1,7 @@
 """The table of scorers: from a name with options to a function with a version."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from didact.evaluation.scorers.choice import choice_scorer
@@ -11,6 +12,7 @@ from didact.evaluation.scorers.numbers import number_scorer
 from didact.evaluation.scorers.overlap import f1_scorer, rouge_scorer
 from didact.evaluation.scorers.scorer import NamedScorer
 from didact.evaluation.scorers.texts import contains_scorer, exact_scorer, regex_scorer, set_scorer
+from didact.files import fingerprint
 from didact.spec import (
     ChoiceScorer,
     CodeScorer,
@@ -53,4 +55,6 @@ def build_scorer(scorer: ScorerSpec | str) -> NamedScorer:
         DataError: a schema's file that cannot be read.
     """
     full = full_scorer(scorer)
-    return _BUILDERS[type(full)](full)
+    built = _BUILDERS[type(full)](full)
+    # Options decide what is right as much as the code does.
+    return replace(built, version=f"{built.version}, {fingerprint(full.model_dump(mode='json'))[:12]}")

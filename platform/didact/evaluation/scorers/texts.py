@@ -48,7 +48,7 @@ def regex_scorer(spec: RegexScorer) -> NamedScorer:
 
 def _exact(question: Question, text: str) -> Score:
     found = normalised(text)
-    return judged(found in map(normalised, accepted(question)), found or None)
+    return judged(bool(found) and found in map(normalised, accepted(question)), found or None)
 
 
 def _set(separator: str | None, question: Question, text: str) -> Score:

@@ -16,7 +16,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from didact.env import cache_dir
 from didact.files import fingerprint
 from didact.logs import get_logger
-from didact.models.fingerprint import folder_fingerprint
+from didact.models.fingerprint import weights_digest
 from didact.models.model_folder import cached_model, save_model
 from didact.spec import QuantizationSpec
 
@@ -44,7 +44,7 @@ def held_folder(
     if quantization is None and _is_held(folder, dtype):
         return folder
     options = [quantization.model_dump(), importlib.metadata.version("bitsandbytes")] if quantization else None
-    key = fingerprint([_FORMAT, folder_fingerprint(folder), str(dtype), options])[:16]
+    key = fingerprint([_FORMAT, weights_digest(folder), str(dtype), options])[:16]
     form = f"{quantization.bits}bit" if quantization else str(dtype).removeprefix("torch.")
     target = cache_dir() / "models" / f"held-{form}-{key}"
 

@@ -15,7 +15,7 @@ from didact.models.families import baichuan, chatglm2, chatglm6b, internlm, moss
 from didact.models.families.alibi import AlibiLlamaConfig, AlibiLlamaForCausalLM
 from didact.models.families.family import Config, Family, Tensors
 from didact.models.families.glm6b import Glm6bConfig, Glm6bForCausalLM
-from didact.models.fingerprint import folder_fingerprint
+from didact.models.fingerprint import weights_digest
 from didact.models.model_folder import cached_model, check_config, check_model
 from didact.models.weight_files import ShardWriter, read_shards
 
@@ -76,7 +76,7 @@ def _native(folder: Path, *, weights: bool) -> Path:
     family = family_of(config)
     if family is None:
         return folder
-    key = fingerprint([_FORMAT, folder_fingerprint(folder), _tokenizer_facts(folder)])[:16]
+    key = fingerprint([_FORMAT, weights_digest(folder), _tokenizer_facts(folder)])[:16]
     target = cache_dir() / "models" / f"{family.name}-{key}{'' if weights else '-described'}"
     native = family.config(config)
     register_own_models(native.model_type)
