@@ -105,23 +105,6 @@ def test_stop_text_ends_the_answer_and_is_cut(client: TestClient) -> None:
     assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == cut["text"]
 
 
-def test_what_the_engine_samples_by_can_be_asked_for(client: TestClient) -> None:
-    def said(**changes: object) -> tuple[str, str]:
-        choice = chat(client, max_tokens=6, **changes)["choices"][0]
-        return choice["message"]["content"], choice["finish_reason"]
-
-    letter = byte_tokenizer()("A")["input_ids"][0]
-    bias = {str(letter): 100}
-    assert said(logit_bias=bias) == ("A" * 6, "length")
-    assert "A" in said(logit_bias={**bias, str(letter + 1): 100}, repetition_penalty=1.5, temperature=0)[0]
-    assert said(min_p=1.0, temperature=2.0, seed=1) == said(temperature=0)
-    assert said(logit_bias=bias, stop=["AA"]) == ("", "stop")
-    assert said(logit_bias=bias, stop=["AA"], min_tokens=4) == ("AAAA", "stop")
-    end = str(byte_tokenizer().eos_token_id)
-    assert said(logit_bias={end: 100}) == ("", "stop")
-    assert said(logit_bias={end: 100}, ignore_eos=True)[1] == "length"
-
-
 def test_model_names_choose_versions(client: TestClient, registry: ShelfRegistry) -> None:
     def served(model: str) -> tuple[str, str]:
         body = chat(client, model=model, max_tokens=12)
