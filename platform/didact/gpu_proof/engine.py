@@ -58,9 +58,8 @@ async def generate(engine: EmbeddedEngine, requests: Sequence[GenerationRequest]
 def _answers(device: torch.device, dtype: torch.dtype, kinds: int) -> Outcome:
     """In float32 the share of answers that leave the way of the one alone.
 
-    In bfloat16 rounding turns ties, of which a random base has many: how far the worst token lies below the one that the
-    model alone prefers in its place, in standard deviations of all logits. Another adapter's tokens lie 4 and more
-    below.
+    In bfloat16 rounding turns ties, of which a random base has many: how far the worst token lies below the one that
+    the model alone prefers in its place, in standard deviations of all logits. Another adapter's lie 4 and more below.
     """
     config = tiny_config()
     with tempfile.TemporaryDirectory() as folder:
