@@ -44,17 +44,15 @@ def proof_folder(version: ModelVersion) -> str:
 
 def read_text(client: "MlflowClient", uri: str, version: ModelVersion, path: str) -> str | None:
     """A text artifact of the MLflow run that holds a version's files; None where there is none."""
-
-    def absent() -> DidactError:
-        return AdapterError(f"{path} of {version.id} is not there")
-
-    try:
-        with asking(uri, f"read {path} of {version.id}", if_absent=absent), tempfile.TemporaryDirectory() as stage:
+    folder = path.rpartition("/")[0]
+    with asking(uri, f"list the files of {version.id}"):
+        if path not in {each.path for each in client.list_artifacts(version.run_id, folder)}:
+            return None
+    with asking(uri, f"read {path} of {version.id}"), tempfile.TemporaryDirectory() as stage:
+        try:
             return Path(client.download_artifacts(version.run_id, path, stage)).read_text(encoding="utf-8")
-    except AdapterError:
-        return None
-    except UnicodeDecodeError as error:
-        raise RegistryError(f"{path} of {version.id} is no text: {error}") from None
+        except UnicodeDecodeError as error:
+            raise RegistryError(f"{path} of {version.id} is no text: {error}") from None
 
 
 def _is_verified(folder: Path, version: ModelVersion) -> bool:
