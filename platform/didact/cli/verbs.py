@@ -215,7 +215,7 @@ def register(
 ) -> None:
     """Make a finished run a version of a registered model. Doing it twice makes one version."""
     from didact.lineage import keep_lineage
-    from didact.registry import open_registry
+    from didact.registry import registry_of
     from didact.registry.publish import publish_run
     from didact.runs import open_run
     from didact.tracking import mlflow_run_id
@@ -225,7 +225,7 @@ def register(
     asked = spec.register_as or RegisterSpec(name=spec.name)
     changes = {"name": name or asked.name, "alias": alias or None, "gate": asked.gate.model_dump()}
     gate, version = publish_run(opened, spec, validate(RegisterSpec, changes, "register"), mlflow_run_id(opened.path))
-    keep_lineage(open_registry(spec.tracking, opened.path.parent), version, opened)
+    keep_lineage(registry_of(opened, spec.tracking), version, opened)
     for line in gate.lines if gate else ():
         Console().print(line)
     Console().print(f"registered {version.id} {' '.join('@' + each for each in version.aliases)}")

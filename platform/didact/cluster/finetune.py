@@ -38,7 +38,7 @@ from didact.lineage import keep_lineage
 from didact.logs import get_logger, kept_in
 from didact.models import base_fingerprint, check_method, check_start, check_stored, verify_adapter
 from didact.preparation import DataFacts, Plan, PreparedData, memory_in_words, prepare_run
-from didact.registry import ModelVersion, locate_adapter, open_registry
+from didact.registry import ModelVersion, locate_adapter, registry_of
 from didact.registry.card import write_card
 from didact.registry.evidence import champion_of
 from didact.registry.publish import publish_run
@@ -139,7 +139,7 @@ def finetune(
             gate, version = None, None
             if spec.register_as is not None:
                 gate, version = publish_run(run, spec, spec.register_as, mlflow_run_id)
-                keep_lineage(open_registry(spec.tracking, run.path.parent), version, run)
+                keep_lineage(registry_of(run, spec.tracking), version, run)
     return FinetuneResult(run, training, report, gate, version, mlflow_run_id)
 
 
@@ -153,7 +153,7 @@ def _take_start(run: Run, spec: FinetuneSpec) -> None:
     if run.start.is_dir():
         check_start(run.start, spec.adapter, fingerprint)
         return
-    folder = locate_adapter(reference, open_registry(spec.tracking, run.path.parent))
+    folder = locate_adapter(reference, registry_of(run, spec.tracking))
     sha256 = check_start(folder, spec.adapter, fingerprint)
     note_start(run, reference, spec.training.length, sha256)
     with new_folder(run.start) as scratch:
@@ -240,7 +240,7 @@ def _champion(run: Run, spec: FinetuneSpec, base: Subject, *, measures_losses: b
     """The champion, where the gate compares with it; none where it cannot be measured, which the gate tells."""
     if spec.register_as is None or spec.register_as.gate.no_worse is None:
         return {}
-    registry = open_registry(spec.tracking, run.path.parent)
+    registry = registry_of(run, spec.tracking)
     champion = champion_of(registry, spec.register_as.name)
     if champion is None or champion.adapter_sha256 == check_folder(run.adapter).sha256:
         return {}

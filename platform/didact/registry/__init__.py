@@ -11,7 +11,7 @@ Example:
 from didact.adapter_folder import AdapterFolder, adapter_identity, check_folder
 from didact.registry.aliases import ANY
 from didact.registry.card.tags import Figure, Lineage
-from didact.registry.locate import locate_adapter, open_registry, recorded_base, whole_model
+from didact.registry.locate import locate_adapter, open_registry, recorded_base, registry_of, whole_model
 from didact.registry.registry import Registry
 from didact.registry.verdict import Verdict, why_refused
 from didact.registry.versions import (
@@ -43,6 +43,7 @@ __all__ = [
     "open_registry",
     "parse_reference",
     "recorded_base",
+    "registry_of",
     "whole_model",
     "why_refused",
 ]

@@ -7,6 +7,7 @@ from didact.adapter_folder import MANIFEST
 from didact.env import cache_dir, runs_dir
 from didact.errors import AdapterError
 from didact.registry.registry import Registry
+from didact.runs import Run
 from didact.spec import ModelSpec, TrackingSpec, read_mapping, validate
 from didact.tracking import resolve_uri
 
@@ -20,6 +21,18 @@ def open_registry(tracking: TrackingSpec | None = None, folder: Path | None = No
     """
     folder = folder or runs_dir()
     return Registry(resolve_uri(tracking or TrackingSpec(), folder), folder / "mlartifacts")
+
+
+def registry_of(run: Run, tracking: TrackingSpec) -> Registry:
+    """Where a run's versions are: in the MLflow that holds the run, whose artifacts their files are.
+
+    A run that MLflow does not hold has them in the registry beside it.
+
+    Args:
+        run: its folder.
+        tracking: its recipe's setting.
+    """
+    return open_registry(tracking, None if tracking.mlflow else run.path.parent)
 
 
 def locate_adapter(reference: str, registry: Registry) -> Path:

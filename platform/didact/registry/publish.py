@@ -17,7 +17,7 @@ from didact.models.export.rehearsal import rehearse
 from didact.preparation import DataFacts
 from didact.registry.card import Figure, Lineage, terms_of, write_card
 from didact.registry.evidence import champion_of, checks_of_run
-from didact.registry.locate import open_registry
+from didact.registry.locate import registry_of
 from didact.registry.verdict import Verdict, signing_key
 from didact.registry.versions import ModelVersion
 from didact.runs import Run, descents, git_state, record_of
@@ -49,7 +49,7 @@ def publish_run(
     if policy.asks_report and report is None:
         raise RunError(f"run {run.path} has no report.json, which register_as.gate needs; evaluate it first")
     rehearse(run.adapter, spec.model)
-    registry = open_registry(spec.tracking, run.path.parent)
+    registry = registry_of(run, spec.tracking)
     gate = _judge(run, spec, policy, report, champion_of(registry, register_as.name))
     verdict = judged(run, policy, gate, report)
     if not verdict.passed:
