@@ -43,7 +43,7 @@ class Shown:
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         # IPython takes its text from here; from `_repr_pretty_` it does not where a class has a `__repr__` of its own.
-        return {"text/plain": as_text(self), "text/html": self._repr_html_()}
+        return {"text/plain": str(self), "text/html": self._repr_html_()}
 
 
 def as_text(shown: Shown) -> str:

@@ -92,6 +92,13 @@ def test_every_room_is_on_the_map() -> None:
     assert {f"{room.name}/" for room in rooms} - set(told) == set()
 
 
+def test_what_comes_next_does_not_exist_yet() -> None:
+    coming = (ROOT / "docs" / "rooms.md").read_text(encoding="utf-8").partition("## Rooms for what comes next")[2]
+    rooms = re.findall(r"^\| `([\w/]+)/` \|", coming.partition("## ")[0], re.MULTILINE)
+    assert "studies" in rooms
+    assert [room for room in rooms if (ROOT / "platform" / "didact" / room).exists()] == []
+
+
 def test_wrong_names_would_be_found() -> None:
     page = "Run `didact fly jobs/recipes/demo.yaml`, then\n```bash\n.venv/bin/didact plan jobs/recipes/none.yaml\n```\n"
     assert list(unknown_verbs(code_of(page))) == ["fly"]

@@ -17,6 +17,7 @@ def test_cards_are_chosen_by_conditions() -> None:
 def test_a_card_shows_itself_as_it_is_written() -> None:
     shown = didact.cards()["gsm8k-cot"]._repr_mimebundle_()["text/plain"]
     assert shown.startswith("name: gsm8k-cot\n")
+    assert str(didact.cards()["gsm8k-cot"]) == shown
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,8 @@ def test_a_card_shows_itself_as_it_is_written() -> None:
         ({"task": "maths"}, "task 'maths' is no card's; known: .*math"),
         ({"generation": "robot"}, "generation 'robot' is no card's; known: .*human"),
         ({"group": "chain"}, "chain-of-thought"),
+        ({"language": "xx"}, "language 'xx' is no card's; known: .*en.*zh; those of other languages are among `multi`"),
+        ({"wrong": 1}, "no condition 'wrong'; there are group, language, "),
     ],
 )
 def test_words_that_no_card_has_are_refused(conditions: dict, told: str) -> None:

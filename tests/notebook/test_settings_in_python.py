@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 import didact
-from didact.errors import SpecError
+from didact.datasets import load_dataset
+from didact.errors import DataError, SpecError
 from didact.notebook.settings import spec_from
 from didact.spec import FinetuneSpec, LoraSpec, SweepSpec, load_spec
 
@@ -103,3 +105,33 @@ def test_a_mistake_in_a_file_has_its_line_and_one_in_a_change_has_not(tmp_path: 
 def test_a_search_keeps_paths_in_its_space() -> None:
     spec = spec_from(SweepSpec, None, {"name": "s", "recipe": "demo.yaml", "space": {"adapter.r": {"choice": [4, 8]}}})
     assert list(spec.space) == ["adapter.r"]
+
+
+def test_a_recipe_prints_itself_as_its_file() -> None:
+    long = "/data/" + "folder/" * 40 + "rows.jsonl"
+    recipe = didact.recipe(name="mine", data=long, training={"steps": 3, "learning_rate": 1e-3})
+    assert yaml.safe_load(str(recipe)) == {
+        "name": "mine",
+        "data": {"sources": [{"name": "rows", "path": long}]},
+        "training": {"steps": 3, "learning_rate": 1e-3},
+    }
+    assert recipe._repr_mimebundle_()["text/plain"] == str(recipe)
+    assert repr(recipe).startswith("FinetuneSpec(")
+
+
+def test_a_start_that_is_none_is_refused_in_words() -> None:
+    with pytest.raises(SpecError, match=r"this recipe: found list; expected a file, .* rows go in as data="):
+        didact.recipe([1])  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match="this evaluation: found dict; expected a file or a spec"):
+        didact.evaluate({})  # type: ignore[arg-type]
+
+
+def test_rows_in_memory_of_no_known_form_are_told_where_to_name_their_fields() -> None:
+    with pytest.raises(DataError, match=r"the keys 'ask', 'reply'.*as \{'instruction': row\['FIELD'\]") as caught:
+        load_dataset(
+            didact.recipe("lora", data=[{"ask": "1 + 1", "reply": "2"}] * 20).data.sources[0],
+            seed=0,
+            max_bad_rows_share=0.0,
+            quarantine_dir=None,
+        )
+    assert "data add" not in str(caught.value)

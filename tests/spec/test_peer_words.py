@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from didact.errors import SpecError
-from didact.spec import FinetuneSpec, Spec, load_spec, validate
+from didact.spec import FinetuneSpec, Spec, SweepSpec, load_spec, validate
 from didact.spec.explain.keys import unknown_key
 from didact.spec.explain.paths import with_settings
 from didact.spec.explain.schema import all_fields, at
@@ -155,7 +155,7 @@ def test_every_option_of_a_peer_is_answered(peer: str) -> None:
         option
         for option in PEERS[peer].split()
         if option not in own and as_word(option) not in words().sections
-        if translate(option, True, {}, lambda target: True) is None
+        if translate(option, True, {}, lambda wanted: 1) is None
     ]
     assert silent == []
 
@@ -179,6 +179,39 @@ def test_a_whole_file_of_another_program_is_answered_line_by_line(tmp_path: Path
     ):
         assert setting in written
     assert "training.global_batch_size: 16 (1 a forward pass x 8 x 2 workers" in written
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ("data.sources.0.type", "alpaca", "`type: alpaca` is written data.sources.0.format: alpaca"),
+        ("data.sources.0.type", "alpaca:chat", "data.sources.0.format"),
+        ("type", "sharegpt", "`type: sharegpt` is written data.sources.0.format: sharegpt"),
+        ("type", "fp4", "`type: fp4` is written model.quantization.type: fp4"),
+        ("data.sources.0.num_samples", 10, "is written data.sources.0.max_rows: 10"),
+        ("num_samples", 10, "is written data.sources.0.max_rows: 10"),
+        ("dataset", "alpaca_gpt4", "{name: alpaca-gpt4, path: 'card:alpaca-gpt4'}"),
+        ("dataset", "alpaca,mine.json", "[{name: alpaca, path: 'card:alpaca'}, {name: mine, path: mine.json}]"),
+        ("adapter.target_modules", "all", "found text 'all'; write all-linear, or a list"),
+        ("training.epochs", 3, "found steps=100, epochs=3; set the other to null, as training.epochs: null"),
+        ("data.sources.0.held_out_rows", 8, "held_out_rows (8) are taken out of max_rows (8), which leaves none"),
+        (
+            "val_size",
+            0.25,
+            "data.sources.0.held_out_rows: 2 (a number of rows, in each source; this is the share of 8",
+        ),
+    ],
+)
+def test_a_word_is_taken_for_what_can_stand_there(path: str, value: Any, told: str) -> None:
+    recipe = with_settings(RECIPE, {"data.sources.0.max_rows": 8} if "held_out" in path or "val" in path else {})
+    with pytest.raises(SpecError) as caught:
+        validate(FinetuneSpec, with_settings(recipe, {path: value}), "my.yaml")
+    assert told in str(caught.value) and len(str(caught.value).splitlines()) == 2
+
+
+def test_a_search_counts_its_samples_as_trials() -> None:
+    with pytest.raises(SpecError, match="`num_samples: 10` is written num_trials: 10"):
+        validate(SweepSpec, {**FILES[SweepSpec], "num_samples": 10}, "my.yaml")
 
 
 def test_the_table_for_people_who_come_from_elsewhere_is_true() -> None:

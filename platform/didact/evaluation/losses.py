@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from didact.errors import DataError, ModelError
 from didact.models import base_of, positions_at_once, row_bounds
+from didact.models.methods import num_trained_positions
 from didact.tokens.batches import NO_TARGET, pack, pad, supervised_positions
 from didact.tokens.types import Batch, Sample
 
@@ -125,14 +126,8 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def num_prefix_positions(model: Any) -> int:
-    """Trained positions that the active adapter puts before every row (prefix tuning); 0 for everything else."""
-    config = getattr(model, "active_peft_config", None)
-    return config.num_virtual_tokens if config is not None and config.is_prompt_learning else 0
-
-
 def _check_packing(model: Any, accepted: frozenset[str]) -> None:
-    if num_prefix_positions(model):
+    if num_trained_positions(model):
         raise ModelError(
             "the adapter puts trained positions before each row, so samples packed in one row would share them; "
             "set tokens.packing to auto or false"

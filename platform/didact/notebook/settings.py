@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from didact.errors import SpecError
 from didact.spec import EvaluateSpec, FinetuneSpec, Spec, SweepSpec, read_mapping, set_dotted, validate
 from didact.spec.load import merge, parse_mapping
 from didact.spec.shipped import find_recipe
@@ -54,6 +55,10 @@ def _start(start: "str | Path | Spec | None", name: str) -> tuple[dict[str, Any]
         return {}, f"this {name}"
     if isinstance(start, Spec):
         return start.model_dump(mode="json", exclude_unset=True), f"this {name}"
+    if not isinstance(start, str | Path):
+        known = "a file, the name of one that comes with didact, or a recipe; rows go in as data="
+        expected = known if name == "recipe" else "a file or a spec; single fields go in as keyword arguments"
+        raise SpecError(f"this {name}: found {type(start).__name__}; expected {expected}")
     file = Path(start).expanduser()
     if name == "recipe" and file.suffix not in _SUFFIXES and len(file.parts) == 1 and not file.is_file():
         shipped = find_recipe(str(start))

@@ -39,7 +39,7 @@ def download(client: "MlflowClient", uri: str, version: ModelVersion, cache_dir:
 def proof_folder(version: ModelVersion) -> str:
     """The artifact path of what is kept beside a version's adapter."""
     # Versions of several names may share the files of one run.
-    return f"{version.source.rpartition('/')[2]}-proof-{version.name}"
+    return f"{version.artifact_path}-proof-{version.name}"
 
 
 def read_text(client: "MlflowClient", uri: str, version: ModelVersion, path: str) -> str | None:

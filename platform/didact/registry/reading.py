@@ -150,7 +150,7 @@ class RegistryReader:
         Raises:
             RegistryError: MLflow is dead or refuses.
         """
-        return read_text(self._client, self.uri, version, f"{version.source.rpartition('/')[2]}/{CARD}")
+        return read_text(self._client, self.uri, version, f"{version.artifact_path}/{CARD}")
 
     def read_proof(self, version: ModelVersion, name: str) -> str | None:
         """A text that `keep_proof` kept; None where there is none of that name.

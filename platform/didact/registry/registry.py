@@ -27,6 +27,7 @@ from didact.registry.versions import (
     SHA_TAG,
     VERDICT_TAG,
     ModelVersion,
+    artifact_path,
     check_alias,
     check_name,
 )
@@ -151,7 +152,7 @@ class Registry(RegistryReader):
             RegistryError: MLflow is dead or refuses.
         """
         with asking(self.uri, f"keep the card of {version.id}"):
-            self._client.log_text(version.run_id, card, f"{version.source.rpartition('/')[2]}/{CARD}")
+            self._client.log_text(version.run_id, card, f"{version.artifact_path}/{CARD}")
             described = without_metadata(card)[:_LONGEST_DESCRIPTION]
             self._client.update_model_version(version.name, str(version.version), described)
 
@@ -204,7 +205,7 @@ class Registry(RegistryReader):
         of_run = self._client.search_model_versions(f"run_id = '{run_id}'")
         for version in of_run:
             if version.tags.get(MANIFEST_TAG) == folder.manifest_sha256:
-                return run_id, version.source.rpartition("/")[2], True
+                return run_id, artifact_path(version.source), True
         # A second adapter of one run must not overwrite the files of the first.
         return run_id, f"adapter-{folder.sha256[:12]}" if of_run else "adapter", False
 

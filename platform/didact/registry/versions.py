@@ -28,6 +28,11 @@ VERDICT_TAG = "verdict"
 """Digest of the verdict that is kept with the version."""
 
 
+def artifact_path(source: str) -> str:
+    """The last part of `runs:/RUN_ID/ARTIFACT_PATH`, where MLflow says that the files of a version are."""
+    return source.rpartition("/")[2]
+
+
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
     """A registered adapter."""
@@ -49,6 +54,11 @@ class ModelVersion:
     def id(self) -> str:
         """`NAME:VERSION`, which `Registry.resolve` takes back."""
         return f"{self.name}:{self.version}"
+
+    @property
+    def artifact_path(self) -> str:
+        """The folder of its adapter among the artifacts of its MLflow run."""
+        return artifact_path(self.source)
 
     @property
     def gate(self) -> str:

@@ -18,6 +18,8 @@ def _usable_targets(targets: str | tuple[str, ...], word: str) -> str | tuple[st
         raise ValueError(f"names no module; write {word}, or a list of names such as [q_proj, v_proj]")
     if isinstance(targets, str) and targets != word:
         names = re.split(r"[,\s]+", targets.strip())
+        if targets.strip().lower().replace("_", "-") in ("all", "linear", "all-linear"):
+            raise ValueError(f"found text {targets!r}; write {word}, or a list of names such as [q_proj, v_proj]")
         if all(re.fullmatch(r"[\w.-]+" if len(names) > 1 else r"[\w-]+", name) for name in names):
             raise ValueError(f"found text {targets!r}; write [{', '.join(names)}], or {word}")
         try:

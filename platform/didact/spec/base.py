@@ -40,8 +40,13 @@ class Spec(BaseModel, Shown):
         """What is set, as a file says it; all else is left at its default."""
         from rich.text import Text
 
-        values = self.model_dump(mode="json", exclude_unset=True)
-        return Text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip("\n"))
+        return Text(str(self))
+
+    @override
+    def __str__(self) -> str:
+        """As `__rich__`; pydantic's own would be one line of all fields."""
+        values = self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110).rstrip("\n")
 
     @model_validator(mode="before")
     @classmethod

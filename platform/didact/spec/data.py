@@ -91,7 +91,12 @@ class SourceSpec(Spec):
     the `licence` that you hold as well."""
 
     @model_validator(mode="after")
-    def _can_be_streamed(self) -> Self:
+    def _possible(self) -> Self:
+        if self.max_rows is not None and self.held_out_rows >= self.max_rows:
+            raise ValueError(
+                f"held_out_rows ({self.held_out_rows}) are taken out of max_rows ({self.max_rows}), which leaves none "
+                "to train on; lower held_out_rows"
+            )
         if self.stream and "://" not in self.path and not self.path.startswith(("hf:", "card:")):
             raise ValueError(f"stream: {self.path} is on this machine and read from here anyway; remove stream")
         return self

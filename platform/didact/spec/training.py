@@ -103,7 +103,8 @@ class TrainingSpec(Spec):
     def _one_length(self) -> "TrainingSpec":
         if (self.steps is None) == (self.epochs is None):
             found = "neither" if self.steps is None else f"steps={self.steps}, epochs={self.epochs:g}"
-            raise ValueError(f"give either steps or epochs; found {found}")
+            null = "; set the other to null, as training.epochs: null, or training.epochs=null on the command line"
+            raise ValueError(f"give either steps or epochs; found {found}{'' if self.steps is None else null}")
         if (self.warmup_share is None) == (self.warmup_steps is None):
             both = f"warmup_steps={self.warmup_steps}, warmup_share={self.warmup_share}"
             found = "neither" if self.warmup_steps is None else both

@@ -1,5 +1,6 @@
 """Cards chosen by conditions, as a list that shows itself as a table."""
 
+import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import overload
@@ -13,6 +14,8 @@ from didact.datasets.catalog.groups import group_cards
 from didact.datasets.catalog.table import permission
 from didact.display import Shown
 from didact.errors import DataError
+
+_MANY = "; those of other languages are among `multi`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ def find_cards(
     licence: str | None = None,
     max_rows: int | None = None,
     min_rows: int | None = None,
+    **unknown: object,
 ) -> Cards:
     """The datasets of the catalog that fit every condition.
 
@@ -82,13 +86,18 @@ def find_cards(
         licence: part of the licence's name.
         max_rows: largest size.
         min_rows: smallest size.
+        **unknown: conditions that there are none of; refused.
 
     Raises:
-        DataError: a group, task or generation that no card has.
+        DataError: a condition that there is none of; a group, task, language or generation that no card has.
     """
+    if unknown:
+        conditions = [name for name in inspect.signature(find_cards).parameters if name != "unknown"]
+        raise DataError(f"cards have no condition {', '.join(map(repr, unknown))}; there are {', '.join(conditions)}")
     known = load_cards()
     _check_word("generation", generation, GENERATIONS)
     _check_word("task", task, {each for card in known for each in card.tasks})
+    _check_word("language", language, {each for card in known for each in card.languages}, _MANY)
     cards = filter_cards(
         known if group is None else group_cards(group, known),
         language=language,
@@ -103,9 +112,9 @@ def find_cards(
     return Cards(cards, len(known))
 
 
-def _check_word(condition: str, word: str | None, known: Iterable[str]) -> None:
+def _check_word(condition: str, word: str | None, known: Iterable[str], note: str = "") -> None:
     if word is not None and word not in known:
-        raise DataError(f"{condition} {word!r} is no card's; known: {', '.join(sorted(known))}")
+        raise DataError(f"{condition} {word!r} is no card's; known: {', '.join(sorted(known))}{note}")
 
 
 def _short(num_rows: int | None) -> str:

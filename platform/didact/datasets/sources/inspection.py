@@ -13,6 +13,7 @@ from didact.datasets.forms.hints import nearest_forms, rows_inside
 from didact.datasets.forms.questions import is_csl
 from didact.datasets.forms.table_files import TABLE_FILES, tables_place
 from didact.datasets.forms.table_of_forms import COLUMN_FORMS, fits, form_of, recognise
+from didact.datasets.places import in_memory
 from didact.datasets.places.archives import COMPRESSIONS, damage_of, data_suffix, open_bytes
 from didact.datasets.places.file_kinds import HEAD_BYTES, beginning, container_of, refuse_other_kinds
 from didact.datasets.places.locate import LocatedFile
@@ -312,8 +313,13 @@ def unknown_form(source: str, where: str, found: str, keys: Sequence[str] = ()) 
         found: what it holds.
         keys: names of its fields.
     """
+    way_out = (
+        "Give the fields these names where the rows are made, as {'instruction': row['FIELD'], 'output': row['FIELD']}"
+        if where.startswith(in_memory.PREFIX)
+        else "Change the source's path, say its format in data.sources, or say which fields hold what: didact data add "
+        "PLACE --name NAME --field instruction=FIELD --field output=FIELD"
+    )
     return DataError(
         f"source {source!r}: {where} is in no known form: {found[:500]}. The nearest forms are {nearest_forms(keys)}; "
-        "docs/forms.md lists all. Change the source's path, say its format in data.sources, or say which fields "
-        "hold what: didact data add PLACE --name NAME --field instruction=FIELD --field output=FIELD"
+        f"docs/forms.md lists all. {way_out}"
     )

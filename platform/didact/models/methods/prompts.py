@@ -1,4 +1,4 @@
-"""Models with trained input embeddings answer for the caller's positions only, as every other model does."""
+"""Methods that put trained positions before every row: how many, and answers for the caller's positions only."""
 
 from typing import Any
 
@@ -8,12 +8,18 @@ from peft import PeftModel
 _CACHED = ("PREFIX_TUNING", "CARTRIDGE")  # keys and values, which add no positions to the logits
 
 
+def num_trained_positions(model: Any) -> int:
+    """Positions that the active adapter puts before every row, as keys and values or as embeddings; else 0."""
+    config = getattr(model, "active_peft_config", None)
+    return config.num_virtual_tokens if config is not None and config.is_prompt_learning else 0
+
+
 def align_positions(model: PeftModel) -> None:
     """Make `model(...).logits` and `logits_to_keep` count from the first real token, not from the trained ones."""
     config = model.active_peft_config
-    if not config.is_prompt_learning or config.peft_type in _CACHED:
+    added = num_trained_positions(model)
+    if not added or config.peft_type in _CACHED:
         return
-    added = config.num_virtual_tokens
 
     def shift(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         kept = kwargs.get("logits_to_keep")

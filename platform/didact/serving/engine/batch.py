@@ -14,6 +14,7 @@ import torch
 from transformers import Cache, PreTrainedModel
 
 from didact.models.adapter import RowSlots
+from didact.models.methods import num_trained_positions
 from didact.serving.engine.prefix_cache import PrefixCache
 from didact.serving.engine.row import BatchRow
 from didact.serving.engine.row_cache import keeping_order, row_cache
@@ -163,15 +164,9 @@ def _keeps_logits(base: PreTrainedModel) -> bool:
     return "logits_to_keep" in inspect.signature(base.forward).parameters
 
 
-def num_trained(model: Any) -> int:
-    """Positions that the active adapter puts before every prompt."""
-    config = getattr(model, "active_peft_config", None)
-    return config.num_virtual_tokens if config is not None and config.is_prompt_learning else 0
-
-
 def trained_positions(model: Any, num_rows: int) -> Cache | torch.Tensor | None:
     """The positions before every prompt, for each row: keys and values, or input embeddings."""
-    if num_trained(model) == 0:
+    if num_trained_positions(model) == 0:
         return None
     with torch.inference_mode():
         return model.get_prompt(num_rows)

@@ -11,8 +11,9 @@ from transformers import Cache
 from didact.errors import AdapterError
 from didact.logs import get_logger
 from didact.models import AdapterHost
+from didact.models.methods import num_trained_positions
 from didact.serving.engine.adapter_pool import AdapterPool
-from didact.serving.engine.batch import DecodingBatch, num_trained, trained_positions
+from didact.serving.engine.batch import DecodingBatch, trained_positions
 from didact.serving.engine.errands import Errands
 from didact.serving.engine.prefix_cache import BLOCK, PrefixCache
 from didact.serving.engine.protocol import EngineDied, GenerationFailed
@@ -168,7 +169,7 @@ class Rounds:
             batch.rows = self._with_adapters(rows)
             if batch.rows:
                 with self.pool.active(batch.kind[0]) as model:
-                    batch.rows = _with_room(batch.rows, num_trained(model))
+                    batch.rows = _with_room(batch.rows, num_trained_positions(model))
                     if batch.rows:
                         self._lay_out(batch, trained_positions(model, len(batch.rows)))
         except Exception as error:  # noqa: BLE001 - whatever one request broke, the others go on

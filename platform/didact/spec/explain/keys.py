@@ -13,6 +13,7 @@ from didact.spec.explain.translate import Answer, as_word, in_field, translate, 
 from didact.spec.explain.where import line_of
 
 _ALIKE_HERE, _ALIKE_ELSEWHERE = 0.6, 0.8
+_UNKNOWN, _KNOWN, _ACCEPTED = range(3)
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,28 @@ def unknown_key(model: type[BaseModel], values: Any, path: Path) -> list[Said]:
             nested = {part: nested}
         return [Said(path, f"a path with dots is for the command line; in a file write {shown(nested)[1:-1]}")]
     answer = None
+
+    def fit_here(wanted: dict[str, Any]) -> int:
+        return fit(model, values, in_this_source(wanted, path))
+
     if _is_for_users(model):
         if isinstance(value, dict) and value and as_word(key) in words().sections:
             return [said for inner in value for said in unknown_key(model, values, (*path, inner))]
-        answer = translate(key, value, values, lambda target: bool(at(model, tuple(target.split(".")))))
-    answer = answer or _elsewhere(model, values, path)
+        answer = translate(key, value, values, fit_here)
+    if answer is None or (answer.settings and fit_here(answer.settings) < _ACCEPTED):
+        other = _elsewhere(model, values, path)
+        is_better = other and other.settings and fit_here(other.settings) == _ACCEPTED
+        answer = other if answer is None or is_better else answer
     if answer is None:
         return [Said(path, f"unknown key; {_nearest(model, values, path)}")]
     return [_said(model, values, path, answer)]
+
+
+def fit(model: type[BaseModel], values: Any, wanted: dict[str, Any]) -> int:
+    """Whether the file may have these settings, and takes their values."""
+    if not all(at(model, tuple(target.split("."))) for target in wanted):
+        return _UNKNOWN
+    return _KNOWN if refused(model, values, wanted) else _ACCEPTED
 
 
 def _is_for_users(model: type[BaseModel]) -> bool:

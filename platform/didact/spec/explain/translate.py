@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -75,14 +76,14 @@ def as_word(found: Any) -> str:
     return str(found).strip().lower().lstrip("-").replace("-", "_")
 
 
-def translate(key: str, value: Any, values: Any, has: Callable[[str], bool]) -> Answer | None:
+def translate(key: str, value: Any, values: Any, fit: Callable[[dict[str, Any]], int]) -> Answer | None:
     """What `key: value` of another program is here; None for a word that is in no table.
 
     Args:
         key: the word as found.
         value: what stands behind it.
         values: the whole file, for words that depend on others.
-        has: whether the file at hand may have a field.
+        fit: how well settings fit the file at hand; of the fields that a word may mean, the first of the best is told.
     """
     table, word = words(), as_word(key)
     if value is None and (word in _COMPUTED or word in table.cases or word in table.fields):
@@ -91,11 +92,8 @@ def translate(key: str, value: Any, values: Any, has: Callable[[str], bool]) -> 
         return _COMPUTED[word](value, values)
     if word in table.cases:
         return _case(table.cases[word], value)
-    for target in table.fields.get(word, ()):
-        if has(target):
-            return Answer(in_field(target, value))
     if word in table.fields:
-        return Answer(in_field(table.fields[word][0], value))
+        return Answer(max((in_field(target, value) for target in table.fields[word]), key=fit))
     known = word if word in table.nothing else next((each for each in table.nothing if fnmatchcase(word, each)), None)
     return Answer(text=f"there is nothing like `{key}` here: {table.nothing[known]}") if known else None
 
@@ -170,11 +168,19 @@ def _source(found: Any) -> dict[str, Any]:
 
 
 def _named(path: str) -> dict[str, Any]:
-    """A source with a name made of its path; `owner/name` without an ending is one of the hub."""
+    """A source with a name made of its path; the catalog's names are cards, other `owner/name` are of the hub."""
+    if _is_card(card := path.lower().replace("_", "-")) and not Path(path).exists():
+        return {"name": card, "path": f"card:{card}"}
     stem = _ENDINGS.sub("", path)
     hub = stem == path and re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", path)
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem.rpartition("/")[2]).strip("-._") or "data"
     return {"name": name[:64], "path": f"hf:{path}" if hub else path}
+
+
+def _is_card(name: str) -> bool:
+    """Whether the catalog that comes with the package has a dataset of this name."""
+    cards = importlib.resources.files("didact").joinpath("datasets", "catalog", "cards")
+    return re.fullmatch(r"[\w.-]+", name) is not None and cards.joinpath(f"{name}.yaml").is_file()
 
 
 def _accumulation(value: Any, values: Any) -> Answer:
@@ -217,9 +223,11 @@ def _length(value: Any, values: Any) -> Answer:
 
 
 def _held_out(value: Any, values: Any) -> Answer:
+    rows = value_at(values, ("data", "sources", 0, "max_rows"))
+    rows = rows if isinstance(rows, int) and rows > 1 else 10_000
     if isinstance(value, float) and 0 < value < 1:
-        text = "a number of rows, in each source; this is the share of 10,000"
-        return Answer({"data.sources.0.held_out_rows": round(value * 10_000)}, text)
+        text = f"a number of rows, in each source; this is the share of {rows:,}"
+        return Answer({"data.sources.0.held_out_rows": max(1, round(value * rows))}, text)
     return Answer({"data.sources.0.held_out_rows": value}, "in each source")
 
 

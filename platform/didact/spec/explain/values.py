@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from didact.spec.explain.keys import Said
+from didact.spec.explain.keys import Said, fit
 from didact.spec.explain.paths import in_this_source, refused
 from didact.spec.explain.schema import Expected, Path, at, choices_of, describe, is_list, is_model, items_of
 from didact.spec.explain.shown import dotted, settings, shown
@@ -37,9 +37,7 @@ def _meant(
     """Settings that may have been meant, the likeliest first."""
     field = ".".join("0" if isinstance(part, int) else str(part) for part in path)
     wanted = [in_field(field, value)]
-    answer = translate(
-        str(path[-1]) if path else "", value, values, lambda target: bool(at(model, tuple(target.split("."))))
-    )
+    answer = translate(str(path[-1]) if path else "", value, values, lambda each: fit(model, values, each))
     if answer and field not in answer.settings:
         wanted.append(answer.settings)
     inside = words().inside.get(field)
