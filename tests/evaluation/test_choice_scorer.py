@@ -7,14 +7,8 @@ from didact.datasets.conversation import Message
 from didact.evaluation.asks import Likely
 from didact.evaluation.questions import Question
 from didact.evaluation.scorers import build_scorer
-from didact.evaluation.scorers.choice import (
-    Options,
-    candidates,
-    read_leniently,
-    read_strictly,
-    score_choice,
-    score_likelihoods,
-)
+from didact.evaluation.scorers.choice import read_leniently, read_strictly, score_choice, score_likelihoods
+from didact.evaluation.scorers.options import KeyKind, Options, candidates, key_of
 from didact.spec import ChoiceScorer
 
 CITIES = Options(tuple("ABCD"), ("Paris", "London", "New York", "York"))
@@ -56,6 +50,42 @@ YES_NO = Options(("Yes", "No"))
         ("The answer is a bit hard to tell", None, None),
         ("The correct option is not B", None, None),
         ("A good question", None, None),
+        # What is denied was not said.
+        ("It isn't A", None, None),
+        ("It isn't A, it's B", None, "B"),
+        ("It is not A but B", None, "B"),
+        ("B, not A", None, "B"),
+        ("not (C)", None, None),
+        ("A is incorrect", None, None),
+        ("A and C are wrong, which leaves D", None, "D"),
+        ("Neither A nor B nor C", None, None),
+        ("We can rule out A, B, and C, which leaves D", None, "D"),
+        ("The answer isn't B", None, None),
+        ("I don't think that it's B", None, None),
+        ("I do not think the answer is B. The answer is C", None, "C"),
+        ("A can't be right", None, None),
+        ("It isn't Paris", None, None),
+        ("It is not Paris but London", None, "B"),
+        ("It is not only A", None, "A"),
+        ("A不对", None, None),
+        ("不是B", None, None),
+        ("不是A，而是B", None, "B"),
+        ("A项错误，C正确", None, "C"),
+        ("不能选A", None, None),
+        ("排除A、B和C，故选D", None, "D"),
+        ("A、B均不正确", None, None),
+        ("答案不是B", None, None),
+        # The question's own list is no answer.
+        ("A, B, C, D are the options", None, None),
+        ("The options are A, B, C and D.", None, None),
+        ("Options: A. Paris B. London C. New York D. York", None, None),
+        ("A. Paris\nB. London\nC. New York\nD. York", None, None),
+        ("A. Paris\nB. London", None, None),
+        ("A. Paris\nB. London\nC. New York\nD. York\nI think C", None, "C"),
+        ("Options: A. Paris B. London C. New York D. York. The answer is B", None, "B"),
+        ("选项有A、B、C、D", None, None),
+        ("The answer is A. B: is in England.", None, "A"),
+        ("I'd go with C", None, "C"),
     ],
 )
 def test_one_letter_is_read(text: str, strict: str | None, lenient: str | None) -> None:
@@ -74,6 +104,15 @@ def test_one_letter_is_read(text: str, strict: str | None, lenient: str | None) 
         ("家庭和大学", None, "AB"),
         ("A或C", None, None),
         ("家庭、大学、杂志、意识", None, None),  # the question's own list, repeated
+        ("A. 家庭\nB. 大学\nC. 杂志\nD. 意识", None, None),
+        ("A, B, C, D are the options", None, None),
+        ("选项有A、B、C、D", None, None),
+        ("选项包括：A、B、C和D，其中B和C正确", None, "BC"),
+        ("正确的选项是A、B、C、D", None, "ABCD"),
+        ("A. 家庭\nC. 杂志", None, "AC"),
+        ("不是A，是B和C", None, "BC"),
+        ("A、C不对", None, None),
+        ("除了A，都对", None, None),
     ],
 )
 def test_sets_of_letters_are_read(text: str, strict: str | None, lenient: str | None) -> None:
@@ -89,10 +128,23 @@ def test_sets_of_letters_are_read(text: str, strict: str | None, lenient: str | 
         ("There is no way around it. So yes, it would.", None, "Yes"),
         ("There is no evidence", None, None),
         ("I do not know", None, None),
+        ("The answer is not yes", None, None),
+        ("I wouldn't say yes. So no.", None, "No"),
     ],
 )
 def test_words_are_read(text: str, strict: str | None, lenient: str | None) -> None:
     assert (read_strictly(text, YES_NO), read_leniently(text, YES_NO)) == (strict, lenient)
+
+
+@pytest.mark.parametrize("text", ["It is not valid", "It isn't valid", "The argument is not valid.", "never valid"])
+def test_a_word_that_is_denied_was_not_said(text: str) -> None:
+    assert read_leniently(text, Options(("valid", "invalid"))) is None
+    assert (
+        read_leniently(
+            text.replace("not ", "").replace("isn't", "is").replace("never ", ""), Options(("valid", "invalid"))
+        )
+        == "valid"
+    )
 
 
 def question(options: Options, expected: str) -> Question:
@@ -159,6 +211,45 @@ def test_rows_of_ones_own_may_have_several_right_options() -> None:
     assert scorer.score(row("A, C", "x", "y", "z"), "Answer: C").values["accuracy"] == 0.0
 
 
+@pytest.mark.parametrize(
+    ("answer", "texts", "kind", "right"),
+    [
+        ("2", ("1", "2", "3"), "number", "C"),
+        ("2", ("1", "2", "3"), "text", "B"),
+        ("2", ("4", "5", "2"), None, "C"),  # both ways the same option
+        ("3", ("1", "2", "3"), None, "C"),  # there is no fourth
+        ("２", ("x", "y", "z"), None, "C"),
+        ("B", ("C", "A", "B"), "text", "C"),
+        ("B", ("C", "A", "B"), "letter", "B"),
+        ("paris", ("Paris", "Rome"), None, "A"),
+        ("aa", ("AA", "Aa", "aa"), None, "C"),
+    ],
+)
+def test_a_key_means_one_option(answer: str, texts: tuple[str, ...], kind: KeyKind | None, right: str) -> None:
+    assert key_of([answer], texts, several=False, kind=kind) == right
+
+
+@pytest.mark.parametrize(
+    ("answers", "texts", "said"),
+    [
+        (("2",), ("1", "2", "3"), "'2' may mean C as a number from 0, B as an option's own words"),
+        (("B",), ("C", "A", "B"), "'B' may mean B as a letter, C as an option's own words"),
+        (("4",), ("4", "4", "5"), "'4' may mean A and B as an option's own words"),
+        (("0",), ("1", "0"), "'0' may mean A as a number from 0, B as an option's own words"),
+        (("A", "B"), ("x", "y", "z"), "it has 2 answers"),
+        (("D",), ("x", "y"), "'D' is none of the options A, B"),
+    ],
+)
+def test_a_key_that_may_mean_two_options_is_refused(answers: tuple[str], texts: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        key_of(answers, texts, several=False, kind=None)
+
+
+def test_a_set_may_be_given_as_a_list() -> None:
+    for answers in (["A", "C"], ["AC"], ["C,A"], ["x", "z"], ["0", "2"]):
+        assert key_of(answers, ("x", "y", "z"), several=True, kind=None) == "AC"
+
+
 def test_an_answer_that_is_no_option_is_a_problem() -> None:
-    assert "'D' is none of 2 options" in str(build_scorer("choice").score(row("D", "x", "y"), "A").problem)
-    assert "none of 0 options" in str(build_scorer("choice").score(row("A"), "A").problem)
+    assert "'D' is none of the options A, B" in str(build_scorer("choice").score(row("D", "x", "y"), "A").problem)
+    assert "none of the options" in str(build_scorer("choice").score(row("A"), "A").problem)

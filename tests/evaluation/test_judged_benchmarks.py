@@ -208,9 +208,12 @@ def test_compare_with_a_rival_shows_the_reference(tmp_path: Path) -> None:
     ("row", "words"),
     [
         ({"answer": "x"}, "there is no question"),
-        ({"messages": []}, "expected a list of objects"),
+        ({"messages": []}, "no list of turns"),
         ({"messages": [{"role": "bot", "content": "x"}]}, "expected role"),
-        ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}, "end with a turn of"),
+        (
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+            "ends with a turn",
+        ),
     ],
 )
 def test_questions_that_are_none_are_named(row: dict[str, Any], words: str, tmp_path: Path) -> None:

@@ -352,6 +352,24 @@ def test_a_benchmark_may_be_measured_in_two_ways() -> None:
         validate(EvaluationSpec, {"tasks": tasks[:1] * 2}, "test")
 
 
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        (["A. Einstein", "B. Russell", "C. Planck", "N. Bohr"], ("A. Einstein", "B. Russell", "C. Planck", "N. Bohr")),
+        (["A. Einstein", "Bohr"], ("A. Einstein", "Bohr")),
+        (["A. red", "B. blue"], ("red", "blue")),
+        (["(A) red", "(B) blue"], ("red", "blue")),
+        (["Ａ．red", "Ｂ．blue"], ("red", "blue")),
+        (["A. ", "B. blue"], ("A.", "B. blue")),
+    ],
+)
+def test_letters_before_options_go_where_each_has_its_own(
+    options: list[str], kept: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "x.json").write_text(json.dumps([{"question": "Who?", "options": options, "answer": "B"}]))
+    assert build("mmlu", tmp_path / "x.json").questions[0].options == kept
+
+
 def test_the_gate_may_name_what_a_benchmark_reports() -> None:
     evaluation = {"tasks": [{"task": "mmlu", "path": "x"}]}
     recipe = {
@@ -379,6 +397,8 @@ def test_the_real_files_are_read() -> None:
     assert len({each.group for each in mmlu.questions}) == 57
     assert len({each.group for each in cmmlu.questions}) == 67
     assert sum(each.expected == "Yes" for each in clean.questions) == 107
-    assert all(each.corrections == () for each in (mmlu, cmmlu, clean, whole))
+    assert all(each.corrections == () for each in (cmmlu, clean, whole))
+    (twice,) = mmlu.corrections
+    assert twice.endswith("business_ethics_test.csv:4: the options A and B are both 'Employee rights'; the key says D")
     assert (social.expected, social.options, social.group) == ("D", ("家庭", "大学", "杂志", "意识"), "psychology")
     assert (window.expected, window.rationale != "") == ("A", True)

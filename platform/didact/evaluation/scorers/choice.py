@@ -15,14 +15,17 @@ from functools import lru_cache, partial
 from didact.datasets.quality.texts import normalise
 from didact.evaluation.asks import Likely
 from didact.evaluation.questions import Question, Score
-from didact.evaluation.scorers.scorer import NamedScorer
+from didact.evaluation.scorers.denials import own_list, without_denied
+from didact.evaluation.scorers.options import LETTERS, Options, candidates, key_of
+from didact.evaluation.scorers.scorer import NamedScorer, accepted
 from didact.spec import ChoiceScorer
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _NEXT_QUESTION = re.compile(r"\n\s*(?:question|q|题目|问题)\s*\d*\s*[:.]", re.IGNORECASE)
 _STATEMENT = re.compile(
     r"\b(?:answer|choice|option)s?(?:\s+(?:choice|option))?\s*(?:(?:is|are|was|(?:would|must|should|will)\s+be)\b\s*:?|:)"
     r"(?:\s*(?:the\s+)?(?:option|choice|letter)s?\b)?"
+    r"|\bI(?:['’]d|['’]ll|\s+would|\s+will)?\s+(?:choose|pick|select|go\s+with|say)\b"
+    r"(?:\s+(?:the\s+)?(?:option|choice|letter)\b)?"
     r"|(?:答案|正确(?:的)?(?:选项|序号))(?:的?(?:序号|选项))?(?:应该|应当|应)?(?:是|为|选择?|:)+(?:选项)?"
     r"|(?<![不未])选择?(?:选项)?\s*:?",
     re.IGNORECASE,
@@ -30,30 +33,14 @@ _STATEMENT = re.compile(
 _OPENING = re.compile(r"[\s\"'*_`#>-]*(?:(?:option|choice|letter)\b|选项)?", re.IGNORECASE)
 _MARKUP = r"[\s\"'*_`$]*(?:\\(?:boxed|text|mathrm)\s*\{)*[\s\"'*_`({\[]*"
 _BETWEEN = r"(?:\s*(?:[,、;/&+]|和|与|及|或|\band\b|\bor\b)\s*)?"
-_NOT_BEHIND = r"(?!\s+(?:is|are)\s+(?:not|wrong|incorrect|false)\b)(?!\s+(?!(?:because|since|as|is|for|due)\b)[a-z])"
-"""Behind a letter that is an answer there is neither its denial nor a sentence that goes on, as behind an article."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What may be answered."""
-
-    labels: tuple[str, ...]
-    """Letters, or the words themselves, such as Yes and No."""
-    texts: tuple[str, ...] = ()
-    """What each letter stands for; empty where labels are words."""
-    several: bool = False
-    """Whether more than one may be right: an answer is a set, written as its letters in order."""
-
-    @property
-    def lettered(self) -> bool:
-        """Whether labels are letters."""
-        return all(len(label) == 1 for label in self.labels)
+_NOT_BEHIND = r"(?!\s+(?!(?:because|since|as|is|for|due)\b)[a-z])"
+"""Behind a letter that is an answer no sentence goes on, as behind an article."""
+_LISTS = re.compile(r"options|choices|选项", re.IGNORECASE)
 
 
 def choice_scorer(spec: ChoiceScorer) -> NamedScorer:
     """Right when the text names the right options of a row, whose answer is a letter, a number from 0 or a text."""
-    return NamedScorer(partial(_score_row, spec.several), "choice, 1", reads="whole", same=str)
+    return NamedScorer(partial(_score_row, spec), "choice, 2", reads="whole", same=str)
 
 
 def score_choice(question: Question, text: str) -> Score:
@@ -72,25 +59,6 @@ def score_choice(question: Question, text: str) -> Score:
     return Score(values, lenient, note="" if lenient is not None else _why_unread(text, options))
 
 
-def label_of(answer: str | int, texts: Sequence[str]) -> str:
-    """The letter of an option that is given by letter, by its number from 0, or by its text; empty where it is none."""
-    letters = LETTERS[: len(texts)]
-    if isinstance(answer, int) or (answer.isdigit() and answer not in texts):
-        return letters[int(answer)] if 0 <= int(answer) < len(letters) else ""
-    letter = unicodedata.normalize("NFKC", answer).strip(" ().").upper()
-    return letter if letter and letter in letters else dict(zip(texts, letters, strict=True)).get(answer, "")
-
-
-def letters_of(answer: str, texts: Sequence[str]) -> str:
-    """The set of letters in a key, in order; empty where it is no set of letters, or none of them is an option.
-
-    Full-width and small letters, letters twice or in another order, marks and line breaks between them, and letters of
-    which there is no option make no difference.
-    """
-    key = re.sub(r"[\s,、;/.。]+", "", unicodedata.normalize("NFKC", answer)).upper()
-    return "".join(each for each in LETTERS[: len(texts)] if each in key) if re.fullmatch("[A-Z]+", key) else ""
-
-
 def read_strictly(text: str, options: Options) -> str | None:
     """The option in the form that is asked for: the label alone, or a last line `Answer: LABEL` (`答案：LABEL`).
 
@@ -104,30 +72,61 @@ def read_leniently(text: str, options: Options) -> str | None:
 
     In this order: what the text states (`the answer is (B)`, `答案：B`, `故选B`), by letter or in the option's own
     words; what it begins with; the one letter in brackets; the one option whose text it repeats; the one capital
-    letter that stands alone. Of several statements the last one counts. A further question, and what follows it, is
+    letter that stands alone. Of several statements the last one counts. What the text denies (`it isn't A`, `A不对`)
+    counts as not said, and so does the question's own list of options. A further question, and what follows it, is
     not read.
     """
     plain = _own_part(text)
     if not options.lettered:
-        return _read_form(plain, options) or _read_word(plain, options)
+        return _read_form(plain, options) or _read_word(without_denied(plain, options.labels), options)
     if (formed := _read_form(plain, options) or _read_form(plain.upper(), options)) is not None:
         return formed
-    patterns = _patterns("".join(options.labels))
-    for said in reversed(list(_STATEMENT.finditer(plain))):
-        rest = plain[said.end() :]
-        found = patterns.stated.match(rest)
-        named = _label(found["capital"] or found["small"], options) if found else _text_at_beginning(rest, options)
-        if named is not None:
-            return named
-    opening = _OPENING.match(plain)
-    begins = patterns.begins.match(plain, opening.end() if opening else 0)
+    said = without_denied(plain, options.labels)
+    listed = own_list(said, options.labels, least=len(options.labels) if options.several else 2)
+    if (stated := _stated(said, listed, options)) is not None:
+        return stated
+    left = said if listed is None else said[: listed[0]] + " " + _behind_list(said[listed[1] :], options)
+    opening, patterns = _OPENING.match(left), _patterns("".join(options.labels))
+    if options.several and len(items := set(patterns.items.findall(left))) > 1:
+        return "".join(sorted(items))
+    begins = patterns.begins.match(left, opening.end() if opening else 0)
     if begins is not None and (named := _label(begins[1], options)) is not None:
         return named
     return (
-        _only({_label(each, options) for each in patterns.bracketed.findall(plain)})
-        or _only(_repeated(plain, options))
-        or _only({_label(each, options) for each in patterns.alone.findall(plain)})
+        _only({_label(each, options) for each in patterns.bracketed.findall(left)})
+        or _only(_repeated(left if listed is None else plain, options))
+        or _only({_label(each, options) for each in patterns.alone.findall(left)})
     )
+
+
+def _stated(said: str, listed: tuple[int, int] | None, options: Options) -> str | None:
+    """The last statement; the beginning of the question's own list is none."""
+    patterns, whole = _patterns("".join(options.labels)), listed is not None and _is_whole(said, listed, options)
+    for statement in reversed(list(_STATEMENT.finditer(said))):
+        rest = said[statement.end() :]
+        found = patterns.stated.match(rest)
+        if found and listed is not None and listed[0] <= statement.end() + found.end() - 1 < listed[1]:
+            first = said.find(options.labels[0], listed[0])
+            if statement.end() + found.end() - 1 == first and (whole or _LISTS.search(statement[0])):
+                continue
+        named = _label(found["capital"] or found["small"], options) if found else _text_at_beginning(rest, options)
+        if named is not None:
+            return named
+    return None
+
+
+def _is_whole(said: str, listed: tuple[int, int], options: Options) -> bool:
+    return own_list(said[listed[0] : listed[1]], options.labels, least=len(options.labels)) is not None
+
+
+def _behind_list(rest: str, options: Options) -> str:
+    """What follows a list of options: without the last one's own words."""
+    plain = rest.lstrip()
+    for text in sorted(options.texts, key=len, reverse=True):
+        own = unicodedata.normalize("NFKC", text).strip()
+        if own and plain.casefold().startswith(own.casefold()):
+            return plain[len(own) :]
+    return rest
 
 
 def score_likelihoods(question: Question, likely: Sequence[Likely], sizes: Sequence[int] | None = None) -> Score:
@@ -161,20 +160,15 @@ def score_likelihoods(question: Question, likely: Sequence[Likely], sizes: Seque
     return Score(values, labels[chosen])
 
 
-def candidates(options: Options) -> tuple[str, ...]:
-    """Every answer there can be: the labels, or all sets of letters where several may be right."""
-    if not options.several:
-        return options.labels
-    sets = range(1, 2 ** len(options.labels))
-    return tuple("".join(label for place, label in enumerate(options.labels) if each >> place & 1) for each in sets)
-
-
-def _score_row(several: bool, question: Question, text: str) -> Score:
+def _score_row(spec: ChoiceScorer, question: Question, text: str) -> Score:
     texts = question.options
-    right = letters_of(question.expected, texts) if several else label_of(question.expected, texts)
+    try:
+        right = key_of(accepted(question), texts, spec.several, spec.key)
+    except ValueError as error:
+        return Score(problem=str(error))
     if not right:
-        return Score(problem=f"the answer {question.expected!r} is none of {len(texts)} options")
-    options = Options(tuple(LETTERS[: len(texts)]), texts, several)
+        return Score(problem="the row has no answer")
+    options = Options(tuple(LETTERS[: len(texts)]), texts, spec.several)
     return score_choice(replace(question, expected=right, data=options), text)
 
 
@@ -199,6 +193,7 @@ class _Patterns:
     begins: re.Pattern[str]
     bracketed: re.Pattern[str]
     alone: re.Pattern[str]
+    items: re.Pattern[str]
 
 
 @lru_cache(maxsize=32)
@@ -211,7 +206,8 @@ def _patterns(letters: str) -> _Patterns:
         stated=re.compile(rf"{_MARKUP}(?:(?P<capital>{capitals}){right}|(?P<small>{smalls}){right}(?!\s+[a-z]))"),
         begins=re.compile(rf"{_MARKUP}({capitals}){right}{_NOT_BEHIND}"),
         bracketed=re.compile(rf"(?:[(\[]|\*\*)\s*({capitals}|{smalls})\s*(?:[)\]]|\*\*)"),
-        alone=re.compile(rf"(?<!not )(?<!不是){left}({capitals}){right}{_NOT_BEHIND}"),
+        items=re.compile(rf"^\s*[(\[*]*({capital})\s*[).\]:、]", re.MULTILINE),
+        alone=re.compile(rf"{left}({capitals}){right}{_NOT_BEHIND}"),
     )
 
 
@@ -238,9 +234,10 @@ def _text_at_beginning(rest: str, options: Options) -> str | None:
 
 def _repeated(plain: str, options: Options) -> set[str | None]:
     """Options whose texts are repeated; all that the text holds where several may be right."""
-    left = normalise(plain)
+    texts = sorted(_texts(options), key=lambda each: -len(each[1]))
+    left = without_denied(normalise(plain), tuple(dict.fromkeys(text for _, text in texts if len(text) > 1)))
     found: set[str | None] = set()
-    for label, text in sorted(_texts(options), key=lambda each: -len(each[1])):
+    for label, text in texts:
         if re.search(_as_words(text), left):
             found.add(label)
             left = re.sub(_as_words(text), " ", left)  # what it holds of shorter options is said by this one

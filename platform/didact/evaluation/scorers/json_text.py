@@ -30,7 +30,7 @@ def json_schema_scorer(spec: JsonSchemaScorer) -> NamedScorer:
     Raises:
         DataError: the schema's file cannot be read, or is no schema.
     """
-    schema = None if spec.schema_file is None else _schema_of_file(spec.schema_file)
+    schema = None if spec.schema_file is None else schema_of_file(spec.schema_file)
     version = f"json_schema, 1, {fingerprint(schema)}"
     return NamedScorer(partial(_score, schema), version, reads="whole", same=_one_form)
 
@@ -46,7 +46,25 @@ def check_schema(schema: Any) -> str | None:
     return None
 
 
-def _schema_of_file(path: str) -> dict[str, Any]:
+def fault_of(answer: str, schema: Any) -> str | None:
+    """Why an accepted answer is not as a schema says, so that nothing could ever be right; None where it is.
+
+    Args:
+        answer: JSON.
+        schema: one that `check_schema` has nothing against.
+    """
+    try:
+        return _first_fault(schema, json.loads(answer))
+    except (TimeoutError, RecursionError, referencing.exceptions.Unresolvable):
+        return None  # said of each question when it is scored
+
+
+def schema_of_file(path: str) -> dict[str, Any]:
+    """The schema of a file.
+
+    Raises:
+        DataError: it cannot be read, or is no schema.
+    """
     try:
         schema = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

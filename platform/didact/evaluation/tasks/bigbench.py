@@ -10,7 +10,7 @@ from didact.datasets.rows.fields import take, text
 from didact.datasets.rows.raw_row import BadRow
 from didact.errors import DataError
 from didact.evaluation.questions import Question, Score
-from didact.evaluation.scorers.choice import Options
+from didact.evaluation.scorers.options import Options
 from didact.evaluation.tasks.question_files import QuestionRow
 
 _YES_NO = ("Yes", "No")

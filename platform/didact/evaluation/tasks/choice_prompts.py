@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from didact.datasets.conversation import Message
 from didact.evaluation.questions import Question
-from didact.evaluation.scorers.choice import Options
+from didact.evaluation.scorers.options import Options
 from didact.spec import ChoiceTask
 
 

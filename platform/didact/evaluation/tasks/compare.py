@@ -1,12 +1,12 @@
 """Any questions, answered by two: the judge says which answer is better."""
 
-from didact.datasets.conversation import Message
 from didact.datasets.rows.fields import first_of, optional_text
 from didact.datasets.rows.raw_row import BadRow
 from didact.evaluation.asks import Answer, Ask, Generation
 from didact.evaluation.judge import Exhibit, Judge, Judged
 from didact.evaluation.judge.wording import group_of
 from didact.evaluation.questions import Question
+from didact.evaluation.tasks.own.turns import turns_of
 from didact.evaluation.tasks.question_files import QuestionRow, read_questions
 from didact.evaluation.tasks.text_task import choose
 from didact.spec import CompareTask
@@ -14,7 +14,6 @@ from didact.spec import CompareTask
 _ASKED = ("question", "instruction", "prompt")
 _ANSWERED = ("answer", "output", "reference")
 _CLASSES = ("class", "category", "subject")
-_ROLES = ("system", "user", "assistant")
 
 
 def build_compare(spec: CompareTask) -> Judged:
@@ -30,7 +29,10 @@ def build_compare(spec: CompareTask) -> Judged:
         if against_reference and not expected.strip():
             raise BadRow("missing_field", f"there is no answer to compare with; expected one of {', '.join(_ANSWERED)}")
         group = group_of(_first(row, _CLASSES))
-        return Question(str(row.number), _messages(row), expected, group=group)
+        turns = turns_of(row.record, _ASKED)
+        if not turns[-1].content.strip():
+            raise BadRow("empty_prompt", "the question is empty")
+        return Question(str(row.number), tuple(turns), expected, group=group)
 
     read = read_questions(spec.name, spec.path, question, split=spec.split, max_bad_rows_share=spec.max_bad_rows_share)
 
@@ -56,24 +58,3 @@ def build_compare(spec: CompareTask) -> Judged:
 
 def _first(row: QuestionRow, names: tuple[str, ...]) -> str:
     return optional_text(row.record, first_of(row.record, names))
-
-
-def _messages(row: QuestionRow) -> tuple[Message, ...]:
-    given = row.record.get("messages")
-    if given is None:
-        asked = _first(row, _ASKED)
-        context = optional_text(row.record, "input")
-        if not asked.strip():
-            raise BadRow("missing_field", f"there is no question; expected messages, or one of {', '.join(_ASKED)}")
-        return (Message("user", f"{asked}\n\n{context}" if context else asked),)
-    if not isinstance(given, list) or not given:
-        raise BadRow("wrong_type", "messages: expected a list of objects with role and content")
-    turns = []
-    for turn in given:
-        role, content = (turn.get("role"), turn.get("content")) if isinstance(turn, dict) else (None, None)
-        if role not in _ROLES or not isinstance(content, str):
-            raise BadRow("wrong_turns", f"messages: expected role ({', '.join(_ROLES)}) and content of each turn")
-        turns.append(Message(role, content))
-    if turns[-1].role != "user":
-        raise BadRow("wrong_turns", f"messages end with a turn of the {turns[-1].role}; expected the user's")
-    return tuple(turns)

@@ -10,10 +10,11 @@ from didact.datasets.conversation import Message
 from didact.datasets.rows.fields import Record
 from didact.datasets.rows.raw_row import BadRow
 from didact.evaluation.questions import Question
-from didact.evaluation.scorers.choice import LETTERS, Options, label_of, letters_of
+from didact.evaluation.scorers.options import LETTERS, Options, equal_options, label_of, letters_of
 from didact.evaluation.tasks.question_files import QuestionRow
 
 _MAX_OPTIONS = 10
+_WIDE = ord("Ａ") - ord("A")
 EXAM_COLUMNS = ("question", "A", "B", "C", "D", "answer")
 """Of the original MMLU, whose files name no columns."""
 _QUESTION = ("question", "题目", "问题")
@@ -44,6 +45,8 @@ def read_exam(row: QuestionRow, corrections: list[str]) -> Question:
     label = label_of(given, texts)
     if not label:
         raise BadRow("unknown_label", f"answer {given!r} is none of the options {', '.join(labels)}")
+    if twice := equal_options(texts):
+        corrections.append(f"{row.place}: the options {twice}; the key says {label}")
     part = _subject(record, row)
     group = "" if part in _SPLITS else part
     return _made(record, part, group, Options(labels, texts), label)
@@ -106,10 +109,16 @@ def _option_texts(record: Mapping[str, Any]) -> tuple[str, ...]:
         texts.pop()
     if not 2 <= len(texts) <= _MAX_OPTIONS or not all(texts):
         raise BadRow("missing_field", f"found {len(texts)} options ({texts}); expected 2 to {_MAX_OPTIONS}, none empty")
-    return tuple(
-        re.sub(rf"\A[(（]?{letter}\s*[.:：、．)）]\s*", "", unicodedata.normalize("NFC", text)) or text
+    return _without_letters(tuple(unicodedata.normalize("NFC", text) for text in texts))
+
+
+def _without_letters(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Options without the letters before them, where each has its own: that of `A. Einstein` alone is of the name."""
+    marks = [
+        re.match(rf"[(（]?(?:{letter}|{chr(ord(letter) + _WIDE)})\s*[.:：、．)）]\s*(?=\S)", text)
         for letter, text in zip(LETTERS, texts, strict=False)
-    )
+    ]
+    return tuple(text[mark.end() :] for mark, text in zip(marks, texts, strict=True) if mark) if all(marks) else texts
 
 
 def _answer(record: Mapping[str, Any], instead: str = "") -> str | int:

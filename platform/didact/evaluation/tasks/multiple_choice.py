@@ -14,7 +14,8 @@ from didact.evaluation import statistics  # its parts are loaded when figures ar
 from didact.evaluation.asks import Answer, Ask, Generation, Likelihood
 from didact.evaluation.questions import Question, Score
 from didact.evaluation.reasoning import of_samples, read_answer
-from didact.evaluation.scorers.choice import Options, candidates, score_choice, score_likelihoods
+from didact.evaluation.scorers.choice import score_choice, score_likelihoods
+from didact.evaluation.scorers.options import Options, candidates
 from didact.evaluation.tasks.bigbench import read_bbh, read_reasoning_prompts, read_strategyqa, score_words
 from didact.evaluation.tasks.choice_prompts import CHINESE, ENGLISH, MMCU_DIRECT, ChoicePrompts, Wording
 from didact.evaluation.tasks.exams import EXAM_COLUMNS, read_exam, read_mmcu
@@ -25,7 +26,7 @@ from didact.logs import get_logger
 from didact.spec import ChoiceTask
 
 _log = get_logger(__name__)
-_VERSION = "choice, 1"
+_VERSION = "choice, 2"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ def build_reasoning_gym(spec: ReasoningGymTask) -> TextTask:
     """
     generator, questions = _generated(spec, spec.num_items, {"seed": _FRESH_SEED, **spec.options})
     _, examples = _generated(spec, spec.few_shot, {**spec.options, "seed": _EXAMPLES_SEED})
-    scorer = NamedScorer(partial(_score, generator), "reasoning-gym, 2", reads="last", same=same_number)
+    scorer = NamedScorer(partial(_score, generator), "reasoning-gym, 3", reads="last", same=same_number)
     return TextTask.of(spec.name, spec, questions, scorer, examples=[each for each in examples if each.expected])
 
 
@@ -42,7 +42,8 @@ def _score(generator: Any, question: Question, text: str) -> Score:
     """Correct means a full score from the generator's own scorer."""
     entry = question.data
     expected = entry["answer"]
-    numeric = expected is not None and is_number(expected)
+    # Its own scorers compare texts: only what they write as we read it is read so.
+    numeric = expected is not None and last_number(expected) == expected.replace(",", "") and is_number(expected)
     answer = last_number(text) if numeric else text.strip()
     try:
         correct = float(generator.score_answer(answer, entry)) == 1.0

@@ -37,6 +37,9 @@ class ChoiceScorer(Spec):
     name: Literal["choice"]
     several: bool = False
     """Whether more than one option may be right: the text must name all of these and no others."""
+    key: Literal["letter", "number", "text"] | None = None
+    """What a row's `answer` is: the right option's letter, its number from 0, or its own words. Left out, any of these;
+    a row whose answer may mean two options (2 beside the options 1, 2 and 3) is then refused."""
 
 
 class ContainsScorer(Spec):

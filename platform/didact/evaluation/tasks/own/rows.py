@@ -1,21 +1,22 @@
 """What the rows of a question file say: turns, accepted answers, options, and what a scorer needs beside these."""
 
-import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-from didact.datasets.conversation import Message, Role
+from didact.datasets.conversation import Message
 from didact.datasets.forms.field_mapping import FieldMapping, map_record
-from didact.datasets.rows.fields import optional_text, written
+from didact.datasets.rows.fields import optional_text
 from didact.datasets.rows.raw_row import BadRow
 from didact.evaluation.questions import Question
-from didact.evaluation.scorers.choice import label_of, letters_of
 from didact.evaluation.scorers.code import tests_of
-from didact.evaluation.scorers.json_text import check_schema
+from didact.evaluation.scorers.json_text import check_schema, fault_of, schema_of_file
 from didact.evaluation.scorers.numbers import is_number
-from didact.evaluation.tasks.own.template import LETTERS, Render
+from didact.evaluation.scorers.options import LETTERS, equal_options, key_of
+from didact.evaluation.tasks.own.answers import accepted_answers, parsed
+from didact.evaluation.tasks.own.template import Render
+from didact.evaluation.tasks.own.turns import turns_of
 from didact.evaluation.tasks.question_files import QuestionRow
 from didact.spec import (
     ChoiceScorer,
@@ -27,7 +28,6 @@ from didact.spec import (
     RegexScorer,
 )
 
-_ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
 _NO_ANSWER_NEEDED = (CodeScorer, FunctionScorer, JsonSchemaScorer, JudgeScorer, RegexScorer)
 
 
@@ -43,6 +43,11 @@ class RowReader:
     system: str | None
     _seen: set[str] = field(default_factory=set)
 
+    @cached_property
+    def _file_schema(self) -> dict[str, Any] | None:
+        file = self.scorer.schema_file
+        return None if file is None else schema_of_file(file)
+
     def question(self, row: QuestionRow) -> Question:
         """The question of a row.
 
@@ -51,7 +56,7 @@ class RowReader:
         """
         record = self._named(dict(row.record))
         record["options"] = options = _options(record.get("options"))
-        answers = _answers(record)
+        answers = accepted_answers(record, self.scorer)
         question = Question(
             id=self._id(record, row),
             messages=self._messages(record),
@@ -92,7 +97,7 @@ class RowReader:
         return name
 
     def _messages(self, record: dict[str, Any]) -> tuple[Message, ...]:
-        *before, last = _turns(record)
+        *before, last = turns_of(record)
         text = self.template({**record, "question": last.content})
         if not text.strip():
             raise BadRow("empty_prompt", "the question is empty")
@@ -112,53 +117,15 @@ class RowReader:
         if isinstance(self.scorer, NumberScorer) and not all(map(is_number, question.data["answers"])):
             raise BadRow("wrong_type", f"the answer {question.expected[:60]!r} is no number, as scorer number expects")
         if isinstance(self.scorer, ChoiceScorer):
-            _check_choice(question, self.scorer.several)
+            _check_choice(question, self.scorer)
         if isinstance(self.scorer, CodeScorer):
             _check_code(question)
-        if isinstance(self.scorer, JsonSchemaScorer) and self.scorer.schema_file is None:
-            _check_schema(question)
-
-
-def _turns(record: Mapping[str, Any]) -> list[Message]:
-    given = _parsed(record.get("messages"))
-    if given is None:
-        if record.get("question") is None:
-            found = ", ".join(map(repr, record)) or "none"
-            raise BadRow(
-                "missing_field",
-                f"there is no question; expected `question` or `messages`, found {found}; another field is named by "
-                "`fields: {question: FIELD}`",
-            )
-        return [Message("user", written(record, "question"))]
-    if not isinstance(given, list) or not given:
-        raise BadRow("wrong_type", "`messages` is no list of turns, each with role and content")
-    turns = []
-    for turn in given:
-        fields = turn if isinstance(turn, dict) else {}
-        role = next((each for each in _ROLES if each == fields.get("role")), None)
-        content = fields.get("content")
-        if role is None or not isinstance(content, str):
-            raise BadRow("wrong_turns", f"a turn of `messages` is {str(turn)[:60]!r}, expected role and content")
-        turns.append(Message(role, content))
-    if turns[-1].role != "user":
-        raise BadRow("wrong_turns", f"`messages` ends with a turn of the {turns[-1].role}, expected the user's")
-    return turns
-
-
-def _answers(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """All accepted answers; what is no text is written as JSON."""
-    key = "answer" if record.get("answer") is not None else "answers"
-    value = record.get(key)
-    if isinstance(value, str) and value.lstrip().startswith('["'):
-        value = _parsed(value)  # a list in a table of columns
-    if value is None:
-        return ()
-    several = value if isinstance(value, list) else [value]
-    return tuple(each if isinstance(each, str) else json.dumps(each, ensure_ascii=False) for each in several)
+        if isinstance(self.scorer, JsonSchemaScorer):
+            _check_schema(question, self._file_schema)
 
 
 def _options(value: Any) -> tuple[str, ...]:
-    value = _parsed(value)
+    value = parsed(value)
     if value is None or value == "":
         return ()
     if isinstance(value, Mapping):
@@ -171,21 +138,16 @@ def _options(value: Any) -> tuple[str, ...]:
     return texts
 
 
-def _parsed(value: Any) -> Any:
-    """JSON in a text, as tables of columns hold lists."""
-    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
-        with suppress(ValueError, RecursionError):
-            return json.loads(value)
-    return value
-
-
-def _check_choice(question: Question, several: bool) -> None:
+def _check_choice(question: Question, scorer: ChoiceScorer) -> None:
     texts = question.options
     if not texts:
         raise BadRow("missing_field", "it has no `options` for the scorer choice to choose from")
-    if not (letters_of if several else label_of)(question.expected, texts):
-        letters = ", ".join(LETTERS[: len(texts)])
-        raise BadRow("unknown_label", f"the answer {question.expected[:60]!r} is none of the options {letters}")
+    if twice := equal_options(texts):
+        raise BadRow("unknown_label", f"its options {twice}: which one is right cannot be told")
+    try:
+        key_of(question.data["answers"], texts, scorer.several, scorer.key)
+    except ValueError as error:
+        raise BadRow("unknown_label", str(error)) from None
 
 
 def _check_code(question: Question) -> None:
@@ -199,9 +161,14 @@ def _check_code(question: Question) -> None:
             raise BadRow("unusable_field", f"its `tests` are no Python: {error}") from None
 
 
-def _check_schema(question: Question) -> None:
-    schema = _parsed(question.data.get("schema"))
+def _check_schema(question: Question, of_file: dict[str, Any] | None) -> None:
+    schema = of_file
     if schema is None:
-        raise BadRow("missing_field", "it has no `schema`, and scorer.schema_file is not set")
-    if (wrong := check_schema(schema)) is not None:
-        raise BadRow("unusable_field", f"its `schema` {wrong}")
+        schema = parsed(question.data.get("schema"))
+        if schema is None:
+            raise BadRow("missing_field", "it has no `schema`, and scorer.schema_file is not set")
+        if (wrong := check_schema(schema)) is not None:
+            raise BadRow("unusable_field", f"its `schema` {wrong}")
+    for answer in question.data["answers"]:
+        if (wrong := fault_of(answer, schema)) is not None:
+            raise BadRow("unknown_label", f"its answer {answer[:60]} is not as its schema says: {wrong}")

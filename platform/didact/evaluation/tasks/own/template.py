@@ -7,10 +7,10 @@ from typing import Any
 
 from didact.datasets.rows.raw_row import BadRow
 from didact.errors import TemplateError
+from didact.evaluation.scorers.options import LETTERS
 from didact.spec import check_syntax
 from didact.spec.paths import JINJA_FILES
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _HOLE = re.compile(r"\{(\w+)\}")
 _JINJA = re.compile(r"\{[{%#]")
 
