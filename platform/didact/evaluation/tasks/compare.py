@@ -6,8 +6,7 @@ from didact.evaluation.asks import Answer, Ask, Generation
 from didact.evaluation.judge import Exhibit, Judge, Judged
 from didact.evaluation.judge.wording import group_of
 from didact.evaluation.questions import Question
-from didact.evaluation.tasks.own.turns import turns_of
-from didact.evaluation.tasks.question_files import QuestionRow, read_questions
+from didact.evaluation.tasks.question_files import QuestionRow, read_questions, turns_of
 from didact.evaluation.tasks.text_task import choose
 from didact.spec import CompareTask
 

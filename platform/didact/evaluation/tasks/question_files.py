@@ -4,12 +4,15 @@ cannot be used is named with its place and counted, and too much of it stops the
     path -> rows -> (a benchmark's reader) -> questions, and what was left out
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from didact.datasets import open_hub
+from didact.datasets.conversation import Message, Role
 from didact.datasets.places.file_kinds import beginning
 from didact.datasets.places.hub import PREFIX, hub_rows
 from didact.datasets.places.locate import LocatedFile, locate
@@ -19,7 +22,7 @@ from didact.datasets.quality.texts import normalise
 from didact.datasets.readers import Layout, read
 from didact.datasets.readers.columnar import first_row
 from didact.datasets.rows.decoding import decode_json
-from didact.datasets.rows.fields import Record
+from didact.datasets.rows.fields import Record, first_of, optional_text, written
 from didact.datasets.rows.options import Container, RowOptions
 from didact.datasets.rows.quarantine import reject
 from didact.datasets.rows.raw_row import BadRow, RawRow
@@ -29,6 +32,7 @@ from didact.spec import ContaminationSpec, EvaluationSetSpec
 
 _Each = TypeVar("_Each")
 _SHOWN = 3
+_ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +88,8 @@ def read_questions(
     found: list[_Each] = []
     left_out: list[str] = []
     num_rows = 0
-    written = options or RowOptions(each=each, container=container)
-    for raw, stem, number in _raw_rows(task, path, split, written, columns):
+    row_options = options or RowOptions(each=each, container=container)
+    for raw, stem, number in _raw_rows(task, path, split, row_options, columns):
         num_rows += 1
         try:
             if (question := make(QuestionRow(raw.place, stem, number, _record(raw)))) is not None:
@@ -118,6 +122,46 @@ def questions_in(task: str, path: str, questions: Iterable[str]) -> set[str]:
     prompts = {normalise(each.text) for each in against_texts(ContaminationSpec(against=(against,)))}
     all_of_them = "\n".join(prompts)
     return {text for text in questions if (plain := normalise(text)) in prompts or plain in all_of_them}
+
+
+def turns_of(record: Mapping[str, Any], asked: tuple[str, ...] = ("question",)) -> list[Message]:
+    """The turns of `messages`, or the question alone.
+
+    Args:
+        record: the row.
+        asked: fields of which the first that is there holds the question; `input` beside it is put below it, where
+            more than one name is known.
+
+    Raises:
+        BadRow: there is no question, or a turn that is none; says which.
+    """
+    given = parsed(record.get("messages"))
+    if given is None:
+        return [Message("user", _question(record, asked))]
+    if not isinstance(given, list) or not given:
+        raise BadRow("wrong_type", "`messages` is no list of turns, each with role and content")
+    turns = []
+    for turn in given:
+        fields = turn if isinstance(turn, dict) else {}
+        role = next((each for each in _ROLES if each == fields.get("role")), None)
+        content = fields.get("content")
+        if role is None or not isinstance(content, str):
+            raise BadRow(
+                "wrong_turns",
+                f"a turn of `messages` is {str(turn)[:60]!r}, expected role and content; roles are {', '.join(_ROLES)}",
+            )
+        turns.append(Message(role, content))
+    if turns[-1].role != "user":
+        raise BadRow("wrong_turns", f"`messages` ends with a turn of the {turns[-1].role}, expected the user's")
+    return turns
+
+
+def parsed(value: Any) -> Any:
+    """JSON in a text, as tables of columns hold lists."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        with suppress(ValueError, RecursionError):
+            return json.loads(value)
+    return value
 
 
 def _raw_rows(
@@ -161,3 +205,14 @@ def _record(raw: RawRow) -> Record:
     if raw.fault is not None:
         raise raw.fault
     return decode_json(raw.content) if isinstance(raw.content, bytes) else raw.content
+
+
+def _question(record: Mapping[str, Any], asked: tuple[str, ...]) -> str:
+    name = first_of(record, asked)
+    if record.get(name) is None:
+        found = ", ".join(map(repr, record)) or "none"
+        hint = "; another field is named by `fields: {question: FIELD}`" if len(asked) == 1 else ""
+        expected = " or ".join(f"`{each}`" for each in (*asked, "messages"))
+        raise BadRow("missing_field", f"there is no question; expected {expected}, found {found}{hint}")
+    context = optional_text(record, "input") if len(asked) > 1 else ""
+    return f"{written(record, name)}\n\n{context}" if context else written(record, name)

@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from didact.datasets.rows.raw_row import BadRow
+from didact.evaluation.tasks.question_files import parsed
 from didact.spec import CodeScorer, FunctionScorer, JsonSchemaScorer, JudgeScorer
 
 _ANY_VALUE = (CodeScorer, FunctionScorer, JudgeScorer)
@@ -42,14 +43,6 @@ def accepted_answers(record: Mapping[str, Any], scorer: Any) -> tuple[str, ...]:
             "SQuAD's {text: [...]}",
         )
     return tuple(each if isinstance(each, str) else json.dumps(each, ensure_ascii=False) for each in several)
-
-
-def parsed(value: Any) -> Any:
-    """JSON in a text, as tables of columns hold lists."""
-    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
-        with suppress(ValueError, RecursionError):
-            return json.loads(value)
-    return value
 
 
 def _listed(value: str) -> Any:

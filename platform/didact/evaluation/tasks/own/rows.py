@@ -14,10 +14,9 @@ from didact.evaluation.scorers.code import tests_of
 from didact.evaluation.scorers.json_text import check_schema, fault_of, schema_of_file
 from didact.evaluation.scorers.numbers import is_number
 from didact.evaluation.scorers.options import LETTERS, equal_options, key_of
-from didact.evaluation.tasks.own.answers import accepted_answers, parsed
+from didact.evaluation.tasks.own.answers import accepted_answers
 from didact.evaluation.tasks.own.template import Render
-from didact.evaluation.tasks.own.turns import turns_of
-from didact.evaluation.tasks.question_files import QuestionRow
+from didact.evaluation.tasks.question_files import QuestionRow, parsed, turns_of
 from didact.spec import (
     ChoiceScorer,
     CodeScorer,
