@@ -3,13 +3,15 @@
 Each linear layer of the base has places ("slots") for the weights of several adapters side by side, written in place
 while the engine runs. Hooks behind the layers add to each row what its own adapter says. Rows of one slot are computed
 together, the slots as one batched product (the grouped form of Punica, Chen et al. 2023): every adapter's weights are
-read once a step, and no row pays for another's. Rows of the base are not touched.
+read once a step, and no row pays for another's. Rows of the base are not touched. On processors a compiled kernel
+(`row_kernel`) does the same for few tokens; the batched product is its twin.
 """
 
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,8 +20,11 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from didact.errors import ModelError
+from didact.logs import get_logger
 from didact.models.adapter.row_adapter import LoraPart, RowAdapter, ScalePart
+from didact.models.adapter.row_kernel import RowGroups, RowKernel, row_kernel
 
+_log = get_logger(__name__)
 Slots = tuple[int | None, ...]
 _PROBES = ((2, 3), (3, 5))
 """Rows and tokens a row of the texts that find out which layers compute row by row."""
@@ -47,6 +52,11 @@ class RowSlots:
         self._grouping: _Grouping | None = None
         self._known: dict[Slots, _Grouping] = {}
         self._hooks: dict[str, tuple[RemovableHandle, ...]] = {}
+
+    @cached_property
+    def kernel(self) -> RowKernel | None:
+        """What adds LoRA to few tokens a row; None for batched products always. Compiled when first needed."""
+        return row_kernel(self._base.device, self.dtype)
 
     @property
     def linear(self) -> Mapping[str, tuple[int, int]]:
@@ -82,7 +92,7 @@ class RowSlots:
                 self._known.clear()
             self._known[key] = _Grouping(key, self._sites.values(), self._base.device)
         self._grouping = self._known[key]
-        self._grouping.length = length
+        self._grouping.length, self._grouping.kernel = length, self.kernel
         try:
             yield
         finally:
@@ -125,9 +135,23 @@ class RowSlots:
     def prove(self) -> None:
         """Compute base and adapted rows together and apart, with adapters made up for it. Empties every slot.
 
+        A kernel that fails here is not used.
+
         Raises:
             ModelError: a row of the base sees an adapter, or a row's adapter depends on its neighbours.
         """
+        kernel = self.kernel
+        self.kernel = None
+        self._prove()
+        if kernel is not None:
+            self.kernel = kernel
+            try:
+                self._prove()
+            except ModelError as error:
+                _log.warning("adapters of many rows are computed without a kernel of their own: %s", error)
+                self.kernel = None
+
+    def _prove(self) -> None:
         ids = torch.arange(16, device=self._base.device).view(4, 4) % self._base.config.vocab_size
         others = (0, None, self.num_slots - 1, None)
         try:
@@ -225,6 +249,8 @@ class _Site:
 
     def add(self, entered: torch.Tensor, output: torch.Tensor, grouping: "_Grouping", rank: int) -> torch.Tensor:
         """The layer's output [rows, length, outputs], or without rows apart, with B A x of each row's adapter added."""
+        if grouping.kernel is not None and self._add_by_kernel(entered, output, grouping, rank):
+            return output
         if grouping.only is not None:
             first, second = self._first[grouping.only, :rank], self._second[grouping.only, :rank]
             inner = entered.to(first.dtype).reshape(-1, self.inputs) @ first.t()
@@ -252,6 +278,13 @@ class _Site:
         output.view(grouping.num_rows, -1, self.outputs).index_add_(0, grouping.adapted, more.to(output.dtype))
         return output
 
+    def _add_by_kernel(self, entered: torch.Tensor, output: torch.Tensor, grouping: "_Grouping", rank: int) -> bool:
+        rows, kernel = _by_rows(entered, grouping.num_rows, grouping.length), grouping.kernel
+        if rows is None or kernel is None or not kernel.takes(rows, output, rank, grouping.groups):
+            return False
+        kernel.add(rows, output, self._first, self._second, rank, grouping.groups)
+        return True
+
     def scale(self, states: torch.Tensor, grouping: "_Grouping", factors: torch.Tensor) -> torch.Tensor:
         """States with each row multiplied with its own factors, in a tensor of their own."""
         if grouping.only is not None:
@@ -271,6 +304,9 @@ class _Grouping:
     """The slot that every row has; None where they differ."""
     length: int
     """Tokens a row in the pass that is computed."""
+    kernel: RowKernel | None
+    """None where it is not to be used."""
+    groups: RowGroups
     used: slice | torch.Tensor
     """The slots whose weights are read."""
     gather: torch.Tensor | None
@@ -293,6 +329,7 @@ class _Grouping:
         for row, slot in enumerate(slots):
             if slot is not None:
                 groups.setdefault(slot, []).append(row)
+        self.kernel, self.groups = None, RowGroups(groups)
         first, last = min(groups), max(groups) + 1
         # Reading a slot that no row has costs as much as reading one that a row has; picking copies them all first.
         dense = last - first <= 1.5 * len(groups)

@@ -1,0 +1,138 @@
+"""LoRA of each row's own adapter in one pass over the adapters' weights, on processors: compiled C++, built once.
+
+A step of generation gives a layer one token a row. As batched products (`RowSlots`' plain way, the twin of this one)
+that is as many matrix products of one row as there are adapters, and the price of each product is many times that of
+its arithmetic, above all in bfloat16. The kernel's price is that of reading the weights.
+"""
+
+import ctypes
+import functools
+import hashlib
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+
+import torch
+
+from didact import env
+from didact.cache import new_file
+from didact.logs import get_logger
+
+_log = get_logger(__name__)
+_FLAGS = {
+    "AVX512": ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-DLANES=16"),
+    "AVX2": ("-mavx2", "-mfma", "-DLANES=8"),
+}
+"""By what torch computes with here, so that an order to do with less than the processor has holds for both."""
+_ENTRIES = {torch.float32: "add_float32", torch.bfloat16: "add_bfloat16"}
+_MOST_TOKENS = {torch.float32: 4096, torch.bfloat16: 32}
+"""Tokens of one adapter up to which the kernel was measured to be faster than torch's products."""
+_MOST_SECONDS = 60
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in ("inputs", "outputs", "rank", "most_rank")]
+
+
+class _Batch(ctypes.Structure):
+    _fields_ = [(name, ctypes.POINTER(ctypes.c_int64)) for name in ("slots", "starts", "rows")] + [
+        (name, ctypes.c_int64) for name in ("groups", "length", "threads")
+    ]
+
+
+class RowGroups:
+    """Which rows of a batch have which slot, as the kernel reads it."""
+
+    def __init__(self, groups: Mapping[int, Sequence[int]]) -> None:
+        """Rows by slot; rows of the base are in none."""
+        starts = [0]
+        for rows in groups.values():
+            starts.append(starts[-1] + len(rows))
+        self.most_rows = max(map(len, groups.values()))
+        self.batch = _Batch(
+            _array(list(groups)), _array(starts), _array([row for rows in groups.values() for row in rows]), len(groups)
+        )
+
+
+class RowKernel:
+    """The compiled kernel for one number format."""
+
+    def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+        self._most_rank = library.most_rank()
+        self._add = getattr(library, _ENTRIES[dtype])
+        self._add.argtypes = [ctypes.c_void_p] * 4 + [ctypes.POINTER(_Layer), ctypes.POINTER(_Batch)]
+        self._add.restype = None
+
+    def takes(self, states: torch.Tensor, output: torch.Tensor, rank: int, groups: RowGroups) -> bool:
+        """Whether the kernel computes this, and no slower than torch."""
+        fits = states.dtype == output.dtype == self._dtype and states.is_contiguous() and output.is_contiguous()
+        return fits and rank <= self._most_rank and groups.most_rows * states.shape[1] <= _MOST_TOKENS[self._dtype]
+
+    def add(
+        self,
+        states: torch.Tensor,
+        output: torch.Tensor,
+        first: torch.Tensor,
+        second: torch.Tensor,
+        rank: int,
+        groups: RowGroups,
+    ) -> None:
+        """Add B A x of each row's adapter to the layer's output, in place.
+
+        Args:
+            states: [rows, length, inputs].
+            output: the layer's, [rows x length, outputs] or a view of it.
+            first: A of all slots, [slots, most rank, inputs].
+            second: B of all slots, transposed and with the scaling in it, [slots, most rank, outputs].
+            rank: the largest that is in use; the rest of a slot is 0.
+            groups: the rows' slots.
+        """
+        layer = _Layer(first.shape[2], second.shape[2], rank, first.shape[1])
+        groups.batch.length, groups.batch.threads = states.shape[1], torch.get_num_threads()
+        tensors = (states, output, first, second)
+        self._add(*(tensor.data_ptr() for tensor in tensors), ctypes.byref(layer), ctypes.byref(groups.batch))
+
+
+def row_kernel(device: torch.device, dtype: torch.dtype) -> RowKernel | None:
+    """The kernel for tensors of a kind; None where there is none, or no compiler to build it."""
+    if device.type != "cpu" or dtype not in _ENTRIES:
+        return None
+    library = _library(torch.backends.cpu.get_cpu_capability())
+    return RowKernel(library, dtype) if library is not None else None
+
+
+@functools.cache
+def _library(capability: str) -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL(str(_built(capability)))
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or error
+        _log.warning("adapters of many rows are computed without a kernel of their own: %s", str(said).strip())
+        return None
+
+
+def _built(capability: str) -> Path:
+    """The library in the cache, compiled where it is not there."""
+    source = resources.files("didact.models.adapter") / "row_kernel.cpp"
+    command = [env.cpp_compiler(), "-O3", "-std=c++17", "-shared", "-fPIC", "-Wno-psabi", *_FLAGS.get(capability, ())]
+    if platform.system() == "Linux":
+        command.append("-fopenmp")  # one pool of threads with torch, which brings the same library
+    decides = "\n".join([source.read_text(encoding="utf-8"), *command, platform.machine(), platform.system()])
+    path = env.cache_dir() / "kernels" / f"{hashlib.sha256(decides.encode()).hexdigest()[:16]}.so"
+    if not path.is_file():
+        with resources.as_file(source) as code, new_file(path) as beside:
+            subprocess.run(
+                [*command, str(code), "-o", str(beside)],
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=_MOST_SECONDS,
+            )
+    return path
+
+
+def _array(numbers: Sequence[int]) -> "ctypes.Array[ctypes.c_int64]":
+    return (ctypes.c_int64 * len(numbers))(*numbers)
