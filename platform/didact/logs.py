@@ -42,6 +42,14 @@ def configure(verbose: bool = False) -> None:
     root.setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
+def configure_plain(name: str) -> None:
+    """Send a logger's messages to stderr as they are, for programs that read them."""
+    logger = logging.getLogger(name)
+    if not logger.handlers:
+        logger.addHandler(_Stderr())
+        logger.propagate = False
+
+
 class _Kept(logging.FileHandler):
     """Writes each record once, however many loggers hand it on; what the disk does not take is lost."""
 

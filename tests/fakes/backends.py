@@ -7,6 +7,7 @@ from typing_extensions import override
 
 from didact.registry import ModelVersion
 from didact.serving.engine.protocol import Delta, EngineStats
+from didact.serving.metrics.snapshots import Snapshot
 from didact.serving.replica.worker import (
     Ask,
     Backend,
@@ -46,6 +47,10 @@ class FallibleBackend(Backend):
     @override
     async def stats(self) -> EngineStats:
         return EngineStats(0, 0, (), 0, 0, 0, 0)
+
+    @override
+    async def metrics(self) -> list[Snapshot]:
+        return []
 
     @override
     async def facts(self) -> BaseFacts:

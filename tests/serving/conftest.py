@@ -49,7 +49,7 @@ def worker(registry: ShelfRegistry, tmp_path: Path) -> Iterator[Worker]:
 def open_worker(registry: ShelfRegistry, tmp_path: Path, **limits: int) -> Iterator[Worker]:
     tokenizer = byte_tokenizer()
     engine = EmbeddedEngine(AdapterHost(tiny_model(), TINY_BASE), tokenizer, **limits)
-    worker = Worker(engine, tokenizer, AdapterStore(registry, tmp_path), TINY_BASE)
+    worker = Worker(engine, tokenizer, AdapterStore(registry, tmp_path), TINY_BASE, "tiny")
     yield worker
     worker.close()
 

@@ -74,6 +74,14 @@ def ask(client: openai.OpenAI, model: str, **options: object) -> str:
     return client.chat.completions.create(model=model, messages=HELLO, **options).choices[0].message.content
 
 
+def test_figures_of_replicas_and_gateways(deployed: Deployed) -> None:
+    for _ in range(2):
+        httpx.post(f"{deployed.url}/v1/completions", json={"model": "demo", "prompt": "abc", "max_tokens": 2})
+    text = httpx.get(f"{deployed.url}/metrics").text
+    assert 'vllm:generation_tokens_total{engine="0",model_name="demo",version="1"}' in text
+    assert 'http_requests_total{handler="/v1/completions",method="POST",status="2xx"}' in text
+
+
 def test_official_client_chats_streams_and_lists(client: openai.OpenAI, deployed: Deployed) -> None:
     assert [card.id for card in client.models.list()] == ["tiny", "demo"]
     texts = {name: ask(client, name) for name in ("tiny", "demo", "demo:1", "demo@champion", "demo:2")}

@@ -29,6 +29,10 @@ def add(
     model: Annotated[
         list[str] | None, typer.Option("--model", help="A model it may ask, such as 'demo*'; repeat it; default: all")
     ] = None,
+    role: Annotated[
+        list[str] | None,
+        typer.Option("--role", help="admin (loads and unloads adapters) or metrics (reads figures); repeat it"),
+    ] = None,
     requests_per_minute: Annotated[int | None, typer.Option(help="Default: no limit")] = None,
     tokens_per_minute: Annotated[
         int | None, typer.Option(help="Prompts and answers together; default: no limit")
@@ -40,6 +44,7 @@ def add(
     secret = file.add(
         name,
         models=model or (),
+        roles=role or (),
         requests_per_minute=requests_per_minute,
         tokens_per_minute=tokens_per_minute,
         days=days,
@@ -52,7 +57,7 @@ def add(
 def list_keys() -> None:
     """List the keys, without the keys themselves."""
     table = Table(box=box.SIMPLE_HEAD)
-    for column in ("name", "key", "models", "requests/min", "tokens/min", "made", "valid"):
+    for column in ("name", "key", "models", "roles", "requests/min", "tokens/min", "made", "valid"):
         table.add_column(column)
     for key in _file().read():
         valid = "always" if key.expires is None else f"until {_day(key.expires)}"
@@ -60,6 +65,7 @@ def list_keys() -> None:
             escape(key.name),
             f"{key.hint}...",
             escape(", ".join(key.models) or "all"),
+            ", ".join(key.roles) or "-",
             _limit(key.requests_per_minute),
             _limit(key.tokens_per_minute),
             _day(key.created),

@@ -5,7 +5,8 @@ import_path: didact.serving.app:build        # in serve/*.yaml; `args` are the f
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import ray
@@ -20,15 +21,19 @@ from didact import env, logs
 from didact.connect import receive
 from didact.errors import AdapterError, RegistryError
 from didact.registry import ModelVersion
+from didact.serving.api.access import ACCESS_LOG
 from didact.serving.api.application import build_gateway
 from didact.serving.api.gateway import GatewaySettings
 from didact.serving.engine.protocol import EngineDied, EngineStats, ReplicaLost
+from didact.serving.metrics.requests import HttpMetrics
+from didact.serving.metrics.snapshots import Snapshot
 from didact.serving.replica.assemble import base_name, build_catalog, tracking_uri
 from didact.serving.replica.worker import Ask, Backend, BaseFacts, Event, Refusal, Spelled, Spelling, TokenizerFacts
 from didact.spec import ServeSpec, validate
 
 _LOST = (RayActorError, ReplicaUnavailableError, DeploymentUnavailableError)
 _PREPARE_SECONDS = 600.0
+_METRICS_SECONDS = 5.0
 
 
 @serve.deployment(name="ModelReplica", ray_actor_options={"num_cpus": 1}, health_check_period_s=5)
@@ -63,6 +68,10 @@ class ModelReplica:
     async def stats(self) -> EngineStats:
         """Figures of this replica's engine; raises when it does not work."""
         return await self._worker.stats()
+
+    async def metrics(self) -> Sequence[Snapshot]:
+        """What this replica has counted."""
+        return await self._worker.metrics()
 
     async def facts(self) -> BaseFacts:
         """The base."""
@@ -126,6 +135,10 @@ class RayBackend(Backend):
         return await self._replicas.stats.remote()
 
     @override
+    async def metrics(self) -> Sequence[Snapshot]:
+        return await _of_all(self._replicas, "metrics")
+
+    @override
     async def facts(self) -> BaseFacts:
         return await self._replicas.facts.remote()
 
@@ -138,6 +151,15 @@ class RayBackend(Backend):
         return await self._replicas.tokenizer.remote()
 
 
+async def _of_all(replicas: DeploymentHandle, method: str) -> list[Snapshot]:
+    """What all replicas of a deployment have counted, as far as they answer in time."""
+    with contextlib.suppress(TimeoutError, *_LOST):
+        answers = replicas.broadcast(method)
+        found = await answers.results_async(timeout_s=_METRICS_SECONDS, return_exceptions=True)
+        return [snapshot for each in found if not isinstance(each, BaseException) for snapshot in each]
+    return []
+
+
 @serve.deployment(name="Gateway", max_ongoing_requests=4096, ray_actor_options={"num_cpus": 0})
 @serve.ingress()
 class GatewayIngress:
@@ -148,9 +170,29 @@ class GatewayIngress:
         receive()
         env.quiet_libraries()
         backend = RayBackend(replicas)
-        limits = (spec.max_new_tokens, spec.request_timeout_seconds)
-        settings = GatewaySettings(*limits, api_keys=env.api_keys(), keys_file=env.keys_file(), behind_serve=True)
-        self._app = build_gateway(backend, build_catalog(spec, backend), settings)
+        logs.configure_plain(ACCESS_LOG)
+        settings = GatewaySettings(
+            spec.max_new_tokens,
+            spec.request_timeout_seconds,
+            api_keys=env.api_keys(),
+            keys_file=env.keys_file(),
+            cors_origins=spec.cors_origins,
+            log_prompts=spec.log_prompts,
+            behind_serve=True,
+        )
+        self._requests = HttpMetrics()
+        place = serve.get_replica_context()
+        self._gateways = partial(serve.get_deployment_handle, place.deployment, place.app_name)
+        self._app = build_gateway(
+            backend, build_catalog(spec, backend), settings, requests=self._requests, gateways=self._all_gateways
+        )
+
+    async def metrics(self) -> Sequence[Snapshot]:
+        """What this gateway has counted."""
+        return [self._requests.snapshot()]
+
+    async def _all_gateways(self) -> Sequence[Snapshot]:
+        return await _of_all(self._gateways(), "metrics")
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The application, built where it runs: it holds a thread and locks, which do not travel."""

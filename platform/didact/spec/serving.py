@@ -35,3 +35,7 @@ class ServeSpec(Spec):
     """How soon a moved alias is followed."""
     num_threads: int | None = Field(default=None, ge=1)
     """Threads for matrix products on a CPU replica; default: the CPUs Ray gave it."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose web pages may ask the API, such as `https://chat.example.org`; `*` for all."""
+    log_prompts: bool = False
+    """Have the access log tell prompts as well."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from didact.serving.api.access import record_of
 from didact.serving.api.answers import Tally
 from didact.serving.api.api_errors import ApiError
 from didact.serving.api.keys import Key, Keyring
@@ -49,12 +50,33 @@ class Admission:
         request.state.key = None
         if self._keyring.is_open:
             return
+        request.state.key = self._sent(request)
+        if request.state.key is None:
+            raise ApiError(401, "Incorrect or missing API key; send it as a bearer token.", code="invalid_api_key")
+        record_of(request).key = request.state.key.name
+
+    async def authorise_figures(self, request: Request) -> None:
+        """Refuse a request for figures of all models without a key that may read them.
+
+        Raises:
+            ApiError: 401, 403.
+        """
+        await self.authorise(request)
+        if not self.may_read_figures(request):
+            raise ApiError(403, "This key may not read figures; expected one of role metrics.", code="forbidden")
+
+    def may_read_figures(self, request: Request) -> bool:
+        """Whether whoever asks may know what is asked of which models: anybody, where the API is open."""
+        if self._keyring.is_open:
+            return True
+        key = self._sent(request)
+        return key is not None and bool(key.roles)
+
+    def _sent(self, request: Request) -> Key | None:
         scheme, _, sent = request.headers.get("authorization", "").partition(" ")
         # Anthropic's clients send a header of their own.
         key = sent.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key")
-        request.state.key = None if key is None else self._keyring.find(key)
-        if request.state.key is None:
-            raise ApiError(401, "Incorrect or missing API key; send it as a bearer token.", code="invalid_api_key")
+        return None if key is None else self._keyring.find(key)
 
     def admit(self, key: Key | None) -> None:
         """Count a request that will be answered.

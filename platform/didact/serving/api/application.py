@@ -5,7 +5,7 @@ Backend, Catalog, GatewaySettings -> build_gateway -> FastAPI, which Ray Serve m
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict
 from importlib import resources
 from importlib.metadata import version as didact_version
@@ -13,25 +13,47 @@ from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from didact.logs import get_logger
+from didact.serving.api.access import AccessLog
 from didact.serving.api.api_errors import ApiError
 from didact.serving.api.gateway import Gateway, GatewaySettings, as_api_error
 from didact.serving.api.messages import CountRequest, MessagesRequest, count_tokens, in_anthropics_form, messages
 from didact.serving.api.openai_types import Body, ChatRequest, CompletionRequest
 from didact.serving.api.request_ids import REQUEST_ID_HEADERS, RequestIds
 from didact.serving.api.spelling import DetokenizeRequest, TokenizeRequest
+from didact.serving.metrics.requests import HttpMetrics
+from didact.serving.metrics.snapshots import MetricsSum, Snapshot
 from didact.serving.replica.catalog import Catalog
 from didact.serving.replica.worker import Backend
 
 _log = get_logger(__name__)
+Gateways = Callable[[], Awaitable[Sequence[Snapshot]]]
 Answered = Callable[[Gateway, Request], Awaitable[Response]]
 
 
-def build_gateway(backend: Backend, catalog: Catalog, settings: GatewaySettings) -> FastAPI:
-    """The application; its catalog is followed while it runs (from start-up to shut-down)."""
+def build_gateway(
+    backend: Backend,
+    catalog: Catalog,
+    settings: GatewaySettings,
+    *,
+    requests: HttpMetrics | None = None,
+    gateways: Gateways | None = None,
+) -> FastAPI:
+    """The application; its catalog is followed while it runs (from start-up to shut-down).
+
+    Args:
+        backend: who answers.
+        catalog: what names mean.
+        settings: what clients are promised.
+        requests: counts this gateway's requests.
+        gateways: gives what all gateways have counted, where there are several.
+    """
     gateway = Gateway(backend, catalog, settings)
+    requests = requests or HttpMetrics()
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -40,6 +62,15 @@ def build_gateway(backend: Backend, catalog: Catalog, settings: GatewaySettings)
         await asyncio.to_thread(catalog.close)
 
     app = FastAPI(title="didact", lifespan=lifespan)
+    app.add_middleware(AccessLog, metrics=requests)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "x-didact-model-version", "retry-after"],
+        )
     if not settings.behind_serve:
         app.add_middleware(RequestIds)
     app.add_exception_handler(Exception, _error_response)
@@ -47,6 +78,7 @@ def build_gateway(backend: Backend, catalog: Catalog, settings: GatewaySettings)
     app.add_exception_handler(HTTPException, _http_error_response)
     _add_api(app, gateway)
     _add_pages(app, gateway)
+    _add_metrics(app, gateway, requests, gateways)
     return app
 
 
@@ -96,13 +128,28 @@ def _add_pages(app: FastAPI, gateway: Gateway) -> None:
         return {"status": "ok"}
 
     @app.get("/ready")
-    async def ready() -> JSONResponse:
+    async def ready(request: Request) -> JSONResponse:
         try:
             stats = await gateway.backend.stats()
         except Exception as error:  # noqa: BLE001 - whatever the reason, the answer is "not ready"
             _log.warning("not ready: %s", type(error).__name__)
             return JSONResponse({"status": "not ready"}, status_code=503)
-        return JSONResponse({"status": "ready", **asdict(stats)})
+        told = asdict(stats) if gateway.admission.may_read_figures(request) else {}
+        return JSONResponse({"status": "ready", **told})
+
+
+def _add_metrics(app: FastAPI, gateway: Gateway, requests: HttpMetrics, gateways: Gateways | None) -> None:
+    figures = MetricsSum()
+
+    @app.get("/metrics", dependencies=[Depends(gateway.admission.authorise_figures)])
+    async def metrics() -> Response:
+        own = [requests.snapshot()]
+        if gateways is not None:
+            others = [each for each in await gateways() if each.source != own[0].source]
+            own = [*own, *others]
+        snapshots = [*await gateway.backend.metrics(), *own]
+        text = await asyncio.to_thread(figures.text, snapshots)
+        return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 async def _error_response(request: Request, error: Exception) -> Response:

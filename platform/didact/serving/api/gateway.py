@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from didact.errors import NotRegistered, RegistryError
 from didact.logs import get_logger
 from didact.registry import ModelVersion
+from didact.serving.api.access import record_of
 from didact.serving.api.admission import Admission
 from didact.serving.api.answers import (
     Endpoint,
@@ -60,6 +61,10 @@ class GatewaySettings:
     """Keys with names, models and rates; without any key at all the API is open."""
     body_seconds: float = 10.0
     """Longest time in which a body must have arrived."""
+    cors_origins: tuple[str, ...] = ()
+    """Web pages of these origins may ask; `*` for all."""
+    log_prompts: bool = False
+    """Have the access log tell prompts as well."""
     behind_serve: bool = False
     """Ray Serve's proxy stands before the application, and adds `x-request-id` to what it answers."""
 
@@ -79,12 +84,12 @@ class Gateway:
         """POST /v1/chat/completions."""
         body = await self.read(request, ChatRequest)
         prompt = tuple(message.plain() for message in body.messages)
-        return await self.answer(body, [prompt], request.state.key, partial(self._openai, body, True))
+        return await self.answer(body, [prompt], request, partial(self._openai, body, True))
 
     async def completions(self, request: Request) -> Response:
         """POST /v1/completions."""
         body = await self.read(request, CompletionRequest)
-        return await self.answer(body, list(body.prompts), request.state.key, partial(self._openai, body, False))
+        return await self.answer(body, list(body.prompts), request, partial(self._openai, body, False))
 
     async def tokenize(self, request: Request) -> Response:
         """POST /tokenize."""
@@ -174,7 +179,7 @@ class Gateway:
         self,
         body: AskingBody,
         prompts: list[Prompt],
-        key: Key | None,
+        request: Request,
         endpoint_of: Callable[[str, str], Endpoint],
     ) -> Response:
         """Ask the backend, and write what it answers.
@@ -182,12 +187,16 @@ class Gateway:
         Args:
             body: what the client asks.
             prompts: each of which gets `num_choices` answers.
-            key: whose request it is.
+            request: what came over HTTP.
             endpoint_of: from the request's id and the version that answers to how answers are written.
 
         Raises:
             ApiError: there is no (whole) answer.
         """
+        key: Key | None = request.state.key
+        record = record_of(request)
+        record.model, record.stream = body.model, bool(body.stream)
+        record.prompts = prompts if self.settings.log_prompts else None
         meaning = await self._meaning(body.model, key)
         self.admission.admit(key)
         request_id = uuid.uuid4().hex
@@ -199,14 +208,13 @@ class Gateway:
         fingerprint = version_id(meaning.version) if meaning.version else await self._base_id()
         headers = {"x-didact-model-version": fingerprint}
         endpoint = endpoint_of(request_id, fingerprint)
+        record.version, record.tally = fingerprint, (tally := Tally(body.num_choices))
         if not body.stream:
-            tally = Tally(body.num_choices)
             try:
                 return JSONResponse(await self._whole(asks, endpoint, tally), headers=headers)
             finally:
                 self.admission.charge(key, tally)
         first, rest = await self._opened(asks, endpoint)
-        tally = Tally(body.num_choices)
         events = endpoint.sse(first, rest, tally, on_error=as_api_error)
         return StreamingResponse(
             self.admission.charged(events, key, tally),

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 from filelock import FileLock
 from pydantic import Field, ValidationError
@@ -27,6 +27,8 @@ from didact.spec import Spec
 _log = get_logger(__name__)
 _MARK = "dk-"
 _LOOK_SECONDS = 1.0
+Role = Literal["admin", "metrics"]
+ROLES: tuple[Role, ...] = get_args(Role)
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$"
 
 
@@ -41,6 +43,8 @@ class Key(Spec):
     """Its first characters, to know it again."""
     models: tuple[str, ...] = ()
     """Names that it may ask, `*` for any characters; empty: all."""
+    roles: tuple[Role, ...] = ()
+    """What it may do beside asking: `admin` loads and unloads adapters, `metrics` reads figures of all models."""
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
     tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
     """Prompts and answers together."""
@@ -92,6 +96,7 @@ class KeyFile:
         name: str,
         *,
         models: Sequence[str] = (),
+        roles: Sequence[str] = (),
         requests_per_minute: int | None = None,
         tokens_per_minute: int | None = None,
         days: float | None = None,
@@ -101,6 +106,7 @@ class KeyFile:
         Args:
             name: of whoever uses it.
             models: names that it may ask, `*` for any characters; empty: all.
+            roles: of `ROLES`.
             requests_per_minute: None for no limit.
             tokens_per_minute: prompts and answers together; None for no limit.
             days: how long it is valid; None for always.
@@ -108,6 +114,8 @@ class KeyFile:
         Raises:
             SpecError: a valid key of that name is there, or the name or a number is wrong.
         """
+        if unknown := sorted(set(roles) - set(ROLES)):
+            raise SpecError(f"keys add: role: found {unknown[0]!r}; expected {' or '.join(ROLES)}")
         secret, now = _MARK + secrets.token_urlsafe(32), time.time()
         try:
             key = Key(
@@ -115,6 +123,7 @@ class KeyFile:
                 sha256=digest(secret),
                 hint=secret[: len(_MARK) + 5],
                 models=tuple(models),
+                roles=tuple(role for role in ROLES if role in roles),
                 requests_per_minute=requests_per_minute,
                 tokens_per_minute=tokens_per_minute,
                 created=now,
@@ -169,7 +178,9 @@ class Keyring:
         Raises:
             SpecError: the file cannot be read.
         """
-        self._plain = tuple(Key(name=f"environment-{n}", sha256=digest(key)) for n, key in enumerate(plain, start=1))
+        self._plain = tuple(
+            Key(name=f"environment-{n}", sha256=digest(key), roles=("metrics",)) for n, key in enumerate(plain, start=1)
+        )
         self._file = None if file is None else KeyFile(file)
         self._stamp: tuple[int, int, int] | None = None
         self._read_keys: tuple[Key, ...] = ()

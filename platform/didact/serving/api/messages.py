@@ -126,7 +126,7 @@ class MessagesEndpoint(Endpoint):
 async def messages(gateway: "Gateway", request: Request) -> Response:
     """POST /v1/messages."""
     body = await gateway.read(request, MessagesRequest)
-    return await gateway.answer(body, [_asked(body)], request.state.key, partial(MessagesEndpoint, body.model))
+    return await gateway.answer(body, [_asked(body)], request, partial(MessagesEndpoint, body.model))
 
 
 async def count_tokens(gateway: "Gateway", request: Request) -> Response:

@@ -13,6 +13,13 @@ _NAME = "x-request-id"
 _CAN_BE_ECHOED = re.compile(r"[\x21-\x7e]{1,200}")
 
 
+def request_id(scope: Scope) -> str | None:
+    """The id of a request that is being answered."""
+    made = scope.get(REQUEST_ID_HEADERS, {}).get(_NAME)
+    given = Headers(scope=scope).get(_NAME, "")  # a proxy before this application has put it there
+    return made or (given if _CAN_BE_ECHOED.fullmatch(given) else None)
+
+
 class RequestIds:
     """ASGI middleware, for where no proxy before the application does the same."""
 

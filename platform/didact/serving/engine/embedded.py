@@ -78,7 +78,7 @@ class EmbeddedEngine(Engine):
         self._tokenizer = tokenizer
         self._changed = threading.Condition()
         """Guards the waiting rows and the flags; notified when the step thread has something to do."""
-        self._max_waiting = max_waiting
+        self._max_waiting, self._max_running, self._max_adapters = max_waiting, max_batch_size, max_adapters
         device = self._base.device.type
         self._rounds = Rounds(
             host,
@@ -162,8 +162,9 @@ class EmbeddedEngine(Engine):
     @override
     def stats(self) -> EngineStats:
         with self._changed:
+            num_running = sum(map(_counts, self._rounds.begun()))
             return EngineStats(
-                num_running=sum(map(_counts, self._rounds.begun())),
+                num_running=num_running,
                 num_waiting=sum(map(_counts, self._rounds.waiting)),
                 adapters=self._rounds.pool.version_ids,
                 prompt_tokens=self._rounds.prompt_tokens,
@@ -171,6 +172,9 @@ class EmbeddedEngine(Engine):
                 generated_tokens=self._rounds.generated_tokens,
                 adapter_loads=self._rounds.pool.loads,
                 adapter_evictions=self._rounds.pool.evictions,
+                max_running=self._max_running,
+                max_adapters=self._max_adapters,
+                cache_usage=num_running / self._max_running,  # each row has a place of its own
             )
 
     @override

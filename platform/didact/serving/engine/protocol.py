@@ -160,6 +160,8 @@ class Delta:
     """One for each of `token_ids`, where the request asks for them."""
     stop_text: str | None = None
     """On the last piece: the stop text that ended the answer."""
+    queued_seconds: float | None = None
+    """On the first piece: how long the request waited before its prompt was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,12 @@ class EngineStats:
     adapter_evictions: int
     cached_prompt_tokens: int = 0
     """Prompt tokens since the start that an earlier prompt had computed."""
+    max_running: int = 0
+    """Requests that can be in generation."""
+    max_adapters: int = 0
+    """Adapter versions that can be in memory."""
+    cache_usage: float = 0.0
+    """Share of the memory for keys and values that is taken, 0 to 1."""
 
 
 class Engine(Protocol):

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -45,6 +46,9 @@ class BatchRow:
         """It let another row of the same prompt go first."""
         self.done = False
         self.cancelled = False
+        self.begun: float | None = None
+        """When it left the queue, on the clock of `time.monotonic`."""
+        self._arrived = time.monotonic()
         self._context_length = context_length
         self._room = min(request.max_new_tokens, context_length - len(request.prompt_ids))
         self._sampler = Sampler(request.sampling, device, request.prompt_ids)
@@ -134,6 +138,8 @@ class BatchRow:
         self._send(Delta(text, (token,), reason, self._logprobs, self._text.met))
 
     def _send(self, item: Delta | Exception) -> None:
+        if isinstance(item, Delta) and len(self.answer) == 1:
+            item = replace(item, queued_seconds=(self.begun or self._arrived) - self._arrived)
         try:
             self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
         except RuntimeError:  # the caller is gone with its event loop

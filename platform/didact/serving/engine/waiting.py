@@ -1,5 +1,6 @@
 """Which rows begin next: fair between adapter versions, and past those whose adapter is still being read."""
 
+import time
 from collections import deque
 from collections.abc import Collection, Iterator
 
@@ -77,8 +78,10 @@ class WaitingRows:
                 if len(chosen) < room and self._pool.can_take(version_id, held):
                     self._give_turn(version_id, kind, room, chosen)
                     held.add(version_id)
+        now = time.monotonic()
         for row in chosen:
             row.group = kind[0]
+            row.begun = row.begun or now
         for version_id in {row.version_id for row in chosen}:
             self._forget_empty(version_id)
         return chosen

@@ -51,4 +51,4 @@ def build_worker(spec: ServeSpec, num_threads: int | None = None, *, on_gpu: boo
     )
     _log.info("base %s is in memory on %s", base_name(spec), device)
     store = AdapterStore(Registry(tracking_uri(spec)), env.cache_dir())
-    return Worker(engine, tokenizer, store, fingerprint)
+    return Worker(engine, tokenizer, store, fingerprint, base_name(spec))

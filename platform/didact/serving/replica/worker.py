@@ -12,7 +12,8 @@ import copy
 import re
 import threading
 import time
-from collections.abc import AsyncGenerator, Mapping
+import uuid
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -36,6 +37,8 @@ from didact.serving.engine.protocol import (
     PromptTooLong,
     Sampling,
 )
+from didact.serving.metrics.answers import AnswerMetrics
+from didact.serving.metrics.snapshots import Snapshot
 from didact.serving.replica.adapter_store import AdapterStore, version_id
 
 if TYPE_CHECKING:  # the HTTP side shares the words of this module, and loads no torch
@@ -174,6 +177,10 @@ class Backend(Protocol):
         """Figures of one engine; raises when it does not work."""
         ...
 
+    async def metrics(self) -> Sequence[Snapshot]:
+        """What every replica has counted; those that do not answer are left out."""
+        ...
+
     async def facts(self) -> BaseFacts:
         """The base."""
         ...
@@ -196,8 +203,19 @@ class Worker(Backend):
         tokenizer: "PreTrainedTokenizerBase",
         store: AdapterStore,
         base_fingerprint: str,
+        base_name: str = "base",
     ) -> None:
+        """Take an engine.
+
+        Args:
+            engine: answers; `close` ends it.
+            tokenizer: the base's.
+            store: where the folders of versions come from.
+            base_fingerprint: of the base's weights.
+            base_name: what metrics call the base.
+        """
         self.engine = engine
+        self._metrics, self._source = AnswerMetrics(base_name), uuid.uuid4().hex
         self._facts = BaseFacts(base_fingerprint, engine.context_length)
         self._store = store
         # A tokenizer cannot encode in one thread while another changes its settings; the engine decodes with its own.
@@ -211,20 +229,27 @@ class Worker(Backend):
     @override
     async def ask(self, ask: Ask) -> AsyncGenerator[Event, None]:
         arrived = time.monotonic()
+        meter = self._metrics.begin(*_labels(ask.adapter))
         request = None
         try:
             request = await asyncio.to_thread(self._request, ask, arrived)
             async with contextlib.aclosing(self.engine.generate(request)) as pieces:
+                meter.queued(len(request.prompt_ids))
                 yield Started(len(request.prompt_ids))
                 async for delta in pieces:
+                    meter.piece(delta)
                     yield delta
         except (EngineBusy, PromptTooLong, DeadlineExceeded, AdapterError, TemplateError, RegistryError) as error:
             if isinstance(error, AdapterError) and request is not None and request.adapter is not None:
                 self._store.forget(request.adapter)
+            meter.end("error")
             yield _refusal(error, ask.adapter)
         except GenerationFailed as error:
+            meter.end("error")
             kinds: dict[type[Exception], RefusalKind] = {EngineStopped: "stopped", EngineDied: "died"}
             yield Refusal(kinds.get(type(error), "failed"), str(error))
+        finally:
+            meter.end("abort")  # the client left
 
     @override
     def prepare(self, version: ModelVersion) -> None:
@@ -236,6 +261,10 @@ class Worker(Backend):
     async def stats(self) -> EngineStats:
         self.engine.health()
         return self.engine.stats()
+
+    @override
+    async def metrics(self) -> Sequence[Snapshot]:
+        return [self._metrics.snapshot(self._source, self.engine.stats(), self._facts.context_length)]
 
     @override
     async def facts(self) -> BaseFacts:
@@ -358,3 +387,13 @@ def _name_of(adapter: ModelVersion | AdapterRef | None) -> str:
     if adapter is None:
         return "the base"
     return adapter.id if isinstance(adapter, ModelVersion) else adapter.version_id
+
+
+def _labels(adapter: ModelVersion | AdapterRef | None) -> tuple[str | None, str, tuple[str, ...]]:
+    """Model, version, and all names of an adapter, for metrics."""
+    if adapter is None:
+        return None, "", ()
+    if isinstance(adapter, AdapterRef):
+        return adapter.version_id, "", (adapter.version_id,)
+    aliases = (f"{adapter.name}@{alias}" for alias in adapter.aliases)
+    return adapter.name, str(adapter.version), (adapter.name, adapter.id, *aliases)
