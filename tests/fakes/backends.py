@@ -8,7 +8,7 @@ from typing_extensions import override
 from didact.registry import ModelVersion
 from didact.serving.engine.protocol import Delta, EngineStats
 from didact.serving.metrics.snapshots import Snapshot
-from didact.serving.replica.worker import (
+from didact.serving.replica.backend import (
     Ask,
     Backend,
     BaseFacts,

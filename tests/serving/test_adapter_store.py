@@ -10,7 +10,8 @@ import pytest
 from didact.errors import RegistryError
 from didact.registry import ModelVersion
 from didact.serving.replica.adapter_store import AdapterStore
-from didact.serving.replica.worker import Ask, Delta, Refusal
+from didact.serving.replica.backend import Ask, Refusal
+from didact.serving.replica.worker import Delta
 from tests.fakes.registry import ShelfRegistry
 from tests.serving.conftest import open_worker
 

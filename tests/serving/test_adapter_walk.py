@@ -19,8 +19,8 @@ from didact.serving.api.gateway import GatewaySettings
 from didact.serving.engine.adapter_pool import AdapterPool
 from didact.serving.engine.protocol import AdapterRef, GenerationRequest
 from didact.serving.engine.row import BatchRow
+from didact.serving.replica.backend import Ask
 from didact.serving.replica.catalog import Catalog
-from didact.serving.replica.worker import Ask
 from didact.tracking import default_uri
 from tests.serving.conftest import open_worker
 

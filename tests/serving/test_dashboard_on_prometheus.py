@@ -1,4 +1,4 @@
-"""Every query of the dashboard, asked of a real Prometheus (`apt-get install prometheus`) that scraped a running server."""
+"""Every query of the dashboard, asked of a real Prometheus (Debian's package) that scraped a running server."""
 
 import json
 import shutil

@@ -25,9 +25,10 @@ from didact.serving.api.application import build_gateway
 from didact.serving.api.gateway import GatewaySettings
 from didact.serving.engine.protocol import Delta
 from didact.serving.replica.adapter_store import AdapterStore
+from didact.serving.replica.backend import Backend, Event, Started
 from didact.serving.replica.catalog import Catalog
 from didact.serving.replica.worker import Ask as BackendAsk
-from didact.serving.replica.worker import Backend, Event, Started, Worker
+from didact.serving.replica.worker import Worker
 from didact.spec import EndpointSpec, JudgingSpec, QuestionTask
 from tests.fakes.adapters import TINY_BASE
 from tests.fakes.asking import asked, said
@@ -129,6 +130,6 @@ def test_a_model_that_cannot_judge_gives_no_score(context: int, problem: str, tm
     finally:
         worker.close()
     assert score.values == {} and score.problem is not None and problem in score.problem
-    # It gives no likelihoods and says so; texts are continued as they are.
-    assert found.problem is not None and "status 400: echo: found true; echo is not supported here" in found.problem
+    # It gives likelihoods, and continues texts as they are.
+    assert found.problem is None and found.likelihoods[0].num_tokens == 1 and found.likelihoods[0].log_likelihood < 0
     assert text.texts[0].num_tokens == 4 and text.num_prompt_tokens == 2

@@ -13,8 +13,9 @@ from didact.datasets.conversation import Message
 from didact.registry import ModelVersion
 from didact.serving.app import ended
 from didact.serving.engine.protocol import AdapterRef, EngineDied, ReplicaLost, Sampling
+from didact.serving.replica.backend import Ask, Backend, Event, Refusal
 from didact.serving.replica.suspects import Suspects
-from didact.serving.replica.worker import Ask, Backend, Event, Refusal, Worker
+from didact.serving.replica.worker import Worker
 from tests.fakes.backends import FallibleBackend
 
 ASK = Ask("1", "hello", None, max_new_tokens=4, timeout_seconds=60, sampling=Sampling(temperature=1, seed=1))

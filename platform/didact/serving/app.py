@@ -28,7 +28,7 @@ from didact.serving.engine.protocol import EngineDied, EngineStats, ReplicaLost
 from didact.serving.metrics.requests import HttpMetrics
 from didact.serving.metrics.snapshots import Snapshot
 from didact.serving.replica.assemble import base_name, build_catalog, tracking_uri
-from didact.serving.replica.worker import Ask, Backend, BaseFacts, Event, Refusal, Spelled, Spelling, TokenizerFacts
+from didact.serving.replica.backend import Ask, Backend, BaseFacts, Event, Refusal, Spelled, Spelling, TokenizerFacts
 from didact.spec import ServeSpec, validate
 
 _LOST = (RayActorError, ReplicaUnavailableError, DeploymentUnavailableError)

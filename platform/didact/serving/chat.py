@@ -15,8 +15,9 @@ from typing_extensions import override
 from didact.datasets.conversation import Message
 from didact.errors import DidactError, RegistryError
 from didact.serving.engine.protocol import AdapterRef, Delta, Sampling
+from didact.serving.replica.backend import Ask, Event, Refusal
 from didact.serving.replica.catalog import Catalog
-from didact.serving.replica.worker import Ask, Event, Refusal, Worker
+from didact.serving.replica.worker import Worker
 from didact.spec import ServeSpec
 
 _MAX_NEW_TOKENS, _TIMEOUT_SECONDS = ServeSpec().max_new_tokens, ServeSpec().request_timeout_seconds

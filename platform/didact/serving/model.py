@@ -25,8 +25,9 @@ from didact.serving.chat import answer_pieces
 from didact.serving.engine.protocol import AdapterRef, Sampling
 from didact.serving.predict import PredictReport, PredictSettings, PromptRow, answered_in_order, predict_file, prompt_of
 from didact.serving.replica.assemble import base_name
+from didact.serving.replica.backend import Ask
 from didact.serving.replica.load_worker import build_worker
-from didact.serving.replica.worker import Ask, Worker
+from didact.serving.replica.worker import Worker
 from didact.spec import PREDICTED_TOKENS, ModelSpec, ServeSpec
 
 _Result = TypeVar("_Result")

@@ -21,7 +21,8 @@ from didact.logs import get_logger
 from didact.registry import ModelVersion
 from didact.serving.api.answers import whole_text
 from didact.serving.engine.protocol import AdapterRef, Sampling
-from didact.serving.replica.worker import Ask, Prompt, Worker
+from didact.serving.replica.backend import Ask, Prompt
+from didact.serving.replica.worker import Worker
 from didact.spec import PREDICTED_TOKENS
 
 _log = get_logger(__name__)

@@ -3,17 +3,15 @@
 import asyncio
 import contextlib
 import json
-import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from typing_extensions import override
-
 from didact.serving.api.api_errors import ApiError
-from didact.serving.api.openai_types import Answer, Choice, Usage
+from didact.serving.api.openai_types import Usage
 from didact.serving.engine.protocol import Delta, FinishReason, ReplicaLost
-from didact.serving.replica.worker import Event, Refusal, RefusalKind, Started
+from didact.serving.replica.backend import Event, Refusal, RefusalKind, Started
+from didact.serving.replica.token_words import TokenWord, WordedDelta
 
 Progress = Started | Delta
 Opened = AsyncGenerator[tuple[int, Progress], None]
@@ -65,6 +63,29 @@ class Written:
     reason: FinishReason | None = None
     stop_text: str | None = None
     """What ended it, where a stop text did."""
+    started: Started | None = None
+    token_ids: list[int] = field(default_factory=list)
+    words: list[TokenWord] = field(default_factory=list)
+    """Its tokens with their probabilities, where they are asked for; without the token that ended it."""
+
+    def add(self, event: Progress) -> None:
+        """Go on."""
+        if isinstance(event, Started):
+            self.started = event
+            return
+        self.text += event.text
+        self.token_ids += event.token_ids
+        self.words += words_of(event)
+        if event.finish_reason is not None:
+            self.reason, self.stop_text = event.finish_reason, event.stop_text
+
+
+def words_of(delta: Delta) -> tuple[TokenWord, ...]:
+    """The tokens of a piece with their probabilities, where they are asked for; without one that ended the answer."""
+    if not isinstance(delta, WordedDelta):
+        return ()
+    ended_by_token = delta.finish_reason == "stop" and delta.stop_text is None
+    return delta.words[:-1] if ended_by_token else delta.words
 
 
 class Endpoint(Protocol):
@@ -77,88 +98,63 @@ class Endpoint(Protocol):
         """The answer to a request without `stream`."""
         ...
 
-    def sse(
-        self,
-        first: Sequence[tuple[int, Progress]],
-        rest: Opened,
-        tally: Tally,
-        on_error: Callable[[Exception], ApiError],
-    ) -> AsyncGenerator[str, None]:
-        """Server-sent events.
-
-        An error in the middle becomes a last event: the status has long been sent.
+    def opening(self, started: Mapping[int, Started]) -> Iterator[str]:
+        """The first events of a stream.
 
         Args:
-            first: events that were read already.
-            rest: those to come; closed at the end.
-            tally: counts them.
-            on_error: what an error is told as.
+            started: by choice, as far as they have begun.
         """
         ...
 
+    def piece(self, index: int, delta: Delta) -> Iterator[str]:
+        """The events for the next piece of choice `index`."""
+        ...
 
-class OpenAiEndpoint(Endpoint):
-    """OpenAI's answers; how chat and completions differ in them."""
+    def failure(self, error: ApiError) -> str:
+        """The last event of a stream that broke off: the status has long been sent."""
+        ...
 
-    def __init__(self, chat: bool, request_id: str, model: str, fingerprint: str, include_usage: bool) -> None:
-        self.chat = chat
-        self.prompt_field = "messages" if chat else "prompt"
-        self._include_usage = include_usage
-        self._head = {
-            "id": f"{'chatcmpl' if chat else 'cmpl'}-{request_id}",
-            "created": int(time.time()),
-            "model": model,
-            "system_fingerprint": fingerprint,
-        }
+    def closing(self, usage: Usage) -> Iterator[str]:
+        """The last events of a stream."""
+        ...
 
-    @override
-    def whole(self, answers: Sequence[Written], usage: Usage) -> dict[str, Any]:
-        choices = []
-        for index, each in enumerate(answers):
-            content: dict[str, Any] = {"text": each.text}
-            if self.chat:
-                content = {"message": {"role": "assistant", "content": each.text, "refusal": None}}
-            choices.append(Choice(index=index, finish_reason=each.reason, stop_reason=each.stop_text, **content))
-        kind = "chat.completion" if self.chat else "text_completion"
-        return Answer(**self._head, object=kind, choices=choices, usage=usage).dump()
 
-    @override
-    async def sse(
-        self,
-        first: Sequence[tuple[int, Progress]],
-        rest: Opened,
-        tally: Tally,
-        on_error: Callable[[Exception], ApiError],
-    ) -> AsyncGenerator[str, None]:
-        for index, event in first:
-            if isinstance(event, Started) and self.chat:  # who speaks; completions have no such piece
-                yield self._chunk(Choice(index=index, delta={"role": "assistant", "content": ""}))
-        async with contextlib.aclosing(rest):
-            try:
-                async for index, event in chained(first, rest):
-                    tally.add(index, event)
-                    if isinstance(event, Delta):
-                        if event.text:
-                            yield self._chunk(self._piece(index, event.text))
-                        if event.finish_reason:
-                            yield self._chunk(self._ending(index, event))
-            except Exception as error:  # noqa: BLE001 - logged and told to the client, who has an open stream
-                yield _event(on_error(error).body)
-                return
-        if self._include_usage:
-            yield self._chunk(usage=tally.usage)
-        yield "data: [DONE]\n\n"
+async def streamed(
+    endpoint: Endpoint,
+    first: Sequence[tuple[int, Progress]],
+    rest: Opened,
+    tally: Tally,
+    on_error: Callable[[Exception], ApiError],
+) -> AsyncGenerator[str, None]:
+    """Server-sent events.
 
-    def _chunk(self, *choices: Choice, usage: Usage | None = None) -> str:
-        kind = "chat.completion.chunk" if self.chat else "text_completion"
-        return _event(Answer(**self._head, object=kind, choices=list(choices), usage=usage).dump())
+    Args:
+        endpoint: writes them.
+        first: events that were read already.
+        rest: those to come; closed at the end.
+        tally: counts them.
+        on_error: what an error is told as.
+    """
+    async with contextlib.aclosing(rest):
+        try:
+            for text in endpoint.opening({index: event for index, event in first if isinstance(event, Started)}):
+                yield text
+            async for index, event in chained(first, rest):
+                tally.add(index, event)
+                if isinstance(event, Delta):
+                    for text in endpoint.piece(index, event):
+                        yield text
+        except Exception as error:  # noqa: BLE001 - logged and told to the client, who has an open stream
+            yield endpoint.failure(on_error(error))
+            return
+    for text in endpoint.closing(tally.usage):
+        yield text
 
-    def _piece(self, index: int, text: str) -> Choice:
-        return Choice(index=index, delta={"content": text}) if self.chat else Choice(index=index, text=text)
 
-    def _ending(self, index: int, last: Delta) -> Choice:
-        content: dict[str, Any] = {"delta": {}} if self.chat else {"text": ""}
-        return Choice(index=index, finish_reason=last.finish_reason, stop_reason=last.stop_text, **content)
+def sse(values: Mapping[str, Any], name: str | None = None) -> str:
+    """A server-sent event, with its name where the interface has names."""
+    head = "" if name is None else f"event: {name}\n"
+    return f"{head}data: {json.dumps(values, ensure_ascii=False)}\n\n"
 
 
 def refusal_error(refusal: Refusal, prompt_field: str) -> ApiError:
@@ -219,10 +215,7 @@ async def collect(events: Opened, num_choices: int, tally: Tally) -> list[Writte
     answers = [Written() for _ in range(num_choices)]
     async for index, event in events:
         tally.add(index, event)
-        if isinstance(event, Delta):
-            answers[index].text += event.text
-            if event.finish_reason is not None:
-                answers[index].reason, answers[index].stop_text = event.finish_reason, event.stop_text
+        answers[index].add(event)
     return answers
 
 
@@ -244,10 +237,6 @@ async def chained(first: Sequence[tuple[int, Progress]], rest: Opened) -> Opened
         yield item
     async for item in rest:
         yield item
-
-
-def _event(values: dict[str, Any]) -> str:
-    return f"data: {json.dumps(values, ensure_ascii=False)}\n\n"
 
 
 async def whole_text(reply: AsyncGenerator[Event, None]) -> tuple[str, Refusal | None]:

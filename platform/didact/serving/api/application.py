@@ -27,8 +27,8 @@ from didact.serving.api.request_ids import REQUEST_ID_HEADERS, RequestIds
 from didact.serving.api.spelling import DetokenizeRequest, TokenizeRequest
 from didact.serving.metrics.requests import HttpMetrics
 from didact.serving.metrics.snapshots import MetricsSum, Snapshot
+from didact.serving.replica.backend import Backend
 from didact.serving.replica.catalog import Catalog
-from didact.serving.replica.worker import Backend
 
 _log = get_logger(__name__)
 Gateways = Callable[[], Awaitable[Sequence[Snapshot]]]

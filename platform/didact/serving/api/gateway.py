@@ -19,7 +19,6 @@ from didact.serving.api.access import record_of
 from didact.serving.api.admission import Admission
 from didact.serving.api.answers import (
     Endpoint,
-    OpenAiEndpoint,
     Opened,
     Progress,
     Tally,
@@ -27,17 +26,19 @@ from didact.serving.api.answers import (
     first_events,
     merged,
     refusal_error,
+    streamed,
 )
 from didact.serving.api.api_errors import ApiError, unknown_model
 from didact.serving.api.keys import Key, Keyring
+from didact.serving.api.openai_answers import OpenAiEndpoint
 from didact.serving.api.openai_types import AskingBody, Body, ChatRequest, CompletionRequest, GenerationBody, ModelCard
 from didact.serving.api.parameters import read_body
 from didact.serving.api.spelling import DetokenizeRequest, TokenizeRequest, tokenized, tokenizer_info
 from didact.serving.engine.protocol import ReplicaLost
 from didact.serving.replica.adapter_store import version_id
+from didact.serving.replica.backend import Ask, Backend, BaseFacts, Event, Prompt, Refusal, Spelled, Spelling
 from didact.serving.replica.catalog import Catalog, Meaning
 from didact.serving.replica.suspects import Suspects
-from didact.serving.replica.worker import Ask, Backend, BaseFacts, Event, Prompt, Refusal, Spelled, Spelling
 from didact.spec import ServeSpec
 
 _log = get_logger(__name__)
@@ -83,6 +84,9 @@ class Gateway:
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
         body = await self.read(request, ChatRequest)
+        if body.top_logprobs and not body.logprobs:
+            message = f"top_logprobs: found {body.top_logprobs}; expected logprobs: true beside it."
+            raise ApiError(400, message, code="invalid_value", param="top_logprobs")
         prompt = tuple(message.plain() for message in body.messages)
         return await self.answer(body, [prompt], request, partial(self._openai, body, True))
 
@@ -173,7 +177,7 @@ class Gateway:
         return read_body(bytes(body), kind)
 
     def _openai(self, body: GenerationBody, chat: bool, request_id: str, fingerprint: str) -> Endpoint:
-        return OpenAiEndpoint(chat, request_id, body.model, fingerprint, body.include_usage)
+        return OpenAiEndpoint(body, chat, request_id, fingerprint)
 
     async def answer(
         self,
@@ -215,7 +219,7 @@ class Gateway:
             finally:
                 self.admission.charge(key, tally)
         first, rest = await self._opened(asks, endpoint)
-        events = endpoint.sse(first, rest, tally, on_error=as_api_error)
+        events = streamed(endpoint, first, rest, tally, on_error=as_api_error)
         return StreamingResponse(
             self.admission.charged(events, key, tally),
             media_type="text/event-stream",
@@ -223,7 +227,10 @@ class Gateway:
         )
 
     def _ask(self, body: AskingBody, prompt: Prompt, meaning: Meaning, request_id: str, choice: int) -> Ask:
-        longest = body.answer_length or self.settings.max_new_tokens
+        longest = self.settings.max_new_tokens if body.answer_length is None else body.answer_length
+        if longest == 0 and not body.echoes:
+            message = "max_tokens: found 0; expected at least 1 where the prompt is not told (echo)."
+            raise ApiError(400, message, code="invalid_value", param="max_tokens")
         if body.least_length > longest:
             message = f"min_tokens: found {body.least_length}; expected at most max_tokens, which is {longest}."
             raise ApiError(400, message, code="invalid_value", param="min_tokens")
@@ -238,6 +245,8 @@ class Gateway:
             stop_token_ids=body.stop_ids,
             ignore_eos=body.ignores_end,
             min_tokens=body.least_length,
+            logprobs=body.num_logprobs,
+            echo=body.echoes,
         )
 
     async def _whole(self, asks: list[Ask], endpoint: Endpoint, tally: Tally) -> dict[str, Any]:

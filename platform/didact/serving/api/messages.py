@@ -5,9 +5,7 @@
 As far as it is text: tools, pictures and thinking are refused by name, as on the other interfaces.
 """
 
-import contextlib
-import json
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,17 +15,24 @@ from pydantic import Field
 from typing_extensions import override
 
 from didact.datasets.conversation import Message
-from didact.serving.api.answers import Endpoint, Opened, Progress, Tally, Written, chained
+from didact.serving.api.answers import Endpoint, Written, sse
 from didact.serving.api.api_errors import ApiError
-from didact.serving.api.openai_types import AskingBody, Body, TextPart, Usage
+from didact.serving.api.openai_types import (
+    LONGEST_STOP,
+    MAX_STOPS,
+    AskingBody,
+    Body,
+    StopText,
+    TextPart,
+    Usage,
+    joined,
+)
 from didact.serving.engine.protocol import Delta, FinishReason
-from didact.serving.replica.worker import Started
+from didact.serving.replica.backend import Started
 
 if TYPE_CHECKING:
     from didact.serving.api.gateway import Gateway
 
-_MAX_STOPS = 8
-_StopText = Annotated[str, Field(min_length=1, max_length=64)]
 _CONTENT = 'text, or a list of parts {"type": "text", "text": ...}'
 _KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large"}
 
@@ -50,8 +55,8 @@ class _Conversation(AskingBody):
     @property
     def prompt(self) -> tuple[Message, ...]:
         """The turns, the system's first."""
-        system = () if self.system is None else (Message("system", _text(self.system)),)
-        return (*system, *(Message(turn.role, _text(turn.content)) for turn in self.messages))
+        system = () if self.system is None else (Message("system", joined(self.system)),)
+        return (*system, *(Message(turn.role, joined(turn.content)) for turn in self.messages))
 
 
 class MessagesRequest(_Conversation):
@@ -59,8 +64,8 @@ class MessagesRequest(_Conversation):
 
     max_tokens: int = Field(ge=1)
     temperature: float | None = Field(default=None, ge=0, le=1)
-    stop_sequences: Annotated[list[_StopText], Field(max_length=_MAX_STOPS)] | None = Field(
-        default=None, description=f"a list of at most {_MAX_STOPS} texts of 1 to 64 characters"
+    stop_sequences: Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = Field(
+        default=None, description=f"a list of at most {MAX_STOPS} texts of 1 to {LONGEST_STOP} characters"
     )
 
     @property
@@ -80,6 +85,7 @@ class MessagesEndpoint(Endpoint):
 
     def __init__(self, model: str, request_id: str, _: str) -> None:
         self._head = {"id": f"msg_{request_id}", "type": "message", "role": "assistant", "model": model}
+        self._end = _ending(None, None)
 
     @override
     def whole(self, answers: Sequence[Written], usage: Usage) -> dict[str, Any]:
@@ -92,34 +98,27 @@ class MessagesEndpoint(Endpoint):
         }
 
     @override
-    async def sse(
-        self,
-        first: Sequence[tuple[int, Progress]],
-        rest: Opened,
-        tally: Tally,
-        on_error: Callable[[Exception], ApiError],
-    ) -> AsyncGenerator[str, None]:
-        asked = next(event.num_prompt_tokens for _, event in first if isinstance(event, Started))
-        begun: dict[str, Any] = {**self._head, "content": [], **_ending(None, None)}
-        yield _event("message_start", message={**begun, "usage": {"input_tokens": asked, "output_tokens": 0}})
+    def opening(self, started: Mapping[int, Started]) -> Iterator[str]:
+        usage = {"input_tokens": started[0].num_prompt_tokens, "output_tokens": 0}
+        begun: dict[str, Any] = {**self._head, "content": [], **_ending(None, None), "usage": usage}
+        yield _event("message_start", message=begun)
         yield _event("content_block_start", index=0, content_block={"type": "text", "text": ""})
-        ending = _ending(None, None)
-        async with contextlib.aclosing(rest):
-            try:
-                async for index, event in chained(first, rest):
-                    tally.add(index, event)
-                    if isinstance(event, Delta):
-                        if event.text:
-                            yield _event(
-                                "content_block_delta", index=0, delta={"type": "text_delta", "text": event.text}
-                            )
-                        if event.finish_reason is not None:
-                            ending = _ending(event.finish_reason, event.stop_text)
-            except Exception as error:  # noqa: BLE001 - logged and told to the client, who has an open stream
-                yield _event("error", error=in_anthropics_form(on_error(error))["error"])
-                return
+
+    @override
+    def piece(self, index: int, delta: Delta) -> Iterator[str]:
+        if delta.text:
+            yield _event("content_block_delta", index=0, delta={"type": "text_delta", "text": delta.text})
+        if delta.finish_reason is not None:
+            self._end = _ending(delta.finish_reason, delta.stop_text)
+
+    @override
+    def failure(self, error: ApiError) -> str:
+        return _event("error", error=in_anthropics_form(error)["error"])
+
+    @override
+    def closing(self, usage: Usage) -> Iterator[str]:
         yield _event("content_block_stop", index=0)
-        yield _event("message_delta", delta=ending, usage={"output_tokens": tally.usage.completion_tokens})
+        yield _event("message_delta", delta=self._end, usage={"output_tokens": usage.completion_tokens})
         yield _event("message_stop")
 
 
@@ -152,14 +151,10 @@ def _asked(body: _Conversation) -> tuple[Message, ...]:
     return body.prompt
 
 
-def _text(content: str | list[TextPart]) -> str:
-    return content if isinstance(content, str) else "".join(part.text for part in content)
-
-
 def _ending(reason: FinishReason | None, stop_text: str | None) -> dict[str, str | None]:
     told = {"length": "max_tokens", "stop": "end_turn", None: None}[reason]
     return {"stop_reason": "stop_sequence" if stop_text is not None else told, "stop_sequence": stop_text}
 
 
 def _event(name: str, **values: Any) -> str:
-    return f"event: {name}\ndata: {json.dumps({'type': name, **values}, ensure_ascii=False)}\n\n"
+    return sse({"type": name, **values}, name)

@@ -3,6 +3,7 @@
 A field's description is what errors say is expected there.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -12,12 +13,13 @@ from typing_extensions import override
 from didact.datasets.conversation import Message, Role
 from didact.serving.engine.protocol import FinishReason, Sampling
 
-_MAX_STOPS = 8
-_LONGEST_STOP = 64
+MAX_STOPS = 8
+LONGEST_STOP = 64
 _MAX_STOP_TOKENS = 64
 _MAX_PROMPTS = 16
-_StopText = Annotated[str, Field(min_length=1, max_length=_LONGEST_STOP)]
+StopText = Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]
 _MAX_BIASES = 1024
+_MAX_LOGPROBS = 20
 _TokenId = Annotated[int, Field(ge=0)]
 _TokenName = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 _Bias = Annotated[float, Field(ge=-100, le=100)]
@@ -43,6 +45,11 @@ class TextPart(Body):
     text: str
 
 
+def joined(content: str | Sequence[TextPart]) -> str:
+    """The text of a message's content."""
+    return content if isinstance(content, str) else "".join(part.text for part in content)
+
+
 class ChatMessage(Body):
     """One turn."""
 
@@ -52,8 +59,7 @@ class ChatMessage(Body):
     def plain(self) -> Message:
         """The message in didact's form; `developer` is the newer word for `system`."""
         role: Role = "system" if self.role == "developer" else self.role
-        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return Message(role, text)
+        return Message(role, joined(self.content))
 
 
 class AskingBody(Body):
@@ -96,6 +102,16 @@ class AskingBody(Body):
         """Whether an answer goes on behind the model's own end."""
         return False
 
+    @property
+    def num_logprobs(self) -> int | None:
+        """Likeliest tokens to tell beside each token's probability; None for neither."""
+        return None
+
+    @property
+    def echoes(self) -> bool:
+        """Whether the prompt is told as well."""
+        return False
+
     def sampling(self, choice: int) -> Sampling:
         """How choice number `choice` is drawn."""
         return Sampling(
@@ -109,9 +125,9 @@ class GenerationBody(AskingBody):
     """Fields that chat and completions share."""
 
     n: int | None = Field(default=None, ge=1, le=8)
-    stop: _StopText | Annotated[list[_StopText], Field(max_length=_MAX_STOPS)] | None = Field(
+    stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = Field(
         default=None,
-        description=f"text of 1 to {_LONGEST_STOP} characters, or a list of at most {_MAX_STOPS} such texts",
+        description=f"text of 1 to {LONGEST_STOP} characters, or a list of at most {MAX_STOPS} such texts",
     )
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63, description="a whole number of 64 bits")
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
@@ -123,6 +139,10 @@ class GenerationBody(AskingBody):
     )
     min_tokens: int | None = Field(default=None, ge=0)
     ignore_eos: bool | None = None
+    return_token_ids: bool | None = None
+    """Tell the ids of prompt and answer."""
+    return_tokens_as_token_ids: bool | None = None
+    """Write tokens of logprobs as `token_id:42`."""
     stream_options: StreamOptions | None = None
     stop_token_ids: Annotated[list[_TokenId], Field(max_length=_MAX_STOP_TOKENS)] | None = Field(
         default=None, description=f"a list of at most {_MAX_STOP_TOKENS} token ids"
@@ -178,11 +198,18 @@ class ChatRequest(GenerationBody):
         min_length=1, description="a list of messages, at least one, each with role and content"
     )
     max_completion_tokens: int | None = Field(default=None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=_MAX_LOGPROBS)
 
     @property
     @override
     def answer_length(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens  # the newer name wins
+
+    @property
+    @override
+    def num_logprobs(self) -> int | None:
+        return self.top_logprobs or 0 if self.logprobs else None
 
 
 class CompletionRequest(GenerationBody):
@@ -191,6 +218,20 @@ class CompletionRequest(GenerationBody):
     prompt: str | TokenIds | Annotated[list[str] | list[TokenIds], Field(min_length=1, max_length=_MAX_PROMPTS)] = (
         Field(description=f"text, a list of token ids, or a list of at most {_MAX_PROMPTS} of either, none empty")
     )
+
+    max_tokens: int | None = Field(default=None, ge=0)
+    logprobs: int | None = Field(default=None, ge=0, le=_MAX_LOGPROBS)
+    echo: bool | None = None
+
+    @property
+    @override
+    def num_logprobs(self) -> int | None:
+        return self.logprobs
+
+    @property
+    @override
+    def echoes(self) -> bool:
+        return bool(self.echo)
 
     @property
     def prompts(self) -> list[str | tuple[int, ...]]:
@@ -217,14 +258,18 @@ class Choice(BaseModel):
     message: dict[str, Any] | None = None
     delta: dict[str, Any] | None = None
     text: str | None = None
-    logprobs: None = None
+    logprobs: dict[str, Any] | None = None
+    token_ids: list[int] | None = None
+    prompt_token_ids: list[int] | None = None
+    """Of completions; beside the choices in a chat."""
     finish_reason: FinishReason | None = None
     stop_reason: str | None = None
     """The stop text that ended the answer, as vLLM tells it."""
 
     def dump(self) -> dict[str, Any]:
-        """As JSON values, without the two forms that do not apply."""
-        absent = {name for name in ("message", "delta", "text") if getattr(self, name) is None}
+        """As JSON values, without the forms that do not apply and what was not asked for."""
+        optional = ("message", "delta", "text", "token_ids", "prompt_token_ids")
+        absent = {name for name in optional if getattr(self, name) is None}
         return self.model_dump(exclude=absent)
 
 
@@ -240,10 +285,12 @@ class Answer(BaseModel):
     """The immutable version that answers."""
     choices: list[Choice]
     usage: Usage | None = None
+    prompt_token_ids: list[int] | None = None
 
     def dump(self) -> dict[str, Any]:
         """As JSON values."""
-        values = self.model_dump(exclude={"choices"} | ({"usage"} if self.usage is None else set()))
+        absent = {name for name in ("usage", "prompt_token_ids") if getattr(self, name) is None}
+        values = self.model_dump(exclude={"choices"} | absent)
         return {**values, "choices": [choice.dump() for choice in self.choices]}
 
 

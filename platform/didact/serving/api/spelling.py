@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from didact.serving.api.openai_types import Body, ChatMessage, TokenIds
-from didact.serving.replica.worker import Prompt, Spelled, TokenizerFacts
+from didact.serving.replica.backend import Prompt, Spelled, TokenizerFacts
 
 _NAME = "a model's name, at most 512 characters; left out, the base"
 _MOST_TOKENS = 1_000_000

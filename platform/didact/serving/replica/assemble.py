@@ -2,8 +2,8 @@
 
 from didact import env
 from didact.registry import Registry
+from didact.serving.replica.backend import Backend
 from didact.serving.replica.catalog import Catalog
-from didact.serving.replica.worker import Backend
 from didact.spec import ServeSpec, TrackingSpec
 from didact.tracking import resolve_uri
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from didact.logs import get_logger
 from didact.serving.engine.protocol import Delta, EngineDied
-from didact.serving.replica.worker import Event, Refusal
+from didact.serving.replica.backend import Event, Refusal
 
 _log = get_logger(__name__)
 _REMEMBERED = 4096

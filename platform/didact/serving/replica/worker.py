@@ -13,15 +13,13 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from collections.abc import AsyncGenerator, Sequence
+from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
 from didact.datasets.conversation import Message
 from didact.errors import AdapterError, RegistryError, TemplateError
-from didact.files import fingerprint
 from didact.logs import get_logger
 from didact.registry import ModelVersion
 from didact.serving.engine.protocol import (
@@ -35,11 +33,25 @@ from didact.serving.engine.protocol import (
     GenerationFailed,
     GenerationRequest,
     PromptTooLong,
-    Sampling,
 )
 from didact.serving.metrics.answers import AnswerMetrics
 from didact.serving.metrics.snapshots import Snapshot
-from didact.serving.replica.adapter_store import AdapterStore, version_id
+from didact.serving.replica.adapter_store import AdapterStore
+from didact.serving.replica.backend import (
+    Ask,
+    Backend,
+    BaseFacts,
+    Event,
+    Prompt,
+    Refusal,
+    RefusalKind,
+    Spelled,
+    Spelling,
+    Started,
+    TokenizerFacts,
+)
+from didact.serving.replica.prompt_scores import prompt_logprobs
+from didact.serving.replica.token_words import TokenWords
 
 if TYPE_CHECKING:  # the HTTP side shares the words of this module, and loads no torch
     from transformers import PreTrainedTokenizerBase
@@ -50,148 +62,6 @@ if TYPE_CHECKING:  # the HTTP side shares the words of this module, and loads no
 _log = get_logger(__name__)
 _PATH = re.compile(r"(?<![\w.~/:-])(?:[A-Za-z][A-Za-z0-9+.-]*:/{2,}|~?/)[^\s'\"`,;)\]}]*[^\s'\"`,;:.)\]}]")
 """A path from the root or of the home folder, or an address."""
-
-RefusalKind = Literal[
-    "busy", "too_long", "bad_prompt", "bad_adapter", "registry", "timeout", "failed", "stopped", "died", "suspect"
-]
-Prompt = tuple[Message, ...] | str | tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One answer wanted from a replica."""
-
-    request_id: str
-    prompt: Prompt
-    """Messages of a chat, plain text, or token ids."""
-    adapter: ModelVersion | AdapterRef | None
-    """A registered version, a folder on this machine, or None for the base."""
-    max_new_tokens: int
-    timeout_seconds: float
-    sampling: Sampling = field(default_factory=Sampling)
-    stop: tuple[str, ...] = ()
-    stop_token_ids: tuple[int, ...] = ()
-    """Beside those that the template ends answers with."""
-    ignore_eos: bool = False
-    """Go on behind the tokens that the template ends answers with."""
-    min_tokens: int = 0
-    """Before so many tokens the answer does not end."""
-
-    @property
-    def mark(self) -> str:
-        """Digest of all that decides what an engine does with it, the seed aside."""
-        adapter = version_id(self.adapter) if isinstance(self.adapter, ModelVersion) else self.adapter
-        prompt: object = self.prompt
-        if not isinstance(self.prompt, str):
-            prompt = [asdict(part) if isinstance(part, Message) else part for part in self.prompt]
-        sampling = {**asdict(self.sampling), "seed": None}
-        length = [self.max_new_tokens, self.min_tokens, self.ignore_eos]
-        return fingerprint([str(adapter), prompt, sampling, length, self.stop, self.stop_token_ids])
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """The request is in the engine's queue."""
-
-    num_prompt_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """There will be no (further) answer."""
-
-    kind: RefusalKind
-    """`stopped`: the engine did not begin; `died`: it ended with this request; `suspect`: one did before."""
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class BaseFacts:
-    """What a backend answers with when no adapter is asked for."""
-
-    fingerprint: str
-    """Hex digest of the base's weights and architecture."""
-    context_length: int
-    """Tokens of prompt and answer together."""
-
-
-@dataclass(frozen=True, slots=True)
-class Spelling:
-    """Text to be made tokens, or tokens to be made text, as a model's own tokenizer does it."""
-
-    prompt: Prompt
-    """Messages, text, or token ids."""
-    adapter: ModelVersion | AdapterRef | None = None
-    add_special_tokens: bool = True
-    """Of text: with what the tokenizer puts around it by itself."""
-    add_generation_prompt: bool = True
-    """Of messages: with the header of the next answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Spelled:
-    """Tokens and their text."""
-
-    ids: tuple[int, ...]
-    tokens: tuple[str, ...]
-    """As the vocabulary writes them."""
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class TokenizerFacts:
-    """What clients that tokenize for themselves ask."""
-
-    kind: str
-    """Name of its class."""
-    chat_template: str
-    special: Mapping[str, str]
-    """`bos_token`, `eos_token`, ... -> its text."""
-    vocabulary_size: int
-
-
-Event = Started | Delta | Refusal
-
-
-class Backend(Protocol):
-    """Something that answers: a `Worker` in this process, or replicas behind a Ray Serve handle."""
-
-    def ask(self, ask: Ask) -> AsyncGenerator[Event, None]:
-        """Pieces of one answer. Closing the iterator cancels it.
-
-        Raises:
-            ReplicaLost: the replica was gone before it began; asking again may reach another.
-            EngineDied: the replica died while it had this, which may be the cause.
-        """
-        ...
-
-    def prepare(self, version: ModelVersion) -> None:
-        """Block until a version is verified and in memory.
-
-        Raises:
-            AdapterError, RegistryError: it cannot be served.
-        """
-        ...
-
-    async def stats(self) -> EngineStats:
-        """Figures of one engine; raises when it does not work."""
-        ...
-
-    async def metrics(self) -> Sequence[Snapshot]:
-        """What every replica has counted; those that do not answer are left out."""
-        ...
-
-    async def facts(self) -> BaseFacts:
-        """The base."""
-        ...
-
-    async def spell(self, spelling: Spelling) -> Spelled | Refusal:
-        """Tokenize, or put tokens together."""
-        ...
-
-    async def tokenizer(self) -> TokenizerFacts:
-        """The base's tokenizer."""
-        ...
 
 
 class Worker(Backend):
@@ -221,10 +91,23 @@ class Worker(Backend):
         # A tokenizer cannot encode in one thread while another changes its settings; the engine decodes with its own.
         self._tokenizer = copy.deepcopy(tokenizer)
         self._encoding = threading.Lock()
+        self._words = TokenWords(self._tokenizer)
         from didact.tokens import TemplateContract
 
         self._contract = TemplateContract.build(tokenizer, "auto")
         self._contracts: dict[str, TemplateContract] = {}
+
+    async def _started(self, ask: Ask, request: GenerationRequest) -> Started:
+        ids = request.prompt_ids
+        if not ask.echo:
+            return Started(len(ids), ids)
+        with self._encoding:
+            decoded = self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+            text = ask.prompt if isinstance(ask.prompt, str) else decoded
+        if ask.logprobs is None:
+            return Started(len(ids), ids, text)
+        found = await prompt_logprobs(self.engine, request.adapter, ids, ask.logprobs)
+        return Started(len(ids), ids, text, tuple(map(self._words.of, found)))
 
     @override
     async def ask(self, ask: Ask) -> AsyncGenerator[Event, None]:
@@ -233,12 +116,16 @@ class Worker(Backend):
         request = None
         try:
             request = await asyncio.to_thread(self._request, ask, arrived)
+            if not ask.max_new_tokens:  # only the prompt is wanted
+                yield await self._started(ask, request)
+                yield Delta("", (), "length")
+                return
             async with contextlib.aclosing(self.engine.generate(request)) as pieces:
                 meter.queued(len(request.prompt_ids))
-                yield Started(len(request.prompt_ids))
+                yield await self._started(ask, request)
                 async for delta in pieces:
                     meter.piece(delta)
-                    yield delta
+                    yield self._words.worded(delta)
         except (EngineBusy, PromptTooLong, DeadlineExceeded, AdapterError, TemplateError, RegistryError) as error:
             if isinstance(error, AdapterError) and request is not None and request.adapter is not None:
                 self._store.forget(request.adapter)
@@ -315,11 +202,12 @@ class Worker(Backend):
             request_id=ask.request_id,
             prompt_ids=tuple(ids),
             adapter=adapter,
-            max_new_tokens=ask.max_new_tokens,
+            max_new_tokens=max(ask.max_new_tokens, 1),
             sampling=ask.sampling,
             stop=ask.stop,
             stop_token_ids=(*(() if ask.ignore_eos else contract.stop_token_ids), *ask.stop_token_ids),
             min_tokens=ask.min_tokens,
+            logprobs=ask.logprobs,
             deadline=arrived + ask.timeout_seconds,
         )
 

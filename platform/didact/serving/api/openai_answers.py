@@ -1,0 +1,157 @@
+"""OpenAI's answers, whole and streamed; how chat and completions differ in them."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from typing_extensions import override
+
+from didact.serving.api.answers import Endpoint, Written, sse, words_of
+from didact.serving.api.api_errors import ApiError
+from didact.serving.api.openai_types import Answer, Choice, GenerationBody, Usage
+from didact.serving.engine.protocol import Delta
+from didact.serving.replica.backend import Started
+from didact.serving.replica.token_words import TokenWord, Word, texts_of
+
+
+class OpenAiEndpoint(Endpoint):
+    """Writes the answers to one request.
+
+    Args:
+        body: what was asked.
+        chat: whether on the chat's endpoint.
+        request_id: of this request alone.
+        fingerprint: the version that answers.
+    """
+
+    def __init__(self, body: GenerationBody, chat: bool, request_id: str, fingerprint: str) -> None:
+        self.chat = chat
+        self.prompt_field = "messages" if chat else "prompt"
+        self._body = body
+        self._words = _Words(chat, bool(body.return_tokens_as_token_ids))
+        self._offsets: dict[int, int] = {}
+        self._head = {
+            "id": f"{'chatcmpl' if chat else 'cmpl'}-{request_id}",
+            "created": int(time.time()),
+            "model": body.model,
+            "system_fingerprint": fingerprint,
+        }
+
+    @override
+    def whole(self, answers: Sequence[Written], usage: Usage) -> dict[str, Any]:
+        choices = []
+        for index, each in enumerate(answers):
+            started = each.started or Started(0)
+            content: dict[str, Any] = {"text": started.prompt_text + each.text}
+            if self.chat:
+                content = {"message": {"role": "assistant", "content": each.text, "refusal": None}}
+            logprobs = self._echoed(index, started, each.words)
+            ids = self._ids(each.token_ids, started, with_prompt=True)
+            ending = {"finish_reason": each.reason, "stop_reason": each.stop_text}
+            choices.append(Choice(index=index, logprobs=logprobs, **ending, **content, **ids))
+        first = answers[0].started
+        return self._answer("chat.completion", choices, usage, self._prompt_ids(first))
+
+    @override
+    def opening(self, started: Mapping[int, Started]) -> Iterator[str]:
+        for index, each in sorted(started.items()):
+            ids = self._ids([], each, with_prompt=True)
+            if self.chat:
+                choice = Choice(index=index, delta={"role": "assistant", "content": ""})
+                yield self._chunk(choice, prompt_ids=self._prompt_ids(each))
+            elif each.prompt_text or ids:
+                logprobs = self._echoed(index, each, ())
+                yield self._chunk(Choice(index=index, text=each.prompt_text, logprobs=logprobs, **ids))
+
+    @override
+    def piece(self, index: int, delta: Delta) -> Iterator[str]:
+        logprobs = self._logprobs(index, words_of(delta))
+        ids = self._ids(list(delta.token_ids), None, with_prompt=False)
+        if delta.text or logprobs or ids:
+            content: dict[str, Any] = {"delta": {"content": delta.text}} if self.chat else {"text": delta.text}
+            yield self._chunk(Choice(index=index, logprobs=logprobs, **content, **ids))
+        if delta.finish_reason:
+            content = {"delta": {}} if self.chat else {"text": ""}
+            ending = {"finish_reason": delta.finish_reason, "stop_reason": delta.stop_text}
+            yield self._chunk(Choice(index=index, **ending, **content))
+
+    @override
+    def failure(self, error: ApiError) -> str:
+        return sse(error.body)
+
+    @override
+    def closing(self, usage: Usage) -> Iterator[str]:
+        if self._body.include_usage:
+            yield self._chunk(usage=usage)
+        yield "data: [DONE]\n\n"
+
+    def _chunk(self, *choices: Choice, usage: Usage | None = None, prompt_ids: list[int] | None = None) -> str:
+        return sse(self._answer("chat.completion.chunk", choices, usage, prompt_ids))
+
+    def _answer(
+        self, kind: str, choices: Sequence[Choice], usage: Usage | None, prompt_ids: list[int] | None
+    ) -> dict[str, Any]:
+        kind = kind if self.chat else "text_completion"
+        values = {**self._head, "object": kind, "choices": list(choices), "usage": usage}
+        return Answer.model_validate({**values, "prompt_token_ids": prompt_ids}).dump()
+
+    def _prompt_ids(self, started: Started | None) -> list[int] | None:
+        """Where a chat tells them."""
+        told = self.chat and self._body.return_token_ids and started is not None
+        return list(started.prompt_ids) if told and started else None
+
+    def _ids(self, ids: list[int], started: Started | None, *, with_prompt: bool) -> dict[str, list[int]]:
+        if not self._body.return_token_ids:
+            return {}
+        prompt = {"prompt_token_ids": list(started.prompt_ids)} if started and with_prompt and not self.chat else {}
+        return {"token_ids": ids, **prompt}
+
+    def _echoed(self, index: int, started: Started, words: Sequence[TokenWord]) -> dict[str, Any] | None:
+        """The probabilities of what a completion begins with: the prompt, where it is told, then `words`."""
+        if not started.prompt_words and not (started.prompt_text and self._body.num_logprobs is not None):
+            return self._logprobs(index, words)
+        first = started.prompt_text.removesuffix(texts_of(started.prompt_words))
+        told = self._words.legacy([*started.prompt_words, *words], len(first))
+        self._offsets[index] = len(started.prompt_text) + len(texts_of(words))
+        return {
+            "tokens": [self._words.name(Word(started.prompt_ids[0], first.encode(), 0.0)), *told["tokens"]],
+            "token_logprobs": [None, *told["token_logprobs"]],
+            "top_logprobs": [None, *told["top_logprobs"]],
+            "text_offset": [0, *told["text_offset"]],
+        }
+
+    def _logprobs(self, index: int, words: Sequence[TokenWord]) -> dict[str, Any] | None:
+        if self._body.num_logprobs is None or (self._body.stream and not words):
+            return None
+        if self.chat:
+            return self._words.modern(words)
+        offset = self._offsets.get(index, 0)
+        self._offsets[index] = offset + len(texts_of(words))
+        return self._words.legacy(words, offset)
+
+
+class _Words:
+    """Probabilities as chats and as completions have them."""
+
+    def __init__(self, chat: bool, as_ids: bool) -> None:
+        self._chat, self._as_ids = chat, as_ids
+
+    def name(self, word: Word) -> str:
+        return f"token_id:{word.token_id}" if self._as_ids else word.text
+
+    def modern(self, words: Sequence[TokenWord]) -> dict[str, Any]:
+        content = [{**self._one(word.chosen), "top_logprobs": list(map(self._one, word.top))} for word in words]
+        return {"content": content, "refusal": None}
+
+    def _one(self, word: Word) -> dict[str, Any]:
+        return {"token": self.name(word), "logprob": word.logprob, "bytes": list(word.content)}
+
+    def legacy(self, words: Sequence[TokenWord], offset: int) -> dict[str, Any]:
+        """`offset`: characters before the first token."""
+        offsets = [offset + len(texts_of(words[:number])) for number in range(len(words))]
+        return {
+            "tokens": [self.name(word.chosen) for word in words],
+            "token_logprobs": [word.chosen.logprob for word in words],
+            "top_logprobs": [{self.name(each): each.logprob for each in (*word.top, word.chosen)} for word in words],
+            "text_offset": offsets,
+        }

@@ -1,0 +1,66 @@
+"""How likely a model finds the tokens of a prompt: what evaluation harnesses ask with `echo` and `logprobs`."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from didact.serving.engine.protocol import AdapterRef, TokenLogprob
+
+if TYPE_CHECKING:
+    from didact.serving.engine.embedded import EmbeddedEngine
+
+_PIECE = 256
+"""Tokens that are read between two rounds of generation, so that running answers go on."""
+
+
+async def prompt_logprobs(
+    engine: "EmbeddedEngine", adapter: AdapterRef | None, ids: Sequence[int], num_top: int
+) -> list[TokenLogprob]:
+    """The logarithms of all tokens of a prompt but the first, which nothing comes before.
+
+    Args:
+        engine: has the model.
+        adapter: in force meanwhile.
+        ids: the prompt.
+        num_top: likeliest tokens to tell beside each.
+
+    Raises:
+        AdapterError, EngineStopped: see `EmbeddedEngine.borrow`.
+    """
+    reader = _Reader(ids, num_top)
+    while not reader.is_done:
+        await asyncio.wrap_future(engine.borrow(adapter, reader.read_piece))
+    return reader.found
+
+
+class _Reader:
+    """Reads a prompt piece by piece; a model that puts positions of its own before it reads it at once."""
+
+    def __init__(self, ids: Sequence[int], num_top: int) -> None:
+        self._ids, self._num_top = ids, num_top
+        self._position = 0
+        self._cache: Any = None
+        self.found: list[TokenLogprob] = []
+
+    @property
+    def is_done(self) -> bool:
+        return self._position >= len(self._ids) - 1
+
+    def read_piece(self, model: Any) -> None:
+        import torch
+
+        from didact.serving.engine.sampling import token_logprob
+
+        config = getattr(model, "active_peft_config", None)
+        at_once = config is not None and config.is_prompt_learning
+        end = len(self._ids) - 1 if at_once else min(self._position + _PIECE, len(self._ids) - 1)
+        piece = self._ids[self._position : end]
+        device = next(model.parameters()).device
+        given = {} if at_once else {"past_key_values": self._cache, "use_cache": True}
+        with torch.inference_mode():
+            output = model(input_ids=torch.tensor([piece], device=device), **given)
+            self._cache = None if at_once else output.past_key_values
+            logits = output.logits[0, -len(piece) :]
+            for row, token in zip(logits, self._ids[self._position + 1 : end + 1], strict=True):
+                self.found.append(token_logprob(row, token, self._num_top))
+        self._position = end
