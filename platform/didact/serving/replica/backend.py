@@ -3,16 +3,15 @@
 Ask -> Backend.ask -> Started, Delta, Delta ... | Refusal
 """
 
+import hashlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal, Protocol
 
 from didact.datasets.conversation import Message
-from didact.files import fingerprint
 from didact.registry import ModelVersion
 from didact.serving.engine.protocol import AdapterRef, Delta, EngineStats, Sampling
 from didact.serving.metrics.snapshots import Snapshot
-from didact.serving.replica.adapter_store import version_id
 from didact.serving.replica.token_words import TokenWord
 
 RefusalKind = Literal[
@@ -48,13 +47,13 @@ class Ask:
     @property
     def mark(self) -> str:
         """Digest of all that decides what an engine does with it, the seed aside."""
-        adapter = version_id(self.adapter) if isinstance(self.adapter, ModelVersion) else self.adapter
-        prompt: object = self.prompt
-        if not isinstance(self.prompt, str):
-            prompt = [asdict(part) if isinstance(part, Message) else part for part in self.prompt]
+        adapter: object = self.adapter
+        if isinstance(self.adapter, ModelVersion):  # aliases and tags may change
+            adapter = (self.adapter.name, self.adapter.version, self.adapter.adapter_sha256)
         sampling = {**asdict(self.sampling), "seed": None}
-        length = [self.max_new_tokens, self.min_tokens, self.ignore_eos, self.logprobs, self.echo]
-        return fingerprint([str(adapter), prompt, sampling, length, self.stop, self.stop_token_ids])
+        length = (self.max_new_tokens, self.min_tokens, self.ignore_eos, self.logprobs, self.echo)
+        decided = repr((adapter, self.prompt, sampling, length, self.stop, self.stop_token_ids))
+        return hashlib.sha256(decided.encode("utf-8", errors="surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
