@@ -27,6 +27,7 @@ from didact.evaluation import (
     wilson_interval,
 )
 from didact.evaluation.results import task_metrics
+from didact.evaluation.statistics import averages, mean_interval
 
 LOSS, ACCURACY = "eval/loss", "eval/chain_sum/accuracy"
 
@@ -69,7 +70,7 @@ def shown(report: EvalReport, width: int = 160) -> dict[str, str]:
 
 def test_the_table_fits_a_terminal_of_80_columns() -> None:
     lines = shown(both(), width=80)
-    assert "-1.2500 better" in lines[LOSS] and "+50.0% better" in lines[ACCURACY]
+    assert "-1.2500 better" in lines[LOSS] and "+50.0% unclear" in lines[ACCURACY]
     assert "…" not in "".join(lines.values())
 
 
@@ -100,10 +101,12 @@ def test_metrics_are_a_copy() -> None:
 def test_the_table_tells_better_from_worse() -> None:
     lines = shown(both())
     assert "-1.2500 better" in lines[LOSS]
-    assert "+50.0% better" in lines[ACCURACY]
+    assert "+50.0% unclear" in lines[ACCURACY], "four questions show nothing"
+    many = together(results(2.5, (True, False) * 20), results(2.5, (True,) * 40))
+    assert "+50.0% better" in shown(many)[ACCURACY]
     assert "25.0% [5-70]" in lines[ACCURACY]
     assert "[" not in lines[LOSS]
-    worse = together(results(1.0, (True,)), results(2.0, (False,)))
+    worse = together(results(1.0, (True,) * 9), results(2.0, (False,) * 9))
     lines = shown(worse)
     assert "+1.0000 worse" in lines[LOSS]
     assert "-100.0% worse" in lines[ACCURACY]
@@ -211,7 +214,7 @@ def test_lengths_and_probes_are_neither_better_nor_worse() -> None:
     lines = shown(together(of(0.5), of(1.0)))
     assert "better" not in lines["eval/t/answer_tokens"] and "+0.5000" in lines["eval/t/answer_tokens"]
     assert "better" not in lines["eval/t/faithfulness/early/25"]
-    assert "+0.5000 worse" in lines["eval/t/unread"]
+    assert "+50.0% worse" in lines["eval/t/unread"]
 
 
 def test_groups_have_figures_and_count_alike_in_the_macro_mean() -> None:
@@ -287,3 +290,41 @@ def test_a_standard_error_stands_as_interval_with_what_it_is_of() -> None:
     report = EvalReport({"base": ModelFacts("b")}, {"base": figures}, dict.fromkeys(figures, 9))
     text = printed(report)
     assert "0.5000 [0.304, 0.696]" in text and "mcc_stderr" not in text and "lonely_stderr" in text
+
+
+def in_passages(right: tuple[bool, ...], classes: bool = True) -> list[TaskResult]:
+    """Twelve questions about four passages, of two classes; the last one got no answer."""
+    each = []
+    for number, ok in enumerate(right):
+        question = Question(
+            f"q{number}", (Message("user", "Q"),), group=("law", "art")[number % 2], passage=f"text {number // 3}"
+        )
+        score = Score({"accuracy": float(ok)}) if number < 11 else Score(problem="no answer came")
+        each.append(Scored(question, (), score))
+    values, counts = task_metrics("mmcu", "accuracy", [(one.question, one.score) for one in each], {})
+    return [TaskResult("mmcu", values, counts, 12, 0.1, tuple(each), "1", "accuracy")]
+
+
+def test_every_face_takes_the_interval_of_the_models_own_questions_and_their_passages() -> None:
+    first, second = (True,) * 6 + (False,) * 6, (True, False) * 6
+    report = together(in_passages(first), in_passages(second))
+    figures = {each.metric: each for each in report.figures}
+    assert list(figures) == [
+        f"eval/mmcu/{name}" for name in ("accuracy", "macro_accuracy", "law/accuracy", "art/accuracy")
+    ]
+    whole = figures["eval/mmcu/accuracy"].points["base"]
+    values = [float(each) for each in first[:11]]
+    expected = mean_interval(values, [f"text {number // 3}" for number in range(11)])
+    assert (whole.count, whole.low, whole.high) == (11, expected.low, expected.high)
+    assert whole.low < wilson_interval(6, 11)[0], "passages that stand or fall together say less"
+    art = figures["eval/mmcu/art/accuracy"].points["base"]
+    assert (art.count, art.value) == (5, 0.6) and art.low is not None, "a class has an interval too"
+    macro = averages(
+        values, [("law", "art")[number % 2] for number in range(11)], [f"text {n // 3}" for n in range(11)]
+    )
+    assert figures["eval/mmcu/macro_accuracy"].points["base"].low == pytest.approx(macro.macro.low)
+    (compared,) = report.comparisons()
+    change = figures["eval/mmcu/accuracy"].change
+    assert change is not None and (change.low, change.high) == (compared.gain.low, compared.gain.high)
+    written = figures["eval/mmcu/accuracy"].written("base")
+    assert written in report.markdown() and written in shown(report)["eval/mmcu/accuracy"]

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from didact.evaluation import EvalReport, Given, ModelFacts, QuestionFacts, TaskFacts
+from didact.evaluation import EvalReport, Given, ModelFacts, QuestionFacts, Searched, TaskFacts
 from didact.evaluation.page import render_evaluation
 from didact.evaluation.page.figures import all_figures, lengths, losses, radars, task_figures
+from didact.evaluation.report import Change
 from didact.evaluation.statistics import compare, mean_interval
 from didact.pages import Axis, radar
 
@@ -86,7 +87,7 @@ def test_intervals_and_differences_are_those_of_the_statistics(passages: bool) -
     assert (base.value, base.count, adapter.count) == (whole.value, 6, 5)
     assert (base.low, base.high) == pytest.approx((whole.low, whole.high))
     both = compare(BASE[:5], [value for value in ADAPTER if value is not None], clusters[:5] if clusters else None)
-    assert task.row.difference == both
+    assert task.row.difference == Change(both.difference, both.low, both.high)
     assert (task.won, task.lost, task.unanswered, task.verdict) == (2, 1, 1, "no difference shown")
 
 
@@ -213,3 +214,16 @@ def test_a_part_with_a_metric_of_its_own_is_no_class_and_is_judged_by_that_metri
         False,
         [9.0, 7.0],
     )
+
+
+def test_what_training_data_holds_stands_beside_the_figures() -> None:
+    how = Searched(5000, "13 words in a row")
+    found = report().searched("adapter", how, {("mmcu", "1"): f"rows row 7 holds: {EVIL}"})
+    page = render_evaluation(found)
+    assert "Questions in the training data" in Reader(page).texts and 'name="seen"' in page
+    assert "1 of 6 <small>16.7% [3-56]</small>" in page and "training of adapter holds 1" in page
+    (held,) = [each for each in data_of(page)["questions"] if each["given"][1]["seen"]]
+    assert held["id"] == "1" and not held["given"][0]["seen"]
+    none = render_evaluation(report().searched("adapter", how, {}))
+    assert "training data of adapter holds no question (5,000 rows searched for 13 words in a row)" in none
+    assert 'name="seen"' not in none and "Questions in the training data" not in render_evaluation(report())

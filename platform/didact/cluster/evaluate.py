@@ -27,12 +27,15 @@ from didact.evaluation import (
     build_task,
     combine,
     run_task,
+    task_texts,
 )
 from didact.evaluation.asks import Role
 from didact.evaluation.judge import Judged
 from didact.evaluation.questions import ModelTokens, TokenTask
+from didact.evaluation.report import ADAPTER
 from didact.evaluation.tasks import check_tasks
 from didact.models import load_tokenizer
+from didact.preparation import with_seen
 from didact.registry import locate_adapter, open_registry, recorded_base, whole_model
 from didact.spec import (
     EvaluateSpec,
@@ -176,7 +179,8 @@ def evaluate_adapter(spec: EvaluateSpec, watch: Watch | None = None) -> EvalRepo
     with ray_cluster():
         rows = HeldOutRows(recipe) if recipe else None
         evaluation = absolute_task_paths(spec.evaluation)
-        return evaluate_on_ray(subjects, evaluation, worker_resources(PlacementSpec()), rows, watch)
+        report = evaluate_on_ray(subjects, evaluation, worker_resources(PlacementSpec()), rows, watch)
+    return with_seen(report, ADAPTER, recipe, task_texts) if recipe else report
 
 
 def _found(reference: str) -> tuple[Path, bool]:

@@ -31,13 +31,14 @@ from didact.display import Shown
 from didact.errors import AdapterError, DidactError, SpecError
 from didact.evaluation import EvalReport, GateResult, task_texts
 from didact.evaluation.page import render_evaluation
+from didact.evaluation.report import ADAPTER
 from didact.evaluation.tasks import check_tasks
 from didact.files import new_folder, write_text
 from didact.interrupts import INTERRUPTS
 from didact.lineage import keep_lineage
 from didact.logs import get_logger, kept_in
 from didact.models import base_fingerprint, check_method, check_start, check_stored, verify_adapter
-from didact.preparation import DataFacts, Plan, PreparedData, memory_in_words, prepare_run
+from didact.preparation import DataFacts, Plan, PreparedData, memory_in_words, prepare_run, with_seen
 from didact.registry import ModelVersion, locate_adapter, registry_of
 from didact.registry.card import write_card
 from didact.registry.evidence import champion_of
@@ -230,6 +231,7 @@ def _evaluate(run: Run, spec: FinetuneSpec) -> EvalReport | None:
     losses = any(task.task == "held_out" for task in tasks)
     subjects = {"base": base, "adapter": tuned, **_champion(run, spec, base, measures_losses=losses)}
     report = evaluate_on_ray(subjects, evaluation, worker_resources(spec.placement), rows)
+    report = with_seen(report, ADAPTER, spec, task_texts)
     report.save(run.report)
     write_text(run.report_page, render_evaluation(report))
     write_text(run.report_text, report.markdown())

@@ -32,15 +32,16 @@ if TYPE_CHECKING:
         TokenIds,
     )
     from didact.evaluation.checks import Check
-    from didact.evaluation.comparisons import Comparison, compare_task
-    from didact.evaluation.facts import Given, ModelFacts, QuestionFacts, TaskFacts
     from didact.evaluation.gate import GateResult, judge_gate
     from didact.evaluation.held_out import held_out_result
     from didact.evaluation.likelihood import log_likelihoods
     from didact.evaluation.losses import Loss, held_out_loss
     from didact.evaluation.policy import judge_policy
     from didact.evaluation.questions import Question, Score, Task
-    from didact.evaluation.report import EvalReport, combine
+    from didact.evaluation.report.comparisons import Comparison, compare_task
+    from didact.evaluation.report.facts import Given, ModelFacts, QuestionFacts, Searched, TaskFacts
+    from didact.evaluation.report.report import EvalReport
+    from didact.evaluation.report.side_by_side import combine
     from didact.evaluation.results import Scored, TaskResult
     from didact.evaluation.run import Asked, Watch, run_task
     from didact.evaluation.scorers.numbers import last_number, numbers_equal
@@ -71,6 +72,7 @@ __all__ = [
     "Role",
     "Score",
     "Scored",
+    "Searched",
     "Task",
     "TaskFacts",
     "TaskResult",

@@ -3,15 +3,14 @@
 from collections.abc import Iterator
 
 from didact.evaluation.checks import Check, Outcome
-from didact.evaluation.comparisons import Comparison, compare_task
-from didact.evaluation.facts import TaskFacts
 from didact.evaluation.gate import GateResult, judge_gate
-from didact.evaluation.report import ADAPTER, BASE, EvalReport
+from didact.evaluation.report import ADAPTER, BASE, Comparison, EvalReport, TaskFacts, compare_task, unseen
 from didact.evaluation.statistics import higher_is_better, questions_needed
 from didact.spec import GateSpec
 
 CHAMPION = "champion"
 _MANY = 10_000_000
+_NONE = "no question that training does not hold has a value of both"
 
 
 def judge_policy(report: EvalReport, policy: GateSpec, champion: str | None = None) -> GateResult:
@@ -31,17 +30,39 @@ def judge_policy(report: EvalReport, policy: GateSpec, champion: str | None = No
     if policy.no_worse is not None:
         checks += _none_worse(report, policy.no_worse, champion)
     checks += [_bound(report, metric, bound) for metric, bound in policy.at_least.items()]
+    if policy.contaminated is not None:
+        checks += _contaminated(report, policy.contaminated)
     checks += _lengths(report, policy.longest)
     return GateResult(tuple(checks))
 
 
 def _gain(report: EvalReport, metric: str, least: float) -> Check:
     task, _, name = metric.removeprefix("eval/").rpartition("/")
-    found = compare_task(task, name, report.questions, BASE, ADAPTER)
+    found = _compared(report, task, name, BASE)
     limit = f"a gain over the base whose interval lies above {least:g}"
     if found is None:
-        return Check("gain", metric, "no question has a value of both", limit, "not measured")
+        return Check("gain", metric, _NONE, limit, "not measured")
     return Check("gain", metric, _words(found), limit, _outcome(found.gain.low > least))
+
+
+def _compared(report: EvalReport, task: str, metric: str, against: str) -> Comparison | None:
+    """Questions that training held tell what was learned by heart."""
+    return compare_task(task, metric, unseen(report.questions, ADAPTER), against, ADAPTER)
+
+
+def _contaminated(report: EvalReport, most: float) -> Iterator[Check]:
+    limit = f"at most {most:.1%}"
+    searched = report.models[ADAPTER].searched if ADAPTER in report.models else None
+    if searched is None or searched.problem is not None:
+        figure = "training data was not searched" + (f": {searched.problem}" if searched else "")
+        yield Check("contaminated", "all tasks", figure, limit, "not measured")
+        return
+    mine = [each for each in report.contamination if each.model == ADAPTER]
+    if not mine:
+        yield Check("contaminated", "all tasks", "no task asks questions", limit, "not measured")
+    for each in mine:
+        figure = f"training holds {each.num_seen:,} of {each.num_questions:,} questions ({each.share:.1%})"
+        yield Check("contaminated", each.task, figure, limit, _outcome(each.share <= most))
 
 
 def _none_worse(report: EvalReport, margin: float, champion: str | None) -> list[Check]:
@@ -58,10 +79,10 @@ def _none_worse(report: EvalReport, margin: float, champion: str | None) -> list
 
 def _no_worse(report: EvalReport, task: TaskFacts, against: str, margin: float) -> Check:
     metric = f"eval/{task.name}/{task.metric}"
-    found = compare_task(task.name, task.metric, report.questions, against, ADAPTER)
+    found = _compared(report, task.name, task.metric, against)
     limit = f"an interval that does not reach below -{margin:g} against the {against}"
     if found is None:
-        return Check("no_worse", metric, "no question has a value of both", limit, "not measured")
+        return Check("no_worse", metric, _NONE, limit, "not measured")
     if found.gain.low >= -margin:
         return Check("no_worse", metric, _words(found), limit, "passed")
     return Check("no_worse", metric, _words(found) + _too_few(found, margin), limit, "failed")

@@ -27,9 +27,11 @@ if TYPE_CHECKING:
         TaskTexts,
         prepare_data,
         read_sources,
+        training_rows,
     )
     from didact.preparation.probe import Probe, probe_recipe
     from didact.preparation.record import PreparedRecord, open_prepared, prepare_run
+    from didact.preparation.seen import with_seen
 
 __all__ = [
     "DataFacts",
@@ -57,6 +59,8 @@ __all__ = [
     "run_here",
     "run_job",
     "tokenize",
+    "training_rows",
+    "with_seen",
 ]
 
 __getattr__ = lazily(__name__)

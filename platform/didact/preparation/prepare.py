@@ -63,8 +63,7 @@ def prepare_data(
         TemplateError: no usable chat template.
     """
     encoder = _encoder(spec)
-    datasets = _read(spec, encoder, quarantine, run)
-    kept = filtered(datasets, row_filters(spec.data, partial(_questions, spec, task_texts)))
+    kept = _without_filtered(spec, _read(spec, encoder, quarantine, run), task_texts)
     tokenizer, contract = encoder.tokenizer, encoder.contract
     mixture = prepare_mixture(
         kept, spec.data, spec.tokens, tokenizer, contract, cache_dir(), spec.training, run, quarantine
@@ -82,6 +81,21 @@ def read_sources(spec: FinetuneSpec, quarantine: Path | None = None, run: Runner
         TemplateError: no usable chat template.
     """
     return _read(spec, _encoder(spec), quarantine, run)
+
+
+def training_rows(spec: FinetuneSpec, task_texts: TaskTexts | None = None) -> tuple[Dataset, ...]:
+    """The recipe's sources with the rows that `prepare_data` trains on, untokenized.
+
+    Raises:
+        DataError, TemplateError: as `prepare_data`.
+    """
+    return _without_filtered(spec, read_sources(spec), task_texts)
+
+
+def _without_filtered(
+    spec: FinetuneSpec, datasets: Sequence[Dataset], task_texts: TaskTexts | None
+) -> tuple[Dataset, ...]:
+    return filtered(datasets, row_filters(spec.data, partial(_questions, spec, task_texts)))
 
 
 def _encoder(spec: FinetuneSpec) -> Encoder:

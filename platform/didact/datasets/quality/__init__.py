@@ -18,6 +18,7 @@ from didact.datasets.quality.evaluation_sets import against_texts
 from didact.datasets.quality.filters import filtered, row_filters
 from didact.datasets.quality.leaks import drop_leaks
 from didact.datasets.quality.overlap import Overlap, measure_overlap
+from didact.datasets.quality.seen import Seen, SeenIndex
 from didact.datasets.quality.statistics import SourceStatistics, source_statistics
 from didact.datasets.quality.types import EvalText, Finding, Kept, Match, RowFilter, Twin
 
@@ -29,6 +30,8 @@ __all__ = [
     "Match",
     "Overlap",
     "RowFilter",
+    "Seen",
+    "SeenIndex",
     "SourceStatistics",
     "Twin",
     "against_texts",

@@ -32,7 +32,8 @@ class _Probe:
     """Words whose presence tells that a question is there."""
 
     set_name: str
-    item: str
+    items: tuple[str, ...]
+    """All that ask the same."""
     whole_sentences: bool
 
 
@@ -49,30 +50,58 @@ class ContaminationIndex:
         self.num_questions: dict[str, int] = {}
         """Evaluation set -> different questions."""
         self._probes: dict[Words, list[_Probe]] = defaultdict(list)
-        for set_name, questions in _by_set(texts).items():
+        for set_name, questions in by_set(texts).items():
             self.num_questions[set_name] = len(questions)
-            for question, item in _own_words(questions):
+            for question, items in own_words(questions):
                 for part, whole_sentences in _parts(question, ngram):
-                    self._probes[part].append(_Probe(set_name, item, whole_sentences))
-        self._filter = _RunFilter(self._probes)
+                    self._probes[part].append(_Probe(set_name, items, whole_sentences))
+        self._filter = RunFilter(self._probes)
 
     def search(self, conversations: Iterable[Conversation]) -> Iterator[tuple[Match, ...]]:
         """For each conversation one match for every evaluation set it holds a question of, in order of the sets."""
-        stream = iter(conversations)
-        while batch := list(islice(stream, _BATCH_ROWS)):
-            found: list[dict[str, Match]] = [{} for _ in batch]
-            all_words, starts = _flat(batch)
-            rows = np.searchsorted(starts, np.arange(len(all_words)), side="right") - 1
-            for position, length in self._filter.positions(all_words):
-                row, part = int(rows[position]), tuple(all_words[position : position + length])
-                for probe in self._probes.get(part, ()):
-                    if probe.set_name not in found[row] and _counts(probe, part, batch[row]):
-                        found[row][probe.set_name] = Match(probe.set_name, probe.item, " ".join(part))
+        for batch in batches(conversations):
+            found: list[dict[str, Match]] = [{} for _ in batch.rows]
+            for row, probe, part in self._held(batch):
+                found[row].setdefault(probe.set_name, Match(probe.set_name, probe.items[0], " ".join(part)))
             for matches in found:
                 yield tuple(matches[name] for name in self.num_questions if name in matches)
 
+    def held(self, batch: "Batch") -> Iterator[tuple[int, Match]]:
+        """Every question that rows of a batch hold, with the row's place in it; the same one maybe several times."""
+        for row, probe, part in self._held(batch):
+            words_of_it = " ".join(part)
+            yield from ((row, Match(probe.set_name, item, words_of_it)) for item in probe.items)
 
-class _RunFilter:
+    def _held(self, batch: "Batch") -> Iterator[tuple[int, _Probe, Words]]:
+        for position, length in self._filter.positions(batch.words):
+            row, part = batch.row_of(position), tuple(batch.words[position : position + length])
+            for probe in self._probes.get(part, ()):
+                if _counts(probe, part, batch.rows[row]):
+                    yield row, probe, part
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some conversations as one list of words, no run of words crossing from one message into the next."""
+
+    rows: Sequence[Conversation]
+    words: Sequence[str]
+    starts: np.ndarray
+    """Where each row's words begin."""
+
+    def row_of(self, position: int) -> int:
+        """The row that a word is of."""
+        return int(np.searchsorted(self.starts, position, side="right")) - 1
+
+
+def batches(conversations: Iterable[Conversation]) -> Iterator[Batch]:
+    """Conversations some hundred at a time."""
+    stream = iter(conversations)
+    while rows := list(islice(stream, _BATCH_ROWS)):
+        yield Batch(rows, *_flat(rows))
+
+
+class RunFilter:
     """Where in a list of words a known run of words may begin: rolling hashes, a few nanoseconds a word and length."""
 
     def __init__(self, runs: Iterable[Words]) -> None:
@@ -137,21 +166,26 @@ def _flat(batch: Sequence[Conversation]) -> tuple[list[str], np.ndarray]:
     return all_words, np.array(starts, np.int64)
 
 
-def _by_set(texts: Iterable[EvalText]) -> dict[str, dict[tuple[Words, ...], str]]:
-    """Set -> sentences of each different question -> the first item that asks it."""
-    sets: dict[str, dict[tuple[Words, ...], str]] = defaultdict(dict)
+def by_set(texts: Iterable[EvalText]) -> dict[str, dict[tuple[Words, ...], list[str]]]:
+    """Set -> sentences of each different question -> the items that ask it."""
+    sets: dict[str, dict[tuple[Words, ...], list[str]]] = defaultdict(dict)
     for text in texts:
         parts = tuple(tuple(sentence) for sentence in sentences(text.text))
         if parts:
-            sets[text.set_name].setdefault(parts, text.item)
+            sets[text.set_name].setdefault(parts, []).append(text.item)
     return sets
 
 
-def _own_words(questions: dict[tuple[Words, ...], str]) -> Iterator[tuple[Words, str]]:
-    """The longest stretch of each question's sentences that is not instruction to many of them, with its item."""
+def most_shared(num_questions: int) -> int:
+    """Questions of a set that may share words before these are its instructions."""
+    return min(_MOST_SHARED, max(1, num_questions // _MOST_SHARED))
+
+
+def own_words(questions: dict[tuple[Words, ...], list[str]]) -> Iterator[tuple[Words, tuple[str, ...]]]:
+    """The longest stretch of each question's sentences that is not instruction to many of them, with its items."""
     shared = Counter(sentence for parts in questions for sentence in set(parts))
-    most = min(_MOST_SHARED, max(1, len(questions) // _MOST_SHARED))
-    for parts, item in questions.items():
+    most = most_shared(len(questions))
+    for parts, items in questions.items():
         stretches: list[Words] = [()]
         for sentence in parts:
             if shared[sentence] > most:
@@ -159,7 +193,7 @@ def _own_words(questions: dict[tuple[Words, ...], str]) -> Iterator[tuple[Words,
             else:
                 stretches[-1] += sentence
         own = max(stretches, key=len)
-        yield own or tuple(word for sentence in parts for word in sentence), item
+        yield own or tuple(word for sentence in parts for word in sentence), tuple(items)
 
 
 def _parts(question: Words, ngram: int) -> Iterator[tuple[Words, bool]]:

@@ -1,30 +1,14 @@
 """What the page shows of a report, as figures: intervals, differences, classes, lengths."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from didact.evaluation.facts import QuestionFacts, TaskFacts
-from didact.evaluation.layout import figures_of
-from didact.evaluation.report import EvalReport
-from didact.evaluation.statistics import PairedDifference, compare, higher_is_better, mean_interval
+from didact.evaluation.report import Change, EvalReport, Figure, Point, QuestionFacts, TaskFacts
+from didact.evaluation.report.figures import measure
+from didact.evaluation.statistics import higher_is_better
 from didact.pages import Axis
 
 _LEAST_AXES, _MOST_AXES = 3, 24
-_NORMAL = 1.96
-"""Standard errors on each side of a figure that hold it with 95%."""
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One model's figure."""
-
-    value: float | None
-    """None where the model has none."""
-    low: float | None = None
-    """Lower end of the 95% interval; None where nothing tells how far chance reaches."""
-    high: float | None = None
-    count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +21,7 @@ class Row:
     """In the order of the report's models."""
     top: float
     """Where a drawing ends: 1 for shares, else the largest end of an interval."""
-    difference: PairedDifference | None = None
+    difference: Change | None = None
     """Second model minus first, question by question."""
 
     @property
@@ -115,79 +99,40 @@ def _change(question: QuestionFacts, metric: str, models: Sequence[str]) -> floa
 
 
 def _row(report: EvalReport, name: str, metric: str, asked: Sequence[QuestionFacts]) -> Row:
-    points = []
-    for model in report.models:
-        found = [each for each in asked if _value(each, model, metric) is not None]
-        if not found:
-            whole = report.metrics_of[model]
-            value = whole.get(f"eval/{name}/{metric}")
-            points.append(_with_error(value, whole.get(f"eval/{name}/{metric}_stderr"), len(asked)))
-            continue
-        of = mean_interval([each.given[model].values[metric] for each in found], _clusters(found))
-        points.append(Point(of.value, _finite(of.low), _finite(of.high), of.count))
-    return Row(name, tuple(points), _top(metric, points), _difference(report, metric, asked))
+    """A task or a class of one; where it is no mean of its questions, as the report states it."""
+    of = f"eval/{name}/{metric}"
+    found = measure(of, metric, asked, list(report.models))
+    if all(point.value is None for point in found.points.values()):
+        found = next((each for each in report.figures if each.metric == of), found)
+    return _as_row(name, found)
 
 
-def _value(question: QuestionFacts, model: str, metric: str) -> float | None:
-    value = question.given[model].values.get(metric)
-    return value if value is not None and math.isfinite(value) else None
+def _as_row(name: str, figure: Figure) -> Row:
+    points = tuple(figure.points.values())
+    change = figure.change if figure.change is not None and figure.change.low is not None else None
+    return Row(name, points, _top(figure), change)
 
 
-def _difference(report: EvalReport, metric: str, asked: Sequence[QuestionFacts]) -> PairedDifference | None:
-    models = list(report.models)[:2]
-    both = [each for each in asked if all(_value(each, model, metric) is not None for model in models)]
-    if len(models) < 2 or not both:
-        return None
-    before, after = ([each.given[model].values[metric] for each in both] for model in models)
-    return compare(before, after, _clusters(both))
-
-
-def _clusters(asked: Sequence[QuestionFacts]) -> list[str] | None:
-    if not any(each.passage for each in asked):
-        return None
-    return [each.passage or f"question {each.id}" for each in asked]
-
-
-def _with_error(value: float | None, error: float | None, count: int) -> Point:
-    if value is None or not math.isfinite(value):
-        return Point(None)
-    if error is None or not math.isfinite(error):
-        return Point(value, count=count)
-    return Point(value, value - _NORMAL * error, value + _NORMAL * error, count)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _top(metric: str, points: Sequence[Point]) -> float:
-    values = [point.value for point in points if point.value is not None]
-    if values and all(0 <= value <= 1 for value in values) and metric.rpartition("/")[2] not in ("loss", "seconds"):
+def _top(figure: Figure) -> float:
+    if figure.is_share:
         return 1.0
+    points = figure.points.values()
     ends = [abs(end) for point in points for end in (point.value, point.low, point.high) if end is not None]
-    top = max(ends, default=0.0)
+    top = max((end for end in ends if end == end), default=0.0)
     return top if top not in (0.0, 1.0) else 1.0001
 
 
 def losses(report: EvalReport) -> list[Row]:
     """Losses by source, the mean over all tokens last."""
-    names = [name for name in report.counts if name.rpartition("/")[2] == "loss"]
-    rows = []
-    for name in names:
-        values = [report.metrics_of[model].get(name) for model in report.models]
-        points = [_with_error(value, None, report.counts[name]) for value in values]
-        rows.append(Row(name.removeprefix("eval/").removesuffix("/loss"), tuple(points), _top("loss", points)))
+    found = [each for each in report.figures if each.metric.rpartition("/")[2] == "loss"]
+    rows = [_as_row(each.metric.removeprefix("eval/").removesuffix("/loss"), each) for each in found]
     top = max((row.top for row in rows), default=1.0)
     return [Row("all rows" if row.name == "loss" else row.name, row.points, top) for row in rows]
 
 
 def all_figures(report: EvalReport) -> list[Row]:
     """Every metric of the report."""
-    rows = []
-    for of in figures_of(report.metrics_of, report.counts):
-        points = [_with_error(of.values[model], of.errors[model], of.count) for model in report.models]
-        rows.append(Row(of.metric.removeprefix("eval/"), tuple(points), _top(of.metric, points)))
-    return rows
+    return [_as_row(each.metric.removeprefix("eval/"), each) for each in report.figures]
 
 
 def radars(tasks: Sequence[TaskFigures]) -> Iterator[tuple[str, list[Axis]]]:

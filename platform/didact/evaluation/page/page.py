@@ -9,9 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from didact.display import visible
-from didact.evaluation.facts import Given, QuestionFacts
 from didact.evaluation.page.figures import (
-    Point,
     Row,
     TaskFigures,
     all_figures,
@@ -20,8 +18,9 @@ from didact.evaluation.page.figures import (
     radars,
     task_figures,
 )
-from didact.evaluation.report import EvalReport
-from didact.evaluation.statistics import PairedDifference, higher_is_better
+from didact.evaluation.report import Change, EvalReport, Given, Point, QuestionFacts
+from didact.evaluation.report.contamination import how_searched
+from didact.evaluation.statistics import higher_is_better
 from didact.pages import histogram, radar, render_page
 
 _TEMPLATE = Path(__file__).with_name("evaluation.html.jinja")
@@ -50,6 +49,8 @@ def render_evaluation(report: EvalReport) -> str:
         tasks=tasks,
         losses=losses(report),
         figures=all_figures(report),
+        held=[each for each in report.contamination if each.num_seen],
+        searched=list(how_searched(report.models, report.contamination)),
         radars=[(name, radar(axes, len(report.models))) for name, axes in radars(tasks)],
         lengths=_drawn(written),
         num_questions=len(report.questions),
@@ -76,11 +77,11 @@ def _interval(row: Row, point: Point) -> str:
     return f"[{low:.0f}-{high:.0f}]" if row.is_share else f"[{low:.3f}, {high:.3f}]"
 
 
-def _change(row: Row, found: PairedDifference) -> str:
+def _change(row: Row, found: Change) -> str:
     """A difference with its interval, in points of percent for shares."""
     size, digits = (100, 1) if row.is_share else (1, 4)
     told = f"{found.difference * size:+.{digits}f}"
-    if not math.isfinite(found.low) or not math.isfinite(found.high):
+    if found.low is None or found.high is None:
         return told
     return f"{told} [{found.low * size:+.{digits}f}, {found.high * size:+.{digits}f}]"
 
@@ -162,6 +163,7 @@ def _given(given: Given, metric: str) -> dict[str, Any]:
         "extracted": None if given.extracted is None else _cut(given.extracted),
         "problem": None if given.problem is None else _cut(given.problem),
         "note": _cut(given.note),
+        "seen": _cut(given.seen),
         "tokens": given.num_tokens,
     }
 

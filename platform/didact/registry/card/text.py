@@ -1,7 +1,6 @@
 """A card's body: use, data with licences, figures with intervals, limits, how to load and to serve."""
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from didact.registry.card.metadata import library
 _MISSING = "not recorded"
 _FEW_ITEMS = 100
 _SHORT = 12
+_SHOWN_REMARKS = 30
 
 
 def body(facts: CardFacts) -> str:
@@ -164,17 +164,20 @@ def _evaluation(facts: CardFacts) -> Iterator[str]:
     if report is None:
         yield from ("Not evaluated.", "")
         return
-    after = report.metrics("adapter") if report.adapter is not None else {}
-    yield "| Metric | Items | Base | With adapter | Change |"
-    yield "|---|---:|---:|---:|---:|"
-    for metric, base in report.metrics("base").items():
-        items, value = report.counts.get(metric), after.get(metric)
-        shown = (metric, _count(items), _figure(metric, base, items))
-        with_it = ("", "") if value is None else (_figure(metric, value, items), _change(metric, value - base))
-        yield f"| {' | '.join(map(_cell, (*shown, *with_it)))} |"
+    from didact.evaluation.report.layout import INTERVALS  # it comes with the tensors
+
+    names = list(report.models)
+    change = " Change |" if len(names) > 1 else ""
+    yield f"| Metric | Items |{''.join(f' {_column(name)} |' for name in names)}{change}"
+    yield f"|---|---:|{'---:|' * (len(names) + bool(change))}"
+    for figure in report.figures:
+        cells = (figure.metric, _count(figure.count), *map(figure.written, names))
+        yield f"| {' | '.join(map(_cell, (*cells, *([figure.written_change] if change else []))))} |"
     yield ""
-    yield "Accuracies carry their 95% interval (Wilson). Losses are nats a token, lower is better."
+    yield f"{INTERVALS} Losses are nats a token, lower is better."
     yield ""
+    if remarks := report.remarks:
+        yield from (*(f"- {_cell(each)}" for each in remarks[:_SHOWN_REMARKS]), "")
     yield from _verdict(facts.verdict)
 
 
@@ -284,23 +287,8 @@ def _base_link(facts: CardFacts) -> str:
     return f"[{hub}](https://huggingface.co/{hub})" if hub else f"`{facts.base_shown}`"
 
 
-def _figure(metric: str, value: float, items: int | None) -> str:
-    from didact.evaluation import wilson_interval
-
-    if not math.isfinite(value):
-        return "not a number"
-    if not metric.endswith("/accuracy"):
-        return f"{value:.4f}"
-    if not items or not 0 <= value <= 1:
-        return f"{value:.1%}"
-    low, high = wilson_interval(round(value * items), items)
-    return f"{value:.1%} [{low:.0%} to {high:.0%}]"
-
-
-def _change(metric: str, difference: float) -> str:
-    if not math.isfinite(difference):
-        return ""
-    return f"{difference:+.1%}" if metric.endswith("/accuracy") else f"{difference:+.4f}"
+def _column(model: str) -> str:
+    return {"base": "Base", "adapter": "With adapter", "champion": "Champion"}.get(model, _cell(model))
 
 
 def _option(value: Any) -> str:

@@ -26,6 +26,9 @@ class GateSpec(Spec):
     """Bounds of the adapter's own figures, such as those of a safety set; of losses and the like the most allowed."""
     longest: float | None = Field(default=None, gt=0)
     """Answers may be at most so many times as long as the base's, in tokens: who never ends costs time."""
+    contaminated: float | None = Field(default=None, ge=0, le=1)
+    """Share of a task's questions that the run's own training rows may hold, on every task with questions. `gain` and
+    `no_worse` are judged on the other questions, whether this is set or not."""
     clean: bool = False
     """Training leaves out rows that hold questions of the evaluation (`data.contamination.policy: drop` or `fail`)."""
     same_template: bool = False
@@ -60,7 +63,8 @@ class GateSpec(Spec):
     @property
     def asks_report(self) -> bool:
         """Whether an evaluation must answer it."""
-        return bool(self.metrics) or self.no_worse is not None or self.longest is not None
+        limits = (self.no_worse, self.longest, self.contaminated)
+        return bool(self.metrics) or any(limit is not None for limit in limits)
 
     @property
     def asks(self) -> bool:

@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,14 +12,12 @@ from typing_extensions import override
 
 from didact import files
 from didact.display import Shown
-from didact.errors import DataError, SpecError
-from didact.evaluation.comparisons import Comparison, compare_all
-from didact.evaluation.facts import Given, ModelFacts, QuestionFacts, TaskFacts
-from didact.evaluation.layout import Figure, as_markdown, as_table, figures_of, remarks
-from didact.evaluation.results import Scored, TaskResult
-
-BASE, ADAPTER = "base", "adapter"
-"""What most reports compare. Others are `champion`, and further adapters by their names."""
+from didact.errors import DataError
+from didact.evaluation.report.comparisons import Comparison, compare_all
+from didact.evaluation.report.contamination import Contamination, contamination_of, told, with_searched
+from didact.evaluation.report.facts import ADAPTER, BASE, Given, ModelFacts, QuestionFacts, Searched, TaskFacts
+from didact.evaluation.report.figures import Figure, figures_of
+from didact.evaluation.report.layout import as_markdown, as_table, remarks
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +64,11 @@ class EvalReport(Shown):
 
     def table(self) -> Table:
         """For the terminal: figures of each model, 95% intervals beside accuracies, below it what is in no figure."""
-        return as_table(self._title, self._figures, self._remarks)
+        return as_table(self._title, self.figures, self.remarks)
 
     def markdown(self) -> str:
         """The same table for a page or a model card, with a few answers that changed."""
-        return as_markdown(self._title, self._figures, self.questions, self._remarks)
+        return as_markdown(self._title, self.figures, self.questions, self.remarks)
 
     def comparisons(self, before: str = BASE, after: str = ADAPTER) -> tuple[Comparison, ...]:
         """Two models question by question: of each task the gain with its paired interval, corrected over all tasks.
@@ -82,9 +80,32 @@ class EvalReport(Shown):
         return compare_all(self.tasks, self.questions, before, after)
 
     @property
-    def _remarks(self) -> list[str]:
+    def figures(self) -> tuple[Figure, ...]:
+        """Every metric of every model with its interval, as every face of the report shows it."""
+        return tuple(figures_of(self.metrics_of, self.counts, self.questions))
+
+    @property
+    def contamination(self) -> tuple[Contamination, ...]:
+        """Each task beside the training data of each model whose data was searched."""
+        return tuple(contamination_of(self.models, self.tasks, self.questions))
+
+    def searched(self, model: str, how: Searched, where: Mapping[tuple[str, str], str]) -> "EvalReport":
+        """This report with what a search of a model's training data found.
+
+        Args:
+            model: of the report.
+            how: what was searched, and when a row holds a question.
+            where: task and id of a question -> where the data holds it.
+        """
+        models = {**self.models, model: replace(self.models[model], searched=how)}
+        return replace(self, models=models, questions=with_searched(self.questions, model, where))
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What stands in no figure, a line each: comparisons, contamination, questions without a score, corrections."""
         compared = [str(each) for model in self.models for each in self._against(model)]
-        return [*compared, *remarks(self.tasks, self.questions)]
+        held = told(self.models, self.contamination)
+        return (*compared, *held, *remarks(self.tasks, self.questions))
 
     def _against(self, model: str) -> tuple[Comparison, ...]:
         wanted = model == BASE or (model != ADAPTER and ADAPTER in self.models)
@@ -95,21 +116,13 @@ class EvalReport(Shown):
         base, adapter = self.models[BASE].name, self.models.get(ADAPTER)
         return f"{adapter.name} on {base}" if adapter is not None else base
 
-    @property
-    def _figures(self) -> list[Figure]:
-        return figures_of(self.metrics_of, self.counts)
-
     def to_json(self) -> str:
-        """All fields as a JSON object; a metric that is NaN or infinite becomes null."""
+        """All fields as a JSON object; a number that is NaN or infinite becomes null."""
         values = asdict(self)
-        values["metrics_of"] = {model: _finite(each) for model, each in self.metrics_of.items()}
-        for question in values["questions"]:
-            for given in question["given"].values():
-                given["values"] = _finite(given["values"])
-        values["comparisons"] = [  # told to readers; computed anew from the questions when the report is read
-            _null_where_infinite(asdict(each)) for model in self.models for each in self._against(model)
-        ]
-        return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        # Told to readers; computed anew from the questions when the report is read.
+        values["comparisons"] = [asdict(each) for model in self.models for each in self._against(model)]
+        values["contamination"] = [{"share": each.share, **asdict(each)} for each in self.contamination]
+        return json.dumps(_finite(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "EvalReport":
@@ -122,7 +135,7 @@ class EvalReport(Shown):
             values = json.loads(text)
             values = _of_today(values) if "base_id" in values else values
             return cls(
-                models={model: ModelFacts(**facts) for model, facts in values["models"].items()},
+                models={model: _model(facts) for model, facts in values["models"].items()},
                 metrics_of={model: _with_nan(figures) for model, figures in values["metrics_of"].items()},
                 counts=dict(values["counts"]),
                 tasks=tuple(
@@ -154,97 +167,9 @@ class EvalReport(Shown):
             raise DataError(f"{path}: {error}") from error
 
 
-def combine(models: Mapping[str, ModelFacts], results: Mapping[str, Sequence[TaskResult]]) -> EvalReport:
-    """Put the results of the same tasks on several models side by side.
-
-    Args:
-        models: `base` first.
-        results: model -> one result a task, for all models in the same order.
-
-    Raises:
-        DataError: the models did not run the same tasks on the same questions.
-        SpecError: two tasks give the same metric, so one would hide the other.
-    """
-    first = results[next(iter(models))]
-    for model in models:
-        _check_alike(first, results[model], model)
-    merged = {model: _merged(results[model]) for model in models}
-    tasks = tuple(
-        TaskFacts(
-            name=result.task,
-            version=result.version,
-            metric=result.metric,
-            num_questions=result.num_items,
-            seconds=result.seconds,
-            corrections=result.corrections,
-            problems={model: results[model][index].num_problems for model in models},
-            judge=dict(result.judge),
-        )
-        for index, result in enumerate(first)
-    )
-    questions = tuple(
-        _facts(result.task, {model: results[model][index].scored[number] for model in models})
-        for index, result in enumerate(first)
-        for number in range(len(result.scored))
-    )
-    counts = {name: count for _, counted in reversed(merged.values()) for name, count in counted.items()}
-    names = dict.fromkeys(name for values, _ in merged.values() for name in values)
-    return EvalReport(
-        models=dict(models),
-        metrics_of={model: values for model, (values, _) in merged.items()},
-        counts={name: counts[name] for name in names},
-        tasks=tasks,
-        questions=questions,
-    )
-
-
-def _merged(results: Sequence[TaskResult]) -> tuple[dict[str, float], dict[str, int]]:
-    metrics: dict[str, float] = {}
-    counts: dict[str, int] = {}
-    for result in results:
-        twice = sorted(metrics.keys() & result.metrics.keys())
-        if twice:
-            raise SpecError(f"evaluation.tasks: two tasks give {twice[0]}; keep one of them")
-        metrics.update(result.metrics)
-        counts.update(result.counts)
-    return metrics, counts
-
-
-def _check_alike(first: Sequence[TaskResult], other: Sequence[TaskResult], model: str) -> None:
-    def measured(results: Sequence[TaskResult]) -> list[tuple[str, str, int]]:
-        return [(result.task, result.version, result.num_items) for result in results]
-
-    if measured(first) != measured(other):
-        raise DataError(
-            f"{model} was not measured alike: the first model has {measured(first)}, {model} {measured(other)} "
-            "(task, version, questions); run the same tasks on all"
-        )
-
-
-def _facts(task: str, scored: Mapping[str, Scored]) -> QuestionFacts:
-    question = next(iter(scored.values())).question
-    return QuestionFacts(
-        task=task,
-        id=question.id,
-        question=question.text,
-        expected=question.expected,
-        given={model: _given(each) for model, each in scored.items()},
-        group=question.group,
-        passage=question.passage,
-    )
-
-
-def _given(scored: Scored) -> Given:
-    texts = [text for answer in scored.answers for text in answer.texts]
-    score = scored.score
-    return Given(
-        texts=tuple(each.text for each in texts),
-        values=dict(score.values),
-        extracted=score.extracted,
-        problem=score.problem,
-        note=score.note,
-        num_tokens=sum(each.num_tokens for each in texts),
-    )
+def _model(values: Mapping[str, Any]) -> ModelFacts:
+    searched = values.get("searched")
+    return ModelFacts(**{**values, "searched": None if searched is None else Searched(**searched)})
 
 
 def _question(values: Mapping[str, Any]) -> QuestionFacts:
@@ -279,19 +204,13 @@ def _of_today(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
-
-
-def _null_where_infinite(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: _null_where_infinite(value)
-        if isinstance(value, dict)
-        else None
-        if isinstance(value, float) and not math.isfinite(value)
-        else value
-        for name, value in values.items()
-    }
+def _finite(value: Any) -> Any:
+    """Plain data with null in place of numbers that JSON does not have."""
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _with_nan(values: Mapping[str, float | None]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from didact.evaluation.facts import QuestionFacts, TaskFacts
+from didact.evaluation.report.facts import QuestionFacts, TaskFacts
 from didact.evaluation.statistics import (
     Estimate,
     PairedDifference,
@@ -64,18 +64,15 @@ def compare_task(
         after: the other.
     """
     mine = [each for each in questions if each.task == task]
-    both = [each for each in mine if all(metric in _values(each, model) for model in (before, after))]
+    sides = (before, after) if higher_is_better(metric) else (after, before)
+    both = in_both(mine, metric, sides)
     if not both:
         return None
-    first, second = ([_values(each, model)[metric] for each in both] for model in (before, after))
-    if not higher_is_better(metric):
-        first, second = second, first
-    passages = [each.passage or f"question {number}" for number, each in enumerate(both)]
-    gain = compare(first, second, passages)
+    gain = paired(both, metric, *sides)
     groups = [each.group for each in both]
     macro = None
     if len(set(groups)) > 1:
-        macro = averages([new - old for old, new in zip(first, second, strict=True)], groups, passages).macro
+        macro = macro_difference(both, metric, *sides)
     reach = smallest_difference(
         gain.count,
         # One more question that changed: of no change at all nothing follows for the next.
@@ -96,13 +93,21 @@ def compare_all(
     return tuple(replace(each, corrected_p=p_values[each.task]) for each in compared)
 
 
-def _values(question: QuestionFacts, model: str) -> dict[str, float]:
-    given = question.given.get(model)
-    return {} if given is None or given.problem is not None else _finite(given.values)
+def in_both(questions: Sequence[QuestionFacts], metric: str, models: Sequence[str]) -> list[QuestionFacts]:
+    """The questions that all of these models have a value of."""
+    return [each for each in questions if all(each.value(model, metric) is not None for model in models)]
 
 
-def _finite(values: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if value - value == 0}
+def paired(both: Sequence[QuestionFacts], metric: str, before: str, after: str) -> PairedDifference:
+    """By how much one model's values lie above another's, on questions that both have a value of."""
+    first, second = ([each.given[model].values[metric] for each in both] for model in (before, after))
+    return compare(first, second, [each.stands_with for each in both])
+
+
+def macro_difference(both: Sequence[QuestionFacts], metric: str, before: str, after: str) -> Estimate:
+    """The same with every group weighing the same."""
+    change = [each.given[after].values[metric] - each.given[before].values[metric] for each in both]
+    return averages(change, [each.group for each in both], [each.stands_with for each in both]).macro
 
 
 def _span(found: PairedDifference | Estimate) -> str:

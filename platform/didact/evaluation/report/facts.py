@@ -1,6 +1,22 @@
 """What a report holds: its models, its tasks, and each question with what every model gave."""
 
+import math
 from dataclasses import dataclass, field
+
+BASE, ADAPTER = "base", "adapter"
+"""What most reports compare. Others are `champion`, and further adapters by their names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """How a model's own training data was searched for the questions of its evaluation."""
+
+    rows: int = 0
+    """Training rows that were read."""
+    rules: str = ""
+    """When a row holds a question."""
+    problem: str | None = None
+    """Why it could not be searched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,6 +26,8 @@ class ModelFacts:
     name: str
     digests: dict[str, str] = field(default_factory=dict)
     """See `Identity`; empty in reports of earlier versions."""
+    searched: Searched | None = None
+    """None where nobody looked: a base, an endpoint, a model whose recipe is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +61,8 @@ class Given:
     note: str = ""
     num_tokens: int = 0
     """Of all texts."""
+    seen: str = ""
+    """Where its own training data holds the question; empty where it does not, or nobody looked (`Searched`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +77,14 @@ class QuestionFacts:
     """By model."""
     group: str = ""
     passage: str = ""
+
+    @property
+    def stands_with(self) -> str:
+        """The same for questions that stand or fall together."""
+        return self.passage or f"question {self.id}"
+
+    def value(self, model: str, metric: str) -> float | None:
+        """What a model's answer is worth; None where it has no score, or one that is not finite."""
+        given = self.given.get(model)
+        value = None if given is None or given.problem is not None else given.values.get(metric)
+        return value if value is not None and math.isfinite(value) else None

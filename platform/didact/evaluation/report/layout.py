@@ -1,0 +1,114 @@
+"""How a report reads: the rows of its table, for terminals and for pages."""
+
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from didact.evaluation.report.facts import Given, QuestionFacts, TaskFacts
+from didact.evaluation.report.figures import Figure
+
+_WITHOUT_FIGURES = 76
+_STYLES = {"better": "green", "worse": "red", "same": "dim", "unclear": "dim", "unknown": "red"}
+_SHOWN_EXAMPLES = 5
+INTERVALS = (
+    "In brackets the 95% interval; questions about one passage count as one. A change is `unclear` where its paired "
+    "interval holds zero."
+)
+"""What stands below a table of figures."""
+_SHOWN_TEXTS = 2
+_SHOWN_REMARKS = 3
+_SHOWN_CHARACTERS = 240
+
+
+def remarks(tasks: Sequence[TaskFacts], questions: Sequence[QuestionFacts]) -> list[str]:
+    """What stands in no figure: questions without a score, and what was mended or left out in files of questions."""
+    lines = []
+    for task in tasks:
+        for model, count in task.problems.items():
+            if count:
+                first = next(_problems(task.name, model, questions), "")
+                lines.append(
+                    f"{task.name}: {count:,} of {task.num_questions:,} questions have no score of {model}{first}"
+                )
+        lines += [f"{task.name}: {each}" for each in task.corrections[:_SHOWN_REMARKS]]
+        if (more := len(task.corrections) - _SHOWN_REMARKS) > 0:
+            lines.append(f"{task.name}: {more:,} more corrections are in the report")
+    return lines
+
+
+def _problems(task: str, model: str, questions: Sequence[QuestionFacts]) -> Iterator[str]:
+    for each in questions:
+        if each.task == task and (given := each.given.get(model)) is not None and given.problem is not None:
+            yield f"; the first, {each.id}: {given.problem}"
+
+
+def as_table(title: str, figures: Sequence[Figure], notes: Sequence[str] = ()) -> Table:
+    """The report for a terminal."""
+    caption = escape("\n".join(notes)) or None
+    table = Table(
+        title=escape(title), box=box.SIMPLE_HEAD, caption=caption, caption_justify="left", caption_style="yellow"
+    )
+    if notes and not figures:
+        table.min_width = _WITHOUT_FIGURES  # nothing else would make it wider than its headings
+    for name in _columns(figures):
+        table.add_column(name, justify="left" if name == "metric" else "right", no_wrap=True)
+    for figure in figures:
+        metric, *cells, last = map(escape, _cells(figure))
+        style = _STYLES.get(figure.side)
+        shown = metric.removeprefix("eval/")  # every metric has it, and a terminal has 80 columns
+        table.add_row(shown, *cells, f"[{style}]{last}[/{style}]" if style else last)
+    return table
+
+
+def as_markdown(
+    title: str, figures: Sequence[Figure], questions: Sequence[QuestionFacts], notes: Sequence[str] = ()
+) -> str:
+    """The report as a Markdown section: its table, then a few answers, changed ones first."""
+    columns = _columns(figures)
+    lines = [f"# {title}", "", f"| {' | '.join(columns)} |", f"|---{'|---:' * (len(columns) - 1)}|"]
+    lines += [f"| {' | '.join(_cells(figure))} |" for figure in figures]
+    lines += ["", INTERVALS] if any(point.low is not None for each in figures for point in each.points.values()) else []
+    lines += ["", *(f"- {_short(note)}" for note in notes)] if notes else []
+    # False sorts first: answers whose verdict differs are the ones worth reading.
+    chosen = sorted(questions, key=lambda each: len({_mark(given) for given in each.given.values()}) == 1)
+    for question in chosen[:_SHOWN_EXAMPLES]:
+        lines += ["", *_told(question)]
+    return "\n".join(lines) + "\n"
+
+
+def _columns(figures: Sequence[Figure]) -> list[str]:
+    models = list(figures[0].points) if figures else []
+    return ["metric", "items", *models, *(["change"] if len(models) > 1 else [])]
+
+
+def _cells(figure: Figure) -> list[str]:
+    """Metric, questions, each model's value; where two models are compared, the change."""
+    change = [figure.written_change] if len(figure.points) > 1 else []
+    return [figure.metric, str(figure.count), *map(figure.written, figure.points), *change]
+
+
+def _told(question: QuestionFacts) -> list[str]:
+    told = [f"**{question.task}**: {_short(question.question)}", f"- expected: {_short(question.expected)}"]
+    for model, given in question.given.items():
+        texts = given.texts or (given.extracted or "",)
+        told += [f"- {model} ({_mark(given)}): {_short(text)}" for text in texts[:_SHOWN_TEXTS]]
+        told += [f"- and {more} more of {model}"] if (more := len(texts) - _SHOWN_TEXTS) > 0 else []
+    return told
+
+
+def _mark(given: Given) -> str:
+    if given.problem is not None:
+        return given.problem
+    if "accuracy" not in given.values:
+        return ", ".join(f"{name} {value:.2f}" for name, value in given.values.items())
+    return "right" if given.values["accuracy"] == 1.0 else "wrong"
+
+
+def _short(text: str) -> str:
+    # One line of plain code text: an answer must not break the page that shows it.
+    line = " ".join(text.split()).replace("`", "'")
+    if len(line) > _SHOWN_CHARACTERS:
+        line = line[:_SHOWN_CHARACTERS] + "..."
+    return f"`{line}`" if line else "(empty)"
