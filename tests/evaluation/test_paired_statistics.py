@@ -12,6 +12,7 @@ from didact.evaluation.statistics import (
     clustered_difference,
     compare,
     mcnemar,
+    mean_interval,
     paired_bootstrap,
     questions_needed,
     smallest_difference,
@@ -209,3 +210,33 @@ def test_the_smallest_difference_is_shown_as_often_as_it_says(count: int) -> Non
 def test_bad_input_is_named(call: Callable[[], object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize(("passages", "shown"), [(2, False), (4, False), (6, False), (7, True), (20, True)])
+def test_a_few_equal_gains_have_a_width_and_the_p_value_of_as_many_coins(passages: int, shown: bool) -> None:
+    labels = [number // 2 for number in range(2 * passages)]
+    before, after = [0.25, 0.5] * passages, [0.5, 0.5] * passages
+    found = clustered_difference(before, after, labels)
+    assert found.p_value == 2.0 ** (1 - passages)
+    assert (found.low, found.high) == pytest.approx((2 * 0.125 - found.high, 2 * 0.125 - found.low))
+    assert found.shown is shown and found.high - found.low > 0.01
+    down = clustered_difference(after, before, labels)
+    assert (down.low, down.high) == pytest.approx((-found.high, -found.low))
+    assert clustered_difference([0.25] * passages, [0.5] * passages).shown is shown
+
+
+def test_equal_gains_in_every_passage_leave_no_certainty_to_right_answers_either() -> None:
+    found = mcnemar([0, 0, 1, 0], [1, 0, 1, 1], ["a", "a", "b", "b"])
+    assert (found.difference, found.p_value, found.shown) == (0.5, 0.5, False)
+
+
+@pytest.mark.parametrize(("before", "scale"), [([5.0, 7.0, 8.0], 3.0), ([7.0, 7.0, 7.0], 7.0), ([0.2, 0.4, 0.4], 1.0)])
+def test_a_few_equal_scores_do_not_prove_that_models_are_equal(before: list[float], scale: float) -> None:
+    found, shares = clustered_difference(before, before), mcnemar([0, 0, 0], [0, 0, 0])
+    assert (found.low, found.high) == pytest.approx((scale * shares.low, scale * shares.high))
+
+
+def test_equal_shares_have_a_width() -> None:
+    found = mean_interval([0.3] * 5)
+    assert found.low < 0.1 and found.high > 0.6
+    assert mean_interval([0.3] * 500).high < 0.35

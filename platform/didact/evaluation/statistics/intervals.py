@@ -57,7 +57,8 @@ def mean_interval(
     The standard error takes questions of one cluster as drawn together (Miller, 2024, *Adding Error Bars to Evals*,
     arXiv 2411.00640), multiplied by C/(C-1) for C clusters, as inspect_ai does. The interval is Student's with C-1
     degrees of freedom. For right and wrong answers it is Wilson's, over as many questions as would have the same
-    standard error if each stood alone, so that it stays in [0, 1] and has a width also when all are right.
+    standard error if each stood alone, so that it stays in [0, 1] and has a width also when all are right. Shares that
+    are all the same have Wilson's too, which no values from 0 to 1 of this mean spread beyond.
 
     Args:
         values: one number a question.
@@ -74,6 +75,8 @@ def mean_interval(
         effective = effective_count(found, error, num_clusters)
         reach = normal_quantile(level) if num_clusters == found.size else _student(level, num_clusters)
         low, high = _wilson(mean * effective, effective, reach) if math.isfinite(reach) else (0.0, 1.0)
+    elif error <= 1e-9 * mean and mean <= 1 and num_clusters > 1:
+        low, high = _wilson(mean * num_clusters, num_clusters, _student(level, num_clusters))
     else:
         half = 0.0 if error == 0 else _student(level, num_clusters) * error
         low, high = mean - half, mean + half

@@ -118,8 +118,9 @@ def clustered_difference(
 ) -> PairedDifference:
     """Scores of two models: the mean of the paired differences (Miller, 2024, section 4) with Student's interval.
 
-    Where scores lie in [0, 1] and not one differs, the interval is that of right and wrong answers of which none
-    changed: a few equal scores do not prove that models are equal.
+    Student's interval has no width where every cluster changed by the same, which says nothing of the next one. There
+    it is Tango's, of as many right and wrong answers as there are clusters: all of them changed, or none, by as much as
+    was seen (where nothing changed, by as much as scores differ); and the p-value is that of the sign test.
 
     Args:
         before: one number a question.
@@ -133,12 +134,18 @@ def clustered_difference(
     first, second = as_pairs(before, after)
     change, codes = second - first, as_codes(clusters, first.size)
     num_clusters, error = int(codes.max()) + 1, clustered_error(change, codes)
-    mean = float(change.mean())
-    if not change.any() and _are_shares(first):
-        low, high = _tango(0.0, 0.0, num_clusters, normal_quantile(level))
-    else:
-        half = 0.0 if error == 0 else error * (student_quantile(level, num_clusters - 1) if num_clusters > 1 else 1.0)
+    mean, reach = float(change.mean()), student_quantile(level, num_clusters - 1) if num_clusters > 1 else math.inf
+    if not _has_no_spread(mean, error):
+        half = error * (reach if math.isfinite(reach) else 1.0)
         low, high = mean - half, mean + half
+    elif mean == 0:
+        scale = 1.0 if _are_shares(first) else float(np.ptp(first)) or float(np.abs(first).max())
+        low, high = (scale * end for end in _tango(0.0, 0.0, num_clusters, normal_quantile(level)))
+    else:
+        surely = _tango(num_clusters, 0.0, num_clusters, reach)[0]
+        low, high = sorted((mean * surely, mean * (2 - surely)))
+        if _are_shares(np.concatenate((first, second))):
+            low, high = max(low, -1.0), min(high, 1.0)
     return _result(change, codes, (low, high, _student_p(mean, error, num_clusters)), "clustered", level)
 
 
@@ -208,10 +215,17 @@ def _result(
     )
 
 
+def _has_no_spread(mean: float, error: float) -> bool:
+    """Whether every cluster changed by the same, up to rounding."""
+    return error <= 1e-9 * abs(mean)
+
+
 def _student_p(mean: float, error: float, num_clusters: int) -> float:
     if mean == 0 or not math.isfinite(error):
         return 1.0
-    return 0.0 if error == 0 else float(2 * stats.t.sf(abs(mean) / error, num_clusters - 1))
+    if _has_no_spread(mean, error):
+        return float(2.0 ** (1 - num_clusters))  # the sign test: as many coins that all fall on the same side
+    return float(2 * stats.t.sf(abs(mean) / error, num_clusters - 1))
 
 
 def _are_shares(values: Floats) -> bool:
