@@ -33,6 +33,7 @@ from didact.evaluation.asks import Role
 from didact.evaluation.judge import Judged
 from didact.evaluation.questions import ModelTokens, TokenTask
 from didact.evaluation.report import ADAPTER
+from didact.evaluation.speed import measure_speed
 from didact.evaluation.tasks import check_tasks
 from didact.models import load_tokenizer
 from didact.preparation import with_seen
@@ -56,6 +57,8 @@ def evaluate_on_ray(
     resources: WorkerResources,
     rows: HeldOutRows | None = None,
     watch: Watch | None = None,
+    *,
+    speed: bool = False,
 ) -> EvalReport:
     """Run every task on every subject.
 
@@ -65,13 +68,14 @@ def evaluate_on_ray(
         resources: of a worker.
         rows: for the held-out task.
         watch: told of each question when it is scored.
+        speed: measure besides how long answers take.
 
     Raises:
         DidactError: as raised by a task, with its own message.
     """
     tasks = [build_task(spec) for spec in evaluation.tasks]
     others = Others.of(evaluation, next(iter(subjects.values())))
-    return in_a_loop(_evaluate(subjects, tasks, others, evaluation.batch_size, resources, rows, watch))
+    return in_a_loop(_evaluate(subjects, tasks, others, evaluation.batch_size, resources, rows, watch, speed))
 
 
 async def _evaluate(
@@ -82,9 +86,11 @@ async def _evaluate(
     resources: WorkerResources,
     rows: HeldOutRows | None,
     watch: Watch | None,
+    speed: bool,
 ) -> EvalReport:
     models: dict[str, ModelFacts] = {}
     results: dict[str, list[TaskResult]] = {}
+    took: dict[str, TaskResult] = {}
     for keys in _by_base(subjects):  # a base after another: each has all the room that there is
         num_asks = len(keys) * max(1, *(len(task.questions) for task in tasks if task is not None), 0)
         base = subjects[keys[0]].model
@@ -106,6 +112,10 @@ async def _evaluate(
                     results[key].append(result)
             for each in asked.values():
                 each.close()
+            if speed:
+                took |= await measure_speed({key: answerers.model(key) for key in keys}, tasks)
+    if took.keys() == results.keys():
+        results = {key: [*each, took[key]] for key, each in results.items()}
     return combine({key: models[key] for key in subjects}, results)
 
 

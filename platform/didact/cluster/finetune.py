@@ -230,7 +230,8 @@ def _evaluate(run: Run, spec: FinetuneSpec) -> EvalReport | None:
     rows = HeldOutRows(recipe, run.prepared) if recipe else None
     losses = any(task.task == "held_out" for task in tasks)
     subjects = {"base": base, "adapter": tuned, **_champion(run, spec, base, measures_losses=losses)}
-    report = evaluate_on_ray(subjects, evaluation, worker_resources(spec.placement), rows)
+    speed = spec.register_as is not None and spec.register_as.gate.slower is not None
+    report = evaluate_on_ray(subjects, evaluation, worker_resources(spec.placement), rows, speed=speed)
     report = with_seen(report, ADAPTER, spec, task_texts)
     report.save(run.report)
     write_text(run.report_page, render_evaluation(report))
@@ -240,7 +241,7 @@ def _evaluate(run: Run, spec: FinetuneSpec) -> EvalReport | None:
 
 def _champion(run: Run, spec: FinetuneSpec, base: Subject, *, measures_losses: bool) -> dict[str, Subject]:
     """The champion, where the gate compares with it; none where it cannot be measured, which the gate tells."""
-    if spec.register_as is None or spec.register_as.gate.no_worse is None:
+    if spec.register_as is None or not spec.register_as.gate.measures_champion:
         return {}
     registry = registry_of(run, spec.tracking)
     champion = champion_of(registry, spec.register_as.name)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from didact.evaluation.checks import Check, Outcome
 from didact.evaluation.gate import GateResult, judge_gate
 from didact.evaluation.report import ADAPTER, BASE, Comparison, EvalReport, TaskFacts, compare_task, unseen
+from didact.evaluation.speed import MAX_NEW_TOKENS, SECONDS
 from didact.evaluation.statistics import higher_is_better, questions_needed
 from didact.spec import GateSpec
 
@@ -33,6 +34,8 @@ def judge_policy(report: EvalReport, policy: GateSpec, champion: str | None = No
     if policy.contaminated is not None:
         checks += _contaminated(report, policy.contaminated)
     checks += _lengths(report, policy.longest)
+    if policy.slower is not None:
+        checks.append(_slower(report, policy.slower, champion))
     return GateResult(tuple(checks))
 
 
@@ -66,15 +69,33 @@ def _contaminated(report: EvalReport, most: float) -> Iterator[Check]:
 
 
 def _none_worse(report: EvalReport, margin: float, champion: str | None) -> list[Check]:
-    measured = report.models[CHAMPION].name if CHAMPION in report.models else "none"
-    if champion not in (None, measured):
-        figure = f"the champion is {champion}, and the evaluation is of {measured}"
-        return [Check("no_worse", "all tasks", figure, "the champion measured beside the adapter", "not measured")]
+    if absent := _absent(report, champion):
+        return [Check("no_worse", "all tasks", absent, "the champion measured beside the adapter", "not measured")]
     against = BASE if champion is None else CHAMPION
     asked = [task for task in report.tasks if task.version]
     if not asked:
         return [Check("no_worse", "all tasks", "no task asks questions", "a task with questions", "not measured")]
     return [_no_worse(report, task, against, margin) for task in asked]
+
+
+def _absent(report: EvalReport, champion: str | None) -> str | None:
+    """What to say where the champion of now is not the one that was measured."""
+    measured = report.models[CHAMPION].name if CHAMPION in report.models else "none"
+    return None if champion in (None, measured) else f"the champion is {champion}, and the evaluation is of {measured}"
+
+
+def _slower(report: EvalReport, most: float, champion: str | None) -> Check:
+    against = BASE if champion is None else CHAMPION
+    limit = f"at most {most:g} times the {against}'s"
+    absent = _absent(report, champion)
+    sides = {name: report.metrics_of.get(name, {}).get(SECONDS) for name in (against, ADAPTER)}
+    if absent or not all(sides.values()):
+        return Check("slower", "seconds an answer", absent or "not measured", limit, "not measured")
+    theirs, mine = (float(each or 0) for each in sides.values())
+    count = report.counts.get(SECONDS, 0)
+    how = f"median of {count} questions one at a time, at most {MAX_NEW_TOKENS} tokens"
+    figure = f"{mine:.3f} s, the {against} {theirs:.3f} s, {mine / theirs:.2f} times ({how})"
+    return Check("slower", "seconds an answer", figure, limit, _outcome(mine <= most * theirs))
 
 
 def _no_worse(report: EvalReport, task: TaskFacts, against: str, margin: float) -> Check:

@@ -110,8 +110,15 @@ async def run_task(task: Task, asked: Mapping[Role, Asked], watch: Watch | None 
         version=task.version,
         metric=task.metric,
         corrections=task.corrections,
-        judge=dict(asked["judge"].model.identity.digests) if "judge" in asked else {},
+        judge=_others(asked),
     )
+
+
+def _others(asked: Mapping[Role, Asked]) -> dict[str, str]:
+    """Digests of the judge, and of the rival, whose answers decide as well."""
+    judge = dict(asked["judge"].model.identity.digests) if "judge" in asked else {}
+    rival = asked["rival"].model.identity.digests if "rival" in asked else {}
+    return {**judge, **{f"rival {name}": digest for name, digest in rival.items()}}
 
 
 async def _ask(task: Task, question: Question, asked: Mapping[Role, Asked]) -> Scored:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from didact.errors import RegistryError
 from didact.registry.asking import asking
-from didact.registry.moves import TAG, Move, with_move
+from didact.registry.moves import TAG, Move, moves_of, with_move
 from didact.registry.versions import ModelVersion, spoken
 
 if TYPE_CHECKING:
@@ -28,14 +28,14 @@ class Alias:
         Raises:
             RegistryError: no such model, or MLflow is dead or refuses.
         """
-        self._client, self._uri, self._name, self._alias = client, uri, name, alias
+        self._client, self._uri, self._name, self.alias = client, uri, name, alias
         with asking(uri, f"read {name}"):
             model = client.get_registered_model(name)
         self._tags = dict(model.tags)
         self.current: int | None = int(model.aliases[alias]) if alias in model.aliases else None
 
     def __str__(self) -> str:
-        return f"{self._name}@{self._alias}"
+        return f"{self._name}@{self.alias}"
 
     @property
     def previous(self) -> int:
@@ -44,10 +44,16 @@ class Alias:
         Raises:
             RegistryError: that is not remembered.
         """
-        found = int(self._tags.get(_PREVIOUS.format(alias=self._alias), 0))
+        found = int(self._tags.get(_PREVIOUS.format(alias=self.alias), 0))
         if found in (0, self.current):
             raise RegistryError(f"{self} ({spoken(self.current)}) has no earlier version to go back to")
         return found
+
+    def has_pointed_to(self, version: int) -> bool:
+        """Whether it ever pointed to a version, as far back as moves are kept."""
+        moves = [each for each in moves_of(self._tags, self.alias) if each.refused is None]
+        before = int(self._tags.get(_PREVIOUS.format(alias=self.alias), 0))
+        return version in (before, *(number for each in moves for number in (each.before, each.after)))
 
     def expect(self, expected: int | None, wanted: int) -> None:
         """
@@ -79,7 +85,7 @@ class Alias:
         if refusal is not None and force is None:
             self._record(Move.now(self.current, version.version, refused=refusal))
             raise RegistryError(
-                f"{version.id} may not become @{self._alias}: {refusal}. To move it nevertheless give the reason "
+                f"{version.id} may not become @{self.alias}: {refusal}. To move it nevertheless give the reason "
                 "(--force REASON), which is recorded"
             )
         forced = force if refusal is not None else None
@@ -88,17 +94,17 @@ class Alias:
             if forced is not None:
                 note = json.dumps({**asdict(made), "against": refusal})
                 self._client.set_model_version_tag(
-                    self._name, str(version.version), FORCED.format(alias=self._alias), note
+                    self._name, str(version.version), FORCED.format(alias=self.alias), note
                 )
             self._record(made)
-            remembered = _PREVIOUS.format(alias=self._alias)
+            remembered = _PREVIOUS.format(alias=self.alias)
             if self.current is not None and not back:
                 self._client.set_registered_model_tag(self._name, remembered, str(self.current))
-            self._client.set_registered_model_alias(self._name, self._alias, str(version.version))
+            self._client.set_registered_model_alias(self._name, self.alias, str(version.version))
             if back:
                 self._client.delete_registered_model_tag(self._name, remembered)
 
     def _record(self, move: Move) -> None:
         with asking(self._uri, f"note a move of {self}"):
-            value = with_move(self._tags, self._alias, move)
-            self._client.set_registered_model_tag(self._name, TAG.format(alias=self._alias), value)
+            value = with_move(self._tags, self.alias, move)
+            self._client.set_registered_model_tag(self._name, TAG.format(alias=self.alias), value)

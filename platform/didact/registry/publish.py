@@ -5,7 +5,6 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from didact.adapter_folder import check_folder
 from didact.errors import RegistryError, RunError
 from didact.evaluation import EvalReport, GateResult, judge_policy
 from didact.evaluation.checks import Check
@@ -18,8 +17,8 @@ from didact.preparation import DataFacts
 from didact.registry.card import Figure, Lineage, terms_of, write_card
 from didact.registry.evidence import champion_of, checks_of_run
 from didact.registry.locate import registry_of
-from didact.registry.verdict import Verdict, signing_key
-from didact.registry.versions import ModelVersion
+from didact.registry.verdict import NO_CHAMPION, Verdict, signing_key
+from didact.registry.versions import CHAMPION, ModelVersion
 from didact.runs import Run, descents, git_state, record_of
 from didact.spec import FinetuneSpec, GateSpec, RegisterSpec
 
@@ -48,10 +47,11 @@ def publish_run(
     policy = register_as.gate
     if policy.asks_report and report is None:
         raise RunError(f"run {run.path} has no report.json, which register_as.gate needs; evaluate it first")
-    rehearse(run.adapter, spec.model)
+    mine = rehearse(run.adapter, spec.model).sha256
     registry = registry_of(run, spec.tracking)
-    gate = _judge(run, spec, policy, report, champion_of(registry, register_as.name))
-    verdict = judged(run, policy, gate, report)
+    champion = champion_of(registry, register_as.name)
+    gate = _judge(run, spec, policy, report, mine, champion)
+    verdict = judged(run, policy, gate, report, mine, champion)
     if not verdict.passed:
         _LOG.warning("the gate keeps alias %r from this version", register_as.alias)
     lineage = _lineage(run, spec, report, mlflow_run_id)
@@ -69,12 +69,16 @@ def publish_run(
 
 
 def _judge(
-    run: Run, spec: FinetuneSpec, policy: GateSpec, report: EvalReport | None, champion: ModelVersion | None
+    run: Run,
+    spec: FinetuneSpec,
+    policy: GateSpec,
+    report: EvalReport | None,
+    mine: str,
+    champion: ModelVersion | None,
 ) -> GateResult | None:
     """None where nothing is asked, and nothing that was asked of a model is left without a score."""
     if not policy.asks and (report is None or report.is_complete):
         return None
-    mine = check_folder(run.adapter, to_publish=True).sha256
     other = champion if champion is not None and champion.adapter_sha256 != mine else None
     found = judge_policy(report, policy, other.id if other else None).checks if report is not None else ()
     evaluated = report.models[ADAPTER].digests.get("adapter") if report and ADAPTER in report.models else None
@@ -85,16 +89,34 @@ def _judge(
     return GateResult((*found, *checks_of_run(run, spec, policy, other, template)))
 
 
-def judged(run: Run, policy: GateSpec, gate: GateResult | None, report: EvalReport | None) -> Verdict:
+def judged(
+    run: Run,
+    policy: GateSpec,
+    gate: GateResult | None,
+    report: EvalReport | None,
+    adapter_sha256: str,
+    champion: ModelVersion | None,
+) -> Verdict:
     """The verdict on a run's adapter, written into its folder; the one that is there where it says the same.
+
+    Args:
+        run: with its adapter.
+        policy: the gate.
+        gate: what it decided; None where nothing was asked.
+        report: of the evaluation, where there is one.
+        adapter_sha256: of the run's adapter.
+        champion: of the registered model; None as long as there is none.
 
     Raises:
         RegistryError: the key to sign with can be guessed.
     """
-    digests = {} if report is None else {"report": sha256_file(run.report), **_digests(report)}
+    digests = {"recipe": sha256_file(run.recipe), "data": sha256_file(run.data)}
+    digests |= {} if report is None else {"report": sha256_file(run.report), **_digests(report)}
+    if policy.compares:
+        digests[CHAMPION] = champion.adapter_sha256 if champion is not None else NO_CHAMPION
     made = datetime.now(UTC).isoformat(timespec="seconds")
     fresh = Verdict(
-        check_folder(run.adapter, to_publish=True).sha256,
+        adapter_sha256,
         gate.checks if gate else (),
         digests,
         policy.model_dump(mode="json"),
@@ -109,17 +131,20 @@ def judged(run: Run, policy: GateSpec, gate: GateResult | None, report: EvalRepo
 
 
 def _digests(report: EvalReport) -> dict[str, str]:
-    """Of all that was judged: models, questions, answers and, where there are some, judges."""
+    """Of all that was judged: models, questions, answers, how training data was searched and, where there are some,
+    judges."""
     models = {name: fingerprint(facts.digests) for name, facts in report.models.items() if facts.digests}
     answers = [
         [each.task, each.id, {name: asdict(given) for name, given in each.given.items()}] for each in report.questions
     ]
     judges = {task.name: task.judge for task in report.tasks if task.judge}
+    searched = {name: asdict(facts.searched) for name, facts in report.models.items() if facts.searched}
     return {
         **{f"model {name}": digest for name, digest in models.items()},
         "questions": fingerprint({task.name: task.version for task in report.tasks}),
         "answers": fingerprint(answers),
         **({"judge": fingerprint(judges)} if judges else {}),
+        **({"searched": fingerprint(searched)} if searched else {}),
     }
 
 

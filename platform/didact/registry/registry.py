@@ -20,7 +20,7 @@ from didact.registry.card.metadata import without_metadata
 from didact.registry.download import proof_folder
 from didact.registry.reading import RegistryReader
 from didact.registry.verdict import FILE as VERDICT_FILE
-from didact.registry.verdict import Verdict, signing_key, why_refused
+from didact.registry.verdict import Verdict, signing_key, why_refused, why_stale
 from didact.registry.versions import (
     CHAMPION,
     MANIFEST_TAG,
@@ -118,7 +118,8 @@ class Registry(RegistryReader):
 
         Raises:
             NotRegistered: no such model or version.
-            RegistryError: the verdict does not allow it, the alias has moved meanwhile, or MLflow is dead or refuses.
+            RegistryError: the verdict does not allow it, or was made beside another champion than that of now and the
+                version never was champion; the alias has moved meanwhile; MLflow is dead or refuses.
         """
         check_alias(alias)
         with self._changing(check_name(name)):
@@ -222,7 +223,14 @@ class Registry(RegistryReader):
         pointer = Alias(self._client, self.uri, version.name, alias)
         pointer.expect(expected, version.version)
         if pointer.current != version.version:
-            pointer.move(version, self._refusal(version), force)
+            pointer.move(version, self._refusal(version) or self._staleness(version, pointer), force)
+
+    def _staleness(self, version: ModelVersion, pointer: Alias) -> str | None:
+        """A champion takes the place of the one that it was compared with, or comes back."""
+        if pointer.alias != CHAMPION or pointer.has_pointed_to(version.version):
+            return None
+        current = None if pointer.current is None else self._version(version.name, pointer.current).adapter_sha256
+        return why_stale(self.verdict(version), current)
 
     def _refusal(self, version: ModelVersion) -> str | None:
         try:

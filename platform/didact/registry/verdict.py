@@ -14,8 +14,10 @@ from typing import Any
 from didact import env, files
 from didact.errors import RegistryError
 from didact.evaluation.checks import Check, all_passed
+from didact.registry.versions import CHAMPION
 
 FILE = "verdict.json"
+NO_CHAMPION = "none"
 _FORMAT = 1
 _SHOWN = 12
 _SHORTEST_KEY = 16
@@ -30,7 +32,8 @@ class Verdict:
     checks: tuple[Check, ...]
     """All that was asked; empty where the recipe has no gate."""
     judged: Mapping[str, str] = field(default_factory=dict)
-    """What it rests on -> digest, such as `report`, `questions`, `answers`, `judge`, `champion`."""
+    """What it rests on -> digest: `recipe`, `data`, `report`, `questions`, `answers`, `model ...`, `judge`. `champion` is
+    the adapter of the champion that its checks compare with, or `none`; it is not there where no check does."""
     policy: Mapping[str, Any] = field(default_factory=dict)
     """The gate as the recipe states it."""
     made: str = ""
@@ -143,6 +146,25 @@ def why_refused(tags: Mapping[str, str], adapter_sha256: str, verdict: Verdict |
         return f"its verdict {how}; DIDACT_VERDICT_KEY is set, so signed verdicts count only"
     failed = [check for check in verdict.checks if check.outcome != "passed"]
     return f"its gate failed: {failed[0]}" if failed else None
+
+
+def why_stale(verdict: Verdict | None, champion_sha256: str | None) -> str | None:
+    """Why a verdict says nothing of a version beside the champion of now; None where it does.
+
+    Args:
+        verdict: kept with the version.
+        champion_sha256: adapter of the champion of now; None where there is none.
+    """
+    met = None if verdict is None else verdict.judged.get(CHAMPION)
+    now = champion_sha256 or NO_CHAMPION
+    if met in (None, now):
+        return None
+    words = {NO_CHAMPION: "no champion"}
+    then, since = (words.get(each, f"adapter {each[:_SHOWN]}") for each in (str(met), now))
+    return (
+        f"its verdict was made beside {then}, and the champion is {since} now; run its recipe again (didact train), "
+        "which asks both the same questions and judges anew"
+    )
 
 
 def _contents(verdict: Verdict) -> dict[str, Any]:

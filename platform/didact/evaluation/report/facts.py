@@ -45,6 +45,7 @@ class TaskFacts:
     problems: dict[str, int] = field(default_factory=dict)
     """Model -> questions that got no answer or no score. With any, the task is incomplete."""
     judge: dict[str, str] = field(default_factory=dict)
+    """Digests of the judge, where there is one, and after `rival ` of the model that answers are compared with."""
 
 
 @dataclass(frozen=True, slots=True)

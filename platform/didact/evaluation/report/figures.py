@@ -23,6 +23,7 @@ _MACRO = "macro_"
 _NO_SHARES = frozenset(
     (
         *("loss", "perplexity", "byte_perplexity", "word_perplexity", "bits_per_byte", "log_likelihood", "seconds"),
+        "tokens_per_second",
         *("latency", "ece", "brier", "brier_score", "answer_tokens", "answer_length", "length_correlation"),
         *("judge_kappa", "self_preference", "mcc", "matthews_correlation", "rank_correlation"),
     )

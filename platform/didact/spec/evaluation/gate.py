@@ -26,6 +26,9 @@ class GateSpec(Spec):
     """Bounds of the adapter's own figures, such as those of a safety set; of losses and the like the most allowed."""
     longest: float | None = Field(default=None, gt=0)
     """Answers may be at most so many times as long as the base's, in tokens: who never ends costs time."""
+    slower: float | None = Field(default=None, gt=0)
+    """An answer may take at most so many times as long as one of the champion (the base, as long as there is none): a
+    dozen questions of the evaluation, asked one at a time in turn, at most 32 tokens each; the median of the ratios."""
     contaminated: float | None = Field(default=None, ge=0, le=1)
     """Share of a task's questions that the run's own training rows may hold, on every task with questions. `gain` and
     `no_worse` are judged on the other questions, whether this is set or not."""
@@ -63,8 +66,18 @@ class GateSpec(Spec):
     @property
     def asks_report(self) -> bool:
         """Whether an evaluation must answer it."""
-        limits = (self.no_worse, self.longest, self.contaminated)
+        limits = (self.no_worse, self.longest, self.contaminated, self.slower)
         return bool(self.metrics) or any(limit is not None for limit in limits)
+
+    @property
+    def compares(self) -> bool:
+        """Whether the champion is part of what it asks, so that its verdict holds beside that champion only."""
+        return self.measures_champion or self.same_template
+
+    @property
+    def measures_champion(self) -> bool:
+        """Whether the champion must answer the evaluation's questions too."""
+        return self.no_worse is not None or self.slower is not None
 
     @property
     def asks(self) -> bool:
