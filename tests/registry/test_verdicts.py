@@ -204,3 +204,40 @@ def test_a_verdict_file_that_claims_more_than_its_checks(tmp_path: Path) -> None
         Verdict.load(path)
     with pytest.raises(RegistryError, match="no verdict"):
         Verdict.load(tmp_path / "none.json")
+
+
+def beside(registry: Registry, name: str, folder: Path, champion: str) -> ModelVersion:
+    """Register an adapter whose verdict compared it with this champion's adapter."""
+    verdict = verdict_on(small_adapter(folder, folder.name))
+    verdict = replace(verdict, judged={**verdict.judged, "champion": champion})
+    return registry.register(name, folder, run_id=None, tags={}, card="", alias="candidate", verdict=verdict)
+
+
+def test_a_champion_is_replaced_by_what_was_compared_with_it(registry: Registry, tmp_path: Path) -> None:
+    first = beside(registry, "met", tmp_path / "a", "none")
+    registry.promote("met", 1)
+    second, third = (beside(registry, "met", tmp_path / each, first.adapter_sha256) for each in "bc")
+    assert registry.promote("met", second.version).aliases == ("champion",)
+    with pytest.raises(RegistryError, match=rf"beside adapter {first.adapter_sha256[:12]}.*is adapter .* now.*again"):
+        registry.promote("met", third.version)
+    assert registry.resolve("met").version == 2
+    assert registry.moves("met")[-1].refused is not None
+    assert registry.promote("met", 3, force="we looked at it").version == 3
+
+
+def test_a_verdict_of_before_there_was_a_champion_says_nothing_beside_one(registry: Registry, tmp_path: Path) -> None:
+    first, second = (beside(registry, "early", tmp_path / each, "none") for each in "ab")
+    registry.promote("early", first.version)
+    with pytest.raises(RegistryError, match="beside no champion"):
+        registry.promote("early", second.version)
+    assert registry.promote("early", second.version, "staging").version == 2, "other aliases stand beside nobody"
+
+
+def test_a_champion_of_before_may_come_back(registry: Registry, tmp_path: Path) -> None:
+    first = beside(registry, "again-champion", tmp_path / "a", "none")
+    registry.promote(first.name, 1)
+    beside(registry, first.name, tmp_path / "b", first.adapter_sha256)
+    registry.promote(first.name, 2)
+    assert registry.rollback(first.name).version == 1
+    assert registry.promote(first.name, 2).version == 2, "it was champion a moment ago"
+    assert registry.promote(first.name, 1).version == 1
