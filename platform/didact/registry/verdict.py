@@ -32,8 +32,8 @@ class Verdict:
     checks: tuple[Check, ...]
     """All that was asked; empty where the recipe has no gate."""
     judged: Mapping[str, str] = field(default_factory=dict)
-    """What it rests on -> digest: `recipe`, `data`, `report`, `questions`, `answers`, `model ...`, `judge`. `champion` is
-    the adapter of the champion that its checks compare with, or `none`; it is not there where no check does."""
+    """What it rests on -> digest: `recipe`, `data`, `report`, `questions`, `answers`, `model ...`, `judge`. `champion`
+    is the adapter of the champion that its checks compare with, or `none`; not there where no check does."""
     policy: Mapping[str, Any] = field(default_factory=dict)
     """The gate as the recipe states it."""
     made: str = ""
