@@ -11,7 +11,7 @@ import pytest
 
 from didact.datasets import Conversation, Dataset, Message
 from didact.datasets.quality import ContaminationIndex, EvalText, Kept, Match, Twin, filtered, row_filters
-from didact.datasets.quality.contaminated import find_contaminated
+from didact.datasets.quality.contamination import find_contaminated
 from didact.datasets.quality.duplicates import jaccard
 from didact.datasets.quality.texts import digest, shingles
 from didact.datasets.quality.twins import find_twins

@@ -12,8 +12,7 @@ Example:
     ['7']
 """
 
-from didact.datasets.quality.contaminated import evaluation_set
-from didact.datasets.quality.contamination import ContaminationIndex
+from didact.datasets.quality.contamination import ContaminationIndex, evaluation_set
 from didact.datasets.quality.evaluation_sets import against_texts
 from didact.datasets.quality.filters import filtered, row_filters
 from didact.datasets.quality.leaks import drop_leaks

@@ -1,4 +1,4 @@
-"""Training rows that hold questions of an evaluation.
+"""Training rows that hold questions of an evaluation: found, then dropped or refused.
 
 A row is contaminated when it shares 13 words in a row with a question (Brown et al. 2020, "Language Models are Few-Shot
 Learners", appendix C), or 26 characters in a script without spaces. A shorter question must be there as a whole; one of
@@ -14,14 +14,18 @@ from itertools import islice
 import numpy as np
 
 from didact.datasets.conversation import Conversation, Message
+from didact.datasets.dataset import Dataset
+from didact.datasets.quality.marks import SHOWN, Marks
 from didact.datasets.quality.texts import is_unspaced, sentences, words
-from didact.datasets.quality.types import EvalText, Match
+from didact.datasets.quality.types import EvalText, Kept, Match
+from didact.errors import DataError
 
 DEFAULT_NGRAM = 13
 SHORTEST_ANYWHERE = 8
 """Questions of fewer words are only found as whole sentences of a user."""
 _BATCH_ROWS = 256
 _MOST_SHARED = 10
+_REASON = "contaminated:"
 
 
 Words = tuple[str, ...]
@@ -224,3 +228,39 @@ def _has_sentences(part: Words, message: Message) -> bool:
         if tuple(whole) == part:
             return True
     return False
+
+
+def find_contaminated(dataset: Dataset, index: ContaminationIndex) -> Kept:
+    """The training rows that hold no question; the others go for the reason `contaminated:<evaluation set>`."""
+    marks = Marks(dataset)
+    for position, matches in enumerate(index.search(dataset.train)):
+        if matches:
+            marks.drop(position, {f"{_REASON}{match.set_name}": match for match in matches})
+    return marks.kept()
+
+
+def evaluation_set(reason: str) -> str | None:
+    """The evaluation set of a reason; None for a reason of another kind."""
+    return reason.removeprefix(_REASON) if reason.startswith(_REASON) else None
+
+
+def refuse_contaminated(datasets: Sequence[Dataset], kept: Sequence[Kept]) -> None:
+    """Stop where a row would have to go.
+
+    Raises:
+        DataError: counts for each data set, most first, and for each the longest of the words found in its rows.
+    """
+    bad = [(dataset.name, each) for dataset, each in zip(datasets, kept, strict=True) if each.found]
+    if not bad:
+        return
+    lines = []
+    for name, each in sorted(bad, key=lambda pair: -sum(pair[1].found.values())):
+        counts = (f"{count:,} rows with questions of {evaluation_set(reason)}" for reason, count in each.found.items())
+        lines.append(f"  - {name}: {', '.join(counts)}")
+        matches = [(found.row, found.cause) for found in each.examples if isinstance(found.cause, Match)]
+        longest = sorted(matches, key=lambda pair: -len(pair[1].words))[:SHOWN]
+        lines += [f"      row {row}: {match.set_name} {match.item}: {match.words!r}" for row, match in longest]
+    raise DataError(
+        "training rows hold questions of an evaluation; set data.contamination.policy to drop, or remove the sources:\n"
+        + "\n".join(lines)
+    )

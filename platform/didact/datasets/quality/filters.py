@@ -14,8 +14,7 @@ import numpy as np
 
 from didact import files
 from didact.datasets.dataset import Dataset
-from didact.datasets.quality.contaminated import find_contaminated, refuse_contaminated
-from didact.datasets.quality.contamination import ContaminationIndex
+from didact.datasets.quality.contamination import ContaminationIndex, find_contaminated, refuse_contaminated
 from didact.datasets.quality.evaluation_sets import against_texts
 from didact.datasets.quality.leaks import drop_leaks
 from didact.datasets.quality.remembered import remembered
