@@ -24,26 +24,12 @@ from didact.serving.engine.text_stream import TextStream
 _log = get_logger(__name__)
 
 
-class BatchRow:
-    """A request, the answer so far, and the stream that its caller reads.
+class AnswerRow:
+    """A request, the answer so far, and the stream that its caller reads, whoever chooses the tokens."""
 
-    All that is needed to go on lies here and nothing of it in a batch, so a row can leave one batch and continue in
-    another with the same answer.
-    """
-
-    def __init__(
-        self, request: GenerationRequest, context_length: int, tokenizer: PreTrainedTokenizerBase, device: torch.device
-    ) -> None:
+    def __init__(self, request: GenerationRequest, context_length: int, tokenizer: PreTrainedTokenizerBase) -> None:
         self.request = request
         self.answer: list[int] = []
-        self.company: object | None = None
-        """Rows share a batch only with those of the same company: set after the row was in a batch that failed."""
-        self.group: str | None = None
-        """The adapter version whose rows have a batch of their own; None for the batch that all others share."""
-        self.slot: int | None = None
-        """Where the adapter's weights lie for a row of the shared batch; None for the base."""
-        self.deferred = False
-        """It let another row of the same prompt go first."""
         self.done = False
         self.cancelled = False
         self.begun: float | None = None
@@ -51,7 +37,6 @@ class BatchRow:
         self._arrived = time.monotonic()
         self._context_length = context_length
         self._room = min(request.max_new_tokens, context_length - len(request.prompt_ids))
-        self._sampler = Sampler(request.sampling, device, request.prompt_ids)
         self._logprobs: tuple[TokenLogprob, ...] = ()
         """Of the newest token."""
         self._text = TextStream(tokenizer, request.stop)
@@ -64,42 +49,16 @@ class BatchRow:
         return self.request.adapter.version_id if self.request.adapter else None
 
     @property
-    def kind(self) -> tuple[str | None, object | None]:
-        """What rows of one batch have in common: group and company."""
-        return self.group, self.company
+    def may_end(self) -> bool:
+        """Whether the next token may be the last: a stop token, or the end of a stop text."""
+        return len(self.answer) >= self.request.min_tokens
 
-    @property
-    def ids(self) -> list[int]:
-        """Prompt and answer so far: what a new batch has to read."""
-        return [*self.request.prompt_ids, *self.answer]
-
-    def reserve(self, num_trained: int) -> None:
-        """Leave `num_trained` positions of the context to the adapter; the row fails when nothing is left."""
-        left = self._context_length - num_trained - len(self.request.prompt_ids)
-        self._room = min(self.request.max_new_tokens, left)
-        if left <= 0:
-            self.fail(
-                PromptTooLong(
-                    f"This model's maximum context length is {self._context_length} tokens, of which the adapter takes "
-                    f"{num_trained}; the prompt has {len(self.request.prompt_ids)} tokens."
-                )
-            )
-
-    def advance(self, logits: torch.Tensor) -> None:
-        """Choose the next token from float [vocabulary] and hand its text on. Whatever breaks here fails this row."""
-        try:
-            self._advance(logits)
-        except Exception as error:  # noqa: BLE001 - the rows beside it go on
-            _log.exception("a row failed while its next token was chosen")
-            self.fail(GenerationFailed(f"the next token could not be chosen ({type(error).__name__})"))
-
-    def _advance(self, logits: torch.Tensor) -> None:
-        wanted = self.request
-        may_end = len(self.answer) >= wanted.min_tokens
-        token = self._sampler.draw(logits, self.answer, () if may_end else wanted.stop_token_ids)
-        self._logprobs = () if wanted.logprobs is None else (token_logprob(logits, token, wanted.logprobs),)
+    def take(self, token: int, logprobs: tuple[TokenLogprob, ...] = ()) -> None:
+        """Add the next token and hand its text on; with the last one the row is `done`."""
+        may_end = self.may_end
+        self._logprobs = logprobs
         self.answer.append(token)
-        if may_end and token in wanted.stop_token_ids:
+        if may_end and token in self.request.stop_token_ids:
             return self._finish(self._text.finish(), token, "stop")
         text = self._text.push(token, may_end)
         if self._text.met is not None:
@@ -144,3 +103,60 @@ class BatchRow:
             self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
         except RuntimeError:  # the caller is gone with its event loop
             self.done = True
+
+
+class BatchRow(AnswerRow):
+    """A row of the embedded engine's batches.
+
+    All that is needed to go on lies here and nothing of it in a batch, so a row can leave one batch and continue in
+    another with the same answer.
+    """
+
+    def __init__(
+        self, request: GenerationRequest, context_length: int, tokenizer: PreTrainedTokenizerBase, device: torch.device
+    ) -> None:
+        super().__init__(request, context_length, tokenizer)
+        self.company: object | None = None
+        """Rows share a batch only with those of the same company: set after the row was in a batch that failed."""
+        self.group: str | None = None
+        """The adapter version whose rows have a batch of their own; None for the batch that all others share."""
+        self.slot: int | None = None
+        """Where the adapter's weights lie for a row of the shared batch; None for the base."""
+        self.deferred = False
+        """It let another row of the same prompt go first."""
+        self._sampler = Sampler(request.sampling, device, request.prompt_ids)
+
+    @property
+    def kind(self) -> tuple[str | None, object | None]:
+        """What rows of one batch have in common: group and company."""
+        return self.group, self.company
+
+    @property
+    def ids(self) -> list[int]:
+        """Prompt and answer so far: what a new batch has to read."""
+        return [*self.request.prompt_ids, *self.answer]
+
+    def reserve(self, num_trained: int) -> None:
+        """Leave `num_trained` positions of the context to the adapter; the row fails when nothing is left."""
+        left = self._context_length - num_trained - len(self.request.prompt_ids)
+        self._room = min(self.request.max_new_tokens, left)
+        if left <= 0:
+            self.fail(
+                PromptTooLong(
+                    f"This model's maximum context length is {self._context_length} tokens, of which the adapter takes "
+                    f"{num_trained}; the prompt has {len(self.request.prompt_ids)} tokens."
+                )
+            )
+
+    def advance(self, logits: torch.Tensor) -> None:
+        """Choose the next token from float [vocabulary] and hand its text on. Whatever breaks here fails this row."""
+        try:
+            self._advance(logits)
+        except Exception as error:  # noqa: BLE001 - the rows beside it go on
+            _log.exception("a row failed while its next token was chosen")
+            self.fail(GenerationFailed(f"the next token could not be chosen ({type(error).__name__})"))
+
+    def _advance(self, logits: torch.Tensor) -> None:
+        wanted = self.request
+        token = self._sampler.draw(logits, self.answer, () if self.may_end else wanted.stop_token_ids)
+        self.take(token, () if wanted.logprobs is None else (token_logprob(logits, token, wanted.logprobs),))
