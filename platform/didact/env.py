@@ -104,6 +104,7 @@ def for_workers() -> dict[str, str]:
     return {
         **{"DIDACT_CACHE": str(cache_dir()), "DIDACT_RUNS": str(runs_dir())},
         **({"DIDACT_KEYS": str(keys)} if (keys := keys_file()) else {}),
+        **({"DIDACT_VLLM_PYTHON": python} if (python := vllm_python()) else {}),
         **_given(_SHARED, _SHARED_PREFIXES),
     }
 
@@ -142,6 +143,25 @@ def for_training() -> dict[str, str]:
     if "LD_PRELOAD" in os.environ or library is None or not library.is_file():
         return nccl
     return {**nccl, "LD_PRELOAD": str(library)}
+
+
+def vllm_python() -> str | None:
+    """The Python of the environment that vLLM is installed in (`DIDACT_VLLM_PYTHON`); None when nobody has said."""
+    path = os.environ.get("DIDACT_VLLM_PYTHON")
+    return str(Path(path).expanduser().absolute()) if path else None
+
+
+def for_other_environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """All variables for a program of another Python environment, and `variables` where the user has not set them.
+
+    Nothing that would have it find this environment's packages, and no secret.
+    """
+    given = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", *_PRIVATE_PREFIXES)) and name not in (*_PRIVATE, "VIRTUAL_ENV", "DIDACT_KEYS")
+    }
+    return {**variables, **given}
 
 
 def api_keys() -> tuple[str, ...]:

@@ -29,6 +29,7 @@ from didact.errors import PlacementError, ServerError, SpecError
 from didact.interrupts import Terminated
 from didact.logs import get_logger
 from didact.serving.app import application
+from didact.serving.engine.on_vllm.vllm_link import find_vllm
 from didact.serving.place import check_port, place_for
 from didact.serving.replica.assemble import base_name
 from didact.serving.serve_options import unknown_options
@@ -135,6 +136,7 @@ def deploy(
 
     Raises:
         SpecError: see `read_plan`.
+        DeviceError: the engine is vLLM, which is not installed.
         ModelError: there is no such base.
         ServerError: the port is taken, or the application runs already.
         ClusterError: see `check_ray`.
@@ -142,6 +144,7 @@ def deploy(
     """
     plan = read_plan(config, overrides, port)
     with contextlib.ExitStack() as held:
+        _check_engine(plan, config)
         _check_base(plan.spec)
         ours = not ray.is_initialized() and env.ray_address() is None
         if not ray.is_initialized():
@@ -239,6 +242,24 @@ def _reason(error: RuntimeError) -> str:
     return own[-1].partition(": ")[2] if own else str(error)
 
 
+def _check_engine(plan: DeployPlan, config: Path) -> None:
+    """vLLM is looked for where this machine is the one that needs it."""
+    spec = plan.spec
+    if spec.engine != "vllm":
+        if "vllm" in spec.model_fields_set:
+            _log.warning("%s: args.vllm has no effect with engine %s", config, spec.engine)
+        return
+    actor = plan.options.get("ModelReplica", {}).get("ray_actor_options") or {}
+    gpus, shared = actor.get("num_gpus") or 0, spec.vllm.tensor_parallel_size
+    if shared > 1 and gpus != shared:
+        raise SpecError(
+            f"{config}: args.vllm.tensor_parallel_size is {shared}; expected as many num_gpus in ModelReplica's "
+            f"ray_actor_options, found {gpus:g}"
+        )
+    if env.ray_address() is None:
+        find_vllm(spec.vllm.python)
+
+
 def _check_base(spec: ServeSpec) -> None:
     """A base that is not there is told at once. On a cluster a path may exist on its nodes only."""
     base = Path(spec.model.base)
@@ -273,6 +294,9 @@ def _spec(args: dict[str, Any], overrides: Sequence[str], config: Path) -> Serve
         key, value = read_override(override)
         set_dotted(args, key, value, str(config))
     spec = validate(ServeSpec, args, f"{config}: args")
+    if spec.vllm.python:
+        python = Path(spec.vllm.python).expanduser().absolute()
+        spec = spec.model_copy(update={"vllm": spec.vllm.model_copy(update={"python": str(python)})})
     folder = Path(spec.model.base).expanduser()
     if not folder.is_dir():
         return spec

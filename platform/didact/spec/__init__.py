@@ -99,7 +99,7 @@ from didact.spec.paths import (
     read_template,
     with_absolute_paths,
 )
-from didact.spec.serving import PREDICTED_TOKENS, ServeSpec
+from didact.spec.serving import PREDICTED_TOKENS, ServeSpec, VllmSpec
 from didact.spec.sharding import ShardingSpec
 from didact.spec.sweep import SweepSpec
 from didact.spec.training import PlacementSpec, TrackingSpec, TrainingSpec, WorkerRange
@@ -189,6 +189,7 @@ __all__ = [
     "TrainingSpec",
     "VeraSpec",
     "VicunaBenchTask",
+    "VllmSpec",
     "WorkerRange",
     "absolute_base",
     "absolute_task_paths",

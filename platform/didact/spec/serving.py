@@ -1,6 +1,8 @@
 """`ServeSpec`: the arguments of the serving application, as in `serve/*.yaml` under `args:`."""
 
-from pydantic import Field
+from typing import Literal
+
+from pydantic import Field, model_validator
 
 from didact.spec.base import Spec
 from didact.spec.model import ModelSpec
@@ -10,9 +12,38 @@ PREDICTED_TOKENS = 256
 """Longest answer to a line of a file of prompts."""
 
 
+class VllmSpec(Spec):
+    """The engine vLLM, in a process and an environment of its own."""
+
+    python: str | None = None
+    """The Python of the environment that vLLM is installed in, on every node with replicas; default:
+    `DIDACT_VLLM_PYTHON`, else the one that didact runs with."""
+    max_lora_rank: Literal[8, 16, 32, 64, 128, 256, 320, 512] = 64
+    """Highest rank of an adapter; every place for one takes memory for it."""
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    """GPUs that share the base's layers; the replica's `num_gpus` must be as many."""
+    max_context_length: int | None = Field(default=None, ge=1)
+    """Tokens of prompt and answer together; default: as many as the base has."""
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    """Share of each GPU's memory for weights, adapters, keys and values; without effect where `cache_gib` is set."""
+    cache_gib: float | None = Field(default=None, gt=0)
+    """Memory for keys and values, in GiB; default: what `gpu_memory_utilization` leaves, 4 on a processor."""
+    prefix_cache: bool = True
+    """Keep keys and values of prompts for later ones of the same adapter version that begin alike."""
+    compile: bool = True
+    """Compile the model and record CUDA graphs at start; without it a replica starts sooner and answers slower. On a
+    processor nothing is compiled."""
+    start_timeout_seconds: float = Field(default=1200, gt=0)
+    """How long vLLM may take to start."""
+
+
 class ServeSpec(Spec):
     """One base in memory and any number of registered adapters on it."""
 
+    engine: Literal["embedded", "vllm"] = "embedded"
+    """`embedded` serves every method and runs anywhere; `vllm` serves LoRA on GPUs faster, where it is installed."""
+    vllm: VllmSpec = VllmSpec()
+    """Settings of the engine `vllm`; without effect with another."""
     model: ModelSpec = ModelSpec()
     """The base model."""
     model_name: str | None = None
@@ -39,3 +70,12 @@ class ServeSpec(Spec):
     """Origins whose web pages may ask the API, such as `https://chat.example.org`; `*` for all."""
     log_prompts: bool = False
     """Have the access log tell prompts as well."""
+
+    @model_validator(mode="after")
+    def _vllm_holds_it(self) -> "ServeSpec":
+        if self.engine == "vllm" and self.model.quantization is not None:
+            raise ValueError(
+                "model.quantization: found bitsandbytes; the engine vllm expects none: it serves bases that were "
+                "published in few bits (AWQ, GPTQ, FP8) as they are. Leave it out, or set engine=embedded"
+            )
+        return self

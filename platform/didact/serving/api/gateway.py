@@ -157,7 +157,7 @@ class Gateway:
             parent=base,
             max_model_len=length,
             aliases=list(aliases),
-            problem=self.catalog.problem(name),
+            problem=self.catalog.problem(name, version),
         )
 
     async def read(self, request: Request, kind: type[_Body]) -> _Body:

@@ -93,13 +93,13 @@ class EmbeddedEngine(Engine):
         self._thread.start()
 
     @property
+    @override
     def context_length(self) -> int:
-        """Positions of the base: prompt and answer together."""
         return int(getattr(self._base.config.get_text_config(), "max_position_embeddings", 2**20))
 
     @property
+    @override
     def vocabulary_size(self) -> int:
-        """Token ids are below this."""
         return int(self._base.get_input_embeddings().weight.shape[0])
 
     @override
@@ -128,11 +128,8 @@ class EmbeddedEngine(Engine):
                     row.cancelled = True
             self._changed.notify()
 
+    @override
     def preload(self, adapter: AdapterRef) -> "Future[None]":
-        """Have a version in memory before its first request, unless running requests hold every place.
-
-        The future raises AdapterError when the version cannot be used.
-        """
         return self._ask(adapter, None)
 
     def borrow(self, adapter: AdapterRef | None, function: Callable[[Any], T]) -> "Future[T]":
@@ -182,8 +179,8 @@ class EmbeddedEngine(Engine):
         with self._changed:
             self._check_working()
 
+    @override
     def close(self) -> None:
-        """Stop the thread; unfinished requests fail."""
         with self._changed:
             self._closing = True
             self._changed.notify()

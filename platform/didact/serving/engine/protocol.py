@@ -6,6 +6,7 @@ version can ever go stale.
 
 import math
 from collections.abc import AsyncGenerator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -191,6 +192,16 @@ class EngineStats:
 class Engine(Protocol):
     """Generates answers from one base and any number of adapter versions."""
 
+    @property
+    def context_length(self) -> int:
+        """Tokens of prompt and answer together."""
+        ...
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Token ids are below this."""
+        ...
+
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         """Queue the request at once and iterate over its answer. Closing the iterator cancels the request.
 
@@ -203,6 +214,17 @@ class Engine(Protocol):
 
     def cancel(self, request_id: str) -> None:
         """Stop a request; unknown and finished ones are ignored."""
+        ...
+
+    def preload(self, adapter: AdapterRef) -> "Future[None]":
+        """Have a version in memory before its first request, unless running requests hold every place.
+
+        The future raises AdapterError when the version cannot be used.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the engine; unfinished requests fail."""
         ...
 
     def stats(self) -> EngineStats:

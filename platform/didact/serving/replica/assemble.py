@@ -1,7 +1,8 @@
 """`ServeSpec` -> names and the catalog, for the HTTP side of a server, which loads no torch."""
 
 from didact import env
-from didact.registry import Registry
+from didact.registry import ModelVersion, Registry
+from didact.serving.engine.on_vllm.served import why_not_served
 from didact.serving.replica.backend import Backend
 from didact.serving.replica.catalog import Catalog
 from didact.spec import ServeSpec, TrackingSpec
@@ -24,10 +25,15 @@ def tracking_uri(spec: ServeSpec) -> str:
 
 def build_catalog(spec: ServeSpec, backend: Backend) -> Catalog:
     """Names for `backend`'s adapters, from the spec's registry."""
+
+    def unfit(version: ModelVersion) -> str | None:
+        return why_not_served(version.tags, spec.vllm.max_lora_rank) if spec.engine == "vllm" else None
+
     return Catalog(
         base_name(spec),
         Registry(tracking_uri(spec)),
         backend.prepare,
         default_alias=spec.default_alias,
         poll_seconds=spec.registry_poll_seconds,
+        unfit=unfit,
     )

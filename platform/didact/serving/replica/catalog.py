@@ -76,6 +76,7 @@ class Catalog:
             RegistryError when the version cannot be served.
         default_alias: the alias that a bare adapter name means.
         poll_seconds: time between two looks at the registry.
+        unfit: why the engine cannot serve a version at all, as far as its tags tell; None where it can.
     """
 
     def __init__(
@@ -86,12 +87,14 @@ class Catalog:
         *,
         default_alias: str = CHAMPION,
         poll_seconds: float = 1.0,
+        unfit: Callable[[ModelVersion], str | None] = lambda version: None,
     ) -> None:
         self.base_name = base_name
         self._registry = registry
         self._prepare = prepare
         self._default_alias = default_alias
         self._poll_seconds = poll_seconds
+        self._unfit = unfit
         self._known: OrderedDict[str, ModelVersion] = OrderedDict()
         self._absent: OrderedDict[str, float] = OrderedDict()
         self._wanted: OrderedDict[str, None] = OrderedDict()
@@ -164,9 +167,9 @@ class Catalog:
                 found.append(Offer(offered, tuple(sorted(held.aliases))))
         return found
 
-    def problem(self, name: str) -> str | None:
-        """Why a name still answers as another version than the registry says; None where it does not."""
-        return self._problems.get(name)
+    def problem(self, name: str, version: ModelVersion) -> str | None:
+        """Why a name still answers as another version than the registry says, or not at all; None where all is well."""
+        return self._problems.get(name) or self._unfit(version)
 
     def refresh(self) -> None:
         """Look at the registry once: follow moved aliases, forget removed names, update the list."""
@@ -176,6 +179,9 @@ class Catalog:
     def start(self) -> None:
         """Look at the registry now and from here on in the background."""
         self.refresh()
+        for offer in self.offers():
+            if why := self._unfit(offer.version):
+                _log.warning("%s is registered and will not be served: %s", offer.version.id, why)
         self._thread = threading.Thread(target=self._watch, name="catalog", daemon=True)
         self._thread.start()
 

@@ -1,14 +1,17 @@
 """`ServeSpec` -> a worker with its base in memory."""
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from didact import env
 from didact.devices import is_out_of_memory, memory_words, this_machine
 from didact.errors import ModelTooLarge
 from didact.logs import get_logger
-from didact.models import AdapterHost, base_fingerprint, load_base, load_tokenizer
+from didact.models import AdapterHost, base_fingerprint, base_folder, compute_dtype, load_base, load_tokenizer
 from didact.registry import Registry
 from didact.serving.engine.embedded import EmbeddedEngine
+from didact.serving.engine.on_vllm import start_vllm
+from didact.serving.engine.protocol import Engine
 from didact.serving.replica.adapter_store import AdapterStore
 from didact.serving.replica.assemble import base_name, tracking_uri
 from didact.serving.replica.worker import Worker
@@ -26,7 +29,8 @@ def build_worker(spec: ServeSpec, num_threads: int | None = None, *, on_gpu: boo
         on_gpu: a GPU was reserved, so the CPU will not do.
 
     Raises:
-        DeviceError: there is no GPU, or the device cannot hold or compute the base as the spec says.
+        DeviceError: there is no GPU, or the device cannot hold or compute the base as the spec says; or vLLM is not
+            installed or cannot run here.
         ModelError: the base cannot be found or loaded.
         ModelTooLarge: it takes more memory than there is.
     """
@@ -35,6 +39,25 @@ def build_worker(spec: ServeSpec, num_threads: int | None = None, *, on_gpu: boo
         torch.set_num_threads(threads)
     device = "cuda" if on_gpu else this_machine().device.type
     fingerprint, tokenizer = base_fingerprint(spec.model), load_tokenizer(spec.model)
+    build = _vllm if spec.engine == "vllm" else _embedded
+    engine = build(spec, tokenizer, fingerprint, device, threads)
+    _log.info("base %s is in memory on %s", base_name(spec), device)
+    store = AdapterStore(Registry(tracking_uri(spec)), env.cache_dir())
+    return Worker(engine, tokenizer, store, fingerprint, base_name(spec))
+
+
+def _vllm(
+    spec: ServeSpec, tokenizer: PreTrainedTokenizerBase, fingerprint: str, device: str, threads: int | None
+) -> Engine:
+    on_gpu = device == "cuda"
+    dtype = str(compute_dtype(spec.model, device)).removeprefix("torch.")
+    folder = base_folder(spec.model)
+    return start_vllm(spec, folder, tokenizer, fingerprint, dtype=dtype, on_gpu=on_gpu, num_threads=threads)
+
+
+def _embedded(
+    spec: ServeSpec, tokenizer: PreTrainedTokenizerBase, fingerprint: str, device: str, threads: int | None
+) -> Engine:
     try:
         base = load_base(spec.model, device, shared=True)
     except (MemoryError, RuntimeError) as error:
@@ -42,13 +65,10 @@ def build_worker(spec: ServeSpec, num_threads: int | None = None, *, on_gpu: boo
             raise
         words = memory_words(error, torch.device(device))
         raise ModelTooLarge(f"base {base_name(spec)} is {words}; set model.quantization, or a smaller base") from error
-    engine = EmbeddedEngine(
+    return EmbeddedEngine(
         AdapterHost(base, fingerprint),
         tokenizer,
         max_adapters=spec.max_adapters,
         max_batch_size=spec.max_batch_size,
         max_waiting=spec.max_waiting,
     )
-    _log.info("base %s is in memory on %s", base_name(spec), device)
-    store = AdapterStore(Registry(tracking_uri(spec)), env.cache_dir())
-    return Worker(engine, tokenizer, store, fingerprint, base_name(spec))

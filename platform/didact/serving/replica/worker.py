@@ -26,6 +26,7 @@ from didact.serving.engine.protocol import (
     AdapterRef,
     DeadlineExceeded,
     Delta,
+    Engine,
     EngineBusy,
     EngineDied,
     EngineStats,
@@ -56,7 +57,6 @@ from didact.serving.replica.token_words import TokenWords
 if TYPE_CHECKING:  # the HTTP side shares the words of this module, and loads no torch
     from transformers import PreTrainedTokenizerBase
 
-    from didact.serving.engine.embedded import EmbeddedEngine
     from didact.tokens import TemplateContract
 
 _log = get_logger(__name__)
@@ -69,7 +69,7 @@ class Worker(Backend):
 
     def __init__(
         self,
-        engine: "EmbeddedEngine",
+        engine: Engine,
         tokenizer: "PreTrainedTokenizerBase",
         store: AdapterStore,
         base_fingerprint: str,
