@@ -33,6 +33,7 @@ from didact.serving import (
     PromptTooLong,
     Sampling,
 )
+from didact.serving.replica.prompt_scores import prompt_logprobs
 from tests.fakes.engine_contract import CONTEXT, ENGINES, PLACES, ROWS, WAITING, Contract, open_contract
 
 pytestmark = pytest.mark.timeout(900)
@@ -154,6 +155,21 @@ def test_logprobs_are_the_models_own(contract: Contract, place: int | None) -> N
     assert bare[0].logprobs == ()
     (chosen,) = answers(contract, replace(wanted, logprobs=0))
     assert [(each.token_id, each.top) for piece in chosen for each in piece.logprobs] == [(t, ()) for t in tokens]
+
+
+def test_the_logprobs_of_a_prompt_are_the_models_own(contract: Contract) -> None:
+    (found,) = asyncio.run(asyncio.wait_for(_scores(contract, PROMPTS[4]), 60))
+    with torch.inference_mode():
+        logits = load_base(contract.base)(input_ids=torch.tensor([PROMPTS[4]])).logits[0]
+    expected = logits[:-1].log_softmax(-1)
+    assert [each.token_id for each in found] == list(PROMPTS[4][1:])
+    for each, row in zip(found, expected, strict=True):
+        assert each.logprob == pytest.approx(float(row[each.token_id]), abs=1e-3)
+        assert [token for token, _ in each.top] == row.topk(2).indices.tolist()
+
+
+async def _scores(contract: Contract, prompt: tuple[int, ...]) -> list[Any]:
+    return [await prompt_logprobs(contract.engine, None, prompt, 2)]
 
 
 @pytest.mark.parametrize(

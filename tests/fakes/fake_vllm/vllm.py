@@ -73,10 +73,12 @@ class AsyncLLM:
             told[(token + 1) % VOCABULARY] = types.SimpleNamespace(rank=2, logprob=-3.0)
             stopped = token in params.stop_token_ids and len(answer) > params.min_tokens
             reason = "stop" if stopped else "length" if len(answer) == params.max_tokens else None
+            scored = [None, *({one: types.SimpleNamespace(rank=1, logprob=-0.5)} for one in ids[1:])]
+            scored = scored if len(answer) == 1 and getattr(params, "prompt_logprobs", None) is not None else None
             output = types.SimpleNamespace(
                 token_ids=[token], logprobs=None if params.logprobs is None else [told], finish_reason=reason
             )
-            yield types.SimpleNamespace(outputs=[output], num_cached_tokens=0, metrics=None)
+            yield types.SimpleNamespace(outputs=[output], num_cached_tokens=0, metrics=None, prompt_logprobs=scored)
             if reason:
                 self.adapted -= lora_request is not None
                 return

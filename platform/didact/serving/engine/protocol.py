@@ -5,11 +5,11 @@ version can ever go stale.
 """
 
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from didact.errors import DidactError, SpecError
 
@@ -237,4 +237,13 @@ class Engine(Protocol):
         Raises:
             EngineStopped: the engine can no longer generate; replace it.
         """
+        ...
+
+
+@runtime_checkable
+class ScoresPrompts(Protocol):
+    """An engine that tells how likely a prompt is; others lend their model for it."""
+
+    async def prompt_logprobs(self, adapter: AdapterRef | None, ids: Sequence[int], num_top: int) -> list[TokenLogprob]:
+        """The logarithms of all tokens of a prompt but the first, with those of `num_top` likeliest ones."""
         ...

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from didact.serving.engine.protocol import AdapterRef, TokenLogprob
+from didact.serving.engine.protocol import AdapterRef, Engine, ScoresPrompts, TokenLogprob
 
 if TYPE_CHECKING:
     from didact.serving.engine.embedded import EmbeddedEngine
@@ -14,7 +14,7 @@ _PIECE = 256
 
 
 async def prompt_logprobs(
-    engine: "EmbeddedEngine", adapter: AdapterRef | None, ids: Sequence[int], num_top: int
+    engine: Engine, adapter: AdapterRef | None, ids: Sequence[int], num_top: int
 ) -> list[TokenLogprob]:
     """The logarithms of all tokens of a prompt but the first, which nothing comes before.
 
@@ -27,9 +27,12 @@ async def prompt_logprobs(
     Raises:
         AdapterError, EngineStopped: see `EmbeddedEngine.borrow`.
     """
+    if isinstance(engine, ScoresPrompts):
+        return await engine.prompt_logprobs(adapter, ids, num_top)
+    borrowed = cast("EmbeddedEngine", engine)
     reader = _Reader(ids, num_top)
     while not reader.is_done:
-        await asyncio.wrap_future(engine.borrow(adapter, reader.read_piece))
+        await asyncio.wrap_future(borrowed.borrow(adapter, reader.read_piece))
     return reader.found
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from typing_extensions import override
 
 from didact.datasets.conversation import Message
-from didact.errors import AdapterError, RegistryError, TemplateError
+from didact.errors import AdapterError, RegistryError, SpecError, TemplateError
 from didact.logs import get_logger
 from didact.registry import ModelVersion
 from didact.serving.engine.protocol import (
@@ -62,6 +62,8 @@ if TYPE_CHECKING:  # the HTTP side shares the words of this module, and loads no
 _log = get_logger(__name__)
 _PATH = re.compile(r"(?<![\w.~/:-])(?:[A-Za-z][A-Za-z0-9+.-]*:/{2,}|~?/)[^\s'\"`,;)\]}]*[^\s'\"`,;:.)\]}]")
 """A path from the root or of the home folder, or an address."""
+
+_REFUSED = (EngineBusy, PromptTooLong, DeadlineExceeded, AdapterError, TemplateError, RegistryError, SpecError)
 
 
 class Worker(Backend):
@@ -126,7 +128,7 @@ class Worker(Backend):
                 async for delta in pieces:
                     meter.piece(delta)
                     yield self._words.worded(delta)
-        except (EngineBusy, PromptTooLong, DeadlineExceeded, AdapterError, TemplateError, RegistryError) as error:
+        except _REFUSED as error:
             if isinstance(error, AdapterError) and request is not None and request.adapter is not None:
                 self._store.forget(request.adapter)
             meter.end("error")
@@ -262,6 +264,7 @@ def _refusal(error: Exception, asked: ModelVersion | AdapterRef | None) -> Refus
         PromptTooLong: "too_long",
         DeadlineExceeded: "timeout",
         TemplateError: "bad_prompt",
+        SpecError: "bad_prompt",  # a parameter that this engine does not have
         AdapterError: "bad_adapter",
         RegistryError: "registry",
     }

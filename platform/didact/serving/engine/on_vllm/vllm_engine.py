@@ -9,7 +9,7 @@ engine has, so the same tokens are the same answer.
 import itertools
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +48,8 @@ class _Sent:
 
     row: AnswerRow
     parameters: dict[str, Any]
+    scores: "Future[list[TokenLogprob]] | None" = None
+    """Gets the logarithms of the prompt, where they are asked for."""
     version_id: str | None = None
     """The version that is held for it."""
     given: float = 0.0
@@ -106,11 +108,7 @@ class VllmEngine(Engine):
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         """Call on a running event loop."""
         number, row = self._enter(request)
-        if request.adapter is None:
-            self._begin(number, self.base_number, _BASE)
-        else:
-            version_id = request.adapter.version_id
-            self.adapters.acquire(request.adapter, lambda found: self._placed(number, version_id, found))
+        self._send_with(number, request)
         return row.read(on_close=lambda _: self._leave(number))
 
     def probe(self, request: GenerationRequest, loaded: int | None) -> AsyncGenerator[Delta, None]:
@@ -119,7 +117,38 @@ class VllmEngine(Engine):
         self._begin(number, self.base_number if loaded is None else loaded, f"probe {number}")
         return row.read(on_close=lambda _: self._leave(number))
 
-    def _enter(self, request: GenerationRequest) -> tuple[int, AnswerRow]:
+    async def prompt_logprobs(self, adapter: AdapterRef | None, ids: Sequence[int], num_top: int) -> list[TokenLogprob]:
+        """The logarithms of all tokens of a prompt but the first, with those of `num_top` likeliest ones.
+
+        Raises:
+            AdapterError, EngineBusy, EngineStopped, PromptTooLong: see `generate`.
+        """
+        if len(ids) < 2:
+            return []
+        request = GenerationRequest("prompt", tuple(ids), adapter, 1)
+        found: Future[list[TokenLogprob]] = Future()
+        number, row = self._enter(request, {"prompt_logprobs": num_top}, found)
+        self._send_with(number, request)
+        async for _ in row.read(on_close=lambda _: self._leave(number)):
+            pass
+        if not found.done():
+            raise GenerationFailed("vLLM did not tell of the prompt's tokens")
+        return found.result()
+
+    def _send_with(self, number: int, request: GenerationRequest) -> None:
+        """Send an entered request, with its adapter once that is in memory."""
+        if request.adapter is None:
+            self._begin(number, self.base_number, _BASE)
+        else:
+            version_id = request.adapter.version_id
+            self.adapters.acquire(request.adapter, lambda found: self._placed(number, version_id, found))
+
+    def _enter(
+        self,
+        request: GenerationRequest,
+        more: Mapping[str, Any] | None = None,
+        scores: "Future[list[TokenLogprob]] | None" = None,
+    ) -> tuple[int, AnswerRow]:
         length = len(request.prompt_ids)
         if not 0 < length < self._context_length:
             raise PromptTooLong(
@@ -134,7 +163,7 @@ class VllmEngine(Engine):
                 raise EngineBusy(f"{waiting} requests are waiting already; try again shortly")
             row = AnswerRow(request, self._context_length, self._tokenizer)
             number = next(self._numbers)
-            self._sent[number] = _Sent(row, parameters)
+            self._sent[number] = _Sent(row, {**parameters, **(more or {})}, scores)
         return number, row
 
     @override
@@ -264,19 +293,24 @@ class VllmEngine(Engine):
             sent.row.fail(GenerationFailed(f"vLLM could not answer ({message['error']})"))
             self._forget(number)
         elif sent is not None:
-            self._extend(number, sent.row, sent.given, message)
+            self._extend(number, sent, message)
 
-    def _extend(self, number: int, row: AnswerRow, given: float, message: Mapping[str, Any]) -> None:
+    def _extend(self, number: int, sent: _Sent, message: Mapping[str, Any]) -> None:
+        row = sent.row
         with self._lock:
             if not row.answer:
-                row.begun = given + message["queued"]
+                row.begun = sent.given + message["queued"]
                 self._prompt_tokens += len(row.request.prompt_ids) - message["cached"]
                 self._cached_tokens += message["cached"]
             self._generated_tokens += len(message["tokens"])
+        if sent.scores is not None and message["prompt"]:
+            ids, wanted = row.request.prompt_ids[1:], sent.parameters["prompt_logprobs"]
+            found = [_logprob(token, each, wanted) for token, each in zip(ids, message["prompt"], strict=True)]
+            sent.scores.set_result(found)
         told = message["logprobs"] or [None] * len(message["tokens"])
-        for token, found in zip(message["tokens"], told, strict=True):
+        for token, each in zip(message["tokens"], told, strict=True):
             if not row.done:
-                row.take(token, () if found is None else (_logprob(token, found, row.request.logprobs or 0),))
+                row.take(token, () if each is None else (_logprob(token, each, row.request.logprobs or 0),))
         if message["end"] and not row.done:
             row.fail(GenerationFailed(f"vLLM ended the answer early ({message['end']})"))
         if row.done:

@@ -85,6 +85,7 @@ class Server:
                 cached=output.num_cached_tokens or 0,
                 queued=_queued(output.metrics),
                 end=answer.finish_reason,
+                prompt=_of_prompt(message["prompt"], output.prompt_logprobs),
             )
             await self._writer.drain()
 
@@ -121,6 +122,13 @@ def _logprobs(token: int, found: Any) -> list[Any]:
     """[of the token, [[token, its], ...]] from vLLM's mapping, likeliest first, the chosen one where it belongs."""
     ranked = sorted(found.items(), key=lambda each: each[1].rank)
     return [found[token].logprob, [[other, each.logprob] for other, each in ranked]]
+
+
+def _of_prompt(ids: list[int], found: Any) -> list[Any] | None:
+    """`_logprobs` of all tokens of a prompt but the first, where they were asked for."""
+    if not found:
+        return None
+    return [_logprobs(token, each) for token, each in zip(ids[1:], list(found)[1:], strict=True)]
 
 
 def _words(error: BaseException) -> str:
