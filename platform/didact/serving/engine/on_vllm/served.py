@@ -12,7 +12,7 @@ from typing import Any
 from didact.adapter_folder import CONFIG, WEIGHTS
 from didact.errors import AdapterError
 
-_WAY_OUT = "Merge it into a base of its own (`didact merge ADAPTER FOLDER`), or serve it with engine: embedded"
+WAY_OUT = "Merge it into a base of its own (`didact merge ADAPTER FOLDER`), or serve it with engine: embedded"
 _SAVED_AS_LORA = ("lora", "adalora")
 _REFUSED_SETTINGS = {
     "use_dora": "DoRA",
@@ -50,7 +50,7 @@ def check_served(folder: Path, base_fingerprint: str, max_rank: int) -> None:
         names = list(weights.keys())
     bound = "LoftQ, which fits the quantized base only" if facts.bound else None
     if why := _method(facts.method) or bound or _config(config, max_rank) or _weights(names):
-        raise AdapterError(f"adapter {folder}: the engine vllm does not serve {why}. {_WAY_OUT}")
+        raise AdapterError(f"adapter {folder}: the engine vllm does not serve {why}. {WAY_OUT}")
 
 
 def why_not_served(tags: Mapping[str, str], max_rank: int) -> str | None:
@@ -61,7 +61,7 @@ def why_not_served(tags: Mapping[str, str], max_rank: int) -> str | None:
         options = _options(tags.get("method_options"))
         dora = "DoRA" if options.get("dora") is True else None
         why = dora or _rank([options.get("r")], max_rank)
-    return None if why is None else f"the engine vllm does not serve {why}. {_WAY_OUT}"
+    return None if why is None else f"the engine vllm does not serve {why}. {WAY_OUT}"
 
 
 def _options(text: str | None) -> dict[str, Any]:

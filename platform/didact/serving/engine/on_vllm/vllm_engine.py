@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from didact.errors import AdapterError
 from didact.logs import get_logger
-from didact.serving.engine.on_vllm.served import check_served
+from didact.serving.engine.on_vllm.served import WAY_OUT, check_served
 from didact.serving.engine.on_vllm.vllm_adapters import VllmAdapters
 from didact.serving.engine.on_vllm.vllm_link import VllmLink
 from didact.serving.engine.on_vllm.vllm_parameters import bias_of, vllm_parameters
@@ -224,7 +224,7 @@ class VllmEngine(Engine):
 
         def told(error: Exception | None) -> None:
             if isinstance(error, GenerationFailed) and not isinstance(error, EngineStopped):
-                error = AdapterError(f"vLLM does not take adapter {adapter.version_id}: {error}")
+                error = AdapterError(f"vLLM does not take adapter {adapter.version_id}: {error}. {WAY_OUT}")
             done(error)
 
         self._call("load", told, {"id": number, "name": str(number), "path": str(adapter.folder)})
