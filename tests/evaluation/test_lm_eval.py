@@ -19,6 +19,7 @@ from didact.evaluation.asks import Answer, Generation, Likelihood, Likely, Text,
 from didact.evaluation.harness import DidactLM, HarnessTask
 from didact.evaluation.harness.requests import generation, plan, responses
 from didact.evaluation.questions import ModelTokens, TokenTask
+from didact.evaluation.statistics import higher_is_better
 from didact.evaluation.tasks import build_task
 from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.spec import LmEvalTask
@@ -219,6 +220,62 @@ def test_the_version_follows_prompts_and_scoring(tmp_path: Path) -> None:
     text = (tasks / "sums.yaml").read_text(encoding="utf-8")
     (tasks / "sums.yaml").write_text(text.replace("(\\\\d)", "(\\\\d+)"), encoding="utf-8")
     assert built(tasks, "sums").version != version
+
+
+def test_the_version_follows_right_answers(tmp_path: Path) -> None:
+    tasks = folder_of_tasks(tmp_path)
+    for name, found, instead in (
+        ("birds", '"answer": 2', '"answer": 1'),
+        ("sums", '"answer": "10"', '"answer": "11"'),
+    ):
+        version = built(tasks, name, num_fewshot=0).version
+        rows = (tmp_path / f"{name}.jsonl").read_text(encoding="utf-8")
+        assert found in rows
+        (tmp_path / f"{name}.jsonl").write_text(rows.replace(found, instead), encoding="utf-8")
+        assert built(tasks, name, num_fewshot=0).version != version
+
+
+def test_the_version_follows_a_tasks_own_code(tmp_path: Path) -> None:
+    tasks = folder_of_tasks(tmp_path)
+    own = (tasks / "sums.yaml").read_text(encoding="utf-8").replace("task: sums", "task: own")
+    (tasks / "own.yaml").write_text(own + "process_results: !function scoring.process\n", encoding="utf-8")
+    code = "def process(doc, results):\n    return {'exact_match': float(results[0] == doc['answer'])}\n"
+    (tasks / "scoring.py").write_text(code, encoding="utf-8")
+    version = built(tasks, "own").version
+    assert built(tasks, "own").version == version
+    (tasks / "scoring.py").write_text(code.replace("==", "!="), encoding="utf-8")
+    assert built(tasks, "own").version != version
+
+
+@pytest.mark.parametrize(
+    ("metrics", "label", "up"),
+    [
+        ("{metric: exact_match, aggregation: mean, higher_is_better: true}", "exact_match", True),
+        ("{metric: ter, aggregation: mean, higher_is_better: false}", "ter", False),
+        ("{metric: wer, aggregation: mean, higher_is_better: false}", "wer", False),
+        ("{metric: slips, aggregation: mean, higher_is_better: false}", "slips_lower_is_better", False),
+        ("{metric: cut, aggregation: mean, higher_is_better: true}", "cut_higher_is_better", True),
+    ],
+)
+def test_the_direction_of_a_metric_is_lm_evals(tmp_path: Path, metrics: str, label: str, up: bool) -> None:
+    tasks = folder_of_tasks(tmp_path)
+    name = label.removesuffix("_lower_is_better").removesuffix("_higher_is_better")
+    (tasks / "scoring.py").write_text(f"def process(doc, results):\n    return {{'{name}': 0.5}}\n", encoding="utf-8")
+    yaml = (tasks / "sums.yaml").read_text(encoding="utf-8").replace("task: sums", "task: own")
+    yaml = yaml.split("filter_list")[0] + f"process_results: !function scoring.process\nmetric_list: [{metrics}]\n"
+    (tasks / "own.yaml").write_text(yaml, encoding="utf-8")
+    task = built(tasks, "own", chat=False)
+    score = task.score(task.questions[0], (Answer(texts=(Text("x", 1, "stop"),)),))
+    assert (task.metric, dict(score.values)) == (label, {label: 0.5})
+    assert higher_is_better(f"eval/own/{label}") is up
+    assert set(task.overall([(task.questions[0], score)] * 2)) == {f"{name}_stderr"}
+
+
+def test_texts_are_better_when_they_surprise_less(tmp_path: Path) -> None:
+    means, others = scored(built(folder_of_tasks(tmp_path), "prose", chat=False).with_tokens(TOKENS))
+    directions = {name: higher_is_better(f"eval/prose/{name}") for name in (*means, *others)}
+    expected = {"log_likelihood": True, "word_perplexity": False, "byte_perplexity": False, "bits_per_byte": False}
+    assert expected.items() <= directions.items()
 
 
 def test_groups_are_averaged_as_lm_eval_does(tmp_path: Path) -> None:

@@ -240,6 +240,33 @@ def test_a_function_of_ones_own_is_found_by_its_path(tmp_path: Any, monkeypatch:
     assert build_scorer(few).version.startswith("my_own_scorers:length, ")
 
 
+def test_the_version_of_a_function_follows_all_of_ones_own_that_it_imports(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "my_own_package"
+    package.mkdir()
+    files = {
+        "__init__.py": "",
+        "scoring.py": "import math\n\nfrom my_own_package import words\n\n\ndef mine(question, text):\n"
+        "    from .late import limit\n\n    return words.count(text) > limit\n",
+        "words.py": "from .marks import MARKS\n\n\ndef count(text):\n    return len(text.strip(MARKS).split())\n",
+        "marks.py": "MARKS = '.,'\n",
+        "late.py": "limit = 1\n",
+        "other.py": "nobody = 'asks for this'\n",
+    }
+    for name, text in files.items():
+        (package / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert score("my_own_package.scoring:mine", "two words").values == {"accuracy": 1.0}
+    version = build_scorer("my_own_package.scoring:mine").version
+    for name, text in files.items():
+        (package / name).write_text(text + "\n# changed\n")
+        changed = build_scorer("my_own_package.scoring:mine").version
+        assert (changed != version) is (name != "other.py"), name
+        (package / name).write_text(text)
+    assert build_scorer("my_own_package.scoring:mine").version == version
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [

@@ -1,11 +1,12 @@
 """What a task is: questions, what they ask of a model, and when an answer counts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from didact.datasets.conversation import Message
 from didact.evaluation.asks import Answer, Ask
+from didact.files import fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -119,3 +120,32 @@ class TokenTask(Protocol):
     def with_tokens(self, tokens: ModelTokens) -> Task:
         """The same task, asked in these tokens."""
         ...
+
+
+def told(data: Any) -> str:
+    """Hex digest of what a question holds beside its words, for a task's version.
+
+    Rows of files are plain data; tables also give dates, decimals, bytes and arrays. Of an object that a program made
+    its fields count, and of one without any its type alone.
+    """
+    return fingerprint(_plain(data))
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, set | frozenset):
+        return sorted((_plain(each) for each in value), key=repr)
+    if isinstance(value, bytes | bytearray):
+        return value.hex()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+    if callable(getattr(value, "tolist", None)):  # numpy's arrays and numbers
+        return _plain(value.tolist())
+    # Dates, decimals and their like write their whole value; other objects write where they lie in memory.
+    written = type(value).__qualname__ if type(value).__repr__ is object.__repr__ else repr(value)
+    return written if " at 0x" not in written else type(value).__qualname__

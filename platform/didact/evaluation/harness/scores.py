@@ -1,5 +1,6 @@
 """lm-eval's metrics over our answers: of one question, of a task, of a group of tasks."""
 
+import inspect
 import math
 import random
 import statistics
@@ -10,6 +11,8 @@ from typing import Any
 from lm_eval.api import metrics as lm_metrics
 
 from didact.evaluation.questions import Score
+from didact.evaluation.scorers.own_code import own_code
+from didact.evaluation.statistics.direction import HIGHER, LOWER, higher_is_better
 from didact.logs import get_logger
 
 _log = get_logger(__name__)
@@ -35,11 +38,14 @@ class Leaf:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Its YAML fields, functions as their names, and its version."""
+        """Its YAML fields, functions as their names with the digests of their files, and its version."""
         # Where its rows lie is no part of what it asks; the rows themselves are in its requests.
         elsewhere = {"metadata", "dataset_path", "dataset_kwargs"}
         fields = {key: _named(value) for key, value in self.task.dump_config().items() if key not in elsewhere}
-        return {**fields, "version": str(self.task.VERSION)}
+        config = getattr(self.task, "config", None)
+        values = list(vars(config).values()) if config is not None else []
+        code = [own_code(each) for each in (type(self.task), *_functions(values))]
+        return {**fields, "version": str(self.task.VERSION), "code": {k: v for each in code for k, v in each.items()}}
 
     @property
     def main_metric(self) -> str:
@@ -47,8 +53,7 @@ class Leaf:
         means = [metric for metric, of in self.task.aggregation().items() if of is lm_metrics.mean]
         if not means and self.task.OUTPUT_TYPE == "loglikelihood_rolling":
             return _LIKELIHOOD
-        filters = self._filters()
-        return _label(next(iter(means or self.task.aggregation())), filters[0], filters)
+        return self._label(next(iter(means or self.task.aggregation())), self._filters()[0])
 
     def text(self, document: Any) -> str:
         """What a document asks, without examples around it."""
@@ -83,7 +88,6 @@ class Leaf:
         found: dict[Key, Any] = {}
         values: dict[str, float] = {}
         extracted: str | None = None
-        filters = self._filters()
         for name, results in self._filtered(instances, given).items():
             try:
                 metrics = self.task.process_results(instances[0].doc, results)
@@ -91,13 +95,13 @@ class Leaf:
                 return Score(problem=f"lm-eval could not score it: {type(error).__name__}: {error}")
             found |= {(metric, name): value for metric, value in metrics.items()}
             values |= {
-                _label(metric, name, filters): float(value)
+                self._label(metric, name): float(value)
                 for metric, value in metrics.items()
                 if self._aggregation(metric) is lm_metrics.mean
             }
             extracted = _extracted(results, options)
             if name != "none" and instances[0].request_type == "generate_until":
-                values[_label("unread", name, filters)] = float(extracted is None)
+                values[self._label("unread", name)] = float(extracted is None)
         if self.task.OUTPUT_TYPE == "loglikelihood_rolling":
             values[_LIKELIHOOD] = float(given[0][0])
         return Score(values, extracted, data=found)
@@ -109,17 +113,30 @@ class Leaf:
             figures: as `leaf_figures` gives them.
             with_means: also those that are means over questions.
         """
-        filters = self._filters()
         shown = {}
         for key, value in figures.items():
             metric, comma, name = key.partition(",")
             own = with_means or metric.endswith(_ERROR) or self._aggregation(metric) is not lm_metrics.mean
             if comma and own and isinstance(value, int | float) and math.isfinite(value):
-                shown[_label(metric, name, filters)] = float(value)
+                shown[self._label(metric, name)] = float(value)
         return shown
 
     def _filters(self) -> list[str]:
         return [each.name for each in getattr(self.task, "_filters", ())] or ["none"]
+
+    def _label(self, metric: str, filter_name: str) -> str:
+        """A figure's name in reports."""
+        filters = self._filters()
+        stem = metric.removesuffix(_ERROR)
+        label = stem if len(filters) == 1 else f"{stem}_{filter_name}"
+        if metric.endswith(_ERROR):
+            return label + _ERROR
+        return with_direction(label, self.lower_is_better(metric))
+
+    def lower_is_better(self, metric: str) -> bool | None:
+        """Whether less of a metric is better, as its YAML or lm-eval's own table says; None where neither does."""
+        up = self.task.higher_is_better().get(metric)
+        return None if up is None else not up
 
     def _filtered(self, instances: Sequence[Any], given: Sequence[list[Any]]) -> dict[str, list[Any]]:
         """Filter -> what it makes of the responses, one a request."""
@@ -158,15 +175,18 @@ def leaf_figures(leaf: Leaf, scores: Sequence[Score]) -> dict[str, Any]:
     return figures
 
 
-def group_figures(groups: Mapping[str, Any], leaves: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+def group_figures(
+    groups: Mapping[str, Any], figures_of: Mapping[str, Mapping[str, Any]], leaves: Mapping[str, Leaf]
+) -> dict[str, float]:
     """Figures of lm-eval's own groups: `<group>/<metric>`."""
     figures = {}
     for name, group in groups.items():
-        for key, value in group.aggregate(dict(leaves)).items():
+        for key, value in group.aggregate(dict(figures_of)).items():
             metric, comma, filter_name = key.partition(",")
             if comma and isinstance(value, int | float):
                 label = metric if filter_name == "none" else f"{metric}_{filter_name}"
-                figures[f"{name}/{label}"] = float(value)
+                said = [lower for leaf in leaves.values() if (lower := leaf.lower_is_better(metric)) is not None]
+                figures[f"{name}/{with_direction(label, said[0] if said else None)}"] = float(value)
     return figures
 
 
@@ -181,11 +201,11 @@ def _standard_error(aggregate: Callable[[Any], Any], items: list[Any]) -> float 
     return statistics.stdev(float(aggregate(draw.choices(items, k=len(items)))) for _ in range(_DRAWS))
 
 
-def _label(metric: str, filter_name: str, filters: Sequence[str]) -> str:
-    if len(filters) == 1:
-        return metric
-    stem = metric.removesuffix(_ERROR)
-    return f"{stem}_{filter_name}{metric.removeprefix(stem)}"
+def with_direction(label: str, lower: bool | None) -> str:
+    """A name from which its direction is told: where the name alone would say otherwise, it gets an ending."""
+    if lower is None or higher_is_better(label) != lower:
+        return label
+    return label + (LOWER if lower else HIGHER)
 
 
 def _extracted(results: Sequence[Any], options: Sequence[str]) -> str | None:
@@ -196,6 +216,15 @@ def _extracted(results: Sequence[Any], options: Sequence[str]) -> str | None:
         likely = [each[0] for each in results[: len(options)]]
         return options[likely.index(max(likely))]
     return None
+
+
+def _functions(value: Any) -> list[Any]:
+    """Every function of a setting."""
+    if isinstance(value, Mapping):
+        return [each for inner in value.values() for each in _functions(inner)]
+    if isinstance(value, list | tuple):
+        return [each for inner in value for each in _functions(inner)]
+    return [value] if inspect.isfunction(value) else []
 
 
 def _named(value: Any) -> Any:

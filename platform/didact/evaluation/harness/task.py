@@ -12,7 +12,7 @@ from didact.evaluation.harness.chat import Chat
 from didact.evaluation.harness.model import DidactLM
 from didact.evaluation.harness.requests import PlainWording, Wording, plan, responses
 from didact.evaluation.harness.scores import Leaf, group_figures, leaf_figures
-from didact.evaluation.questions import ModelTokens, Question, Score
+from didact.evaluation.questions import ModelTokens, Question, Score, told
 from didact.files import fingerprint
 from didact.spec import LmEvalTask
 
@@ -69,14 +69,20 @@ class HarnessTask:
 
     @property
     def version(self) -> str:
-        """Digest over lm-eval's version, its tasks' settings and versions, and all prompts."""
+        """Digest over lm-eval's version, its tasks' settings, code and versions, all prompts and all right answers."""
         requests = [
             [question.id, each.request_type, *map(_plain, each.args)]
             for question in self.questions
             for each in question.data.instances
         ]
+        # A task's metrics read whatever they need of a document, so all of it counts.
+        right = [
+            [each.id, each.expected, list(each.options), told(each.data.instances[0].doc)] for each in self.questions
+        ]
         settings = {name: leaf.settings for name, leaf in self.leaves.items()}
-        return fingerprint({"lm_eval": version_of("lm_eval"), "requests": requests, "settings": settings})
+        return fingerprint(
+            {"lm_eval": version_of("lm_eval"), "requests": requests, "right": right, "settings": settings}
+        )
 
     @property
     def metric(self) -> str:
@@ -115,7 +121,7 @@ class HarnessTask:
         for name, each in found.items():
             shown = self.leaves[name].shown(each, with_means=several)
             figures |= {f"{name}/{metric}" if several else metric: value for metric, value in shown.items()}
-        return figures | group_figures(self.groups, found)
+        return figures | group_figures(self.groups, found, self.leaves)
 
 
 def _question(leaf: Leaf, asked: Asked, grouped: bool) -> Question:

@@ -11,29 +11,31 @@ from typing import Any
 
 from didact.errors import DidactError, SpecError
 from didact.evaluation.questions import Question, Score
+from didact.evaluation.scorers.own_code import own_code
 from didact.evaluation.scorers.scorer import NamedScorer
 from didact.files import fingerprint, sha256_file
 from didact.spec import FunctionScorer
 
 
 def function_scorer(spec: FunctionScorer) -> NamedScorer:
-    """The scorer that a function makes. Its version holds the digest of its module's file, so a change is seen.
+    """The scorer that a function makes. Its version holds digests of its module's file and of those of one's own that
+    this one imports, so a change is seen.
 
     Raises:
         SpecError: there is no such module or function, or it cannot be called with a question and a text.
     """
     module, _, name = spec.path.partition(":")
-    function = _function(spec, module, name)
-    file = Path(inspect.getsourcefile(function) or "")
-    version = fingerprint([spec.path, sha256_file(file) if file.is_file() else "", spec.options])
+    with _working_directory_first():
+        function = _function(spec, module, name)
+        code = own_code(function)
+    version = fingerprint([spec.path, code or _installed(function), spec.options])
     return NamedScorer(partial(_score, function, spec), f"{spec.path}, {version}", metric=spec.metric)
 
 
 def _function(spec: FunctionScorer, module: str, name: str) -> Callable[..., Any]:
     where = f"scorer.path: {spec.path}"
     try:
-        with _working_directory_first():
-            found = getattr(importlib.import_module(module), name, None)
+        found = getattr(importlib.import_module(module), name, None)
     except Exception as error:
         raise SpecError(
             f"{where}: the module {module!r} cannot be imported: {type(error).__name__}: {error}; expected a module "
@@ -47,6 +49,12 @@ def _function(spec: FunctionScorer, module: str, name: str) -> Callable[..., Any
         raise SpecError(f"{where}: cannot be called with a question, a text and the given options: {error}") from None
     function: Callable[..., Any] = found
     return function
+
+
+def _installed(function: Callable[..., Any]) -> str:
+    """The digest of an installed module's file."""
+    file = Path(inspect.getsourcefile(function) or "")
+    return sha256_file(file) if file.is_file() else ""
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Self, TypeVar
 
 from didact.errors import DataError
 from didact.evaluation.asks import Answer, Ask, Generation
-from didact.evaluation.questions import Question, Score
+from didact.evaluation.questions import Question, Score, told
 from didact.evaluation.reasoning import (
     PROMPTS_VERSION,
     answer_mark,
@@ -165,17 +165,7 @@ class TextTask:
 def _told(question: Question) -> list[object]:
     """What of a question decides its figures."""
     turns = [[turn.role, turn.written] for turn in question.messages]
-    # What a builder keeps for its scorer may be any object; rows of files are plain data.
-    data = fingerprint(question.data) if _is_plain(question.data) else None
-    return [question.id, turns, question.expected, list(question.options), question.group, data]
-
-
-def _is_plain(value: object) -> bool:
-    if isinstance(value, dict):
-        return all(isinstance(key, str) and _is_plain(each) for key, each in value.items())
-    if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, str | int | float | bool)
+    return [question.id, turns, question.expected, list(question.options), question.group, told(question.data)]
 
 
 def choose(name: str, questions: Sequence[_Each], num_items: int | None) -> Sequence[_Each]:
