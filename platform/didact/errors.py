@@ -130,3 +130,9 @@ class EndpointRefused(EndpointError):
     """An endpoint that takes no request as it is set: no key, a wrong key, no such model or address."""
 
     exit_code = 2
+
+
+class EvaluationIncomplete(DidactError, RuntimeError):
+    """An evaluation in which questions got no answer or no score; its report is there, and asking again goes on."""
+
+    exit_code = 75

@@ -1,11 +1,17 @@
 """Files that `didact evaluate` writes."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pytest
 from typer.testing import CliRunner
 
 from didact.cli import app
+from didact.errors import EvaluationIncomplete
 from didact.evaluation import EvalReport, Given, ModelFacts, QuestionFacts, TaskFacts
+from tests.fakes.endpoint import Said, completion, error, serve_endpoint
 
 
 def test_a_stored_report_is_shown_and_written_again(tmp_path: Path) -> None:
@@ -24,3 +30,42 @@ def test_a_stored_report_is_shown_and_written_again(tmp_path: Path) -> None:
     assert "<title>Evaluation of tiny</title>" in page.read_text(encoding="utf-8")
     assert EvalReport.load(again) == report
     assert text.read_text(encoding="utf-8") == report.markdown()
+
+
+def judged_by(judge: Said, tmp_path: Path) -> Any:
+    """What `didact evaluate` ends with where the model answers and the judge says this."""
+    rows = [{"question": f"{n}?", "std_answer": "1", "class": "math"} for n in range(2)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def reply(asked: dict[str, Any]) -> Said:
+        return judge if asked["model"] == "judge" else completion("It is 1.")
+
+    with serve_endpoint(reply) as fake:
+        endpoint = {"url": fake.url, "model": "wise", "retries": 0, "gives_up_after": 1}
+        spec = {
+            "endpoint": endpoint,
+            "evaluation": {
+                "judge": {"endpoint": {**endpoint, "model": "judge", "deadline_seconds": 20, "timeout_seconds": 0.3}},
+                "tasks": [{"task": "belle_eval", "path": str(tmp_path / "rows.jsonl")}],
+            },
+        }
+        (tmp_path / "spec.json").write_text(json.dumps(spec))
+        arguments = ["evaluate", str(tmp_path / "spec.json"), "--json", str(tmp_path / "report.json")]
+        return CliRunner().invoke(app, arguments)
+
+
+@pytest.mark.parametrize(
+    "judge", [error(500, "down"), completion("I will not say."), replace(completion("Score: 1"), hangs_after=5)]
+)
+def test_figures_of_some_questions_alone_do_not_end_in_0(
+    judge: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIDACT_CACHE", str(tmp_path / "cache"))
+    result = judged_by(judge, tmp_path)
+    assert isinstance(result.exception, EvaluationIncomplete) and result.exception.exit_code == 75
+    assert "belle_eval, base: 2 of 2 questions, the first: " in str(result.exception)
+    assert not EvalReport.load(tmp_path / "report.json").is_complete, "it is written before the command ends"
+    done = CliRunner().invoke(app, ["evaluate", str(tmp_path / "report.json")])
+    assert done.exit_code == 0, "a report that is only shown was not measured now"
+    result = judged_by(completion("Score: 1"), tmp_path)
+    assert result.exit_code == 0, result.output

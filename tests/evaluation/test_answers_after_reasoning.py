@@ -7,6 +7,7 @@ from didact.evaluation.asks import Answer, Generation, Text
 from didact.evaluation.questions import Question, Score
 from didact.evaluation.reasoning import of_samples, pass_at, probe_asks, probe_values, prompt_of, read_answer
 from didact.evaluation.reasoning.faithfulness import CUTS, sentences_of, with_mistake
+from didact.evaluation.scorers import build_scorer
 from didact.evaluation.scorers.numbers import last_number, same_number
 from didact.spec import QuestionTask
 
@@ -63,6 +64,12 @@ def test_examples_are_turns_behind_the_system_message_those_of_the_group_first()
         ("Answer: 5\n\nQuestion: What else?\nAnswer: 6", "5"),
         ("<think>Answer: 1</think>Answer: 2", "2"),
         ("<think>Answer: 1", None),
+        ("Answer: 1</think>Answer: 2", "2"),
+        ("<thinking>Answer: 1</thinking>Answer: 2", "2"),
+        ("[THINK]Answer: 1[/THINK]Answer: 2", "2"),
+        ("\u25c1think\u25b7Answer: 1\u25c1/think\u25b7Answer: 2", "2"),
+        ("<reasoning>1</reasoning>\n<answer>\n2\n</answer> So it is.", "2"),
+        ("It is \\fbox{2}", "2"),
         ("I do not know", None),
         ("Answer:", None),
         ("", None),
@@ -117,6 +124,32 @@ def test_samples_of_a_measured_quality_have_no_pass_at_k_and_a_problem_is_one_of
     graded = [Score({"f1": value, "unread": 0.0}, text) for value, text in ((0.5, "a b"), (1.0, "a"), (1.0, "a"))]
     assert of_samples(graded, "f1", str).values == {"f1": 1.0, "unread": 0.0, "agreement": pytest.approx(2 / 3)}
     assert of_samples([*graded, Score(problem="slow")], "f1", str) == Score(problem="slow")
+
+
+def of(accuracies: list[float], *texts: str) -> list[Score]:
+    return [Score({"accuracy": value, "unread": 0.0}, text) for value, text in zip(accuracies, texts, strict=True)]
+
+
+def test_programs_and_free_texts_have_no_vote() -> None:
+    """What `contains` found is the accepted answer itself: right ones would agree, wrong ones never."""
+    found = of([0.0, 1.0, 1.0, 0.0, 0.0], "Rome it is", "paris", "paris", "Bern", "Oslo, I think")
+    assert of_samples(found, "accuracy", str).values["accuracy"] == 1.0  # by such a vote
+    mean = of_samples(found, "accuracy", None)
+    assert mean.values["accuracy"] == mean.values["pass_at_1"] == pytest.approx(0.4)
+    assert mean.values["pass_at_4"] == pytest.approx(1.0)
+    assert not {name for name in mean.values if name.startswith("maj_at") or name == "agreement"}
+    graded = [Score({"f1": value}, str(value)) for value in (0.2, 0.6)]
+    assert of_samples(graded, "f1", None).values == {"f1": pytest.approx(0.4)}
+
+
+@pytest.mark.parametrize("scorer", ["contains", "code", "f1", "rouge"])
+def test_scorers_without_a_vote(scorer: str) -> None:
+    assert build_scorer(scorer).same is None
+
+
+@pytest.mark.parametrize("scorer", ["exact", "number", "choice", "set", "json_schema"])
+def test_scorers_with_a_vote(scorer: str) -> None:
+    assert build_scorer(scorer).same is not None
 
 
 @pytest.mark.parametrize(("n", "right"), [(n, right) for n in range(1, 7) for right in range(n + 1)])

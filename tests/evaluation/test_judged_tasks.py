@@ -221,6 +221,32 @@ def test_the_version_knows_what_decides_the_figures() -> None:
     assert ten.version != Judge.build(JudgingSpec(), FROM_0_TO_1).version
 
 
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [
+        ("<think>It may be 3.</think>It is 2.", "It is 2."),
+        ("It may be 3.</think>\nIt is 2.", "It is 2."),
+        ("[THINK]3?[/THINK]It is 2.", "It is 2."),
+        ("It is 2.", "It is 2."),
+    ],
+)
+def test_the_judge_sees_no_thoughts(answer: str, shown: str) -> None:
+    score, asks = asked(task_of(), QUESTION, by_role(lambda _: "Score: 1", model=answer))
+    assert isinstance(asks[-1], Generation)
+    assert block(asks[-1], "ANSWER").strip() == shown
+    assert score.values["answer_length"] == pytest.approx(len(shown), abs=1)
+    score, asks = asked(pair_of(), QUESTION, by_role(lambda _: "Verdict: A", rival=answer))
+    assert isinstance(asks[-1], Generation)
+    assert shown in block(asks[-1], "ANSWER A") + block(asks[-1], "ANSWER B")
+    assert "3" not in block(asks[-1], "ANSWER A") + block(asks[-1], "ANSWER B")
+
+
+def test_thoughts_that_never_end_are_no_answer() -> None:
+    score, asks = asked(task_of(), QUESTION, by_role(lambda _: "Score: 1", model="<think>It is 2. Or"))
+    assert len(asks) == 1
+    assert (score.values["score"], score.values["unread"]) == (0.0, 1.0)
+
+
 def test_bias_and_agreement_over_all_questions() -> None:
     task = task_of(passes=2)
     rows = [(0.0, 0.0, 10), (0.5, 0.5, 20), (1.0, 0.5, 30), (1.0, 1.0, 30)]
@@ -238,4 +264,5 @@ def test_rank_correlation() -> None:
     assert rank_correlation([1, 2, 3, 4], [10, 200, 3000, 40000]) == pytest.approx(1)
     assert rank_correlation([1, 2, 2, 4], [4, 2, 2, 1]) == pytest.approx(-1)
     assert rank_correlation([1, 1, 1], [1, 2, 3]) is None
+    assert rank_correlation([1, 2, 3], [2, 2, 2]) is None
     assert rank_correlation([1, 2], [1, 2]) is None

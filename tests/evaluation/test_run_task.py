@@ -1,6 +1,9 @@
 import asyncio
+import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,7 @@ from didact.evaluation import (
     run_task,
 )
 from didact.evaluation.answer_store import ask_digest
+from didact.evaluation.results import TaskResult, task_metrics
 from tests.fakes.scripted import ScriptedModel, measure, said
 
 
@@ -147,6 +151,61 @@ def test_a_killed_evaluation_asks_only_what_is_left(tmp_path: Path) -> None:
     result = asyncio.run(run_task(task, {"model": Asked(after, tmp_path)}))
     assert len(after.asked) == 5
     assert result.metrics["eval/turns/accuracy"] == pytest.approx(2 / 3)
+
+
+def aged(folder: Path, days: float) -> None:
+    """Make kept answers so many days older."""
+    for file in (folder / "answers").glob("*/*.jsonl"):
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        older = [{**row, "at": row["at"] - days * 86400} for row in rows]
+        file.write_text("".join(json.dumps(row) + "\n" for row in older), encoding="utf-8")
+
+
+@pytest.mark.parametrize(("keep_days", "num_asked"), [(30, 0), (11, 0), (9, 9), (0, 9), (None, 0)])
+def test_answers_of_what_may_change_age(tmp_path: Path, keep_days: float | None, num_asked: int) -> None:
+    task = TwoTurns(questions())
+
+    def measured() -> tuple[ScriptedModel, TaskResult]:
+        model = ScriptedModel(parity)
+        asked = Asked(model, tmp_path, keep_days=keep_days)
+        result = asyncio.run(run_task(task, {"model": asked}))
+        asked.close()
+        return model, result
+
+    assert measured()[1].corrections == ()
+    aged(tmp_path, 10)
+    model, result = measured()
+    assert len(model.asked) == num_asked
+    day = (datetime.now(UTC) - timedelta(days=10)).date().isoformat()
+    told = f"9 answers were given before, the oldest on {day} (UTC); keep_days: 0 of the endpoint asks again"
+    assert [line.partition(": ")[2] for line in result.corrections] == ([told] if keep_days and not num_asked else [])
+    if num_asked:  # what came now is kept, and the newest answer counts
+        model, result = measured()
+        assert len(model.asked) == (9 if keep_days == 0 else 0)
+
+
+def test_kept_answers_without_a_time_are_as_old_as_their_file(tmp_path: Path) -> None:
+    ask = Generation((Message("user", "?"),), 3)
+    kept = kept_answers(tmp_path, Identity("m"))
+    kept.put(ask, said("four"))
+    kept.close()
+    (file,) = (tmp_path / "answers").glob("*/*.jsonl")
+    row = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({"ask": row["ask"], "answer": row["answer"]}) + "\n", encoding="utf-8")
+    os.utime(file, (1000, 1000))
+    assert kept_answers(tmp_path, Identity("m")).given_at(ask) == 1000
+    assert kept_answers(tmp_path, Identity("m"), not_before=1001).get(ask) is None
+
+
+def test_classes_that_differ_by_a_mark_keep_figures_of_their_own() -> None:
+    scores = [
+        (Question(str(number), (Message("user", "?"),), group=group), Score({"accuracy": value}))
+        for number, (group, value) in enumerate([("a/b", 1), ("a-b", 0), ("a/b", 1), ("a-b-2", 0.5), ("c/d", 0.25)])
+    ]
+    metrics, counts = task_metrics("t", "accuracy", scores, {})
+    found = {name.split("/")[2]: value for name, value in metrics.items() if name.count("/") == 3}
+    assert found == {"a-b-3": 1.0, "a-b": 0.0, "a-b-2": 0.5, "c-d": 0.25}
+    assert (counts["eval/t/a-b-3/accuracy"], metrics["eval/t/macro_accuracy"]) == (2, pytest.approx(0.4375))
 
 
 def test_answers_with_problems_are_not_kept(tmp_path: Path) -> None:

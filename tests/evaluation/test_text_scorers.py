@@ -48,6 +48,22 @@ def test_what_makes_no_difference_is_left_out(text: str, plain: str) -> None:
     assert normalised(text) == plain
 
 
+@pytest.mark.parametrize("text", ["5!", "n!", "f'", "A*", "10^2", "-5", "m^2"])
+def test_marks_that_mean_something_stay(text: str) -> None:
+    assert normalised(text) == text.casefold()
+    assert accuracy("exact", text, text) == 1
+    for other in (text.rstrip("!'*"), text.replace("^", ""), text.lstrip("-")):
+        assert other == text or accuracy("exact", other, text) == accuracy("exact", text, other) == 0
+
+
+def test_raised_digits_are_powers() -> None:
+    assert accuracy("exact", "10²", "102") == 0
+    assert accuracy("exact", "10²", "10^2") == 1
+    assert accuracy("exact", "5 m²", "5 m2") == 0
+    assert accuracy("exact", "1½", "11/2") == 0
+    assert accuracy("exact", "Paris!", "Paris") == 1
+
+
 def test_exact_takes_any_accepted_answer_and_nothing_around_it() -> None:
     assert accuracy("exact", "The Hague!", "Den Haag", "the hague") == 1
     assert accuracy("exact", "It is The Hague", "the hague") == 0
@@ -63,7 +79,7 @@ def test_number_reads_the_last_one_and_compares_quantities() -> None:
     assert accuracy(near, "1e999", "1") == 0
     assert score("number", "none", "1").values == {"accuracy": 0.0, "unread": 1.0}
     same = build_scorer("number").same
-    assert same("1,000.00") == same("1000") == same("1e3") != same("1001")
+    assert same is not None and same("1,000.00") == same("1000") == same("1e3") != same("1001")
 
 
 def test_a_set_is_the_same_in_any_order_and_writing() -> None:
@@ -76,7 +92,23 @@ def test_a_set_is_the_same_in_any_order_and_writing() -> None:
     assert accuracy(SetScorer(name="set", separator="/"), "a, b/c", "c", "a, b") == 1
     assert score("set", "", "red").values["unread"] == 1
     same = build_scorer("set").same
-    assert same("red, blue") == same("blue and red")
+    assert same is not None and same("red, blue") == same("blue and red")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['["red", "blue", "green"]', "{red, blue, green}", "(red, blue & green).", "红、蓝和绿", "[ red; blue; green ]"],
+)
+def test_a_set_is_read_in_the_forms_of_lists(text: str) -> None:
+    aims = ("红", "蓝", "绿") if "红" in text else ("red", "green", "blue")
+    assert accuracy("set", text, *aims) == 1
+    assert accuracy("set", text, *aims[:2]) == 0
+
+
+def test_commas_in_numbers_divide_no_set() -> None:
+    assert accuracy("set", "1,000, 2,500", "1,000", "2,500") == 1
+    assert accuracy("set", "100,200,300", "100", "200", "300") == 1
+    assert accuracy("set", "1,000 and 2", "2", "1,000") == 1
 
 
 @pytest.mark.parametrize(
@@ -88,6 +120,23 @@ def test_a_set_is_the_same_in_any_order_and_writing() -> None:
         ("costs $5 now", "$5", 1),
         ("C++ is meant", "c++", 1),
         ("snake_art", "art", 1),
+        # A number is no part of another one.
+        ("It is 1.5", "5", 0),
+        ("It is -5", "5", 0),
+        ("5,000 people", "5", 0),
+        ("about 3/5", "5", 0),
+        ("5.2", "5", 0),
+        ("15", "5", 0),
+        ("2^5", "5", 0),
+        ("10-5", "-5", 0),
+        ("costs $5.50", "$5", 0),
+        ("It is 5.", "5", 1),
+        ("(5)", "5", 1),
+        ("x=5, y=6", "5", 1),
+        ("pages 3-5", "5", 1),
+        ("5%", "5", 1),
+        ("是5个", "5", 1),
+        ("it is -5", "-5", 1),
     ],
 )
 def test_contains_finds_whole_words(text: str, answer: str, right: int) -> None:
@@ -128,6 +177,25 @@ def test_f1_is_that_of_squad() -> None:
     assert "no answer to compare" in str(score("f1", "cat").problem)
 
 
+@pytest.mark.parametrize(
+    ("text", "answer", "f1"),
+    [
+        ("-5", "5", 0.0),
+        ("1.5", "15", 0.0),
+        ("\u22125", "-5", 1.0),
+        ("5.0", "5", 1.0),
+        ("1,000", "1000", 1.0),
+        ("$5.", "5", 1.0),
+        ("50%", "50", 1.0),
+        ("-0", "0", 1.0),
+        ("10²", "102", 0.0),
+        ("in 1999-2000", "in 19992000", 1.0),  # as SQuAD
+    ],
+)
+def test_f1_takes_numbers_as_numbers(text: str, answer: str, f1: float) -> None:
+    assert score("f1", text, answer).values["f1"] == f1
+
+
 def test_rouge_takes_the_nearest_answer_also_in_chinese() -> None:
     found = score("rouge", "the cat sat", "a dog ran", "the cat lay").values
     assert found == {
@@ -161,6 +229,11 @@ SCHEMA = {
         ("three", 0, 1),
         ("[" * 100_000, 0, 1),
         ("[" * 500 + "]" * 500, 0, 1),
+        ('As in [1]: {"age": 3}', 1, 0),
+        ('Fill in {name}: {"age": 3}.', 1, 0),
+        ('```json {"age": 3}```', 1, 0),
+        ('```\nnone\n```\n~~~json\n{"age": 3}\n~~~', 1, 0),
+        ('\ufeff{"age": 3}', 1, 0),
     ],
 )
 def test_json_is_found_and_held_against_the_schema_of_the_row(text: str, valid: int, unread: int) -> None:

@@ -1,6 +1,7 @@
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -187,14 +188,18 @@ def test_a_task_without_questions_is_refused() -> None:
 
 
 def test_the_version_holds_what_decides_figures() -> None:
+    def changed(change: Callable[[Question], Question]) -> TextTask:
+        task = plain_task()
+        return replace(task, questions=tuple(map(change, task.questions)))
+
     tasks = [
         plain_task(),
         plain_task("exact"),
         plain_task(prompt="answer_only"),
         plain_task(samples=2),
         plain_task(questions=("One?", "Three?")),
-        plain_task().asked_in(lambda each: Question(each.id, each.messages, each.expected, data={"answers": ["a"]})),
-        plain_task().asked_in(lambda each: Question(each.id, (Message("system", "S"), *each.messages), each.expected)),
+        changed(lambda each: replace(each, data={"answers": ["a"]})),
+        changed(lambda each: replace(each, messages=(Message("system", "S"), *each.messages))),
     ]
     assert len({task.version for task in tasks}) == len(tasks)
     assert plain_task().version == tasks[0].version

@@ -3,11 +3,12 @@
 import torch
 
 from didact.datasets.conversation import Message
-from didact.evaluation.asks import Answer, Ask, Generation, Identity, Likely, Prompt, Text, TokenIds
+from didact.evaluation import Asked, run_task
+from didact.evaluation.asks import Answer, Ask, Generation, Identity, Likely, Model, Prompt, Text, TokenIds
 from didact.evaluation.questions import ModelTokens, Question, Score, Task
 
 
-class PlainModel:
+class PlainModel(Model):
     """The `Model` of evaluation over a torch model of transformers."""
 
     def __init__(self, model: torch.nn.Module, tokens: ModelTokens) -> None:
@@ -62,12 +63,7 @@ class PlainModel:
         return Text(tokenizer.decode(new, skip_special_tokens=True), len(new), "length")
 
 
-async def asked_all(task: Task, model: PlainModel) -> list[tuple[Question, Score]]:
-    """Every question of a task asked and scored, one after another."""
-    scored = []
-    for question in task.questions:
-        answers: tuple[Answer, ...] = ()
-        while asks := task.asks(question, answers):
-            answers = (*answers, *[await model.answer(ask) for ask in asks])
-        scored.append((question, task.score(question, answers)))
-    return scored
+async def asked_all(task: Task, model: Model) -> list[tuple[Question, Score]]:
+    """Every question of a task with its score; nothing is kept."""
+    result = await run_task(task, {"model": Asked(model, None)})
+    return [(each.question, each.score) for each in result.scored]

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from didact.cli.data import Overrides
+from didact.errors import EvaluationIncomplete
 from didact.spec import EvaluateSpec, load_spec
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def evaluate(
     watch: Annotated[bool, typer.Option("--watch", help="Show the figures so far with their intervals")] = False,
 ) -> None:
     """Measure a base, and an adapter beside it."""
-    report = _stored(config) if _is_report(config) else _measured(config, overrides, watch=watch)
+    is_report = _is_report(config)
+    report = _stored(config) if is_report else _measured(config, overrides, watch=watch)
     console = Console()
     console.print(report.table())
     from didact.files import write_text
@@ -45,6 +47,29 @@ def evaluate(
     for written in (page, json, markdown):
         if written is not None:
             console.print(f"written: {written}", highlight=False, markup=False, soft_wrap=True)
+    if not is_report:
+        _check_complete(report)
+
+
+def _check_complete(report: "EvalReport") -> None:
+    """Whoever reads the exit code alone must not take figures of some questions for those of all.
+
+    Raises:
+        EvaluationIncomplete: a question got no answer or no score; says of each task how many, and why the first.
+    """
+    if report.is_complete:
+        return
+    lines = []
+    for task in report.tasks:
+        for model, count in task.problems.items():
+            if count:
+                mine = (each.given.get(model) for each in report.questions if each.task == task.name)
+                why = next((given.problem for given in mine if given is not None and given.problem), "")
+                lines.append(f"{task.name}, {model}: {count:,} of {task.num_questions:,} questions, the first: {why}")
+    raise EvaluationIncomplete(
+        "some questions got no answer or no score, and figures are of the others alone. The same command asks them "
+        "again and keeps the answers that are there.\n" + "\n".join(lines)
+    )
 
 
 def _is_report(path: Path) -> bool:

@@ -147,5 +147,5 @@ def _plain(value: Any) -> Any:
     if callable(getattr(value, "tolist", None)):  # numpy's arrays and numbers
         return _plain(value.tolist())
     # Dates, decimals and their like write their whole value; other objects write where they lie in memory.
-    written = type(value).__qualname__ if type(value).__repr__ is object.__repr__ else repr(value)
+    written = repr(value)
     return written if " at 0x" not in written else type(value).__qualname__

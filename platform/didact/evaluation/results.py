@@ -1,6 +1,6 @@
 """What came out: one task on one model, and what a report keeps of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from didact.evaluation.asks import Answer
@@ -72,12 +72,29 @@ def task_metrics(
         means = {group: sum(found) / len(found) for group, found in groups.items()}
         values[f"eval/{task}/macro_{metric}"] = sum(means.values()) / len(means)
         counts[f"eval/{task}/macro_{metric}"] = sum(map(len, groups.values()))
+        named = group_names(means)
         for group, mean in means.items():
-            name = f"eval/{task}/{group.replace('/', '-')}/{metric}"
+            name = f"eval/{task}/{named[group]}/{metric}"
             values[name], counts[name] = mean, len(groups[group])
     for name, value in overall.items():
         values[f"eval/{task}/{name}"], counts[f"eval/{task}/{name}"] = value, len(scores)
     return values, counts
+
+
+def group_names(groups: Iterable[str]) -> dict[str, str]:
+    """Group -> its part of a metric's name, in which no `/` stands; groups of one such name get numbers (`a-b-2`)."""
+    named: dict[str, str] = {}
+    groups = list(groups)
+    taken = {group for group in groups if "/" not in group}
+    for group in groups:
+        plain = name = group.replace("/", "-")
+        number = 1
+        while "/" in group and name in taken:
+            number += 1
+            name = f"{plain}-{number}"
+        taken.add(name)
+        named[group] = name
+    return named
 
 
 def group_values(metric: str, scores: Sequence[tuple[Question, Score]]) -> dict[str, list[float]]:

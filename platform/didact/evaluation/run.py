@@ -6,6 +6,7 @@ task.asks -> kept answer, or Model.answer -> task.asks again, until nothing is a
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from didact.errors import DidactError
@@ -16,6 +17,7 @@ from didact.evaluation.results import Scored, TaskResult, task_metrics
 from didact.logs import get_logger
 
 _log = get_logger(__name__)
+_DAY = 24 * 3600.0
 
 Watch = Callable[[Task, Model, Scored], None]
 """Told of each question when it is scored."""
@@ -27,16 +29,22 @@ class Asked:
     A judge that fails is not asked again: its answers have a problem from then on, and the questions no score.
     """
 
-    def __init__(self, model: Model, cache: Path | None, *, may_fail: bool = False) -> None:
+    def __init__(
+        self, model: Model, cache: Path | None, *, may_fail: bool = False, keep_days: float | None = None
+    ) -> None:
         """Wrap a model.
 
         Args:
             model: whatever answers.
             cache: `DIDACT_CACHE`, where answers are kept; None keeps none.
             may_fail: make problems of what the model raises.
+            keep_days: ask again what it answered longer ago; None where what answers cannot change behind its identity.
         """
         self.model = model
-        self._kept: KeptAnswers | None = None if cache is None else kept_answers(cache, model.identity)
+        not_before = 0.0 if keep_days is None else time.time() - keep_days * _DAY
+        self._kept: KeptAnswers | None = None if cache is None else kept_answers(cache, model.identity, not_before)
+        self._may_change = keep_days is not None
+        self._oldest: float | None = None
         self._places = asyncio.Semaphore(model.at_once)
         self._may_fail = may_fail
         self._failure: str | None = None
@@ -48,6 +56,8 @@ class Asked:
         kept = self._kept.get(ask) if self._kept is not None else None
         if kept is not None:
             self.num_kept += 1
+            given = self._kept.given_at(ask) if self._kept is not None else None
+            self._oldest = given if self._oldest is None or given is None else min(self._oldest, given)
             return kept
         async with self._places:
             if self._failure is not None:
@@ -66,6 +76,17 @@ class Asked:
         if self._kept is not None:
             self._kept.put(ask, answer)
         return answer
+
+    @property
+    def age(self) -> tuple[str, ...]:
+        """How old the answers are that were not asked again, where what stands behind the model may have changed."""
+        if not self._may_change or self._oldest is None:
+            return ()
+        day = datetime.fromtimestamp(self._oldest, UTC).date().isoformat()
+        return (
+            f"{self.model.identity.name}: {self.num_kept:,} answers were given before, the oldest on {day} (UTC); "
+            "keep_days: 0 of the endpoint asks again",
+        )
 
     def close(self) -> None:
         """Close the file of answers."""
@@ -109,7 +130,7 @@ async def run_task(task: Task, asked: Mapping[Role, Asked], watch: Watch | None 
         scored=scored,
         version=task.version,
         metric=task.metric,
-        corrections=task.corrections,
+        corrections=(*task.corrections, *(line for each in asked.values() for line in each.age)),
         judge=_others(asked),
     )
 

@@ -3,19 +3,16 @@
 EndpointSpec + tasks -> run_task for each -> EvalReport
 """
 
-from didact import env
+from didact.cluster.asking.asked import asked_by_role
 from didact.cluster.asking.loop import in_a_loop
 from didact.errors import SpecError
 from didact.evaluation import Asked, EvalReport, ModelFacts, Task, TaskResult, Watch, build_task, combine, run_task
-from didact.evaluation.asks import Role
+from didact.evaluation.asks import Model, Role
 from didact.evaluation.endpoint import Endpoint
 from didact.evaluation.judge import Judged
 from didact.evaluation.questions import TokenTask
 from didact.evaluation.report import BASE
-from didact.logs import get_logger
 from didact.spec import EndpointSpec, EvaluationSpec, absolute_task_paths
-
-_log = get_logger(__name__)
 
 
 def evaluate_endpoint(spec: EndpointSpec, evaluation: EvaluationSpec, watch: Watch | None = None) -> EvalReport:
@@ -30,7 +27,7 @@ def evaluate_endpoint(spec: EndpointSpec, evaluation: EvaluationSpec, watch: Wat
         SpecError: a task or a judge that needs a model of this machine.
         EndpointError: the endpoint answers nothing any more.
     """
-    endpoints: dict[Role, Endpoint] = {"model": Endpoint(spec)}
+    endpoints: dict[Role, Model] = {"model": Endpoint(spec)}
     for role, answerer in (("judge", evaluation.judge), ("rival", evaluation.rival)):
         if answerer is None:
             continue
@@ -50,18 +47,11 @@ def _task(task: Task | None, name: str) -> Task:
     return task
 
 
-async def _evaluate(endpoints: dict[Role, Endpoint], tasks: list[Task], watch: Watch | None) -> EvalReport:
-    asked = {role: Asked(each, env.cache_dir(), may_fail=role != "model") for role, each in endpoints.items()}
-    try:
+async def _evaluate(endpoints: dict[Role, Model], tasks: list[Task], watch: Watch | None) -> EvalReport:
+    async with asked_by_role(endpoints) as asked:
         results: list[TaskResult] = []
         for task in tasks:
             who: dict[Role, Asked] = asked if isinstance(task, Judged) else {"model": asked["model"]}
             results.append(await run_task(task, who, watch))
-    finally:
-        for each in asked.values():
-            each.close()
-        for role, endpoint in endpoints.items():
-            await endpoint.close()
-            _log.info("%s %s: %s", role, endpoint.identity.name, endpoint.usage.words)
     identity = endpoints["model"].identity
     return combine({BASE: ModelFacts(identity.name, dict(identity.digests))}, {BASE: results})

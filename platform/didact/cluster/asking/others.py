@@ -10,20 +10,19 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import cast
 
-from didact import env
+from didact.capacity import asked_in_words
 from didact.cluster.asking.answerers import Answerers
 from didact.cluster.asking.answering import Subject
+from didact.cluster.asking.asked import asked_by_role
 from didact.cluster.placement import WorkerResources, connected_cluster
 from didact.errors import PlacementError
 from didact.evaluation import Asked, TaskResult
-from didact.evaluation.asks import Role
+from didact.evaluation.asks import Model, Role
 from didact.evaluation.endpoint import Endpoint
 from didact.evaluation.judge import self_preference
-from didact.logs import get_logger
 from didact.registry import locate_adapter, open_registry, recorded_base, whole_model
 from didact.spec import AnswererSpec, EvaluationSpec, ModelSpec, absolute_base
 
-_log = get_logger(__name__)
 _ROLES: tuple[Role, ...] = ("judge", "rival")
 
 
@@ -70,8 +69,8 @@ class Others:
         if alone and room <= alone:
             raise PlacementError(
                 f"evaluation.judge and evaluation.rival: {alone} of them need a worker of their own, and the cluster "
-                f"has room for {room} ({resources.bundle()} each); expected {alone + 1}. Name an endpoint, a model on "
-                "the base that is evaluated, or start a larger cluster"
+                f"has no room for {asked_in_words(resources.bundle(), alone + 1)}, only for {room} of them. Name an "
+                "endpoint, a model on the base that is evaluated, or start a larger cluster"
             )
         return max(1, room - alone)
 
@@ -87,24 +86,15 @@ class Others:
             resources: of a worker.
             batch_size: asks that a worker answers together.
         """
-        models = {role: answerers.model(_key(role)) for role, each in self.subjects.items() if each.model == base}
+        models: dict[Role, Model] = {
+            role: answerers.model(_key(role)) for role, each in self.subjects.items() if each.model == base
+        }
         async with AsyncExitStack() as stack:
             for role, subject in self.subjects.items():
                 if role not in models:
                     alone = Answerers({role: subject}, resources, batch_size=batch_size, num_asks=1)
                     models[role] = (await stack.enter_async_context(alone)).model(role)
-            asked = {
-                role: Asked(model, env.cache_dir(), may_fail=True)
-                for role, model in {**models, **self.endpoints}.items()
-            }
-            try:
-                yield asked
-            finally:
-                for each in asked.values():
-                    each.close()
-                for role, endpoint in self.endpoints.items():
-                    await endpoint.close()
-                    _log.info("%s %s: %s", role, endpoint.identity.name, endpoint.usage.words)
+            yield await stack.enter_async_context(asked_by_role({**models, **self.endpoints}))
 
 
 def with_preference(result: TaskResult, asked: Mapping[Role, Asked]) -> TaskResult:

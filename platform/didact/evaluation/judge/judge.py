@@ -10,7 +10,7 @@ from didact.evaluation.judge.wording import WORDING, Criteria
 from didact.files import fingerprint
 from didact.spec import JudgingSpec
 
-VERSION = "judge, 1"
+VERSION = "judge, 2"
 """Another one where verdicts are read or put together otherwise."""
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any
 
 from didact.evaluation.asks import Answer, Ask
 from didact.evaluation.judge.bias import rank_correlation
@@ -10,6 +10,7 @@ from didact.evaluation.judge.exhibit import Exhibit
 from didact.evaluation.judge.judge import Judge, Verdict
 from didact.evaluation.judge.verdict import FROM_0_TO_1, Scale
 from didact.evaluation.questions import Question, Score, Task
+from didact.evaluation.reasoning import without_thoughts
 from didact.evaluation.statistics import agreement
 from didact.files import fingerprint
 from didact.spec import JudgingSpec
@@ -55,7 +56,7 @@ class Judged:
         pending, given = self._rounds(question, answers)
         if pending or any(answer.problem for answer in given):
             return pending
-        return self.judge.asks(self.exhibits(question, given), answers[len(given) :])
+        return self.judge.asks(self._shown(question, given), answers[len(given) :])
 
     def score(self, question: Question, answers: tuple[Answer, ...]) -> Score:
         """The mean of the judge's verdicts, with what tells how far they can be trusted."""
@@ -63,7 +64,7 @@ class Judged:
         problem = next((answer.problem for answer in given if answer.problem), None)
         if problem or pending:
             return Score(problem=problem or "it was not asked to the end")
-        exhibits, said = self.exhibits(question, given), answers[len(given) :]
+        exhibits, said = self._shown(question, given), answers[len(given) :]
         if len(said) < len(self.judge.asks(exhibits, ())):
             return Score(problem="the judge was not asked")
         verdicts = self.judge.verdicts(exhibits, said)
@@ -90,9 +91,9 @@ class Judged:
             found["judge_kappa"] = agreement(first, second, weights="quadratic").kappa
         return {name: value for name, value in found.items() if value is not None}
 
-    def asked_in(self, change: Callable[[Question], Question]) -> Self:
-        """The same task with each question changed."""
-        return replace(self, questions=tuple(map(change, self.questions)))
+    def _shown(self, question: Question, given: tuple[Answer, ...]) -> tuple[Exhibit, ...]:
+        """What the judge sees: answers without the thoughts before them, as a user would; all thought is no answer."""
+        return self.exhibits(question, tuple(map(said_aloud, given)))
 
     def _rounds(self, question: Question, answers: tuple[Answer, ...]) -> tuple[tuple[Ask, ...], tuple[Answer, ...]]:
         """What the models are still to be asked, and their answers so far; the rest of the answers is the judge's."""
@@ -125,6 +126,12 @@ def judged(task: Task, settings: JudgingSpec, scale: Scale = FROM_0_TO_1) -> Jud
     told = {"task": task.version}
     judge = Judge.build(settings, scale)
     return Judged(task.name, tuple(task.questions), task.asks, exhibits, judge, told, task.corrections)
+
+
+def said_aloud(answer: Answer) -> Answer:
+    """An answer without the thoughts that its model sets apart."""
+    texts = tuple(replace(each, text=without_thoughts(each.text) or "") for each in answer.texts)
+    return replace(answer, texts=texts)
 
 
 def _scored(exhibits: Sequence[Exhibit], verdicts: Sequence[Verdict], judge: Judge) -> dict[str, float]:

@@ -15,7 +15,7 @@ from didact.faces import lazily
 if TYPE_CHECKING:
     from didact.evaluation.reasoning.faithfulness import probe_asks, probe_values
     from didact.evaluation.reasoning.prompts import PROMPTS_VERSION, prompt_of
-    from didact.evaluation.reasoning.reading import answer_mark, rationale_in, read_answer
+    from didact.evaluation.reasoning.reading import answer_mark, rationale_in, read_answer, without_thoughts
     from didact.evaluation.reasoning.samples import of_samples, pass_at
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "prompt_of",
     "rationale_in",
     "read_answer",
+    "without_thoughts",
 ]
 
 __getattr__ = lazily(__name__)

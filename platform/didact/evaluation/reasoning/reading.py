@@ -11,11 +11,14 @@ _MARK = re.compile(
     rf"|\b(?:the\s+)?(?:final\s+)?answer\s+is\b[ \t]*:?[ \t*_]*"
     r"|(?:最终|正确)?答案(?:是|为)[ \t]*[:\uff1a]?[ \t]*"
     r"|####[ \t]*(?=[-+$€£¥]*[\d.,]+%?[ \t]*(?:\n|$))"
-    r"|\\boxed(?=\{)",
+    r"|\\(?:boxed|fbox)(?=\{)|<answer>",
     re.IGNORECASE,
 )
 _NEXT_QUESTION = re.compile(r"(?<=\S)\s*\n[ \t]*(?:question|q|问题|题目)[ \t]*\d*[ \t]*[:\uff1a]", re.IGNORECASE)
-_THOUGHTS_BEGIN, _THOUGHTS_END = "<think>", "</think>"
+# As models write them: Qwen, DeepSeek and many others; Magistral; Kimi; Seed.
+_THOUGHTS = re.compile(
+    r"<(?P<end>/)?(?:think|thinking|thought|thoughts|reasoning|seed:think)>|\[(?P<square>/)?THINK\]|\u25c1(?P<kimi>/)?think\u25b7",
+)
 
 
 def answer_mark(text: str) -> re.Match[str] | None:
@@ -36,7 +39,7 @@ def read_answer(text: str, *, stepwise: bool, reads: Reads) -> str | None:
         stepwise: whether it was asked for reasoning before the answer.
         reads: what the scorer takes a text for.
     """
-    said = _without_thoughts(text)
+    said = without_thoughts(text)
     if said is None or reads == "whole":
         return said
     said = _NEXT_QUESTION.split(said, maxsplit=1)[0]
@@ -46,23 +49,31 @@ def read_answer(text: str, *, stepwise: bool, reads: Reads) -> str | None:
     if mark is None:
         return said if reads == "last" else None
     rest = said[mark.end() :]
-    if mark[0].endswith("boxed"):
+    if mark[0].endswith(("boxed", "fbox")):
         return _braced(rest)
+    if mark[0].casefold() == "<answer>":
+        return re.split(r"</answer>", rest, maxsplit=1, flags=re.IGNORECASE)[0].strip() or None
     return next((line.strip(" \t*_") for line in rest.split("\n") if line.strip(" \t*_")), None)
 
 
 def rationale_in(text: str) -> str:
     """What stands before the answer's mark; all of it where there is none."""
-    said = text.replace(_THOUGHTS_BEGIN, "").replace(_THOUGHTS_END, "")
+    said = _THOUGHTS.sub("", text)
     mark = answer_mark(said)
     return (said[: mark.start()] if mark else said).rstrip()
 
 
-def _without_thoughts(text: str) -> str | None:
-    before, end, after = text.rpartition(_THOUGHTS_END)
-    if end:
-        return after
-    return None if before or _THOUGHTS_BEGIN in text else text
+def without_thoughts(text: str) -> str | None:
+    """What a model says behind its thoughts, where it sets them apart; None where they never end.
+
+    Where only their end stands, what is before it was thought: some templates write the beginning themselves.
+    """
+    marks = list(_THOUGHTS.finditer(text))
+    if not marks:
+        return text
+    last = marks[-1]
+    ends = any(last.groups())
+    return text[last.end() :] if ends else None
 
 
 def _braced(text: str) -> str | None:

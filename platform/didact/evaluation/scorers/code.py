@@ -53,7 +53,7 @@ def code_scorer(spec: CodeScorer) -> NamedScorer:
     The row may have `setup`, which runs before the code, and `entry_point`, a function that the test's own `check` is
     called with, as in HumanEval (Chen et al., 2021).
     """
-    return NamedScorer(partial(_score, spec), "code, 1", reads="whole", same=str.strip)
+    return NamedScorer(partial(_score, spec), "code, 1", reads="whole", same=None)
 
 
 def _score(spec: CodeScorer, question: Question, text: str) -> Score:

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from didact.evaluation.scorers.scorer import NamedScorer, accepted, field_of
 from didact.files import fingerprint
 from didact.spec import JsonSchemaScorer
 
-_FENCE = re.compile(r"```(?:json)?[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
+_FENCE = re.compile(r"(?:```|~~~)[ \t]*(?:json[c5]?)?\s*(.*?)(?:```|~~~)", re.DOTALL | re.IGNORECASE)
+_MOST_BRACKETS = 200
 _PATTERN_SECONDS = 1.0
 _SHOWN = 200
 _MOST_LEVELS = 100
@@ -31,7 +33,7 @@ def json_schema_scorer(spec: JsonSchemaScorer) -> NamedScorer:
         DataError: the schema's file cannot be read, or is no schema.
     """
     schema = None if spec.schema_file is None else schema_of_file(spec.schema_file)
-    version = f"json_schema, 1, {fingerprint(schema)}"
+    version = f"json_schema, 2, {fingerprint(schema)}"
     return NamedScorer(partial(_score, schema), version, reads="whole", same=_one_form)
 
 
@@ -104,24 +106,39 @@ def _schema_of_row(question: Question) -> dict[str, Any] | None:
 
 
 def read_json(text: str) -> Any:
-    """The JSON of a text: in its first block between fences, else all of it, else from its first bracket on.
+    """The JSON of a text: in its first block between fences that holds some, else all of it, else its longest piece.
 
     Raises:
         ValueError: there is none, or it is nested too deep to be read.
     """
-    fenced, opens = _FENCE.search(text), re.search(r"[{\[]", text)
-    whole = [*([fenced[1]] if fenced else []), text]
     try:
-        for piece in whole:
+        for piece in [*_FENCE.findall(text), text]:
             with contextlib.suppress(ValueError):
-                return _not_too_deep(_DECODER.decode(piece))
-        if opens:
-            return _not_too_deep(_DECODER.raw_decode(text, opens.start())[0])
+                return _not_too_deep(_DECODER.decode(piece.strip().removeprefix("\ufeff")))
+        return _not_too_deep(_longest(text))
     except RecursionError:
         raise ValueError("its JSON is nested too deep to be read") from None
-    except ValueError as error:
-        raise ValueError(f"its JSON cannot be read: {error}") from None
-    raise ValueError("it holds no JSON")
+
+
+def _longest(text: str) -> Any:
+    """The longest object or list in a text: `[1]` before it may be a mark of a source."""
+    found: Any = None
+    failure: ValueError | None = None
+    longest, place = 0, 0
+    for opens in islice(re.finditer(r"[{\[]", text), _MOST_BRACKETS):
+        if opens.start() < place:
+            continue
+        try:
+            value, end = _DECODER.raw_decode(text, opens.start())
+        except ValueError as error:
+            failure = failure or error
+            continue
+        if end - opens.start() > longest:
+            found, longest = value, end - opens.start()
+        place = end
+    if longest:
+        return found
+    raise ValueError("it holds no JSON" if failure is None else f"its JSON cannot be read: {failure}")
 
 
 def _not_too_deep(value: Any) -> Any:

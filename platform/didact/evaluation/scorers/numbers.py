@@ -2,7 +2,6 @@
 
 # ruff: noqa: RUF001, RUF002 - signs of other scripts, as people write them.
 import re
-import unicodedata
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -10,11 +9,10 @@ from functools import partial
 
 from didact.evaluation.questions import Question, Score
 from didact.evaluation.scorers.numerals import SCALES, chinese_numerals, chinese_value
-from didact.evaluation.scorers.scorer import NamedScorer, accepted, judged
+from didact.evaluation.scorers.scorer import NamedScorer, accepted, judged, plain_signs
 from didact.spec import NumberScorer
 
 _ASCII_MINUS = str.maketrans(dict.fromkeys("\u2212\u2013\ufe63\uff0d", "-") | {"\u2044": "/"})
-_RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+", strict=True))
 _LATEX = (
     (re.compile(r"\\[dt]?frac\s*\{\s*([0-9]+)\s*\}\s*\{\s*([0-9]+)\s*\}"), r" \1/\2"),
     (re.compile(r"\\(?:times|cdot)(?![A-Za-z])"), "*"),
@@ -203,10 +201,8 @@ def _ascii(text: str) -> str:
     if text.isascii():
         plain = text
     else:
-        raised = re.sub(f"[{''.join(_RAISED)}]+", lambda each: "^" + "".join(_RAISED[one] for one in each[0]), text)
-        apart = "".join(f" {one}" if unicodedata.decomposition(one).startswith("<fraction>") else one for one in raised)
-        grouped = re.sub(rf"(?<=[0-9])[{_THIN}](?=[0-9]{{3}}(?![0-9]))", ",", apart)
-        plain = unicodedata.normalize("NFKC", grouped).translate(_ASCII_MINUS)
+        grouped = re.sub(rf"(?<=[0-9])[{_THIN}](?=[0-9]{{3}}(?![0-9]))", ",", text)
+        plain = plain_signs(grouped).translate(_ASCII_MINUS)
     for pattern, instead in _LATEX:
         plain = pattern.sub(instead, plain)
     return plain

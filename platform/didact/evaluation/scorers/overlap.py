@@ -8,16 +8,19 @@ import string
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from decimal import Decimal
 from functools import cache
 from typing import Any
 
 from didact.evaluation.questions import Question, Score
-from didact.evaluation.scorers.scorer import NamedScorer, accepted
+from didact.evaluation.scorers.scorer import NamedScorer, accepted, plain_signs
 from didact.spec import F1Scorer, RougeScorer
 
 _ARTICLES = frozenset(("a", "an", "the"))
 _UNSPACED = "\u2e80-\u9fff\uf900-\ufaff\u3040-\u30ff\uac00-\ud7af"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
+_DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"
+_NUMBER = re.compile(rf"[(\"']*([-\u2212])?[$€£¥]?({_DIGITS})%?[)\"'.,;:!?]*")
 _ROUGE_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 _ROUGES = ("rouge1", "rouge2", "rougeL")
 _STEMMED_FROM = 4
@@ -26,7 +29,7 @@ _STEMMED_FROM = 4
 
 def f1_scorer(spec: F1Scorer) -> NamedScorer:
     """F1 over words and exact match, as in SQuAD (Rajpurkar et al., 2016), with the best accepted answer."""
-    return NamedScorer(_f1, "f1, 1", metric="f1")
+    return NamedScorer(_f1, "f1, 2", metric="f1", same=None)
 
 
 def rouge_scorer(spec: RougeScorer) -> NamedScorer:
@@ -40,7 +43,7 @@ def rouge_scorer(spec: RougeScorer) -> NamedScorer:
         values = {name: float(best[name].fmeasure) for name in _ROUGES}
         return Score({**values, "unread": float(not text.strip())}, text.strip() or None)
 
-    return NamedScorer(score, "rouge-score 0.1.2, 1", metric="rougeL")
+    return NamedScorer(score, "rouge-score 0.1.2, 1", metric="rougeL", same=None)
 
 
 def _f1(question: Question, text: str) -> Score:
@@ -54,10 +57,27 @@ def _f1(question: Question, text: str) -> Score:
 
 
 def squad_words(text: str) -> list[str]:
-    """The words of a text in lower case, without punctuation and articles."""
-    lower = unicodedata.normalize("NFKC", text).lower()
-    plain = "".join(mark for mark in lower if mark not in string.punctuation and unicodedata.category(mark)[0] != "P")
-    return [word for word in _WORD.findall(plain) if word not in _ARTICLES]
+    """The words of a text in lower case, without punctuation and articles.
+
+    A number keeps its sign and its point, and has one writing, as in DROP (Dua et al., 2019): SQuAD's own way makes
+    `5` of `-5`, and `15` of `1.5`.
+    """
+    lower = plain_signs(text).lower()
+    pieces = [_number(piece) or _without_marks(piece) for piece in lower.split()]
+    return [word for word in _WORD.findall(" ".join(pieces)) if word not in _ARTICLES]
+
+
+def _number(piece: str) -> str | None:
+    found = _NUMBER.fullmatch(piece)
+    if not found:
+        return None
+    value = Decimal(found[2].replace(",", "")).normalize()
+    return f"{'-' if found[1] else ''}{value:f}" if value else "0"
+
+
+def _without_marks(piece: str) -> str:
+    marks = string.punctuation.replace("^", "")
+    return "".join(mark for mark in piece if mark not in marks and unicodedata.category(mark)[0] != "P")
 
 
 def shared_words(found: Sequence[str], aim: Sequence[str]) -> float:

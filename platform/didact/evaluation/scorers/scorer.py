@@ -1,5 +1,6 @@
 """What a scorer is, and what all of them compare with."""
 
+import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,17 +15,37 @@ Reads = Literal["answer", "last", "whole"]
 """What a scorer takes a text for: the `answer` and nothing else; words whose `last` fitting part is the answer; or a
 `whole` in which it finds its answer wherever it stands, such as a block of code."""
 
-_OPENING = "\"'*`\u201c\u2018\u00ab\u300c\u300e"
-_CLOSING = ".,;:!?\"'*`\u2026\u3002\u3001\u201d\u2019\u00bb\u300d\u300f"
+_QUOTES = ("\u201c\u201d", "\u2018\u2019", "\u00ab\u00bb", "\u300c\u300d", "\u300e\u300f")
+_PAIRS = (*(mark * 2 for mark in "\"'*`_"), *_QUOTES)
+"""Quotes and marks of emphasis, which go where both are there: `f'` and `A*` keep theirs."""
+_CLOSING = ".,;:!?\u2026\u3002\u3001"
+_RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+", strict=True))
+_FACTORIAL = re.compile(r"(?:.*[0-9)]|.)!")
+
+
+def plain_signs(text: str) -> str:
+    """A text in which letters and digits of other widths are plain (NFKC); raised digits become powers, `10^2`."""
+    if text.isascii():
+        return text
+    raised = re.sub(f"[{''.join(_RAISED)}]+", lambda each: "^" + "".join(_RAISED[one] for one in each[0]), text)
+    # NFKC would make 11/2 of the mixed number 1 1/2 in two characters.
+    apart = "".join(f" {one}" if unicodedata.decomposition(one).startswith("<fraction>") else one for one in raised)
+    return unicodedata.normalize("NFKC", apart)
 
 
 def normalised(text: str) -> str:
-    """A text without what makes no difference: width (NFKC) and case of letters, runs of blanks, marks at its ends."""
-    plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    """A text without what makes no difference: width (NFKC) and case of letters, runs of blanks, marks around it.
+
+    The mark of a factorial (`5!`) is no exclamation.
+    """
+    plain = " ".join(plain_signs(text).casefold().split())
     before = None
     while before != plain:
         before = plain
-        plain = plain.lstrip(_OPENING).rstrip(_CLOSING).strip()
+        if len(plain) > 1 and plain[0] + plain[-1] in _PAIRS:
+            plain = plain[1:-1].strip()
+        elif plain[-1:] in _CLOSING and not _FACTORIAL.fullmatch(plain):
+            plain = plain[:-1].rstrip()
     return plain
 
 
@@ -38,8 +59,9 @@ class NamedScorer:
     metric: str = "accuracy"
     """The one of its values that says whether an answer is right, or how good it is."""
     reads: Reads = "answer"
-    same: Callable[[str], str] = normalised
-    """Answers that it read count as the same one, in a vote, where this makes the same text of them."""
+    same: Callable[[str], str] | None = normalised
+    """Answers that it read count as the same one, in a vote, where this makes the same text of them; None where answers
+    are no such thing (programs, free texts), and no vote is possible."""
 
 
 def accepted(question: Question) -> tuple[str, ...]:

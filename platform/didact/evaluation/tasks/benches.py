@@ -7,6 +7,7 @@ from didact.datasets.rows.fields import items, optional_text, take, texts
 from didact.datasets.rows.raw_row import BadRow
 from didact.evaluation.asks import Answer, Ask, Generation
 from didact.evaluation.judge import Exhibit, Judge, Judged, Scale
+from didact.evaluation.judge.judged_task import said_aloud
 from didact.evaluation.judge.wording import group_of
 from didact.evaluation.questions import Question
 from didact.evaluation.tasks.question_files import QuestionRow, read_questions
@@ -73,7 +74,7 @@ def build_bench(spec: MtBenchTask | VicunaBenchTask) -> Judged:
 
 def _said(answers: tuple[Answer, ...], place: int, of: int) -> tuple[str, ...]:
     """One model's answers, turn by turn."""
-    return tuple(answer.text for answer in answers[place::of])
+    return tuple(said_aloud(answer).text for answer in answers[place::of])
 
 
 def _conversation(question: Question, said: tuple[str, ...]) -> tuple[Message, ...]:

@@ -10,13 +10,15 @@ from didact.datasets.rows.fields import take, text
 from didact.datasets.rows.raw_row import BadRow
 from didact.errors import DataError
 from didact.evaluation.questions import Question, Score
+from didact.evaluation.scorers.numbers import is_number, last_number, numbers_equal
 from didact.evaluation.scorers.options import Options
 from didact.evaluation.tasks.question_files import QuestionRow
 
 _YES_NO = ("Yes", "No")
 _OPTION = re.compile(r"^\(([A-Z])\)\s*(.+)$", re.MULTILINE)
 _WORDS = (("True", "False"), _YES_NO, ("valid", "invalid"))
-_ANSWER_IS = re.compile(r"\banswer is:?\s*(.+?)\.?\s*(?:\n|$)", re.IGNORECASE)
+_ANSWER_IS = re.compile(r"\banswer is:?\s*(.+?)\.?\s*(?:\n|$|(?<=\.)\s)", re.IGNORECASE)
+_BRACKETS_ALONE = re.compile(r"[\s()\[\]{}<>]+")
 
 
 def read_strategyqa(row: QuestionRow, corrections: list[str]) -> Question:
@@ -90,19 +92,32 @@ def read_reasoning_prompts(folder: Path) -> dict[str, tuple[Question, ...]]:
 
 
 def score_words(question: Question, said: str) -> Score:
-    """An answer in words or numbers: strictly the whole text, leniently also what it calls the answer, or its end."""
+    """An answer in words or numbers: strictly the whole text, leniently also what it calls the answer, or its end.
+
+    Leniently a number is read as a quantity wherever it stands there, and words and brackets may stand apart otherwise.
+    """
     lines = [line for line in said.strip().splitlines() if line.strip()]
     strict = _plain(said) if len(lines) == 1 else None
     ends = [*lines[-1:], *_ANSWER_IS.findall(said)]
     lenient = _plain(re.sub(r"^(?:answer|a)\s*:", "", ends[-1], flags=re.IGNORECASE)) if ends else None
     right = _plain(question.expected)
+    if lenient and is_number(right):
+        lenient = last_number(lenient) or lenient
     values = {
-        "accuracy": float(lenient == right),
+        "accuracy": float(lenient is not None and (lenient == right or _alike(lenient, right))),
         "unread": float(lenient is None),
         "strict_accuracy": float(strict == right),
         "strict_unread": float(strict is None),
     }
     return Score(values, lenient, note="" if lenient else "the answer is empty")
+
+
+def _alike(found: str, right: str) -> bool:
+    if is_number(right):
+        return numbers_equal(found, right)
+    if _BRACKETS_ALONE.fullmatch(right):
+        return "".join(found.split()) == "".join(right.split())
+    return re.split(r"[\s,;]+", found.strip(" ,;")) == right.split()
 
 
 def _plain(words: str) -> str:

@@ -4,7 +4,7 @@ Examples, reasoning, several samples and probes of the reasoning are the same fo
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self, TypeVar
@@ -22,7 +22,7 @@ from didact.evaluation.reasoning import (
     read_answer,
 )
 from didact.evaluation.reasoning.prompts import wording_of
-from didact.evaluation.scorers.scorer import NamedScorer, Scorer
+from didact.evaluation.scorers.scorer import NamedScorer, Scorer, normalised
 from didact.files import fingerprint
 from didact.logs import get_logger
 from didact.spec import QuestionTask, TextQuestionTask
@@ -81,7 +81,9 @@ class TextTask:
                 f"evaluation task {name}: few_shot: {settings.few_shot} asks for more worked examples than there are "
                 f"({len(examples)}); set `examples` to a file that has them, or lower few_shot"
             )
-        named = scorer if isinstance(scorer, NamedScorer) else NamedScorer(scorer, scorer_version, reads="whole")
+        named = (
+            scorer if isinstance(scorer, NamedScorer) else NamedScorer(scorer, scorer_version, reads="whole", same=None)
+        )
         chosen = tuple(choose(name, questions, settings.num_items))
         used = tuple(examples) if settings.few_shot else ()
         return cls(name, settings, chosen, named, used, tuple(corrections))
@@ -130,16 +132,13 @@ class TextTask:
         }
         if self._stepwise and self.scorer.reads == "last":
             lengths["unmarked"] = sum(answer_mark(each.text) is None for each in texts) / len(texts)
-        probed = probe_values(answers, partial(self._read, question), self.scorer.same) if self._probes else {}
+        same = self.scorer.same or normalised
+        probed = probe_values(answers, partial(self._read, question), same) if self._probes else {}
         return replace(together, values={**together.values, **lengths, **probed})
 
     def overall(self, scores: Sequence[tuple[Question, Score]]) -> Mapping[str, float]:
         """Nothing beside the mean of the scores."""
         return {}
-
-    def asked_in(self, change: Callable[[Question], Question]) -> Self:
-        """The same task with each question changed."""
-        return replace(self, questions=tuple(map(change, self.questions)))
 
     @property
     def _stepwise(self) -> bool:

@@ -43,6 +43,9 @@ class EndpointSpec(Spec):
     """Requests in a row that failed in all their tries, after which the endpoint counts as down."""
     deadline_seconds: float = Field(default=4 * 3600, gt=0)
     """Longest time for all requests of an evaluation, from the first one."""
+    keep_days: float = Field(default=30, ge=0)
+    """Answers that it gave longer ago are asked again, since what stands behind an address may change; 0 asks all
+    again. Reports say how old those are that were kept."""
     max_tokens: int | None = Field(default=None, ge=1)
     """Most tokens of an evaluation, prompts and answers together."""
     prices: PriceSpec | None = None
