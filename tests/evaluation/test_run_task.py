@@ -15,15 +15,18 @@ from didact.evaluation import (
     Ask,
     Asked,
     Generation,
+    Given,
     Identity,
     KeptAnswers,
     Likelihood,
     Likely,
     Model,
     Question,
+    QuestionFacts,
     Score,
     Scored,
     Text,
+    compare_task,
     kept_answers,
     run_task,
 )
@@ -206,6 +209,27 @@ def test_classes_that_differ_by_a_mark_keep_figures_of_their_own() -> None:
     found = {name.split("/")[2]: value for name, value in metrics.items() if name.count("/") == 3}
     assert found == {"a-b-3": 1.0, "a-b": 0.0, "a-b-2": 0.5, "c-d": 0.25}
     assert (counts["eval/t/a-b-3/accuracy"], metrics["eval/t/macro_accuracy"]) == (2, pytest.approx(0.4375))
+
+
+def test_questions_without_a_class_are_one_beside_others() -> None:
+    def metrics(*groups: str) -> dict[str, float]:
+        scores = [
+            (Question(str(number), (Message("user", "?"),), group=group), Score({"accuracy": float(not number)}))
+            for number, group in enumerate(groups)
+        ]
+        return task_metrics("t", "accuracy", scores, {})[0]
+
+    assert metrics("", "") == {"eval/t/accuracy": 0.5}
+    found = metrics("", "a", "")
+    assert (found["eval/t/unclassed/accuracy"], found["eval/t/a/accuracy"]) == (0.5, 0.0)
+    assert found["eval/t/macro_accuracy"] == 0.25
+    facts = [
+        QuestionFacts("t", str(n), "?", "", {m: Given((), {"accuracy": v}) for m, v in zip("ab", pair, strict=True)}, g)
+        for n, (g, pair) in enumerate([("", (1, 1)), ("a", (0, 1)), ("", (0, 0))])
+    ]
+    compared = compare_task("t", "accuracy", facts, "a", "b")
+    assert compared is not None and compared.macro is not None
+    assert compared.macro.value == pytest.approx(0.5), "the same classes as those of the figures"
 
 
 def test_answers_with_problems_are_not_kept(tmp_path: Path) -> None:

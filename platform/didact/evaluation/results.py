@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from didact.evaluation.asks import Answer
 from didact.evaluation.questions import Question, Score
 
+_UNCLASSED = "unclassed"
+"""Questions without a class beside others that have one: in no average they may be left out without a word."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scored:
@@ -85,11 +88,11 @@ def group_names(groups: Iterable[str]) -> dict[str, str]:
     """Group -> its part of a metric's name, in which no `/` stands; groups of one such name get numbers (`a-b-2`)."""
     named: dict[str, str] = {}
     groups = list(groups)
-    taken = {group for group in groups if "/" not in group}
+    taken = {group for group in groups if group and "/" not in group}
     for group in groups:
-        plain = name = group.replace("/", "-")
+        plain = name = group.replace("/", "-") or _UNCLASSED
         number = 1
-        while "/" in group and name in taken:
+        while name != group and name in taken:
             number += 1
             name = f"{plain}-{number}"
         taken.add(name)
@@ -98,9 +101,9 @@ def group_names(groups: Iterable[str]) -> dict[str, str]:
 
 
 def group_values(metric: str, scores: Sequence[tuple[Question, Score]]) -> dict[str, list[float]]:
-    """Group -> the values of its questions, in the order in which groups first appear."""
+    """Group -> the values of its questions, in the order in which groups first appear; those without one are one."""
     groups: dict[str, list[float]] = {}
     for question, score in scores:
-        if question.group and metric in score.values:
+        if metric in score.values:
             groups.setdefault(question.group, []).append(score.values[metric])
     return groups
