@@ -11,10 +11,9 @@ import torch
 from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from typing_extensions import override
 
 from didact.cluster.asking.answering import EngineModels, Subject
-from didact.evaluation import Answer, Ask, Asked, Identity, Model, run_task
+from didact.evaluation import Asked, run_task
 from didact.evaluation.harness import HarnessTask
 from didact.evaluation.questions import ModelTokens
 from didact.evaluation.tasks import build_task
@@ -22,25 +21,7 @@ from didact.models import load_tokenizer
 from didact.spec import LmEvalTask, ModelSpec
 from tests.fakes.lm_eval_tasks import TASKS, folder_of_tasks
 from tests.fakes.models import save_tiny_base, tiny_model
-
-
-class OnEngine(Model):
-    def __init__(self, models: EngineModels) -> None:
-        self._models = models
-
-    @property
-    @override
-    def identity(self) -> Identity:
-        return self._models.facts["base"].identity
-
-    @property
-    @override
-    def at_once(self) -> int:
-        return 8
-
-    @override
-    async def answer(self, ask: Ask) -> Answer:
-        return await self._models.answer("base", ask)
+from tests.fakes.on_engine import OnEngine
 
 
 def test_figures_are_those_of_lm_evals_own_backend(tmp_path: Path) -> None:

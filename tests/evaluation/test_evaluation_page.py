@@ -225,5 +225,5 @@ def test_what_training_data_holds_stands_beside_the_figures() -> None:
     (held,) = [each for each in data_of(page)["questions"] if each["given"][1]["seen"]]
     assert held["id"] == "1" and not held["given"][0]["seen"]
     none = render_evaluation(report().searched("adapter", how, {}))
-    assert "training data of adapter holds no question (5,000 rows searched for 13 words in a row)" in none
+    assert "Training data of adapter holds no question (5,000 rows searched for 13 words in a row)" in none
     assert 'name="seen"' not in none and "Questions in the training data" not in render_evaluation(report())

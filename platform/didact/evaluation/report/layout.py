@@ -53,7 +53,9 @@ def as_table(title: str, figures: Sequence[Figure], notes: Sequence[str] = ()) -
     if notes and not figures:
         table.min_width = _WITHOUT_FIGURES  # nothing else would make it wider than its headings
     for name in _columns(figures):
-        table.add_column(name, justify="left" if name == "metric" else "right", no_wrap=True)
+        # Names may be folded where it is narrow; half a figure would be a wrong one.
+        is_name = name == "metric"
+        table.add_column(name, justify="left" if is_name else "right", no_wrap=not is_name, overflow="fold")
     for figure in figures:
         metric, *cells, last = map(escape, _cells(figure))
         style = _STYLES.get(figure.side)
