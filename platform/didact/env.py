@@ -211,6 +211,8 @@ def quiet_libraries() -> None:
     set_default("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", message="IProgress not found")  # of tqdm, whose bars are off
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    # PEFT itself writes patterns for experts held in one tensor, and misses modules to match them.
+    warnings.filterwarnings("ignore", message=r"The following \w+_pattern keys did not match .*gate_up_proj")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it reports every optional kernel it lacks
     logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)  # it asks for ipywidgets in every notebook
 

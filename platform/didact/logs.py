@@ -74,6 +74,12 @@ class _Kept(logging.FileHandler):
         pass
 
 
+def kept_file() -> Path | None:
+    """The file that this process keeps its log in now."""
+    kept = [Path(each.baseFilename) for each in logging.getLogger().handlers if isinstance(each, _Kept)]
+    return kept[-1] if kept else None
+
+
 @contextlib.contextmanager
 def kept_in(file: Path) -> Iterator[None]:
     """Inside the block, add to `file` what didact and the libraries log in this process, and Python's warnings.

@@ -1,5 +1,6 @@
 import asyncio
 import os
+import warnings
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from didact.cluster.placement import WorkerResources
 from didact.datasets.conversation import Message
 from didact.errors import ModelError
 from didact.evaluation import Answer, EvalReport, Generation, Likelihood
+from didact.logs import kept_in
 from didact.models import base_fingerprint
 from didact.spec import EvaluationSpec, ModelSpec, ReasoningGymTask
 from tests.fakes.adapters import save_tiny_adapter
@@ -39,6 +41,13 @@ class Ends:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os._exit, (1,)
+
+
+class Warns:
+    """Makes the worker that it reaches warn."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return warnings.warn, ("said in a worker",)
 
 
 def on_workers(
@@ -74,7 +83,9 @@ def test_answers_are_the_same_on_one_worker_and_on_two_and_when_one_is_killed(su
     assert alone[::2] != alone[1::2]  # base and adapter answer differently
 
 
-def test_a_question_that_ends_workers_costs_itself(subjects: dict[str, Subject]) -> None:
+def test_a_question_that_ends_workers_costs_itself_and_what_they_say_is_kept(
+    subjects: dict[str, Subject], tmp_path: Path
+) -> None:
     async def with_a_bad_one(answerers: Answerers) -> list[Answer]:
         model = answerers.model("base")
         bad = model.answer(Generation((Ends(),), 4))  # type: ignore[arg-type]
@@ -82,8 +93,16 @@ def test_a_question_that_ends_workers_costs_itself(subjects: dict[str, Subject])
 
     bad, *good = on_workers(subjects, 1, with_a_bad_one)
     assert bad.problem == "2 workers ended while they had this question, which may be the cause"
-    late = on_workers(subjects, 1, lambda answerers: asyncio.gather(answerers.model("base").answer(Generation("1", 2))))
-    assert late[0].problem is None
+
+    async def with_a_warning(answerers: Answerers) -> list[Answer]:
+        model = answerers.model("base")
+        return await asyncio.gather(model.answer(Generation((Warns(),), 4)), model.answer(Generation("1", 2)))  # type: ignore[arg-type]
+
+    with kept_in(tmp_path / "log.txt"):
+        late = on_workers(subjects, 1, with_a_warning)
+    assert late[1].problem is None
+    said = next(line for line in (tmp_path / "log.txt").read_text().splitlines() if "said in a worker" in line)
+    assert str(os.getpid()) not in said.split()[:3]
     # Those that were under way in both workers are taken for the cause as well; nothing is lost without a word.
     assert all(answer.problem == bad.problem or len(answer.likelihoods) == 2 for answer in good)
 

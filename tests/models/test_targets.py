@@ -2,11 +2,13 @@
 
 import logging
 import re
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
+from didact import env
 from didact.errors import ModelError
 from didact.models import AdapterHost, attach_adapter, base_fingerprint, load_base, save_adapter
 from didact.models.footprint import Load, check_method, demand_of
@@ -80,6 +82,14 @@ def test_what_is_left_out_is_said(caplog: pytest.LogCaptureFixture) -> None:
     assert words_of("deepseek_v3", LoraSpec(r=2, dropout=0.1)) == ["gate_proj", "up_proj", "down_proj", experts]
     demand = demand_of(tiny_model("phimoe").config, ModelSpec(dtype="float32"), LoraSpec(r=2), Load(32))
     assert [words.split(" (")[0] for words in demand.left_out] == ["router", experts]
+
+
+def test_pefts_own_patterns_for_experts_are_no_news() -> None:
+    env.quiet_libraries()
+    with warnings.catch_warnings(record=True) as told:
+        attach_adapter(tiny_model("qwen3_moe"), LoraSpec(r=2), seed=0, base_name="tiny")
+        warnings.warn("The following rank_pattern keys did not match any targeted module", stacklevel=1)
+    assert len([each for each in told if "_pattern" in str(each.message)]) == 1
 
 
 def words_of(family: str, spec: MethodSpec) -> list[str]:

@@ -7,6 +7,7 @@ question's problem when it ends a second worker, since the question may be the c
 """
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from didact.connect import receive
 from didact.devices import is_out_of_memory, memory_words
 from didact.errors import OutOfMemory, RunError
 from didact.evaluation import Answer, Ask, Identity, Model, TaskResult, held_out_result, task_texts
-from didact.logs import get_logger
+from didact.logs import get_logger, kept_file, kept_in
 from didact.models import supports_packing
 from didact.preparation import open_prepared, prepare_data
 from didact.serving.engine import EngineDied, EngineStopped
@@ -55,8 +56,12 @@ class HeldOutRows:
 class _Worker:
     """One base in memory, in a process of its own."""
 
-    def __init__(self, subjects: Mapping[str, Subject], resources: WorkerResources, batch_size: int) -> None:
+    def __init__(
+        self, subjects: Mapping[str, Subject], resources: WorkerResources, batch_size: int, log: Path | None
+    ) -> None:
         receive()
+        if log is not None:
+            contextlib.ExitStack().enter_context(kept_in(log))  # until the process ends
         self._device = torch.device("cuda" if resources.use_gpu else "cpu")
         self._batch_size = batch_size
         self._subjects = subjects
@@ -215,7 +220,7 @@ class Answerers:
                 num_gpus=1 if self._resources.use_gpu else 0,
                 accelerator_type=self._resources.accelerator_type,
             )
-            .remote(self.subjects, self._resources, self._batch_size)
+            .remote(self.subjects, self._resources, self._batch_size, kept_file())
         )
         self.workers.append(worker)
         try:
