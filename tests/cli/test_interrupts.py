@@ -112,11 +112,21 @@ def start(folder: Path, *words: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, cwd=folder, env=variables, stdout=printed, stderr=printed)
 
 
-def command_lines() -> list[str]:
+def wait_for(condition: Callable[[], bool], command: subprocess.Popen[bytes], folder: Path) -> None:
+    """Until the command has come so far. It has the processor meanwhile."""
+    until = time.monotonic() + 400
+    while not condition():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            command.wait(0.1)
+        assert command.poll() is None and time.monotonic() < until, (folder / "printed.txt").read_text()
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess):  # or a zombie, which is one
-            found.append(" ".join(process.cmdline()))
+            if str(folder) in " ".join(process.cmdline()):
+                found.append(process)
     return found
 
 
@@ -124,9 +134,8 @@ def ends(command: subprocess.Popen[bytes], number: int, folder: Path) -> tuple[i
     """Its code and last line, once it and all that it started are gone. Generous: a busy machine is slow."""
     command.send_signal(number)
     code = command.wait(60)
-    until = time.monotonic() + 30
-    while left := [line for line in command_lines() if str(folder) in line]:
-        assert time.monotonic() < until, left
+    _, left = psutil.wait_procs(processes_of(folder), timeout=30)
+    assert not left
     printed = (folder / "printed.txt").read_text()
     assert "Traceback" not in printed and "*** SIG" not in printed, printed[-3000:]
     return code, printed.splitlines()[-1]
@@ -139,13 +148,8 @@ def ends(command: subprocess.Popen[bytes], number: int, folder: Path) -> tuple[i
 )
 def test_a_run_ends_in_order_and_goes_on_later(folder: Path, number: int, code: int, said: str) -> None:
     write_text(folder / "recipe.json", to_json(tiny_recipe(folder, name="run", training__steps=100_000)))
-    command, steps, until = (
-        start(folder, "train", "recipe.json"),
-        folder / "runs/run/steps.jsonl",
-        time.monotonic() + 200,
-    )
-    while not steps.is_file() or not list(read_jsonl(steps)):
-        assert command.poll() is None and time.monotonic() < until, (folder / "printed.txt").read_text()
+    command, steps = start(folder, "train", "recipe.json"), folder / "runs/run/steps.jsonl"
+    wait_for(lambda: steps.is_file() and bool(list(read_jsonl(steps))), command, folder)
     assert ends(command, number, folder) == (code, said)
 
 
@@ -156,7 +160,5 @@ def test_a_server_ends_in_order_and_leaves_its_port(folder: Path, number: int) -
     base = save_tiny_base(folder / "tiny")
     config = str(ROOT / "serve" / "local.yaml")
     command = start(folder, "serve", config, f"model.base={base}", "--port", "18438")
-    until = time.monotonic() + 200
-    while "chat page" not in (folder / "printed.txt").read_text():
-        assert command.poll() is None and time.monotonic() < until, (folder / "printed.txt").read_text()
+    wait_for(lambda: "chat page" in (folder / "printed.txt").read_text(), command, folder)
     assert ends(command, number, folder)[0] == 0

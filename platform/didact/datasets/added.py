@@ -69,6 +69,11 @@ def add_card(
         DataError: the name is taken, nothing is there, its form is unknown, or more than 1% of the rows are bad.
         SpecError: a name or value that a card does not take.
     """
+    own = user_card_dir() / f"{name}.yaml"
+    if own.is_file():
+        raise DataError(
+            f"the name {name!r} is taken by {own}; remove that file to add it anew, or choose another --name"
+        )
     known = {*GROUPS, *(card.name for card in load_cards())}
     if name in known:
         raise DataError(f"the name {name!r} is taken by another dataset or group of the catalog; choose another --name")
@@ -91,9 +96,8 @@ def add_card(
     card = validate(Card, values, f"card {name}")
     checked = _check(card)
     card = _completed(card, checked)
-    file = user_card_dir() / f"{name}.yaml"
-    write_text(file, card_yaml(card))
-    return AddedCard(card, file, checked)
+    write_text(own, card_yaml(card))
+    return AddedCard(card, own, checked)
 
 
 def _is_local(place: str) -> bool:

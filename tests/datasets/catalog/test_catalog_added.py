@@ -1,6 +1,7 @@
 """Data of the user's own becomes a card."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,8 @@ def test_a_name_that_is_taken_is_refused(name: str, tmp_path: Path) -> None:
     file = lines(tmp_path / "mine.jsonl", good(1))
     add_card(str(file), "mine")
     before = (user_card_dir() / "mine.yaml").read_text()
-    with pytest.raises(DataError, match=f"the name '{name}' is taken"):
+    by = str(user_card_dir() / "mine.yaml") if name == "mine" else "another dataset or group"
+    with pytest.raises(DataError, match=f"the name '{name}' is taken by {re.escape(by)}"):
         add_card(str(lines(tmp_path / "other.jsonl", good(2))), name)
     assert (user_card_dir() / "mine.yaml").read_text() == before
 

@@ -116,6 +116,8 @@ def test_a_damaged_table_is_written_again() -> None:
     [
         ([], "the list of dicts given as a source holds no rows"),
         (pd.DataFrame({"a": []}), "the pandas.DataFrame given as a source holds no rows"),
+        (pd.DataFrame([["a", "b"]], columns=["x", "x"]), "the columns x, x name x more than once; rename them"),
+        (pa.Table.from_arrays([pa.array(["a"])] * 2, ["x", "x"]), "the columns x, x name x more than once"),
         (7, "found int; expected a path, or rows as a pandas or pyarrow table"),
         ({"a": [1]}, "found a dict; expected"),
         (

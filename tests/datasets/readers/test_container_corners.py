@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from didact.datasets import load_dataset
+from didact.errors import DataError
 from didact.spec import SourceSpec
 
 ROWS = [{"instruction": f"说 {number}", "input": "", "output": f'答 {number}, "q"'} for number in range(3)]
@@ -71,3 +72,40 @@ def test_one_object_a_file_on_one_line_or_on_several(tmp_path: Path) -> None:
     for number, row in enumerate(ROWS):
         (tmp_path / f"{number}.json").write_text(json.dumps(row, indent=number or None))
     assert sorted(answers(tmp_path)) == sorted(answers(tmp_path / "*.json")) == ANSWERS
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet", ".arrow"])
+def test_two_columns_of_one_name_are_refused(suffix: str, tmp_path: Path) -> None:
+    file = tmp_path / f"rows{suffix}"
+    names, row = ["instruction", "output", "output"], ["a", "b", "c"]
+    table = pa.Table.from_arrays([pa.array([each]) for each in row], names)
+    if suffix == ".parquet":
+        pq.write_table(table, file)
+    elif suffix == ".arrow":
+        with pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+    else:
+        mark = "," if suffix == ".csv" else "\t"
+        file.write_text(f"{mark.join(names)}\n{mark.join(row)}\n", encoding="utf-8")
+    with pytest.raises(DataError, match="the columns instruction, output, output name output more than once; rename"):
+        answers(file, format="alpaca")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("", "rows.jsonl holds no rows; change its path"),
+        ("\n\n", "rows.jsonl holds no rows; change its path"),
+        ('{"a": 1}\r{"a": 2}\r', "several objects belong into one array, or on one line each"),
+    ],
+)
+def test_files_without_rows_of_their_own_are_told_plainly(content: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=told):
+        answers(tmp_path / "rows.jsonl")
+
+
+def test_objects_over_several_lines_are_told_how_to_stand(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text('{\n "a": 1\n}\n' * 3, encoding="utf-8")
+    with pytest.raises(DataError, match="several objects belong into one array, or on one line each"):
+        answers(tmp_path / "rows.json")

@@ -17,6 +17,7 @@ from uuid import uuid4
 import orjson
 
 from didact.cache import CacheEntry, PartRecord, shard_of
+from didact.datasets.rows.raw_row import twins_among
 from didact.env import cache_dir
 from didact.errors import DataError
 from didact.files import sync_file
@@ -135,6 +136,7 @@ def _records(rows: Any) -> Iterable[Any]:
 
 
 def _pandas_records(frame: Any) -> Iterator[dict[str, Any]]:
+    _check_names(frame.columns)
     for start in range(0, len(frame), _BATCH_ROWS):
         piece = frame.iloc[start : start + _BATCH_ROWS].astype(object)
         yield from piece.where(piece.notna(), None).to_dict("records")
@@ -144,8 +146,14 @@ def _arrow_records(table: Any) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
 
     for batch in pa.RecordBatchReader.from_stream(table):
+        _check_names(batch.schema.names)
         for start in range(0, batch.num_rows, _BATCH_ROWS):
             yield from batch.slice(start, _BATCH_ROWS).to_pylist()
+
+
+def _check_names(names: Iterable[object]) -> None:
+    if twins := twins_among(names):
+        raise DataError(f"data.sources: {twins}")
 
 
 def _line(record: Any) -> bytes:

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from didact.datasets.places.archives import IN_MEMORY_BYTES, open_bytes, with_exact_offsets
 from didact.datasets.places.remote_stream import SourceFile
 from didact.datasets.rows.decoding import decode_text
-from didact.datasets.rows.raw_row import BOM, MAX_RECORD_BYTES, SHOWN_BYTES, BadRow, Damage, RawRow, too_long
+from didact.datasets.rows.raw_row import (
+    BOM,
+    MAX_RECORD_BYTES,
+    SHOWN_BYTES,
+    BadRow,
+    Damage,
+    RawRow,
+    too_long,
+    twins_among,
+)
 from didact.errors import DataError
 
 if TYPE_CHECKING:
@@ -175,6 +184,8 @@ def _arrow_batches(file: "pa.NativeFile") -> Iterator["pa.RecordBatch"]:
 
 def _batch_rows(path: SourceFile, batch: "pa.RecordBatch", num_before: int) -> Iterator[RawRow]:
     records: list[dict[str, Any] | BadRow]
+    if twins := twins_among(batch.schema.names):
+        raise DataError(f"{path}: {twins}")
     try:
         _check_structure(batch)
         records = [*batch.to_pylist()]
@@ -302,6 +313,8 @@ def _named(rows: Iterator[tuple[RawRow, bool]], how: Delimited) -> Iterator[RawR
             return
         try:
             names = [name.strip() for name in _columns(head[0], how)]
+            if twins := twins_among(names):
+                raise BadRow("duplicate_key", twins)
         except BadRow as bad:
             # Without names no row can be told apart from another, so each is refused for the header's fault.
             for raw, _ in chain([head], rows):

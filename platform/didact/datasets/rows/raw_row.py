@@ -1,5 +1,6 @@
 """A row on its way in: where it stands, what it holds, and why it may be refused."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -88,3 +89,13 @@ def too_long(num_bytes: int) -> BadRow:
         f"{num_bytes:,} bytes; a row has at most {MAX_RECORD_BYTES:,}. Longer ones are mostly files whose line ends "
         "are lost, or one object around all rows; a text that is so long must be cut into several rows",
     )
+
+
+def twins_among(names: Iterable[object]) -> str | None:
+    """What is wrong with columns of one name, of which a row could keep only the last; None where there are none.
+
+    Columns without a name are no fields.
+    """
+    known = [str(name) for name in names]
+    twice = sorted({name for name in known if name and known.count(name) > 1})
+    return f"the columns {', '.join(known[:20])} name {', '.join(twice)} more than once; rename them" if twice else None

@@ -39,6 +39,9 @@ _BY_SUFFIX: dict[str, Container] = {
 _TEXT_SUFFIXES = (".txt", ".md", ".text")
 _FIRST_ROWS = 20
 _ROWS_TO_RECOGNISE = 1000
+_JOINED = (
+    "several objects belong into one array, or on one line each with a line feed after it, as `jq -c .` writes them"
+)
 # A line that opens an object, and a next one that goes on in it: one object over several lines.
 _OBJECT_GOES_ON = re.compile(rb'\{[^\n]*\n\s*["}\]]')
 
@@ -277,7 +280,10 @@ def _form_of(source: str, layout: Layout, mapping: FieldMapping | None) -> Form:
         except BadRow as bad:
             if bad.reason == "too_long" and (inside := _long_list(layout)) is not None:
                 raise _rows_are_inside(source, layout, inside) from None
-            found = found or f"line {raw.line}{of_element(raw.element)} is no record: {bad.reason} ({bad.detail})"
+            joined = f"; {_JOINED}" if bad.detail.startswith("Extra data") else ""
+            found = (
+                found or f"line {raw.line}{of_element(raw.element)} is no record: {bad.reason} ({bad.detail}){joined}"
+            )
             continue
         form, inside = form_of(record), rows_inside(record)
         if inside is not None and (form is None or not fits(form, record)):
@@ -286,7 +292,9 @@ def _form_of(source: str, layout: Layout, mapping: FieldMapping | None) -> Form:
             return form
         keys = keys or list(record)
         found = found or f"found the keys {', '.join(repr(key) for key in keys[:20]) or '(none)'}"
-    raise unknown_form(source, layout.file, found or "the file holds no rows", keys)
+    if not found:
+        raise DataError(f"source {source!r}: {layout.file} holds no rows; change its path in data.sources")
+    raise unknown_form(source, layout.file, found, keys)
 
 
 def _long_list(layout: Layout) -> str | None:
