@@ -30,7 +30,7 @@ from didact.files import fingerprint
 from didact.logs import get_logger
 from didact.spec import SourceSpec
 
-FORMAT_VERSION = 8
+FORMAT_VERSION = 9
 """Raised when the same bytes become other conversations than before, so that caches made before are not used."""
 LEAK = "held_out_prompt"
 """Why a training row is dropped that asks what a held-out row asks."""

@@ -72,7 +72,17 @@ def test_a_turn_that_cannot_be_read_says_what_was_found(turns: Any, reason: str,
     assert found == reason and named in detail
 
 
-@pytest.mark.parametrize("mark", [{"weight": 0}, {"train": False}, {"loss": False}, {"weight": 0.0, "train": True}])
+@pytest.mark.parametrize(
+    "mark",
+    [
+        {"weight": 0},
+        {"train": False},
+        {"loss": False},
+        {"weight": 0.0, "train": True},
+        {"training": False},
+        {"loss_weight": 0},
+    ],
+)
 def test_a_marked_answer_is_read_and_not_learned(mark: dict[str, Any]) -> None:
     turns = [OPENAI[0], {**OPENAI[1], **mark}, OPENAI[0], {**OPENAI[1], "weight": 1, "loss": True}]
     assert [message.learned for message in convert({"messages": turns}).messages] == [True, False, True, True]

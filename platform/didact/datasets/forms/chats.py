@@ -23,6 +23,8 @@ PAIRS = (
     ("question", "response"),
     ("query", "response"),
 )
+PLAIN_PAIRS = (("input", "output"), ("user", "assistant"))
+"""Names that records of other forms have as well, so these are taken where no other form fits."""
 _NONE = re.compile(r"none\.?", re.IGNORECASE)
 _MOSS_MARK = re.compile(r"\A<\|[^|<>]+\|>:?")
 
@@ -46,12 +48,12 @@ def seed_task(record: Record, _: RowSettings) -> Draft:
 
 
 def prompt_completion(record: Record, _: RowSettings) -> Draft:
-    """A prompt and what follows it, under any of the names in `PAIRS`: texts, turns, or lists of turns.
+    """A prompt and what follows it, under any names of `PAIRS` and `PLAIN_PAIRS`: texts, turns, or lists of turns.
 
     What the prompt is about may stand in `input` or `context`, and what was said before in `history`.
     """
     filled = {key for key, value in record.items() if value is not None}
-    pairs = (names for keys in (filled, record.keys()) for names in PAIRS if set(names) <= keys)
+    pairs = (names for keys in (filled, record.keys()) for names in (*PAIRS, *PLAIN_PAIRS) if set(names) <= keys)
     prompt, completion = next(pairs, PAIRS[0])
     given = "" if prompt in CONTEXTS else _given(record)
     asked = about(said(record, prompt, "user"), given)

@@ -64,6 +64,12 @@ class RecordForm:
 
 _TABLE = ("table", "table_id", "title", "caption", "page_title")
 _TABLE_QUESTION = (*_TABLE, "question", "utterance", *tables.ANSWER_FIELDS)
+
+
+def _pair(names: tuple[str, str]) -> RecordForm:
+    return RecordForm("prompt_completion", names, chats.prompt_completion, also=(*chats.CONTEXTS, "history", *OFFERS))
+
+
 # The first that fits is taken, so the ones with more fields come before those with fewer.
 FORMS: tuple[RecordForm, ...] = (
     RecordForm(
@@ -145,15 +151,13 @@ FORMS: tuple[RecordForm, ...] = (
     ),
     RecordForm("consultation", ("ask", "answer"), questions.consultation, also=("title",)),
     RecordForm("tool_query", ("query", "answers", "tools"), chats.tool_query, also=OFFERS),
-    *(
-        RecordForm("prompt_completion", names, chats.prompt_completion, also=(*chats.CONTEXTS, "history", *OFFERS))
-        for names in chats.PAIRS
-    ),
+    *map(_pair, chats.PAIRS),
     RecordForm("question_answer", ("question", "answer"), questions.question_answer, also=("context",)),
     RecordForm("dialogue", ("context", "response"), chats.dialogue),
     RecordForm("turn_list", ("data",), chats.turn_list),
     RecordForm("transcript", (), chats.transcript, ("text", "transcript", "plain_text")),
     RecordForm("transcript", ("topic", "input"), chats.transcript),
+    *map(_pair, chats.PLAIN_PAIRS),
     RecordForm("text", (), chats.document, also=("text",)),
     RecordForm("reasoning_gym", (), questions.reasoning_gym, also=("question", "answer", "metadata")),
 )
@@ -356,7 +360,9 @@ def _check_turns(messages: list[Message]) -> None:
     if not all(message.written.strip() for message in turns if message.role == "assistant"):
         raise BadRow("empty_output", "a turn of the assistant is empty")
     if not any(message.learned for message in turns if message.role == "assistant"):
-        raise BadRow("unwanted", "no answer is to be learned: all are marked by weight, train or loss")
+        raise BadRow(
+            "unwanted", "no answer is to be learned: all are marked by weight, train, training, loss or loss_weight"
+        )
 
 
 def _check_characters(text: str) -> None:

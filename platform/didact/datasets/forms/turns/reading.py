@@ -34,7 +34,7 @@ _PAIRS = (
     ("query", "response"),
 )
 """What is asked and what is answered, where both stand in one turn."""
-_MARKS = ("weight", "train", "loss")
+_MARKS = ("weight", "train", "loss", "training", "loss_weight")
 UNUSABLE: dict[str, str] = {
     **dict.fromkeys(("images", "image", "videos", "video", "audios", "audio"), "no text model reads it"),
     **dict.fromkeys(("tools", "functions"), "tools are on offer in chats alone"),
