@@ -60,8 +60,9 @@ class _Worker:
         self, subjects: Mapping[str, Subject], resources: WorkerResources, batch_size: int, log: Path | None
     ) -> None:
         receive()
+        self._kept = contextlib.ExitStack()  # until the process ends
         if log is not None:
-            contextlib.ExitStack().enter_context(kept_in(log))  # until the process ends
+            self._kept.enter_context(kept_in(log))
         self._device = torch.device("cuda" if resources.use_gpu else "cpu")
         self._batch_size = batch_size
         self._subjects = subjects
