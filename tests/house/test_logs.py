@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from didact.logs import get_logger, kept_in
+from didact.logs import get_logger, kept_file, kept_in
 
 
 def test_lines_and_warnings_of_libraries_go_to_the_file_once(
@@ -48,3 +48,12 @@ def test_without_a_line_there_is_no_file(tmp_path: Path) -> None:
     with kept_in(tmp_path / "log.txt"):
         pass
     assert not (tmp_path / "log.txt").exists()
+
+
+def test_other_processes_are_told_the_innermost_file(tmp_path: Path) -> None:
+    assert kept_file() is None
+    with kept_in(tmp_path / "outer.txt"):
+        with kept_in(tmp_path / "inner.txt"):
+            assert kept_file() == tmp_path / "inner.txt"
+        assert kept_file() == tmp_path / "outer.txt"
+    assert kept_file() is None
