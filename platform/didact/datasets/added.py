@@ -69,14 +69,7 @@ def add_card(
         DataError: the name is taken, nothing is there, its form is unknown, or more than 1% of the rows are bad.
         SpecError: a name or value that a card does not take.
     """
-    own = user_card_dir() / f"{name}.yaml"
-    if own.is_file():
-        raise DataError(
-            f"the name {name!r} is taken by {own}; remove that file to add it anew, or choose another --name"
-        )
-    known = {*GROUPS, *(card.name for card in load_cards())}
-    if name in known:
-        raise DataError(f"the name {name!r} is taken by another dataset or group of the catalog; choose another --name")
+    own = _free(name)
     local = _is_local(place)
     hub_id = None if local else place.removeprefix(hub.PREFIX)
     home = _absolute(place) if local else f"https://huggingface.co/datasets/{hub_id}"
@@ -98,6 +91,16 @@ def add_card(
     card = _completed(card, checked)
     write_text(own, card_yaml(card))
     return AddedCard(card, own, checked)
+
+
+def _free(name: str) -> Path:
+    """The file of a card whose name nothing else bears."""
+    own = user_card_dir() / f"{name}.yaml"
+    if own.is_file():
+        raise DataError(f"the name {name!r} is taken by {own}; remove that file to add anew, or choose another --name")
+    if name in {*GROUPS, *(card.name for card in load_cards())}:
+        raise DataError(f"the name {name!r} is taken by another dataset or group of the catalog; choose another --name")
+    return own
 
 
 def _is_local(place: str) -> bool:
