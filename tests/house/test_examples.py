@@ -24,7 +24,7 @@ def quiet_deepspeed() -> None:
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_example_runs(room: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for folder in ("jobs", "tune_spaces"):
+    for folder in ("jobs", "tune_spaces", "studies"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module(room)

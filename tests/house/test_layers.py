@@ -14,7 +14,7 @@ ROWS = (
     ("cli", "notebook", "demo"),
     # One page about a recipe's data: rows, tokens, mixture and evaluation questions come together only here.
     ("reports",),
-    ("tuning",),
+    ("tuning", "studies"),
     ("cluster", "serving.app"),
     ("lineage",),
     ("registry", "connect"),
@@ -31,7 +31,17 @@ ROWS = (
 )
 DEPTH = {room: depth for depth, row in enumerate(ROWS) for room in row}
 TENSOR_ROOMS = {
-    *("tuning", "cluster", "serving.app", "registry", "preparation", "training", "evaluation", "serving.engine"),
+    *(
+        "tuning",
+        "studies",
+        "cluster",
+        "serving.app",
+        "registry",
+        "preparation",
+        "training",
+        "evaluation",
+        "serving.engine",
+    ),
     *("models", "tokens", "devices", "gpu_proof"),
 }
 # Library -> rooms that may import it. mlflow and ray have their own rules below.

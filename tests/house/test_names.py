@@ -14,7 +14,19 @@ ROOT = Path(__file__).resolve().parents[2]
 DIDACT = ROOT / "platform" / "didact"
 ROOMS = (
     *("cache", "spec", "runs", "datasets", "mixtures", "tokens", "models", "preparation", "training", "evaluation"),
-    *("tracking", "registry", "lineage", "serving", "cluster", "tuning", "reports", "connect", "cli", "notebook"),
+    *(
+        "tracking",
+        "registry",
+        "lineage",
+        "serving",
+        "cluster",
+        "tuning",
+        "studies",
+        "reports",
+        "connect",
+        "cli",
+        "notebook",
+    ),
     *("gpu_proof", "pages"),
 )
 FOLDERS = ("platform", "jobs", "serve", "benchmarks", "tests")
@@ -51,7 +63,7 @@ def test_scripts_shadow_no_installed_module(folder: str) -> None:
 
 
 def test_top_level_folders_are_no_packages() -> None:
-    folders = ("jobs", "serve", "tune_spaces", "benchmarks", "tests")
+    folders = ("jobs", "serve", "tune_spaces", "studies", "benchmarks", "tests")
     assert [folder for folder in folders if (ROOT / folder / "__init__.py").exists()] == []
 
 

@@ -13,6 +13,7 @@ from didact.spec import (
     EvaluateSpec,
     FinetuneSpec,
     ServeSpec,
+    StudySpec,
     SweepSpec,
     load_spec,
     read_mapping,
@@ -20,11 +21,13 @@ from didact.spec import (
     validate,
 )
 from didact.spec.sweep import Choice, Grid, LogUniform, RandInt, Simplex, Uniform
+from didact.studies import load_study
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "jobs" / "recipes").rglob("*.y*ml"))
 EVALUATIONS = sorted((ROOT / "jobs" / "evaluations").glob("*.yaml"))
 SPACES = sorted((ROOT / "tune_spaces").rglob("*.y*ml"))
+STUDIES = sorted((ROOT / "studies").rglob("*.y*ml"))
 SERVE_FILES = sorted((ROOT / "serve").rglob("*.y*ml"))
 
 
@@ -119,3 +122,9 @@ def test_a_misspelt_path_of_a_search_would_be_found(tmp_path: Path) -> None:
     set_dotted(trial, path, 4, "space.yaml")
     with pytest.raises(ValueError, match=r"adapter\.rnk: unknown key"):
         validate(FinetuneSpec, trial, "space.yaml")
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=name_of)
+def test_every_cell_of_a_study_can_be_run(file: Path) -> None:
+    study = load_study(load_spec(StudySpec, file), file)
+    assert len(study.cells) == study.spec.num_cells and study.spec.name == file.stem

@@ -21,6 +21,7 @@ from didact.cli.lineage import lineage, push, reproduce
 from didact.cli.prepare import preparing
 from didact.cli.quality import quality
 from didact.cli.recipes import init, recipes
+from didact.cli.study import study
 from didact.display import write_anything
 from didact.errors import DidactError
 from didact.interrupts import Terminated, ending_in_order
@@ -34,6 +35,7 @@ from didact.spec import (
     ServeSpec,
     SourceSpec,
     Spec,
+    StudySpec,
     SweepSpec,
     json_schema,
     load_spec,
@@ -46,6 +48,7 @@ data.add_typer(preparing)
 data.add_typer(quality)
 app.add_typer(data, name="data")
 app.add_typer(keys, name="keys")
+app.add_typer(study, name="study")
 app.command()(recipes)
 app.command()(init)
 app.command()(lineage)
@@ -307,11 +310,12 @@ def sync(run: Annotated[Path, typer.Argument(help="A run folder")]) -> None:
 
 
 @app.command()
-def schema(kind: Annotated[str, typer.Argument(help="finetune, sweep, evaluate or serve")] = "finetune") -> None:
+def schema(kind: Annotated[str, typer.Argument(help="finetune, sweep, study, evaluate or serve")] = "finetune") -> None:
     """Print the JSON schema of a file, for completion and checks in an editor."""
     kinds: dict[str, type[Spec]] = {
         "finetune": FinetuneSpec,
         "sweep": SweepSpec,
+        "study": StudySpec,
         "evaluate": EvaluateSpec,
         "serve": ServeSpec,
     }

@@ -15,8 +15,16 @@ Example:
 from didact.cluster.attempts import train_to_the_end
 from didact.cluster.evaluate import evaluate_adapter, evaluate_on_ray
 from didact.cluster.finetune import FinetuneResult, finetune, is_trained
-from didact.cluster.placement import WorkerResources, check_room, connected_cluster, room_for_workers, worker_resources
+from didact.cluster.placement import (
+    WorkerResources,
+    check_room,
+    connected_cluster,
+    room_for_workers,
+    runs_at_once,
+    worker_resources,
+)
 from didact.cluster.prepare import WORTH_RAY_BYTES, ray_runner, run_on_ray
+from didact.cluster.several import finetune_each
 from didact.connect import SOURCE_ROOT, ray_cluster, runtime_env
 
 __all__ = [
@@ -29,11 +37,13 @@ __all__ = [
     "evaluate_adapter",
     "evaluate_on_ray",
     "finetune",
+    "finetune_each",
     "is_trained",
     "ray_cluster",
     "ray_runner",
     "room_for_workers",
     "run_on_ray",
+    "runs_at_once",
     "runtime_env",
     "train_to_the_end",
     "worker_resources",

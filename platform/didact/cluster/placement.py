@@ -57,6 +57,17 @@ def check_room(spec: PlacementSpec, resources: WorkerResources) -> None:
         raise PlacementError(_no_room(spec, resources, shortage.resource, shortage.words))
 
 
+def runs_at_once(spec: PlacementSpec) -> int:
+    """How many runs' workers the cluster holds at once, when it has grown; at least one, which then waits for nodes.
+
+    Raises:
+        PlacementError: not even one run's workers will ever fit.
+    """
+    resources = worker_resources(spec)
+    check_room(spec, resources)
+    return max(1, connected_cluster().most(resources.bundle()) // spec.max_workers)
+
+
 def room_for_workers(spec: PlacementSpec, resources: WorkerResources) -> int:
     """How many workers to start: all of `num_workers`, or of a range as many as fit now.
 

@@ -9,6 +9,21 @@ Example:
 """
 
 from didact.pages.charts import Axis, histogram, place_of, radar
-from didact.pages.render import render_page, share, short
+from didact.pages.plots import Scale, Series, parallel, plot, triangle
+from didact.pages.render import render_page, share, short, spent
 
-__all__ = ["Axis", "histogram", "place_of", "radar", "render_page", "share", "short"]
+__all__ = [
+    "Axis",
+    "Scale",
+    "Series",
+    "histogram",
+    "parallel",
+    "place_of",
+    "plot",
+    "radar",
+    "render_page",
+    "share",
+    "short",
+    "spent",
+    "triangle",
+]

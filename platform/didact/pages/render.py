@@ -12,7 +12,7 @@ def render_page(template: Path, filters: Mapping[str, Callable[..., Any]] | None
 
     Args:
         template: Jinja file of a room. It includes `style.css.jinja`, which all pages share, and files beside it.
-        filters: its own filters, beside `short` and `share`.
+        filters: its own filters, beside `short`, `share` and `spent`.
         **shown: what the template names.
     """
     environment = Environment(
@@ -22,7 +22,7 @@ def render_page(template: Path, filters: Mapping[str, Callable[..., Any]] | None
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update({"short": short, "share": share, **(filters or {})})
+    environment.filters.update({"short": short, "share": share, "spent": spent, **(filters or {})})
     return environment.get_template(template.name).render(**shown)
 
 
@@ -38,3 +38,11 @@ def short(number: float) -> str:
 def share(part: float) -> str:
     """A share in percent, with a digit after the point below ten percent."""
     return f"{part:.1%}" if 0 < part < 0.0995 else f"{part:.0%}"
+
+
+def spent(seconds: float) -> str:
+    """A time in few characters."""
+    for least, size, unit in ((5400, 3600, "h"), (100, 60, "min")):
+        if seconds >= least:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

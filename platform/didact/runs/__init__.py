@@ -20,7 +20,7 @@ from didact.runs.recorded import (
     recorded_adapter,
     recorded_runs,
 )
-from didact.runs.run import Run, open_run, start_run
+from didact.runs.run import Run, locked, open_run, start_run
 
 __all__ = [
     "Descent",
@@ -32,6 +32,7 @@ __all__ = [
     "descents",
     "git_state",
     "go_on",
+    "locked",
     "note_start",
     "open_run",
     "package_versions",

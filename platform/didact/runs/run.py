@@ -140,22 +140,36 @@ class Run:
         """The resolved spec, as written when the run began."""
         return load_spec(FinetuneSpec, self.recipe)
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> contextlib.AbstractContextManager[None]:
         """Hold the run for this process; the lock dies with the process.
 
         Raises:
             RunError: another process is at work on this run.
         """
-        lock = FileLock(self.path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise RunError(f"run {self.name!r} is in use by another process (lock {self.path}/.lock)") from None
-        try:
-            yield
-        finally:
-            lock.release()
+        return locked(self.path, "run")
+
+
+@contextlib.contextmanager
+def locked(folder: Path, what: str) -> Iterator[None]:
+    """Hold a folder for this process; the lock dies with the process.
+
+    Args:
+        folder: made where it is missing.
+        what: it holds, for the error.
+
+    Raises:
+        RunError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError(f"{what} {folder.name!r} is in use by another process (lock {folder}/.lock)") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def open_run(path: str | Path) -> Run:

@@ -101,6 +101,7 @@ from didact.spec.paths import (
 )
 from didact.spec.serving import PREDICTED_TOKENS, ServeSpec, VllmSpec
 from didact.spec.sharding import ShardingSpec
+from didact.spec.study import StudySpec, TableSpec
 from didact.spec.sweep import SweepSpec
 from didact.spec.training import PlacementSpec, TrackingSpec, TrainingSpec, WorkerRange
 
@@ -181,7 +182,9 @@ __all__ = [
     "Spec",
     "StageSpec",
     "StrategyQaTask",
+    "StudySpec",
     "SweepSpec",
+    "TableSpec",
     "TaskSpec",
     "TextQuestionTask",
     "TokensSpec",

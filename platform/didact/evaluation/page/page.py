@@ -21,7 +21,7 @@ from didact.evaluation.page.figures import (
 from didact.evaluation.report import Change, EvalReport, Given, Point, QuestionFacts
 from didact.evaluation.report.contamination import how_searched
 from didact.evaluation.statistics import higher_is_better
-from didact.pages import histogram, radar, render_page
+from didact.pages import histogram, radar, render_page, spent
 
 _TEMPLATE = Path(__file__).with_name("evaluation.html.jinja")
 _EDGES = (0, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
@@ -94,15 +94,8 @@ def _totals(report: EvalReport, tasks: Sequence[TaskFigures]) -> dict[str, Any]:
         "better": verdicts.count("better"),
         "worse": verdicts.count("worse"),
         "unanswered": sum(task.unanswered for task in tasks),
-        "seconds": _spent(sum(task.seconds for task in report.tasks)),
+        "seconds": spent(sum(task.seconds for task in report.tasks)),
     }
-
-
-def _spent(seconds: float) -> str:
-    for least, size, unit in ((5400, 3600, "h"), (100, 60, "min")):
-        if seconds >= least:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def _title(report: EvalReport) -> str:

@@ -1,0 +1,66 @@
+"""`didact study`: many variants of a recipe, run and laid beside each other."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from didact.cli.data import Overrides
+from didact.spec import StudySpec, load_spec
+
+if TYPE_CHECKING:
+    from didact.studies import Study, StudyResult
+
+study = typer.Typer(no_args_is_help=True, help="Run one recipe in many variants and compare them")
+File = Annotated[Path, typer.Argument(help="A study, such as studies/embedded.yaml")]
+
+
+@study.command()
+def plan(file: File, overrides: Overrides = None) -> None:
+    """Show a study's cells with steps, tokens and memory. Trains nothing."""
+    loaded = _loaded(file, overrides)
+    from didact import env
+    from didact.studies.plan import plan_study
+
+    Console().print(plan_study(loaded, env.runs_dir()))
+
+
+@study.command()
+def run(file: File, overrides: Overrides = None) -> None:
+    """Run every cell that has no result yet; an interrupted study continues. Ends with 1 where cells failed."""
+    loaded = _loaded(file, overrides)
+    from didact.studies import run_study
+
+    result = run_study(loaded)
+    _tell(result)
+    if len(result.measured) < len(result.cells):
+        raise typer.Exit(1)
+
+
+@study.command()
+def report(
+    name: Annotated[str, typer.Argument(help="Name of the study, or its folder")],
+) -> None:
+    """Write the tables and the page of a study, finished or not."""
+    from didact import env
+    from didact.studies import read_study
+
+    folder = env.runs_dir() / name
+    _tell(read_study(folder if folder.is_dir() else Path(name)))
+
+
+def _loaded(file: Path, overrides: list[str] | None) -> "Study":
+    spec = load_spec(StudySpec, file, overrides or [])
+    from didact.studies import load_study
+
+    return load_study(spec, file)
+
+
+def _tell(result: "StudyResult") -> None:
+    from didact.studies.reporting import write_report
+
+    console = Console()
+    console.print(result)
+    for path in write_report(result):
+        console.print(f"written: {path}", highlight=False, markup=False, soft_wrap=True)

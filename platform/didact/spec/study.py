@@ -1,0 +1,125 @@
+"""`StudySpec`: one recipe in many variants, all measured alike."""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from didact.spec.base import Spec
+from didact.spec.evaluation import EvaluationSpec
+
+_NAME = r"^[A-Za-z0-9_.+-]{1,64}$"
+Level = dict[str, Any]
+"""Dotted path into the recipe -> value."""
+
+
+def _levels(value: Any) -> Any:
+    """A path with a list of values is short for one level a value."""
+    if isinstance(value, Mapping) and len(value) == 1:
+        (path, values) = next(iter(value.items()))
+        if isinstance(values, list | tuple):
+            value = {_level_name(each): {path: each} for each in values}
+    if isinstance(value, Mapping) and len(value) < 2:
+        raise ValueError(f"a factor needs at least two levels; found {list(value)}")
+    return value
+
+
+def _level_name(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+Factor = Annotated[dict[Annotated[str, Field(pattern=_NAME)], Level], BeforeValidator(_levels)]
+
+
+class TableSpec(Spec):
+    """A table of the study: levels of one factor down, levels of another or metrics across."""
+
+    name: str = Field(min_length=1)
+    """Its title."""
+    rows: str
+    """The factor whose levels are the rows."""
+    columns: str | None = None
+    """The factor whose levels are the columns; default: the metrics."""
+    metrics: tuple[str, ...] = ()
+    """Such as `eval/mmcu/accuracy`; default: the one of each task. With a factor across, the first is shown."""
+    fixed: dict[str, str] = Field(default_factory=dict)
+    """Levels of other factors that the cells must have; the other factors are averaged over."""
+
+
+class StudySpec(Spec):
+    """A study: factors with their levels, which combinations are run, and what all of them are measured by.
+
+    A YAML under `studies/` is one of these.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")
+    """Name of the study and its folder; the same name continues an interrupted study."""
+    recipe: str
+    """The recipe that every cell starts from, relative to the study's folder or the working directory."""
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    """Changes to the recipe in every cell, as dotted paths."""
+    factors: dict[Annotated[str, Field(pattern=_NAME)], Factor] = Field(min_length=1)
+    """Factor -> level -> dotted path -> value. `rank: {adapter.r: [4, 8]}` is short for a level a value."""
+    design: Literal["full", "one_at_a_time", "listed"] = "full"
+    """All combinations; each factor varied from the defaults while the others stay; or the cells that are listed."""
+    defaults: dict[str, str] = Field(default_factory=dict)
+    """Factor -> level of `one_at_a_time` and of what listed cells leave out; default: each factor's first level."""
+    cells: tuple[dict[str, str], ...] = ()
+    """With design `listed`: factor -> level of each cell."""
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
+    """Every combination is trained once with each."""
+    evaluation: EvaluationSpec
+    """What every cell is measured by."""
+    tables: tuple[TableSpec, ...] = ()
+    """Tables wanted; default: one a factor, its levels down and the metrics across."""
+    max_concurrent: int | None = Field(default=None, ge=1)
+    """Cells at once; default, and never more: as many as the cluster has room for."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for factor, level in self.defaults.items():
+            self._check(factor, level, "defaults")
+        for place, cell in enumerate(self.cells):
+            for factor, level in cell.items():
+                self._check(factor, level, f"cells.{place}")
+        for place, table in enumerate(self.tables):
+            for named, where in ((table.rows, "rows"), (table.columns, "columns")):
+                if named is not None and named not in self.factors:
+                    raise ValueError(f"tables.{place}.{where}: found {named!r}; expected one of {list(self.factors)}")
+            for factor, level in table.fixed.items():
+                self._check(factor, level, f"tables.{place}.fixed")
+        if bool(self.cells) != (self.design == "listed"):
+            raise ValueError("cells and design: listed belong together; set both or neither")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: each once; found {list(self.seeds)}")
+        return self
+
+    def _check(self, factor: str, level: str, where: str) -> None:
+        if factor not in self.factors:
+            raise ValueError(f"{where}: there is no factor {factor!r}; expected some of {list(self.factors)}")
+        if level not in self.factors[factor]:
+            raise ValueError(
+                f"{where}.{factor}: found {level!r}; expected one of the levels {list(self.factors[factor])}"
+            )
+
+    def combinations(self) -> list[dict[str, str]]:
+        """Factor -> level of every combination, each once, in the order of the file."""
+        defaults = {factor: self.defaults.get(factor, next(iter(levels))) for factor, levels in self.factors.items()}
+        if self.design == "listed":
+            found = [{**defaults, **cell} for cell in self.cells]
+        elif self.design == "one_at_a_time":
+            found = [defaults]
+            found += [{**defaults, factor: level} for factor, levels in self.factors.items() for level in levels]
+        else:
+            found = [{}]
+            for factor, levels in self.factors.items():
+                found = [{**cell, factor: level} for cell in found for level in levels]
+        return list({tuple(each.items()): each for each in found}.values())
+
+    @property
+    def num_cells(self) -> int:
+        """Runs of the whole study."""
+        if self.design == "full":
+            return math.prod(len(levels) for levels in self.factors.values()) * len(self.seeds)
+        return len(self.combinations()) * len(self.seeds)

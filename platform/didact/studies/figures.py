@@ -1,0 +1,149 @@
+"""Figures of one or several cells: a mean with its interval, and two groups of cells beside each other."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from didact.evaluation import EvalReport
+from didact.evaluation.statistics import (
+    PairedDifference,
+    clustered_difference,
+    compare,
+    higher_is_better,
+    mean_interval,
+)
+from didact.studies.results import CellResult
+
+_PREFIX = "eval/"
+Questions = dict[tuple[str, str], float]
+"""(task, question) -> value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A metric over some cells."""
+
+    value: float
+    low: float | None
+    """Lower end of the 95% interval over questions; None for a metric that is no mean over questions."""
+    high: float | None
+    num_cells: int
+    least: float
+    """Of the cells' own values, the smallest; together with `most` the scatter between runs."""
+    most: float
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """By how much cells are better than others, positive where they are, also for metrics of which less is better."""
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+    num_pairs: int
+    num_questions: int
+    """0 for a metric that is no mean over questions."""
+
+    @property
+    def shown(self) -> bool:
+        """Whether the interval leaves zero out."""
+        return self.low > 0 or self.high < 0
+
+
+def value_of(cell: CellResult, metric: str) -> float | None:
+    """The metric of a cell's adapter; None where it was not measured."""
+    if cell.report is None:
+        return None
+    found = cell.report.metrics("adapter").get(metric)
+    return found if found is not None and math.isfinite(found) else None
+
+
+def figure_of(cells: Sequence[CellResult], metric: str) -> Figure | None:
+    """The mean over cells; None where one of them has no such figure.
+
+    With questions the interval is over them, each question's values of all cells averaged first; what lies between runs
+    is told by `least` and `most`.
+    """
+    values = [value_of(cell, metric) for cell in cells]
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return None
+    low = high = None
+    asked = _averaged(cells, metric)
+    if asked:
+        found = mean_interval(list(asked.values()), _passages(cells[0], asked))
+        low, high = (end if math.isfinite(end) else None for end in (found.low, found.high))
+    return Figure(sum(known) / len(known), low, high, len(known), min(known), max(known))
+
+
+def gain_of(before: Sequence[CellResult], after: Sequence[CellResult], metric: str) -> Gain | None:
+    """Cells beside others, pair by pair: equal in everything but what is compared.
+
+    Two things scatter: which questions were asked, and how training went. The interval is over questions (each one's
+    difference averaged over the pairs), or over pairs, whichever is wider; with a single pair, over questions.
+
+    Args:
+        before: cells that the others are compared with.
+        after: the others, in the same order.
+        metric: such as `eval/mmcu/accuracy`.
+
+    Returns:
+        None where nothing tells how far chance reaches: a single pair of a metric that is no mean over questions.
+    """
+    sign = 1.0 if higher_is_better(metric) else -1.0
+    first, second = _averaged(before, metric), _averaged(after, metric)
+    common = [key for key in first if key in second]
+    found: list[PairedDifference] = []
+    if common:
+        old, new = ([sign * each[key] for key in common] for each in (first, second))
+        found.append(compare(old, new, _passages(before[0], dict.fromkeys(common, 0.0))))
+    pairs = [(value_of(one, metric), value_of(two, metric)) for one, two in zip(before, after, strict=True)]
+    known = [(sign * one, sign * two) for one, two in pairs if one is not None and two is not None]
+    if len(known) > 1:
+        found.append(clustered_difference([one for one, _ in known], [two for _, two in known]))
+    if not found:
+        return None
+    widest = max(found, key=lambda each: each.high - each.low)
+    return Gain(found[0].difference, *_around(found[0], widest), widest.p_value, len(known), len(common))
+
+
+def _around(centre: PairedDifference, widest: PairedDifference) -> tuple[float, float]:
+    shift = centre.difference - widest.difference
+    return widest.low + shift, widest.high + shift
+
+
+def _averaged(cells: Sequence[CellResult], metric: str) -> Questions:
+    """Each question's value averaged over the cells; empty unless the metric is a mean over questions of them all."""
+    asked = [_questions(cell.report, metric) for cell in cells if cell.report is not None]
+    if not asked or len(asked) < len(cells) or not all(asked):
+        return {}
+    common = [key for key in asked[0] if all(key in each for each in asked)]
+    return {key: sum(each[key] for each in asked) / len(asked) for key in common}
+
+
+def _questions(report: EvalReport, metric: str) -> Questions:
+    task, name = _task_of(report, metric)
+    if task is None:
+        return {}
+    given = ((each, each.given.get("adapter")) for each in report.questions if each.task == task)
+    return {
+        (each.task, each.id): answer.values[name]
+        for each, answer in given
+        if answer is not None and answer.problem is None and math.isfinite(answer.values.get(name, math.nan))
+    }
+
+
+def _task_of(report: EvalReport, metric: str) -> tuple[str | None, str]:
+    rest = metric.removeprefix(_PREFIX)
+    for task in report.tasks:
+        if rest.startswith(f"{task.name}/"):
+            return task.name, rest.removeprefix(f"{task.name}/")
+    return None, rest
+
+
+def _passages(cell: CellResult, asked: Questions) -> list[str]:
+    """What questions share, so that chance is not taken for smaller than it is."""
+    assert cell.report is not None
+    known = {(each.task, each.id): each.passage for each in cell.report.questions}
+    return [known[key] or f"question {number}" for number, key in enumerate(asked)]

@@ -1,0 +1,140 @@
+"""What a study found: the report of each cell, read from its run folder."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+from typing_extensions import override
+
+from didact.display import Shown
+from didact.errors import DataError, RunError
+from didact.evaluation import EvalReport
+from didact.files import write_json
+from didact.runs import Run
+from didact.spec import StudySpec, validate
+from didact.studies.cells import Study
+from didact.tracking import effective_records
+
+Status = Literal["finished", "incomplete", "failed", "not run"]
+"""`incomplete`: measured, but not all questions have an answer and a score; such cells are shown and never averaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellResult:
+    """One run of a study and what it was measured to be."""
+
+    name: str
+    levels: dict[str, str]
+    """Factor -> level."""
+    seed: int
+    status: Status
+    run: Path
+    """Its run folder."""
+    report: EvalReport | None = None
+    """None unless it was measured."""
+    curve: tuple[tuple[int, float], ...] = ()
+    """(optimizer step, training loss), ascending."""
+    seconds: float = 0.0
+    """From the first logged step to the last."""
+    error: str | None = None
+    """Why it failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyResult(Shown):
+    """A study with all its cells, in the order of the file."""
+
+    spec: StudySpec
+    cells: tuple[CellResult, ...]
+    folder: Path = Path()
+    """The study's own."""
+
+    @override
+    def __rich__(self) -> Table:
+        """Every cell with its figures."""
+        table = Table(title=f"study {self.spec.name}", box=box.SIMPLE_HEAD, padding=(0, 1))
+        table.add_column("cell", overflow="fold")
+        for metric in self.metrics():
+            table.add_column(metric.removeprefix("eval/"), justify="right")
+        table.add_column("status", overflow="fold")
+        for cell in self.cells:
+            figures = cell.report.metrics("adapter") if cell.report is not None else {}
+            shown = [f"{figures[name]:.4g}" if name in figures else "-" for name in self.metrics()]
+            told = f"{cell.status}: {cell.error}" if cell.error else cell.status
+            table.add_row(Text(cell.name), *shown, Text(told))
+        return table
+
+    @property
+    def measured(self) -> tuple[CellResult, ...]:
+        """Cells whose figures count."""
+        return tuple(cell for cell in self.cells if cell.status == "finished")
+
+    def metrics(self) -> tuple[str, ...]:
+        """What the study's tables show where they name no metric: of each task the one that says how good answers are.
+
+        Losses on held-out rows come first.
+        """
+        reports = [cell.report for cell in self.measured if cell.report is not None]
+        found = ["eval/loss"] if reports and all("eval/loss" in each.metrics("adapter") for each in reports) else []
+        found += [f"eval/{task.name}/{task.metric}" for report in reports for task in report.tasks if task.metric]
+        known = {name for report in reports for name in report.metrics("adapter")}
+        return tuple(name for name in dict.fromkeys(found) if name in known)
+
+
+def read_study(folder: Path) -> StudyResult:
+    """A study from its folder, finished or not.
+
+    Raises:
+        RunError: the folder holds no study.
+    """
+    file = folder / "study.json"
+    if not file.is_file():
+        raise RunError(f"{folder} holds no study: there is no {file.name}. Start one with: didact study run FILE")
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    spec: StudySpec = validate(StudySpec, kept["spec"], str(file))
+    errors = kept.get("errors", {})
+    return StudyResult(
+        spec,
+        tuple(
+            _cell(folder / "cells" / each["name"], each["levels"], each["seed"], errors.get(each["name"]))
+            for each in kept["cells"]
+        ),
+        folder,
+    )
+
+
+def keep_study(study: Study, folder: Path, errors: dict[str, str]) -> None:
+    """Write down what the study is, for `read_study`, and why cells failed."""
+    write_json(
+        folder / "study.json",
+        {
+            "spec": study.spec.model_dump(mode="json"),
+            "cells": [{"name": cell.name, "levels": cell.levels, "seed": cell.seed} for cell in study.cells],
+            "errors": errors,
+        },
+    )
+
+
+def is_measured(run: Run) -> bool:
+    """Whether a cell has its report, so that it is not run again."""
+    return run.report.is_file()
+
+
+def _cell(path: Path, levels: dict[str, str], seed: int, error: str | None) -> CellResult:
+    run = Run(path)
+    records = effective_records(run.steps) if run.steps.is_file() else []
+    curve = tuple((each.step, each.metrics["train/loss"]) for each in records if "train/loss" in each.metrics)
+    seconds = (records[-1].time_ms - records[0].time_ms) / 1000 if records else 0.0
+    report: EvalReport | None = None
+    status: Status = "failed" if error else "not run"
+    if is_measured(run):
+        try:
+            report = EvalReport.load(run.report)
+            status = "finished" if report.is_complete else "incomplete"
+        except DataError as damaged:
+            status, error = "failed", str(damaged)
+    return CellResult(path.name, levels, seed, status, path, report, curve, seconds, error)

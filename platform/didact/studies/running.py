@@ -1,0 +1,88 @@
+"""Cells run one after the other or, where the cluster has room, beside each other; each an ordinary run.
+
+<runs>/<study>/
+    study.json      the study, its cells, why cells failed
+    cells/          run folders
+    study.html, study.md, study.csv, study.tex
+"""
+
+import json
+from pathlib import Path
+
+from didact import env
+from didact.cluster import finetune_each, ray_cluster, runs_at_once
+from didact.connect import check_ray
+from didact.errors import RunError
+from didact.logs import get_logger
+from didact.runs import Run, locked
+from didact.studies.cells import Cell, Study
+from didact.studies.results import StudyResult, is_measured, keep_study, read_study
+
+_LOG = get_logger(__name__)
+
+
+def run_study(study: Study, runs_dir: Path | None = None) -> StudyResult:
+    """Run every cell that has no report yet; called again after any interruption, it goes on where it was.
+
+    A cell that fails costs itself: the others run, and it is tried again the next time. Levels, seeds and tables may be
+    added to a study that has run; what a cell was run with may not change.
+
+    Args:
+        study: as loaded.
+        runs_dir: where the study's folder is made; default `DIDACT_RUNS`.
+
+    Raises:
+        RunError: a study of this name exists with other factors or levels, or is in use by another process.
+        KeyboardInterrupt: Ctrl-C; what has been reached is kept.
+    """
+    check_ray()
+    folder = ((runs_dir or env.runs_dir()) / study.spec.name).absolute()
+    with locked(folder, "study"):
+        _refuse_another(study, folder)
+        errors: dict[str, str] = {}
+        keep_study(study, folder, errors)
+        waiting = [cell for cell in study.cells if not is_measured(Run(folder / "cells" / cell.name))]
+        _LOG.info("study %s: %d of %d cells are to be run", study.spec.name, len(waiting), len(study.cells))
+        if waiting:
+            with ray_cluster():
+                _run_cells(study, waiting, folder, errors)
+    return read_study(folder)
+
+
+def _run_cells(study: Study, waiting: list[Cell], folder: Path, errors: dict[str, str]) -> None:
+    room = min(runs_at_once(cell.spec.placement) for cell in waiting)
+    at_once = min(study.spec.max_concurrent or room, room)
+    for place, error in finetune_each([cell.spec for cell in waiting], folder / "cells", at_once):
+        name = waiting[place].name
+        if error is None:
+            _LOG.info("cell %s is measured", name)
+            continue
+        _LOG.warning("cell %s failed: %s", name, error)
+        errors[name] = error
+        keep_study(study, folder, errors)
+
+
+def _refuse_another(study: Study, folder: Path) -> None:
+    """Levels may be added; those that have been run keep their meaning."""
+    file = folder / "study.json"
+    if not file.is_file():
+        return
+    before = json.loads(file.read_text(encoding="utf-8"))["spec"]
+    now = study.spec.model_dump(mode="json")
+    changed = [
+        f"{key}: was {before[key]!r}, now {now[key]!r}" for key in ("recipe", "overrides") if before[key] != now[key]
+    ]
+    if list(before["factors"]) != list(now["factors"]):
+        changed.append(f"factors: were {list(before['factors'])}, now {list(now['factors'])}")
+    changed += [
+        f"factors.{factor}.{level}: was {was!r}, now {now['factors'][factor].get(level)!r}"
+        for factor, levels in before["factors"].items()
+        for level, was in levels.items()
+        if factor in now["factors"] and now["factors"][factor].get(level, was) != was
+    ]
+    if changed:
+        listed = "\n".join(f"  - {line}" for line in changed)
+        raise RunError(
+            f"study {folder.name!r} exists in {folder.parent} with other settings:\n{listed}\n"
+            "Set another name or undo the changes"
+        )

@@ -1,0 +1,131 @@
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from didact.errors import RunError
+from didact.studies import read_study
+from didact.studies.effects import effects_of
+from didact.studies.figures import figure_of
+from didact.studies.page import render_study
+from didact.studies.reporting import markdown, write_report
+from didact.studies.tables import tables_of
+from tests.fakes.studies import made_study, save_cell, study_spec
+
+METHOD = {"lora": {}, "ia3": {"adapter": {"method": "ia3"}}, "dora": {"adapter.dora": True}}
+DATA = {"sums": {}, "words": {"tokens.max_length": 64}}
+BOTH = study_spec({"method": METHOD, "data": DATA}, seeds=[0, 1])
+
+
+def test_known_effects_are_found_and_none_where_there_is_none(tmp_path: Path) -> None:
+    result = made_study(tmp_path, BOTH, lambda levels: 0.5 - 0.2 * (levels["method"] == "ia3"))
+    effects = {(each.factor, each.level): each for each in effects_of(result) if each.metric == "eval/sums/accuracy"}
+    assert set(effects) == {("method", "ia3"), ("method", "dora"), ("data", "words")}
+    worse = effects["method", "ia3"]
+    assert worse.is_found and worse.gain.low < -0.2 < worse.gain.high < 0 and worse.gain.num_pairs == 4
+    for same in (effects["method", "dora"], effects["data", "words"]):
+        assert not same.is_found and same.gain.low < 0 < same.gain.high
+    assert "method ia3 against lora" in str(worse) and str(worse).endswith("worse")
+
+
+def test_a_study_without_effects_claims_none(tmp_path: Path) -> None:
+    spec = study_spec({f"f{n}": {"off": {}, "on": {"training.steps": n + 2}} for n in range(4)})
+    result = made_study(tmp_path, spec, lambda levels: 0.5, num_questions=150)
+    assert [str(each) for each in effects_of(result) if each.is_found] == []
+
+
+def test_the_best_is_marked_and_what_is_not_told_apart_from_it(tmp_path: Path) -> None:
+    chance = {"lora": 0.55, "ia3": 0.25, "dora": 0.54}
+    table, _ = tables_of(made_study(tmp_path, BOTH, lambda levels: chance[levels["method"]]))
+    assert table.rows == ("lora", "ia3", "dora") and table.columns == ("eval/loss", "eval/sums/accuracy")
+    marks = {name: (row[1].is_best, row[1].not_worse) for name, row in zip(table.rows, table.entries, strict=True)}
+    assert marks["ia3"] == (False, False)
+    assert sorted([marks["lora"], marks["dora"]]) == [(False, True), (True, False)]
+    assert table.ranks[1] == 3.0 and table.num_cells == 12 and table.left_out == 0
+
+
+def test_rows_compare_like_with_like_where_cells_are_missing(tmp_path: Path) -> None:
+    made_study(tmp_path, BOTH, lambda levels: 0.9 if levels["data"] == "sums" else 0.1)
+    gone = tmp_path / "cells" / "made-3-s0" / "report.json"  # ia3 on words
+    gone.unlink()
+    result = read_study(tmp_path)
+    assert [cell.status for cell in result.cells].count("not run") == 1
+    table = tables_of(result)[0]
+    assert table.left_out == 2, "lora and dora on words with seed 0 have no counterpart"
+    values = [row[1].figure.value for row in table.entries if row[1].figure is not None]
+    assert max(values) - min(values) < 0.05, "all rows are of the same mixture of data"
+
+
+def test_incomplete_and_failed_cells_are_shown_and_never_averaged(tmp_path: Path) -> None:
+    spec = study_spec({"method": METHOD})
+    made_study(tmp_path, spec, lambda levels: 0.5)
+    for name in ("made-0-s0", "made-1-s0"):
+        (tmp_path / "cells" / name / "report.json").unlink()
+    (tmp_path / "cells" / "made-0-s0" / "steps.jsonl").unlink()
+    (tmp_path / "cells" / "made-0-s0").rmdir()
+    save_cell(tmp_path / "cells" / "made-0-s0", [1.0] * 10, 0.1, problem="no answer")
+    (tmp_path / "cells" / "made-1-s0" / "report.json").write_text("{}")
+    result = read_study(tmp_path)
+    assert [cell.status for cell in result.cells] == ["incomplete", "failed", "finished"]
+    (table,) = tables_of(result)
+    assert [row[0].missing for row in table.entries] == ["incomplete", "failed", ""]
+    assert effects_of(result) == []
+    told = markdown(result)
+    assert "made-0-s0: incomplete" in told and "made-1-s0: failed, " in told
+    assert "incomplete" in render_study(result)
+
+
+def test_levels_across_make_a_table_of_two_factors(tmp_path: Path) -> None:
+    tables = [{"name": "methods on data", "rows": "method", "columns": "data", "metrics": ["eval/sums/accuracy"]}]
+    spec = BOTH.model_copy(update={"tables": study_spec(BOTH.model_dump()["factors"], tables=tables).tables})
+    (table,) = tables_of(made_study(tmp_path, spec, lambda levels: 0.7 if levels["data"] == "sums" else 0.2))
+    assert table.columns == ("sums", "words") and len(table.entries) == 3
+    for row in table.entries:
+        sums, words = (entry.figure.value for entry in row if entry.figure is not None)
+        assert sums - words > 0.3
+
+
+def test_one_at_a_time_compares_at_the_defaults(tmp_path: Path) -> None:
+    spec = study_spec({"method": METHOD, "data": DATA}, design="one_at_a_time", defaults={"data": "words"})
+    result = made_study(tmp_path, spec, lambda levels: 0.5 + 0.3 * (levels["data"] == "sums"))
+    method, data = tables_of(result)
+    assert all(row[1].figure is not None and row[1].figure.value < 0.65 for row in method.entries)
+    assert data.entries[0][1].is_best
+    (found,) = [each for each in effects_of(result) if each.is_found]
+    assert (found.level, found.reference, found.gain.num_pairs) == ("sums", "words", 1)
+
+
+def test_a_mean_over_cells_has_its_interval_over_questions(tmp_path: Path) -> None:
+    result = made_study(tmp_path, BOTH, lambda levels: 0.5)
+    found = figure_of(result.cells, "eval/sums/accuracy")
+    single = figure_of(result.cells[:1], "eval/sums/accuracy")
+    assert found is not None and single is not None and found.num_cells == 12
+    assert None not in (found.low, found.high, single.low, single.high)
+    assert found.least < found.value < found.most
+    assert found.high - found.low < single.high - single.low  # type: ignore[operator]
+    loss = figure_of(result.cells, "eval/loss")
+    assert loss is not None and (loss.low, loss.high) == (None, None)
+
+
+def test_tables_are_written_in_four_forms(tmp_path: Path) -> None:
+    result = made_study(tmp_path, BOTH, lambda levels: 0.6 if levels["method"] == "lora" else 0.3)
+    page, text, values, latex = write_report(result)
+    assert "**0." in text.read_text() and "## Effects" in text.read_text()
+    rows = list(csv.DictReader(io.StringIO(values.read_text())))
+    best = [row for row in rows if row["best"] == "True" and row["metric"] == "eval/sums/accuracy"]
+    assert [row["method"] for row in best if row["table"] == "method"] == ["lora"]
+    assert r"\textbf{0." in latex.read_text() and r"\begin{tabular}{lrrr}" in latex.read_text()
+    assert page.read_text().count("<section") >= 6 and "made-0-s0" in page.read_text()
+
+
+def test_what_recipes_hold_is_shown_as_text(tmp_path: Path) -> None:
+    result = made_study(tmp_path, study_spec({"a.b": {"x": {}, "y": {"training.steps": 3}}}), lambda levels: 0.5)
+    damaged = result.cells[0].run / "report.json"
+    damaged.write_text('{"<script>": 1}')
+    assert "<script>alert" not in render_study(read_study(tmp_path))
+
+
+def test_a_folder_without_a_study_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"holds no study: there is no study.json"):
+        read_study(tmp_path)
