@@ -1,7 +1,7 @@
 """Speed and memory on one GPU, beside the peers that are installed. Models are random, made in memory.
 
     PYTHONPATH=platform:. python -m benchmarks.gpu [--sections loss train generate] [--settings "7B LoRA, short rows"]
-        [--contestants didact compiled trainer trl] [--steps 10] [--json FILE]
+        [--contestants didact compiled trainer packed trl] [--steps 10] [--json FILE]
 
 Training: real tokens a second, arithmetic that the weights need (4 operations a weight and token with an adapter, 6 in
 full finetuning; padding and unused logits count nothing) as a share of the card's peak on paper and of what its largest
@@ -45,7 +45,7 @@ SETTINGS = (
 )
 ROWS_OF_TRAINER = {SHORT: 16, LONG: 2}
 SECTIONS = ("loss", "train", "generate")
-CONTESTANTS = ("didact", "compiled", "trainer", "trl")
+CONTESTANTS = ("didact", "compiled", "trainer", "packed", "trl")
 
 
 def product_rate() -> float:
@@ -74,6 +74,7 @@ def train_table(arguments: argparse.Namespace, reached: float, report: dict[str,
             "didact": lambda s=setting: gpu_training.didact(s, device, arguments.steps, compiled=False),
             "compiled": lambda s=setting: gpu_training.didact(s, device, arguments.steps, compiled=True),
             "trainer": lambda s=setting, r=rows: gpu_training.trainer(s, device, arguments.steps, rows=r),
+            "packed": lambda s=setting, r=rows: gpu_training.trainer(s, device, arguments.steps, rows=r, packed=True),
             "trl": lambda s=setting, r=rows: gpu_training.trainer(s, device, arguments.steps, rows=r, trl=True),
         }
         print(f"{setting.name} (estimate {gpu_training.estimate_gib(setting):.1f} GiB)", flush=True)

@@ -123,7 +123,9 @@ def didact(setting: Setting, device: torch.device, num_steps: int, *, compiled: 
     return _measured(setting, clock.ends, clock.losses, num_steps)
 
 
-def trainer(setting: Setting, device: torch.device, num_steps: int, *, rows: int, trl: bool = False) -> Measured:
+def trainer(
+    setting: Setting, device: torch.device, num_steps: int, *, rows: int, trl: bool = False, packed: bool = False
+) -> Measured:
     """transformers.Trainer with PEFT's model, as its documentation shows it, or TRL's SFTTrainer.
 
     Args:
@@ -132,8 +134,17 @@ def trainer(setting: Setting, device: torch.device, num_steps: int, *, rows: int
         num_steps: optimizer steps.
         rows: of a forward pass; the rest of a step is accumulated.
         trl: SFTTrainer, without its activation checkpointing.
+        packed: the rows of a pass one behind the other (`DataCollatorWithFlattening`), which transformers keeps apart
+            with a dense mask where flash_attn is not installed.
     """
-    from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+    from transformers import (
+        DataCollatorForSeq2Seq,
+        DataCollatorWithFlattening,
+        PrinterCallback,
+        Trainer,
+        TrainerCallback,
+        TrainingArguments,
+    )
 
     _, model = setting.model(device)
     steps, clock = setting.steps(), _Clock()
@@ -175,7 +186,10 @@ def trainer(setting: Setting, device: torch.device, num_steps: int, *, rows: int
             )
             loop: Any = SFTTrainer(model, arguments, train_dataset=rows_of_trl, processing_class=byte_tokenizer())
         else:
-            collator = DataCollatorForSeq2Seq(byte_tokenizer(), padding=True, label_pad_token_id=-100)
+            model.config.use_cache = False  # with a cache, transformers does not look for packed rows
+            collator: Any = DataCollatorForSeq2Seq(byte_tokenizer(), padding=True, label_pad_token_id=-100)
+            if packed:
+                collator = DataCollatorWithFlattening()
             loop = Trainer(model, TrainingArguments(**options), data_collator=collator, train_dataset=samples)
         loop.add_callback(Ticks())
         loop.remove_callback(PrinterCallback)

@@ -224,3 +224,15 @@ def test_the_measured_table_is_within_a_fifth() -> None:
     for _, _, estimate, _, measured, ratio in rows:
         assert float(estimate) / float(measured) == pytest.approx(float(ratio), abs=0.01)
         assert 0.8 <= float(ratio) <= 1.2
+
+
+def test_on_a_gpu_the_backward_pass_takes_the_room_of_logits_that_are_gone() -> None:
+    def at_once(vocabulary: int, supervised_share: float) -> float:
+        model = tiny_model()
+        model.config.vocab_size = vocabulary
+        load = Load(256, 32, supervised_share, recompute=True, on_cpu=False)
+        demand = demand_of(model.config, ModelSpec(dtype="bfloat16"), LoraSpec(r=2), load)
+        return demand.activations + demand.logits
+
+    assert at_once(400, 0.1) == at_once(300, 0.1), "few logits: the block's gradients need more"
+    assert at_once(20_000, 1.0) > at_once(10_000, 1.0) > at_once(400, 0.1)

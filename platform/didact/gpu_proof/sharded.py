@@ -1,11 +1,12 @@
 """Sharding strategies over the cards of this machine, beside one worker alone; and a run that is broken off."""
 
+import contextlib
 import importlib.util
 import json
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -81,11 +82,16 @@ def _beside_one(device: torch.device, trial: Trial) -> Outcome:
     ranks = torch.cuda.device_count() if device.type == "cuda" else 2
     with tempfile.TemporaryDirectory() as folder:
         found = _in_processes(Path(folder), ranks, device.type, trial)
-        alone = Trial("ddp", trial.full, four_bits=trial.four_bits, bfloat16=trial.bfloat16)
-        wanted = _in_processes(Path(folder), 1, device.type, alone)
+    wanted = _alone(device.type, Trial("ddp", trial.full, four_bits=trial.four_bits, bfloat16=trial.bfloat16))
     # Gathered in bfloat16, full finetuning rounds its weights for the products; alone it rounds them there too.
     allowed = 2e-2 if trial.bfloat16 or (trial.full and device.type == "cuda") else 1e-3
     return Outcome(farthest(found, wanted), allowed, f"{ranks} rank{'s' if ranks > 1 else ''}")
+
+
+@cache
+def _alone(kind: str, trial: Trial) -> list[float]:
+    with tempfile.TemporaryDirectory() as folder:
+        return _in_processes(Path(folder), 1, kind, trial)
 
 
 def _in_processes(folder: Path, ranks: int, kind: str, trial: Trial) -> list[float]:
@@ -142,14 +148,25 @@ def _steps(device: torch.device, trial: Trial, world: World) -> list[float]:
 
 
 def _resumed(device: torch.device, full: bool) -> Outcome:
-    """Six steps at once beside three and three."""
-    with tempfile.TemporaryDirectory() as folder:
+    """Six steps at once beside three and three, attention adding up its gradients in a fixed order."""
+    with tempfile.TemporaryDirectory() as folder, _fixed_order():
         unbroken = _weights(device, full, Path(folder) / "unbroken", None)
         _weights(device, full, Path(folder) / "broken", 3)
         resumed = _weights(device, full, Path(folder) / "broken", None)
     same = sum(torch.equal(a, b) for a, b in zip(unbroken, resumed, strict=True))
     far = max(distance(b, a) for a, b in zip(unbroken, resumed, strict=True))
     return Outcome(far, 0.0, f"{same} of {len(unbroken)} tensors equal to the bit")
+
+
+@contextlib.contextmanager
+def _fixed_order() -> Iterator[None]:
+    """Flash attention's backward pass adds with atomics otherwise, so that no two runs are equal."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def _weights(device: torch.device, full: bool, checkpoints: Path, stop_after: int | None) -> list[torch.Tensor]:

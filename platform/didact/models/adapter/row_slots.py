@@ -10,7 +10,6 @@ read once a step, and no row pays for another's. Rows of the base are not touche
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -22,14 +21,12 @@ from transformers.pytorch_utils import Conv1D
 from didact.errors import ModelError
 from didact.logs import get_logger
 from didact.models.adapter.row_adapter import LoraPart, RowAdapter, ScalePart
-from didact.models.adapter.row_kernel import RowGroups, RowKernel, row_kernel
+from didact.models.adapter.row_grouping import Grouping, Marked, Slots, by_rows
+from didact.models.adapter.row_kernel import RowKernel, row_kernel
 
 _log = get_logger(__name__)
-Slots = tuple[int | None, ...]
 _PROBES = ((2, 3), (3, 5))
 """Rows and tokens a row of the texts that find out which layers compute row by row."""
-
-
 _MOST_WRONG_BASE = 0.01
 """Share of an adapter's effect by which a row of the base may differ from itself in a batch of the same size."""
 _MOST_WRONG = 0.5
@@ -49,9 +46,11 @@ class RowSlots:
             for name, module in base.named_modules()
             if isinstance(module, torch.nn.Linear | Conv1D)
         }
-        self._grouping: _Grouping | None = None
-        self._known: dict[Slots, _Grouping] = {}
+        self._grouping: Grouping | None = None
+        self._known: dict[Slots, Grouping] = {}
         self._hooks: dict[str, tuple[RemovableHandle, ...]] = {}
+        self.version = 0
+        """Goes up whenever weights may have moved."""
 
     @cached_property
     def kernel(self) -> RowKernel | None:
@@ -74,6 +73,7 @@ class RowSlots:
                 for hook in hooked:
                     hook.remove()
         self._known.clear()
+        self.version += 1
 
     @contextlib.contextmanager
     def rows(self, slots: Sequence[int | None], length: int) -> Iterator[None]:
@@ -90,7 +90,7 @@ class RowSlots:
         if key not in self._known:
             if len(self._known) > 64:
                 self._known.clear()
-            self._known[key] = _Grouping(key, self._sites.values(), self._base.device)
+            self._known[key] = Grouping(key, self._sites.values(), self._base.device)
         self._grouping = self._known[key]
         self._grouping.length, self._grouping.kernel = length, self.kernel
         try:
@@ -101,11 +101,32 @@ class RowSlots:
     @contextlib.contextmanager
     def everywhere(self, slot: int) -> Iterator[None]:
         """Inside the block, all that the base computes has the adapter in `slot`, whatever its shape."""
-        self._grouping = _Grouping((slot,), self._sites.values(), self._base.device)
+        self._grouping = Grouping((slot,), self._sites.values(), self._base.device)
         try:
             yield
         finally:
             self._grouping = None
+
+    @contextlib.contextmanager
+    def marked(self, marks: torch.Tensor, of_rows: torch.Tensor) -> Iterator[None]:
+        """Inside the block, rows of one token have the adapters that tensors on the device say.
+
+        Every slot is computed for every row, and what is another's becomes 0 between the two products: so only values
+        change with the rows, as a recorded step needs it.
+
+        Args:
+            marks: bool [rows, the first so many slots], whose row is whose.
+            of_rows: int64 [rows], each one's slot, `num_slots` for the base.
+        """
+        self._grouping = Marked(marks, of_rows, self._sites.values())
+        try:
+            yield
+        finally:
+            self._grouping = None
+
+    def layout(self) -> tuple[object, ...]:
+        """Where the slots' weights lie: what was recorded with `marked` holds while it stays the same."""
+        return tuple(site.layout for name, site in self._sites.items() if name in self._hooks)
 
     def keep_row_by_row(self) -> None:
         """Ask the base with a few tokens which layers see every row's tokens in order; adapters may be on no others.
@@ -116,7 +137,7 @@ class RowSlots:
         shape = _PROBES[0]
 
         def note(name: str, entered: torch.Tensor) -> None:
-            seen[name] = seen.get(name, True) and _by_rows(entered, *shape) is not None
+            seen[name] = seen.get(name, True) and by_rows(entered, *shape) is not None
 
         hooks = [
             site.module.register_forward_pre_hook(lambda _, args, name=name: note(name, args[0]))
@@ -247,8 +268,10 @@ class _Site:
                 self.output_factors = _with_room(self.output_factors, len(self.parts) + 1)
                 self.output_factors[slot].copy_(part.factors)
 
-    def add(self, entered: torch.Tensor, output: torch.Tensor, grouping: "_Grouping", rank: int) -> torch.Tensor:
+    def add(self, entered: torch.Tensor, output: torch.Tensor, grouping: Grouping, rank: int) -> torch.Tensor:
         """The layer's output [rows, length, outputs], or without rows apart, with B A x of each row's adapter added."""
+        if isinstance(grouping, Marked):
+            return self._add_marked(entered, output, grouping.marks)
         if grouping.kernel is not None and self._add_by_kernel(entered, output, grouping, rank):
             return output
         if grouping.only is not None:
@@ -258,7 +281,7 @@ class _Site:
             return (flat.addmm_(inner, second) if flat.dtype == inner.dtype else flat.add_(inner @ second)).view_as(
                 output
             )
-        rows = _by_rows(entered, grouping.num_rows, grouping.length)
+        rows = by_rows(entered, grouping.num_rows, grouping.length)
         if rows is None or not output.is_contiguous():
             raise RuntimeError(f"a layer got {tuple(entered.shape)} for {grouping.num_rows} rows")
         first = self._first[grouping.used, :rank].transpose(1, 2)
@@ -278,92 +301,47 @@ class _Site:
         output.view(grouping.num_rows, -1, self.outputs).index_add_(0, grouping.adapted, more.to(output.dtype))
         return output
 
-    def _add_by_kernel(self, entered: torch.Tensor, output: torch.Tensor, grouping: "_Grouping", rank: int) -> bool:
-        rows, kernel = _by_rows(entered, grouping.num_rows, grouping.length), grouping.kernel
+    def _add_by_kernel(self, entered: torch.Tensor, output: torch.Tensor, grouping: Grouping, rank: int) -> bool:
+        rows, kernel = by_rows(entered, grouping.num_rows, grouping.length), grouping.kernel
         if rows is None or kernel is None or not kernel.takes(rows, output, rank, grouping.groups):
             return False
         kernel.add(rows, output, self._first, self._second, rank, grouping.groups)
         return True
 
-    def scale(self, states: torch.Tensor, grouping: "_Grouping", factors: torch.Tensor) -> torch.Tensor:
+    def _add_marked(self, entered: torch.Tensor, output: torch.Tensor, marks: torch.Tensor) -> torch.Tensor:
+        rows, slots = marks.shape
+        first, second = self._first[:slots], self._second[:slots]
+        inner = entered.to(first.dtype).reshape(rows, self.inputs) @ first.reshape(-1, self.inputs).t()
+        inner = inner.view(rows, slots, -1).masked_fill(~marks[..., None], 0).view(rows, -1)
+        flat, second = output.view(rows, self.outputs), second.reshape(-1, self.outputs)
+        flat = flat.addmm_(inner, second) if flat.dtype == inner.dtype else flat.add_(inner @ second)
+        return flat.view_as(output)
+
+    @property
+    def rank(self) -> int:
+        """The largest that the memory has room for."""
+        return int(self._first.shape[1])
+
+    @property
+    def layout(self) -> tuple[object, ...]:
+        """Where the memory is, and what of it is used."""
+        held = (self._first, self._second, self.input_factors, self.output_factors)
+        return *((each.data_ptr(), each.shape) for each in held), *self.scales
+
+    @property
+    def scales(self) -> tuple[bool, bool]:
+        """Whether any slot scales what enters the layer, and what leaves it."""
+        scaling = [each for each in self.parts if isinstance(each, ScalePart)]
+        return any(each.of_inputs for each in scaling), any(not each.of_inputs for each in scaling)
+
+    def scale(self, states: torch.Tensor, grouping: Grouping, factors: torch.Tensor) -> torch.Tensor:
         """States with each row multiplied with its own factors, in a tensor of their own."""
         if grouping.only is not None:
             return states * factors[grouping.only].to(states.dtype)
-        rows = _by_rows(states, grouping.num_rows, grouping.length)
+        rows = by_rows(states, grouping.num_rows, grouping.length)
         if rows is None:
             raise RuntimeError(f"a layer got {tuple(states.shape)} for {grouping.num_rows} rows")
         return (rows * factors[grouping.of_rows][:, None].to(rows.dtype)).view_as(states)
-
-
-@dataclass(init=False)
-class _Grouping:
-    """Which rows of a batch share a slot, and how much of each layer's memory is read for them."""
-
-    num_rows: int
-    only: int | None
-    """The slot that every row has; None where they differ."""
-    length: int
-    """Tokens a row in the pass that is computed."""
-    kernel: RowKernel | None
-    """None where it is not to be used."""
-    groups: RowGroups
-    used: slice | torch.Tensor
-    """The slots whose weights are read."""
-    gather: torch.Tensor | None
-    """[groups x most rows in one], the rows by slot, filled up with row 0; None where the batch lies like that."""
-    places: torch.Tensor
-    """Where in `gather` each adapted row is."""
-    adapted: torch.Tensor
-    """Rows with an adapter."""
-    of_rows: torch.Tensor
-    """[rows] each one's slot, `num_slots` for the base."""
-    ranks: dict[_Site, int]
-    """Largest rank among the slots in use, by layer; 0 where none has a LoRA there."""
-    scales_inputs: dict[_Site, bool]
-    scales_outputs: dict[_Site, bool]
-
-    def __init__(self, slots: Slots, sites: Any, device: torch.device) -> None:
-        self.num_rows = len(slots)
-        self.only = slots[0] if len(set(slots)) == 1 else None
-        groups: dict[int, list[int]] = {}
-        for row, slot in enumerate(slots):
-            if slot is not None:
-                groups.setdefault(slot, []).append(row)
-        self.kernel, self.groups = None, RowGroups(groups)
-        first, last = min(groups), max(groups) + 1
-        # Reading a slot that no row has costs as much as reading one that a row has; picking copies them all first.
-        dense = last - first <= 1.5 * len(groups)
-        order = list(range(first, last)) if dense else sorted(groups)
-        self.used = slice(first, last) if dense else torch.tensor(order, device=device)
-        most = max(map(len, groups.values()))
-        table = [[*groups.get(slot, ()), *[0] * (most - len(groups.get(slot, ())))] for slot in order]
-        flat = [row for group in table for row in group]
-        whole = len(groups) == len(order) and flat == list(range(self.num_rows))
-        self.gather = None if whole else torch.tensor(flat, device=device)
-        pairs = [
-            (row, index * most + place)
-            for index, slot in enumerate(order)
-            for place, row in enumerate(groups.get(slot, ()))
-        ]
-        self.adapted = torch.tensor([row for row, _ in pairs], device=device)
-        self.places = torch.tensor([place for _, place in pairs], device=device)
-        num_slots = len(next(iter(sites)).parts)
-        self.of_rows = torch.tensor([num_slots if slot is None else slot for slot in slots], device=device)
-        self.ranks, self.scales_inputs, self.scales_outputs = {}, {}, {}
-        for site in sites:
-            parts = [site.parts[slot] for slot in groups]
-            self.ranks[site] = max((each.first.shape[0] for each in parts if isinstance(each, LoraPart)), default=0)
-            scales = [each.of_inputs for each in parts if isinstance(each, ScalePart)]
-            self.scales_inputs[site], self.scales_outputs[site] = any(scales), not all(scales)
-
-
-def _by_rows(states: torch.Tensor, num_rows: int, length: int) -> torch.Tensor | None:
-    """States as [rows, length, features]; None where they are not every row's tokens in order."""
-    if states.dim() == 3 and states.shape[0] == num_rows and states.shape[1] in (length, 1):
-        return states  # 1 for the logits of the last token only
-    if states.dim() == 2 and states.shape[0] == num_rows * length:
-        return states.view(num_rows, length, -1)
-    return None
 
 
 def _size(states: torch.Tensor) -> float:

@@ -12,7 +12,7 @@ from didact.models.dropout import own_dropout
 from didact.models.footprint.activations import Load, layers_alike, measure_activations
 from didact.models.footprint.counting import Subject, packed_weights
 from didact.models.footprint.footprint import Footprint
-from didact.models.footprint.logits import logit_bytes
+from didact.models.footprint.logits import in_pieces, logit_bytes
 from didact.models.footprint.sharding import StateSharding
 from didact.models.methods import left_out
 from didact.spec import FinetuneSpec, MethodSpec, ModelSpec, QuantizationSpec
@@ -155,7 +155,10 @@ def demand_of(
     outside = sum(held[weight] for weight in {embedding, head})
     attached = subject.attached(config)
     wrapped = list(attached.parameters())
-    activations, rough = _activations(subject, config, load, layers_alike(attached))
+    kept, backward, rough = _activations(subject, config, load, layers_alike(attached))
+    logits = logit_bytes(bare, subject, load)
+    if not load.on_cpu and in_pieces(bare, subject, load):
+        backward = max(0.0, backward - logits)  # which takes their room
     added = max(0, sum(each.numel() for each in wrapped) - values)
     computed = values - embedding.numel() - _resting(config, bare)
     return Demand(
@@ -166,8 +169,8 @@ def demand_of(
         adapter=added * _FLOAT,
         outside_blocks=outside,
         block=(sum(held.values()) - outside) / config.get_text_config().num_hidden_layers,
-        activations=activations + unpacked,
-        logits=logit_bytes(bare, subject, load),
+        activations=kept + backward + unpacked,
+        logits=logits,
         on_cpu=load.on_cpu,
         accumulates=load.accumulates,
         flops=_flops(config, computed, adapter, load),
@@ -178,8 +181,8 @@ def demand_of(
     )
 
 
-def _activations(subject: Subject, config: PreTrainedConfig, load: Load, alike: bool) -> tuple[float, bool]:
-    """Bytes at the moment when most is held: the last block's gradients beside all that was kept; whether roughly."""
+def _activations(subject: Subject, config: PreTrainedConfig, load: Load, alike: bool) -> tuple[float, float, bool]:
+    """Bytes that are kept, those that the last block's backward pass needs beside them, and whether roughly."""
     measured = partial(
         measure_activations,
         load=load,
@@ -190,7 +193,7 @@ def _activations(subject: Subject, config: PreTrainedConfig, load: Load, alike: 
     kept = measured(config, lambda base: subject.attached(base, recompute=load.recompute))
     block = measured(config, subject.attached) if load.recompute else kept
     at_once = (1 if load.recompute else 0) + (1 if load.on_cpu else _GPU_BACKWARD)
-    return kept.total + block.largest_layer * at_once, kept.rough
+    return kept.total, block.largest_layer * at_once, kept.rough
 
 
 def _resting(config: PreTrainedConfig, bare: PreTrainedModel) -> float:

@@ -18,6 +18,13 @@ def positions_at_once(vocabulary: int, *, on_cpu: bool = True) -> int:
     return max(64, (LOGITS_AT_ONCE if on_cpu else GPU_LOGITS_AT_ONCE) // vocabulary)
 
 
+def in_pieces(bare: PreTrainedModel, subject: Subject, load: Load) -> bool:
+    """Whether logits are computed some positions at a time, and are gone before the backward pass begins."""
+    head = bare.get_output_embeddings()
+    frozen = not subject.adapter.trains_base and head.weight.dtype == subject.compute
+    return load.packed and frozen and type(head) is torch.nn.Linear and head.bias is None
+
+
 def logit_bytes(bare: PreTrainedModel, subject: Subject, load: Load) -> float:
     """Bytes of logits, their shares and their gradient.
 
@@ -33,8 +40,7 @@ def logit_bytes(bare: PreTrainedModel, subject: Subject, load: Load) -> float:
     head = bare.get_output_embeddings()
     values, hidden = head.weight.shape
     width = torch.finfo(subject.compute).bits // 8
-    frozen = not subject.adapter.trains_base and head.weight.dtype == subject.compute
-    if load.packed and frozen and type(head) is torch.nn.Linear and head.bias is None:
+    if in_pieces(bare, subject, load):
         gradient = load.projected_tokens * hidden * width
         at_once = min(positions_at_once(values, on_cpu=load.on_cpu), load.projected_tokens)
         return at_once * values * (width if load.on_cpu else width + _FLOAT) + gradient

@@ -144,6 +144,9 @@ class DecodingBatch:
         for mine, theirs in zip(self._cache.layers, other._cache.layers, strict=True):
             mine.join(theirs)
 
+    def release(self) -> None:
+        """Give back what outlives the batch: it has failed."""
+
     def _forward(self, entered: dict[str, torch.Tensor], positions: torch.Tensor) -> torch.Tensor:
         slots = [row.slot for row in self.rows]
         own = self._slots.rows(slots, positions.shape[1]) if self._slots else contextlib.nullcontext()

@@ -61,6 +61,7 @@ class EmbeddedEngine(Engine):
         max_waiting: int = _DEFAULTS.max_waiting,
         prompt_tokens_per_round: int | None = None,
         prefix_cache_bytes: int = _PREFIX_CACHE_BYTES,
+        record_steps: bool | None = None,
     ) -> None:
         """Start the thread.
 
@@ -73,6 +74,7 @@ class EmbeddedEngine(Engine):
             prompt_tokens_per_round: tokens of prompts that are read before running rows have their next turn; also
                 how much of a prompt is read before the engine sees that its client left.
             prefix_cache_bytes: memory for keys and values of prompts, for later ones that begin alike; 0 for none.
+            record_steps: whether decoding steps are recorded and replayed; None: on a GPU, where the base allows it.
         """
         self._base = host.base
         self._tokenizer = tokenizer
@@ -87,6 +89,7 @@ class EmbeddedEngine(Engine):
             max_batch_size=max_batch_size,
             prompt_tokens=prompt_tokens_per_round or _PROMPT_TOKENS_PER_ROUND.get(device, _PROMPT_TOKENS),
             known_bytes=prefix_cache_bytes,
+            record_steps=record_steps,
         )
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="generation", daemon=True)
@@ -101,6 +104,12 @@ class EmbeddedEngine(Engine):
     @override
     def vocabulary_size(self) -> int:
         return int(self._base.get_input_embeddings().weight.shape[0])
+
+    @property
+    def records_steps(self) -> bool:
+        """Whether decoding steps are recorded and replayed."""
+        graphs = self._rounds.graphs
+        return graphs is not None and graphs.on
 
     @override
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:

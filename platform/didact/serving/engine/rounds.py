@@ -15,9 +15,11 @@ from didact.models.methods import num_trained_positions
 from didact.serving.engine.adapter_pool import AdapterPool
 from didact.serving.engine.batch import DecodingBatch, trained_positions
 from didact.serving.engine.errands import Errands
+from didact.serving.engine.graphed_batch import GraphedBatch
 from didact.serving.engine.prefix_cache import BLOCK, PrefixCache
 from didact.serving.engine.protocol import EngineDied, GenerationFailed
 from didact.serving.engine.row import BatchRow
+from didact.serving.engine.step_graphs import recorder_for
 from didact.serving.engine.waiting import WaitingRows
 
 _log = get_logger(__name__)
@@ -37,6 +39,7 @@ class Rounds:
         max_batch_size: int,
         prompt_tokens: int,
         known_bytes: int,
+        record_steps: bool | None = None,
     ) -> None:
         """Nothing runs yet.
 
@@ -47,13 +50,15 @@ class Rounds:
             max_batch_size: rows in generation.
             prompt_tokens: tokens of prompts that are read in a round.
             known_bytes: memory for keys and values of prompts that were read.
+            record_steps: as `EmbeddedEngine` takes it.
         """
         self._base = host.base
         self._changed = changed
         self._max_batch_size = max_batch_size
         self._prompt_tokens_per_round = prompt_tokens
         # One slot more than rows, for a borrower.
-        self.pool = AdapterPool(host, max_adapters, max_batch_size + 1, self._wake)
+        self.pool = AdapterPool(host, max_adapters, min(max_adapters, max_batch_size) + 1, self._wake)
+        self.graphs = recorder_for(self._base, self.pool.slots, max_batch_size, record_steps)
         self._known = PrefixCache(known_bytes)
         self.waiting = WaitingRows(self.pool)
         self.errands = Errands(self.pool)
@@ -246,6 +251,9 @@ class Rounds:
         running = next((each for each in self._batches if each.kind == batch.kind), None) if batch.rows else None
         with self._changed:
             self._opening = None
+            if running is None and self.graphs is not None and batch.rows and batch.kind == (None, None):
+                running = GraphedBatch(self._base, self.pool.slots, self.graphs)
+                self._batches.append(running)
             if running is None:
                 self._batches.append(batch)
                 return
@@ -268,10 +276,11 @@ class Rounds:
 
     def _advance(self, batch: DecodingBatch, logits: torch.Tensor) -> None:
         # The largest tells of any value that is NaN or infinite; single tokens may well be forbidden with -inf.
-        finite = torch.isfinite(logits.amax(dim=-1)).tolist()
-        for row, row_logits, good in zip(batch.rows, logits, finite, strict=True):
+        largest = logits.max(dim=-1)
+        finite, likeliest = torch.stack([torch.isfinite(largest.values).long(), largest.indices]).tolist()
+        for row, row_logits, good, token in zip(batch.rows, logits, finite, likeliest, strict=True):
             if good:
-                row.advance(row_logits)
+                row.advance(row_logits, token)
             else:
                 row.fail(GenerationFailed("the model computed values that are not finite for this request"))
         with self._changed:
@@ -281,6 +290,7 @@ class Rounds:
     def _split(self, batch: DecodingBatch, error: Exception) -> None:
         """One row of a failed batch may be the cause: try its halves apart, so that only the guilty one fails."""
         rows, batch.rows = [row for row in batch.rows if not row.done], []
+        batch.release()
         _log.warning("a batch of %d failed: %s: %s", len(rows), type(error).__name__, error)
         if len(rows) <= 1:
             self.failure = self._broken()

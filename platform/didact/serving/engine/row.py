@@ -148,15 +148,23 @@ class BatchRow(AnswerRow):
                 )
             )
 
-    def advance(self, logits: torch.Tensor) -> None:
-        """Choose the next token from float [vocabulary] and hand its text on. Whatever breaks here fails this row."""
+    def advance(self, logits: torch.Tensor, likeliest: int) -> None:
+        """Choose the next token and hand its text on. Whatever breaks here fails this row.
+
+        Args:
+            logits: float [vocabulary].
+            likeliest: the token of the largest; known for all rows at once, which is faster than row by row on a GPU.
+        """
         try:
-            self._advance(logits)
+            self._advance(logits, likeliest)
         except Exception as error:  # noqa: BLE001 - the rows beside it go on
             _log.exception("a row failed while its next token was chosen")
             self.fail(GenerationFailed(f"the next token could not be chosen ({type(error).__name__})"))
 
-    def _advance(self, logits: torch.Tensor) -> None:
+    def _advance(self, logits: torch.Tensor, likeliest: int) -> None:
         wanted = self.request
-        token = self._sampler.draw(logits, self.answer, () if self.may_end else wanted.stop_token_ids)
+        forbidden = () if self.may_end else wanted.stop_token_ids
+        token = likeliest
+        if forbidden or not self._sampler.takes_likeliest:
+            token = self._sampler.draw(logits, self.answer, forbidden)
         self.take(token, () if wanted.logprobs is None else (token_logprob(logits, token, wanted.logprobs),))

@@ -4,7 +4,7 @@ import torch
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-_SPARE = 64
+SPARE = 64
 """Columns beyond what is asked for when memory grows; it grows by half at least."""
 
 
@@ -30,7 +30,7 @@ class RowLayer(DynamicLayer):
             if not self.is_initialized:
                 self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
                 self._rows = rows
-                self._memory = [each.new_zeros(rows, each.shape[1], count + _SPARE, each.shape[3]) for each in
+                self._memory = [each.new_zeros(rows, each.shape[1], count + SPARE, each.shape[3]) for each in
                                 (key_states, value_states)]  # fmt: skip
             if self._last + count > self._memory[0].shape[2]:
                 self._grow(rows, self.get_seq_length(), count)
@@ -75,7 +75,7 @@ class RowLayer(DynamicLayer):
         old_rows = self._memory[0].shape[0]
         rows = old_rows if rows <= old_rows else max(rows, 2 * old_rows)
         used = self.get_seq_length()
-        columns = max(before + more + _SPARE, 3 * max(used, before) // 2)
+        columns = max(before + more + SPARE, 3 * max(used, before) // 2)
         for index, memory in enumerate(self._memory):
             grown = memory.new_zeros(rows, memory.shape[1], columns, memory.shape[3])
             grown[: self._rows, :, before - used : before] = memory[: self._rows, :, self._first : self._last]

@@ -25,6 +25,13 @@ class Sampler:
         else:
             self._random.manual_seed(sampling.seed)
 
+    @property
+    def takes_likeliest(self) -> bool:
+        """Whether the token of the largest logit is drawn, where none is forbidden."""
+        wanted = self.sampling
+        penalties = wanted.presence_penalty, wanted.frequency_penalty, wanted.repetition_penalty - 1
+        return wanted.temperature < _GREEDY_BELOW and not any(penalties) and not wanted.logit_bias
+
     def draw(self, logits: torch.Tensor, answer: list[int], forbidden: Sequence[int] = ()) -> int:
         """The next token.
 
