@@ -154,7 +154,7 @@ BAD = [
     ({"logprobs": 3}, 400, "invalid_value", "logprobs"),
     ({"logprobs": True, "top_logprobs": 21}, 400, "invalid_value", "top_logprobs"),
     ({"top_logprobs": 2}, 400, "invalid_value", "top_logprobs"),
-    ({"tools": [{"type": "function"}]}, 400, "unsupported_parameter", "tools"),
+    ({"tools": [{"type": "function"}]}, 400, "missing_required_parameter", "tools"),
     ({"logit_bias": {"five": 1}}, 400, "invalid_value", "logit_bias"),
     ({"logit_bias": {"5": 101}}, 400, "invalid_value", "logit_bias"),
     ({"logit_bias": {"99999999": 1}}, 400, "invalid_prompt", "messages"),

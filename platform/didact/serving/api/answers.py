@@ -19,6 +19,7 @@ _REFUSALS: dict[RefusalKind, tuple[int, str]] = {
     "busy": (429, "rate_limit_exceeded"),
     "too_long": (400, "context_length_exceeded"),
     "bad_prompt": (400, "invalid_prompt"),
+    "no_tools": (400, "unsupported_parameter"),
     "bad_adapter": (400, "unsupported_adapter"),
     "registry": (503, "registry_unavailable"),
     "timeout": (504, "timeout"),
@@ -160,7 +161,9 @@ def sse(values: Mapping[str, Any], name: str | None = None) -> str:
 def refusal_error(refusal: Refusal, prompt_field: str) -> ApiError:
     """A backend's refusal as an HTTP error."""
     status, code = _REFUSALS[refusal.kind]
-    param = {"too_long": prompt_field, "bad_prompt": prompt_field, "bad_adapter": "model"}.get(refusal.kind)
+    param = {"no_tools": "tools", "too_long": prompt_field, "bad_prompt": prompt_field, "bad_adapter": "model"}.get(
+        refusal.kind
+    )
     return ApiError(
         status,
         refusal.message,

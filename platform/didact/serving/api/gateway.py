@@ -29,9 +29,10 @@ from didact.serving.api.answers import (
     streamed,
 )
 from didact.serving.api.api_errors import ApiError, unknown_model
+from didact.serving.api.chat_types import Body, turns_of
 from didact.serving.api.keys import Key, Keyring
 from didact.serving.api.openai_answers import OpenAiEndpoint
-from didact.serving.api.openai_types import AskingBody, Body, ChatRequest, CompletionRequest, GenerationBody, ModelCard
+from didact.serving.api.openai_types import AskingBody, ChatRequest, CompletionRequest, GenerationBody, ModelCard
 from didact.serving.api.parameters import read_body
 from didact.serving.api.spelling import DetokenizeRequest, TokenizeRequest, tokenized, tokenizer_info
 from didact.serving.engine.protocol import ReplicaLost
@@ -87,7 +88,8 @@ class Gateway:
         if body.top_logprobs and not body.logprobs:
             message = f"top_logprobs: found {body.top_logprobs}; expected logprobs: true beside it."
             raise ApiError(400, message, code="invalid_value", param="top_logprobs")
-        prompt = tuple(message.plain() for message in body.messages)
+        _check_choice(body)
+        prompt = turns_of(body.messages, body.tools if body.offered else None)
         return await self.answer(body, [prompt], request, partial(self._openai, body, True))
 
     async def completions(self, request: Request) -> Response:
@@ -247,6 +249,7 @@ class Gateway:
             min_tokens=body.least_length,
             logprobs=body.num_logprobs,
             echo=body.echoes,
+            must_call=body.must_call,
         )
 
     async def _whole(self, asks: list[Ask], endpoint: Endpoint, tally: Tally) -> dict[str, Any]:
@@ -297,6 +300,14 @@ class Gateway:
 
     async def _base_id(self) -> str:
         return f"{self.catalog.base_name}#{(await self._base()).fingerprint[:12]}"
+
+
+def _check_choice(body: ChatRequest) -> None:
+    """Raises ApiError for a demanded call of a function that is not on offer."""
+    if body.must_call is not None and (not body.offered or (body.must_call and body.must_call not in body.offered)):
+        offered = ", ".join(body.offered) or "none"
+        message = f"tool_choice: found {body.must_call or 'required'}; the functions in tools are: {offered}."
+        raise ApiError(400, message, code="invalid_value", param="tool_choice")
 
 
 async def _twice(once: Callable[[], Awaitable[_Result]]) -> _Result:

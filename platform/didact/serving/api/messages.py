@@ -17,16 +17,8 @@ from typing_extensions import override
 from didact.datasets.conversation import Message
 from didact.serving.api.answers import Endpoint, Written, sse
 from didact.serving.api.api_errors import ApiError
-from didact.serving.api.openai_types import (
-    LONGEST_STOP,
-    MAX_STOPS,
-    AskingBody,
-    Body,
-    StopText,
-    TextPart,
-    Usage,
-    joined,
-)
+from didact.serving.api.chat_types import Body, TextPart, joined
+from didact.serving.api.openai_types import LONGEST_STOP, MAX_STOPS, AskingBody, StopText, Usage
 from didact.serving.engine.protocol import Delta, FinishReason
 from didact.serving.replica.backend import Started
 

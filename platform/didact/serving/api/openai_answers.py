@@ -1,6 +1,7 @@
 """OpenAI's answers, whole and streamed; how chat and completions differ in them."""
 
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,9 @@ from typing_extensions import override
 
 from didact.serving.api.answers import Endpoint, Written, sse, words_of
 from didact.serving.api.api_errors import ApiError
-from didact.serving.api.openai_types import Answer, Choice, GenerationBody, Usage
+from didact.serving.api.openai_types import Answer, ChatRequest, Choice, GenerationBody, Usage
+from didact.serving.api.speech.calls import CallArguments, CallBegun
+from didact.serving.api.speech.reader import AnswerReader, Part, Text, Thought
 from didact.serving.engine.protocol import Delta
 from didact.serving.replica.backend import Started
 from didact.serving.replica.token_words import TokenWord, Word, texts_of
@@ -30,6 +33,7 @@ class OpenAiEndpoint(Endpoint):
         self._body = body
         self._words = _Words(chat, bool(body.return_tokens_as_token_ids))
         self._offsets: dict[int, int] = {}
+        self._readers: dict[int, AnswerReader] = {}
         self._head = {
             "id": f"{'chatcmpl' if chat else 'cmpl'}-{request_id}",
             "created": int(time.time()),
@@ -43,11 +47,15 @@ class OpenAiEndpoint(Endpoint):
         for index, each in enumerate(answers):
             started = each.started or Started(0)
             content: dict[str, Any] = {"text": started.prompt_text + each.text}
+            reason: str | None = each.reason
             if self.chat:
-                content = {"message": {"role": "assistant", "content": each.text, "refusal": None}}
+                reader = self._reader(started)
+                parts = [*reader.push(each.text), *reader.finish()]
+                content = {"message": _message(parts, called=reader.has_called)}
+                reason = _reason(reader, each.reason)
             logprobs = self._echoed(index, started, each.words)
             ids = self._ids(each.token_ids, started, with_prompt=True)
-            ending = {"finish_reason": each.reason, "stop_reason": each.stop_text}
+            ending: dict[str, Any] = {"finish_reason": reason, "stop_reason": each.stop_text}
             choices.append(Choice(index=index, logprobs=logprobs, **ending, **content, **ids))
         first = answers[0].started
         return self._answer("chat.completion", choices, usage, self._prompt_ids(first))
@@ -57,6 +65,7 @@ class OpenAiEndpoint(Endpoint):
         for index, each in sorted(started.items()):
             ids = self._ids([], each, with_prompt=True)
             if self.chat:
+                self._readers[index] = self._reader(each)
                 choice = Choice(index=index, delta={"role": "assistant", "content": ""})
                 yield self._chunk(choice, prompt_ids=self._prompt_ids(each))
             elif each.prompt_text or ids:
@@ -65,15 +74,25 @@ class OpenAiEndpoint(Endpoint):
 
     @override
     def piece(self, index: int, delta: Delta) -> Iterator[str]:
-        logprobs = self._logprobs(index, words_of(delta))
-        ids = self._ids(list(delta.token_ids), None, with_prompt=False)
-        if delta.text or logprobs or ids:
-            content: dict[str, Any] = {"delta": {"content": delta.text}} if self.chat else {"text": delta.text}
-            yield self._chunk(Choice(index=index, logprobs=logprobs, **content, **ids))
-        if delta.finish_reason:
-            content = {"delta": {}} if self.chat else {"text": ""}
-            ending = {"finish_reason": delta.finish_reason, "stop_reason": delta.stop_text}
-            yield self._chunk(Choice(index=index, **ending, **content))
+        reason: str | None = delta.finish_reason
+        contents: list[dict[str, Any]] = [{"text": delta.text}] if delta.text else []
+        if self.chat:
+            reader = self._readers[index]
+            parts = reader.push(delta.text) if delta.text else []
+            parts += reader.finish() if reason else []
+            contents = [{"delta": _delta(part)} for part in parts]
+            reason = _reason(reader, delta.finish_reason)
+        told: dict[str, Any] = {"logprobs": self._logprobs(index, words_of(delta))}
+        told |= self._ids(list(delta.token_ids), None, with_prompt=False)
+        nothing: dict[str, Any] = {"delta": {}} if self.chat else {"text": ""}
+        if not contents and (told["logprobs"] or len(told) > 1):
+            contents = [{"delta": {"content": ""}} if self.chat else nothing]
+        for content in contents:
+            yield self._chunk(Choice(index=index, **content, **told))
+            told = {}
+        if reason:
+            ending: dict[str, Any] = {"finish_reason": reason, "stop_reason": delta.stop_text}
+            yield self._chunk(Choice(index=index, **ending, **nothing))
 
     @override
     def failure(self, error: ApiError) -> str:
@@ -84,6 +103,10 @@ class OpenAiEndpoint(Endpoint):
         if self._body.include_usage:
             yield self._chunk(usage=usage)
         yield "data: [DONE]\n\n"
+
+    def _reader(self, started: Started) -> AnswerReader:
+        offered = self._body.offered if isinstance(self._body, ChatRequest) else ()
+        return AnswerReader(started.speech, offered)
 
     def _chunk(self, *choices: Choice, usage: Usage | None = None, prompt_ids: list[int] | None = None) -> str:
         return sse(self._answer("chat.completion.chunk", choices, usage, prompt_ids))
@@ -128,6 +151,43 @@ class OpenAiEndpoint(Endpoint):
         offset = self._offsets.get(index, 0)
         self._offsets[index] = offset + len(texts_of(words))
         return self._words.legacy(words, offset)
+
+
+def _reason(reader: AnswerReader, reason: str | None) -> str | None:
+    return "tool_calls" if reader.has_called and reason == "stop" else reason
+
+
+def _call_id() -> str:
+    return f"call_{uuid.uuid4().hex[:24]}"
+
+
+def _delta(part: Part) -> dict[str, Any]:
+    """A part as a piece of a stream."""
+    if isinstance(part, Text):
+        return {"content": part.text}
+    if isinstance(part, Thought):
+        return {"reasoning_content": part.text}
+    if isinstance(part, CallArguments):
+        return {"tool_calls": [{"index": part.index, "function": {"arguments": part.text}}]}
+    function = {"name": part.name, "arguments": ""}
+    return {"tool_calls": [{"index": part.index, "id": _call_id(), "type": "function", "function": function}]}
+
+
+def _message(parts: Sequence[Part], *, called: bool) -> dict[str, Any]:
+    """All parts as one message."""
+    thoughts = "".join(part.text for part in parts if isinstance(part, Thought))
+    said = "".join(part.text for part in parts if isinstance(part, Text))
+    message: dict[str, Any] = {"role": "assistant", "content": said, "refusal": None}
+    if thoughts:
+        message["reasoning_content"] = thoughts
+    if called:
+        calls = []
+        for begun in (part for part in parts if isinstance(part, CallBegun)):
+            pieces = (part.text for part in parts if isinstance(part, CallArguments) and part.index == begun.index)
+            function = {"name": begun.name, "arguments": "".join(pieces)}
+            calls.append({"id": _call_id(), "type": "function", "function": function})
+        message |= {"content": said or None, "tool_calls": calls}
+    return message
 
 
 class _Words:

@@ -3,14 +3,13 @@
 A field's description is what errors say is expected there.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from typing_extensions import override
 
-from didact.datasets.conversation import Message, Role
+from didact.serving.api.chat_types import MAX_TOOLS, Body, ChatMessage, Tool, ToolChoice
 from didact.serving.engine.protocol import FinishReason, Sampling
 
 MAX_STOPS = 8
@@ -26,40 +25,10 @@ _Bias = Annotated[float, Field(ge=-100, le=100)]
 TokenIds = Annotated[list[_TokenId], Field(min_length=1)]
 
 
-class Body(BaseModel):
-    """What a client sends: nothing unknown, nothing turned into another type."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
-
-
 class StreamOptions(Body):
     """What a stream holds beside the text."""
 
     include_usage: bool = False
-
-
-class TextPart(Body):
-    """A piece of a message's content; only text is understood."""
-
-    type: Literal["text"]
-    text: str
-
-
-def joined(content: str | Sequence[TextPart]) -> str:
-    """The text of a message's content."""
-    return content if isinstance(content, str) else "".join(part.text for part in content)
-
-
-class ChatMessage(Body):
-    """One turn."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart] = Field(description='text, or a list of parts {"type": "text", "text": ...}')
-
-    def plain(self) -> Message:
-        """The message in didact's form; `developer` is the newer word for `system`."""
-        role: Role = "system" if self.role == "developer" else self.role
-        return Message(role, joined(self.content))
 
 
 class AskingBody(Body):
@@ -111,6 +80,11 @@ class AskingBody(Body):
     def echoes(self) -> bool:
         """Whether the prompt is told as well."""
         return False
+
+    @property
+    def must_call(self) -> str | None:
+        """The function that the answer must call, empty for any; None for as it likes."""
+        return None
 
     def sampling(self, choice: int) -> Sampling:
         """How choice number `choice` is drawn."""
@@ -198,6 +172,12 @@ class ChatRequest(GenerationBody):
         min_length=1, description="a list of messages, at least one, each with role and content"
     )
     max_completion_tokens: int | None = Field(default=None, ge=1)
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = Field(
+        default=None, description=f"a list of at most {MAX_TOOLS} functions"
+    )
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = Field(
+        default=None, description='none, auto, required, or {"type": "function", "function": {"name": ...}}'
+    )
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=_MAX_LOGPROBS)
 
@@ -205,6 +185,18 @@ class ChatRequest(GenerationBody):
     @override
     def answer_length(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens  # the newer name wins
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """Names of the functions that may be called."""
+        return () if self.tool_choice == "none" else tuple(tool.function.name for tool in self.tools or ())
+
+    @property
+    @override
+    def must_call(self) -> str | None:
+        if isinstance(self.tool_choice, ToolChoice):
+            return self.tool_choice.function.name
+        return "" if self.tool_choice == "required" else None
 
     @property
     @override
@@ -262,7 +254,7 @@ class Choice(BaseModel):
     token_ids: list[int] | None = None
     prompt_token_ids: list[int] | None = None
     """Of completions; beside the choices in a chat."""
-    finish_reason: FinishReason | None = None
+    finish_reason: FinishReason | Literal["tool_calls"] | None = None
     stop_reason: str | None = None
     """The stop text that ended the answer, as vLLM tells it."""
 

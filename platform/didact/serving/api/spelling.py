@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import Field
 
-from didact.serving.api.openai_types import Body, ChatMessage, TokenIds
+from didact.serving.api.chat_types import Body, ChatMessage, turns_of
+from didact.serving.api.openai_types import TokenIds
 from didact.serving.replica.backend import Prompt, Spelled, TokenizerFacts
 
 _NAME = "a model's name, at most 512 characters; left out, the base"
@@ -31,7 +32,7 @@ class TokenizeRequest(Body):
         """What to tokenize; None where it is not one of the two."""
         if (self.prompt is None) == (self.messages is None):
             return None
-        return self.prompt if self.prompt is not None else tuple(each.plain() for each in self.messages or ())
+        return self.prompt if self.prompt is not None else turns_of(self.messages or ())
 
 
 class DetokenizeRequest(Body):

@@ -14,8 +14,19 @@ from didact.serving.engine.protocol import AdapterRef, Delta, EngineStats, Sampl
 from didact.serving.metrics.snapshots import Snapshot
 from didact.serving.replica.token_words import TokenWord
 
+CallFormat = Literal["hermes", "mistral", "llama3"]
 RefusalKind = Literal[
-    "busy", "too_long", "bad_prompt", "bad_adapter", "registry", "timeout", "failed", "stopped", "died", "suspect"
+    "no_tools",
+    "busy",
+    "too_long",
+    "bad_prompt",
+    "bad_adapter",
+    "registry",
+    "timeout",
+    "failed",
+    "stopped",
+    "died",
+    "suspect",
 ]
 Prompt = tuple[Message, ...] | str | tuple[int, ...]
 
@@ -43,6 +54,8 @@ class Ask:
     """Tell how likely each token was, and this many likeliest ones; None for not."""
     echo: bool = False
     """Tell the prompt as well, with `logprobs` how likely its tokens are."""
+    must_call: str | None = None
+    """The answer must call this function; empty for any, None for as it likes."""
 
     @property
     def mark(self) -> str:
@@ -51,9 +64,21 @@ class Ask:
         if isinstance(self.adapter, ModelVersion):  # aliases and tags may change
             adapter = (self.adapter.name, self.adapter.version, self.adapter.adapter_sha256)
         sampling = {**asdict(self.sampling), "seed": None}
-        length = (self.max_new_tokens, self.min_tokens, self.ignore_eos, self.logprobs, self.echo)
+        length = (self.max_new_tokens, self.min_tokens, self.ignore_eos, self.logprobs, self.echo, self.must_call)
         decided = repr((adapter, self.prompt, sampling, length, self.stop, self.stop_token_ids))
         return hashlib.sha256(decided.encode("utf-8", errors="surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """How an answer writes what is not plain text."""
+
+    calls: CallFormat | None = None
+    """Function calls: `<tool_call>` (Qwen, SmolLM, Hermes), `[TOOL_CALLS]` (Mistral), bare JSON (Llama 3)."""
+    thoughts: tuple[str, str] | None = None
+    """Marks before and behind thoughts."""
+    begun: str = ""
+    """What the prompt has begun the answer with already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +91,7 @@ class Started:
     prompt_text: str = ""
     prompt_words: tuple[TokenWord, ...] = ()
     """With `logprobs`, of all tokens but the first."""
+    speech: Speech = Speech()
 
 
 @dataclass(frozen=True, slots=True)

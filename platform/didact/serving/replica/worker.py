@@ -14,12 +14,13 @@ import threading
 import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
 from didact.datasets.conversation import Message
-from didact.errors import AdapterError, RegistryError, SpecError, TemplateError
+from didact.errors import AdapterError, NoToolSyntax, RegistryError, SpecError, TemplateError
 from didact.logs import get_logger
 from didact.registry import ModelVersion
 from didact.serving.engine.protocol import (
@@ -46,12 +47,14 @@ from didact.serving.replica.backend import (
     Prompt,
     Refusal,
     RefusalKind,
+    Speech,
     Spelled,
     Spelling,
     Started,
     TokenizerFacts,
 )
 from didact.serving.replica.prompt_scores import prompt_logprobs
+from didact.serving.replica.speech import forced_call, speech_of
 from didact.serving.replica.token_words import TokenWords
 
 if TYPE_CHECKING:  # the HTTP side shares the words of this module, and loads no torch
@@ -102,7 +105,7 @@ class Worker(Backend):
     async def _started(self, ask: Ask, request: GenerationRequest) -> Started:
         ids = request.prompt_ids
         if not ask.echo:
-            return Started(len(ids), ids)
+            return Started(len(ids), ids, speech=self._speech(ask, request))
         with self._encoding:
             decoded = self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)
             text = ask.prompt if isinstance(ask.prompt, str) else decoded
@@ -186,6 +189,18 @@ class Worker(Backend):
             tokens = tuple(map(str, self._tokenizer.convert_ids_to_tokens(ids)))
             return Spelled(tuple(ids), tokens, self._tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
+    def _speech(self, ask: Ask, request: GenerationRequest) -> Speech:
+        """How the answer is to be read: chats only, completions are text."""
+        if not isinstance(ask.prompt, tuple) or not isinstance(ask.prompt[0], Message):
+            return Speech()
+        speech = speech_of(self._contract_of(request.adapter))
+        begun = "" if ask.must_call is None else forced_call(speech, ask.must_call)
+        if speech.thoughts and not begun:
+            with self._encoding:
+                end = self._tokenizer.decode(request.prompt_ids[-16:], clean_up_tokenization_spaces=False)
+            begun = speech.thoughts[0] if end.rstrip().endswith(speech.thoughts[0]) else ""
+        return replace(speech, begun=begun)
+
     def _folder_of(self, adapter: ModelVersion | AdapterRef | None) -> AdapterRef | None:
         return self._store.fetch(adapter) if isinstance(adapter, ModelVersion) else adapter
 
@@ -197,6 +212,8 @@ class Worker(Backend):
         adapter = self._folder_of(ask.adapter)
         contract = self._contract_of(adapter)
         ids = self._encode(ask.prompt, contract)
+        if ask.must_call is not None:
+            ids += self._encode(forced_call(speech_of(contract), ask.must_call), contract, special=False)
         if not ids:
             raise TemplateError("the prompt holds no tokens; expected at least one")
         self._check_known([token for token, _ in ask.sampling.logit_bias])
@@ -260,6 +277,7 @@ def words_for_clients(error: Exception, name: str) -> str:
 
 def _refusal(error: Exception, asked: ModelVersion | AdapterRef | None) -> Refusal:
     kinds: dict[type[Exception], RefusalKind] = {
+        NoToolSyntax: "no_tools",
         EngineBusy: "busy",
         PromptTooLong: "too_long",
         DeadlineExceeded: "timeout",
