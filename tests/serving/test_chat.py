@@ -5,10 +5,13 @@ from collections.abc import Iterator
 import pytest
 
 from didact.datasets.conversation import Message
-from didact.serving.chat import LocalTalk, Talk, chat_loop
+from didact.serving.api.application import build_gateway
+from didact.serving.api.gateway import GatewaySettings
+from didact.serving.chat import HttpTalk, LocalTalk, Talk, chat_loop
 from didact.serving.replica.catalog import Catalog
 from didact.serving.replica.worker import Worker
 from tests.fakes.registry import ShelfRegistry
+from tests.serving.test_judge_by_own_server import served
 
 
 @pytest.fixture()
@@ -48,6 +51,7 @@ def test_the_conversation_is_remembered(talk: LocalTalk) -> None:
 
     class Listening:
         models = talk.models
+        num_tokens = 0
 
         def answer(self, model: str, messages: list[Message]) -> Iterator[str]:
             asked.append(messages)
@@ -63,4 +67,21 @@ def test_a_failed_turn_is_told_and_forgotten(talk: LocalTalk) -> None:
     assert "[" in shown
     assert "nobody" in shown
     assert "maximum context length" in shown
-    assert shown.endswith("".join(talk.answer("tiny", [Message("user", "hi")])) + "\n\n")
+    assert shown.count("".join(talk.answer("tiny", [Message("user", "hi")])) + "\n(") == 1
+
+
+def test_the_speed_of_an_answer_is_told(talk: LocalTalk) -> None:
+    ticks = iter([10.0, 12.0])
+    typed = iter(["hi", "/quit"])
+    written: list[str] = []
+    chat_loop(talk, "tiny", read=lambda _: next(typed), write=written.append, clock=lambda: next(ticks))
+    assert written[-1] == "(5 tokens, 2.5 tokens/s)\n"
+
+
+def test_a_server_tells_how_many_tokens_an_answer_has(worker: Worker, registry: ShelfRegistry) -> None:
+    catalog = Catalog("tiny", registry, worker.prepare)
+    with served(build_gateway(worker, catalog, GatewaySettings(max_new_tokens=8))) as url:
+        talk = HttpTalk(url, temperature=0, max_new_tokens=5)
+        text = "".join(talk.answer("tiny", [Message("user", "hi")]))
+        assert talk.num_tokens == 5
+        assert text

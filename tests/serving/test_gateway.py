@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -390,7 +391,10 @@ def test_pages(client: TestClient) -> None:
     page = client.get("/")
     assert "v1/chat/completions" in page.text
     assert "http" not in page.text.replace("http-equiv", "")  # nothing is loaded from elsewhere
-    assert "ChatRequest" in client.get("/openapi.json").text
+    document = client.get("/openapi.json").text
+    assert "ChatRequest" in document
+    wanted = set(re.findall(r'"#/components/schemas/([^"]+)"', document))
+    assert wanted <= set(json.loads(document)["components"]["schemas"])
 
 
 def test_not_ready_when_the_engine_is_gone(worker: Worker, serve_worker: Callable[..., TestClient]) -> None:

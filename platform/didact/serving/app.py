@@ -6,7 +6,6 @@ import_path: didact.serving.app:build        # in serve/*.yaml; `args` are the f
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import ray
@@ -181,8 +180,7 @@ class GatewayIngress:
             behind_serve=True,
         )
         self._requests = HttpMetrics()
-        place = serve.get_replica_context()
-        self._gateways = partial(serve.get_deployment_handle, place.deployment, place.app_name)
+        self._gateways: DeploymentHandle | None = None
         self._app = build_gateway(
             backend, build_catalog(spec, backend), settings, requests=self._requests, gateways=self._all_gateways
         )
@@ -192,7 +190,10 @@ class GatewayIngress:
         return [self._requests.snapshot()]
 
     async def _all_gateways(self) -> Sequence[Snapshot]:
-        return await _of_all(self._gateways(), "metrics")
+        if self._gateways is None:  # one for good: each handle keeps a connection to the controller
+            place = serve.get_replica_context()
+            self._gateways = serve.get_deployment_handle(place.deployment, place.app_name)
+        return await _of_all(self._gateways, "metrics")
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The application, built where it runs: it holds a thread and locks, which do not travel."""

@@ -5,6 +5,7 @@ you type -> Talk.answer -> text as it comes
 
 import asyncio
 import json
+import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
 from typing import Any, Protocol
@@ -31,6 +32,9 @@ class ChatError(DidactError, RuntimeError):
 
 class Talk(Protocol):
     """Someone to chat with."""
+
+    num_tokens: int
+    """Of the last answer, as far as they are known."""
 
     def models(self) -> list[str]:
         """Names that `answer` takes."""
@@ -59,7 +63,9 @@ class HttpTalk(Talk):
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         base = url.rstrip("/").removesuffix("/v1")
         self._client = httpx.Client(base_url=base, headers=headers, timeout=httpx.Timeout(_TIMEOUT_SECONDS, connect=10))
-        self._options = {"temperature": temperature, "max_tokens": max_new_tokens, "stream": True}
+        self._options: dict[str, Any] = {"temperature": temperature, "max_tokens": max_new_tokens, "stream": True}
+        self._options["stream_options"] = {"include_usage": True}
+        self.num_tokens = 0
 
     @override
     def models(self) -> list[str]:
@@ -74,13 +80,16 @@ class HttpTalk(Talk):
     def answer(self, model: str, messages: list[Message]) -> Iterator[str]:
         turns = [{"role": message.role, "content": message.content} for message in messages]
         body = {"model": model, "messages": turns, **self._options}
+        self.num_tokens = 0
         try:
             with self._client.stream("POST", "/v1/chat/completions", json=body) as answer:
                 if answer.is_error:
                     answer.read()
                 _check(answer)
                 for line in answer.iter_lines():
-                    yield _text_of(line)
+                    event = _event_of(line)
+                    self.num_tokens = (event.get("usage") or {}).get("completion_tokens") or self.num_tokens
+                    yield _text_of(event)
         except httpx.HTTPError as error:
             raise ChatError(f"the server did not answer: {error}") from error
 
@@ -102,6 +111,7 @@ class LocalTalk(Talk):
         self._folders = dict(folders or {})
         self._sampling = Sampling(temperature=temperature)
         self._max_new_tokens = max_new_tokens
+        self.num_tokens = 0
 
     @override
     def models(self) -> list[str]:
@@ -116,16 +126,21 @@ class LocalTalk(Talk):
             raise ChatError(str(error)) from error
         ask = Ask(uuid.uuid4().hex, tuple(messages), adapter, self._max_new_tokens, 3600, self._sampling)
         with asyncio.Runner() as runner:
-            yield from answer_pieces(self._worker, ask, runner.run)
+            self.num_tokens = 0
+            yield from answer_pieces(self._worker, ask, runner.run, self._count)
+
+    def _count(self, num_tokens: int) -> None:
+        self.num_tokens += num_tokens
 
 
-def answer_pieces(worker: Worker, ask: Ask, run: _Run) -> Iterator[str]:
+def answer_pieces(worker: Worker, ask: Ask, run: _Run, count: Callable[[int], None] = lambda _: None) -> Iterator[str]:
     """The text of an answer as it comes.
 
     Args:
         worker: who is asked.
         ask: the question.
         run: runs a coroutine to its end, always in the same event loop.
+        count: is told of tokens as they come.
 
     Raises:
         ChatError: no answer.
@@ -136,6 +151,7 @@ def answer_pieces(worker: Worker, ask: Ask, run: _Run) -> Iterator[str]:
             if isinstance(event, Refusal):
                 raise ChatError(event.message)
             if isinstance(event, Delta):
+                count(len(event.token_ids))
                 yield event.text
     finally:
         run(_closed(events))
@@ -147,14 +163,16 @@ def chat_loop(
     *,
     read: Callable[[str], str] = input,
     write: Callable[[str], None] = lambda text: print(text, end="", flush=True),
+    clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Read turns until `/quit` or the end of input, and print answers as they come.
+    """Read turns until `/quit` or the end of input, and print answers as they come, with their speed below them.
 
     Args:
         talk: `HttpTalk` or `LocalTalk`.
         model: the first model; default the first that `talk` lists.
         read: prompts for and returns a line; EOFError or KeyboardInterrupt ends the chat.
         write: prints a piece of text as it is.
+        clock: in seconds.
     """
     model = model or talk.models()[0]
     history: list[Message] = []
@@ -179,13 +197,20 @@ def chat_loop(
         elif line.startswith("/"):
             write(_HELP + "\n")
         elif line:
-            _turn(talk, model, history, line, write)
+            _turn(talk, model, history, line, write, clock)
 
 
-def _turn(talk: Talk, model: str, history: list[Message], line: str, write: Callable[[str], None]) -> None:
+def _turn(
+    talk: Talk,
+    model: str,
+    history: list[Message],
+    line: str,
+    write: Callable[[str], None],
+    clock: Callable[[], float],
+) -> None:
     """One question and its answer; a turn that fails leaves no trace in the conversation."""
     history.append(Message("user", line))
-    answer = ""
+    answer, started = "", clock()
     try:
         for text in talk.answer(model, list(history)):
             answer += text
@@ -197,6 +222,8 @@ def _turn(talk: Talk, model: str, history: list[Message], line: str, write: Call
     except KeyboardInterrupt:
         write(" [stopped]")
     write("\n")
+    if talk.num_tokens and (seconds := clock() - started) > 0:
+        write(f"({talk.num_tokens} tokens, {talk.num_tokens / seconds:.1f} tokens/s)\n")
     history.append(Message("assistant", answer))
 
 
@@ -218,12 +245,18 @@ def _check(answer: httpx.Response) -> None:
     raise ChatError(f"{message} (HTTP {answer.status_code})")
 
 
-def _text_of(line: str) -> str:
-    """The text in one line of a server-sent event stream."""
+def _event_of(line: str) -> dict[str, Any]:
+    """What one line of a server-sent event stream holds; nothing for other lines."""
     data = line.removeprefix("data:").strip()
     if not line.startswith("data:") or data == "[DONE]":
-        return ""
-    event = json.loads(data)
+        return {}
+    event: dict[str, Any] = json.loads(data)
     if "error" in event:
         raise ChatError(event["error"]["message"])
-    return "".join(choice["delta"].get("content") or "" for choice in event["choices"])
+    return event
+
+
+def _text_of(event: Mapping[str, Any]) -> str:
+    """The text of an event; thoughts are text as well."""
+    deltas = (choice["delta"] for choice in event.get("choices", ()))
+    return "".join((delta.get("reasoning_content") or "") + (delta.get("content") or "") for delta in deltas)

@@ -16,6 +16,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from typing_extensions import override
 
 from didact.logs import get_logger
 from didact.serving.api.access import AccessLog
@@ -62,7 +63,7 @@ def build_gateway(
         yield
         await asyncio.to_thread(catalog.close)
 
-    app = FastAPI(title="didact", lifespan=lifespan)
+    app = _Documented(title="didact", lifespan=lifespan)
     app.add_middleware(AccessLog, metrics=requests)
     if settings.cors_origins:
         app.add_middleware(
@@ -164,6 +165,19 @@ async def _http_error_response(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
     return ApiError(error.status_code, str(error.detail), code=code).response()
+
+
+class _Documented(FastAPI):
+    """Puts the parts of bodies where a document's references look for them."""
+
+    @override
+    def openapi(self) -> dict[str, Any]:
+        document = super().openapi()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        for operation in (each for path in document["paths"].values() for each in path.values()):
+            for content in operation.get("requestBody", {}).get("content", {}).values():
+                schemas.update(content["schema"].pop("$defs", {}))
+        return document
 
 
 def _documented(kind: type[Body]) -> dict[str, Any]:
