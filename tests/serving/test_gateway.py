@@ -161,6 +161,7 @@ BAD = [
     ({"logit_bias": {"99999999": 1}}, 400, "invalid_prompt", "messages"),
     ({"min_p": 1.5}, 400, "invalid_value", "min_p"),
     ({"repetition_penalty": 0}, 400, "invalid_value", "repetition_penalty"),
+    ({"no_repeat_ngram_size": 65}, 400, "invalid_value", "no_repeat_ngram_size"),
     ({"min_tokens": 9, "max_tokens": 8}, 400, "invalid_value", "min_tokens"),
     ({"response_format": {"type": "json_object"}}, 400, "unsupported_parameter", "response_format"),
 ]

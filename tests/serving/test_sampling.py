@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import RepetitionPenaltyLogitsProcessor
+from transformers import NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsProcessor
 
 from didact.errors import SpecError
 from didact.serving.engine.protocol import Sampling
@@ -148,3 +148,21 @@ def test_logprobs_are_the_models_own() -> None:
 def test_what_no_sampling_can_be_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(SpecError, match=next(iter(wrong))):
         Sampling(**wrong)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_no_row_of_tokens_comes_twice_as_in_transformers(size: int) -> None:
+    random = torch.Generator().manual_seed(size)
+    prompt = torch.randint(5, (12,), generator=random).tolist()
+    sampler = Sampler(Sampling(no_repeat_ngram_size=size), torch.device("cpu"), prompt)
+    twin, answer = NoRepeatNGramLogitsProcessor(size), list[int]()
+    for _ in range(4 if size == 1 else 25):
+        logits = torch.randn(9, generator=random)
+        expected = twin(torch.tensor([prompt + answer]), logits[None])[0]
+        if not bool(torch.isfinite(expected).any()):
+            break
+        answer.append(sampler.draw(logits, answer))
+        assert answer[-1] == int(expected.argmax())
+    text = prompt + answer
+    new = [tuple(text[i : i + size]) for i in range(len(prompt) - size + 1, len(text) - size + 1)]
+    assert len({*new}) == len(new) >= 4

@@ -20,6 +20,7 @@ def test_what_the_engine_samples_by_can_be_asked_for(client: TestClient) -> None
     bias = {str(letter): 100}
     assert said(logit_bias=bias) == ("A" * 6, "length")
     assert "A" in said(logit_bias={**bias, str(letter + 1): 100}, repetition_penalty=1.5, temperature=0)[0]
+    assert said(logit_bias=bias, no_repeat_ngram_size=1)[0].count("A") == 1
     assert said(min_p=1.0, temperature=2.0, seed=1) == said(temperature=0)
     assert said(logit_bias=bias, stop=["AA"]) == ("", "stop")
     assert said(logit_bias=bias, stop=["AA"], min_tokens=4) == ("AAAA", "stop")

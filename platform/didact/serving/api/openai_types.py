@@ -108,6 +108,7 @@ class GenerationBody(AskingBody):
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     min_p: float | None = Field(default=None, ge=0, le=1)
     repetition_penalty: float | None = Field(default=None, gt=0, le=10)
+    no_repeat_ngram_size: int | None = Field(default=None, ge=0, le=64)
     logit_bias: Annotated[dict[_TokenName, _Bias], Field(max_length=_MAX_BIASES)] | None = Field(
         default=None, description=f"at most {_MAX_BIASES} token ids, as texts, each with a number from -100 to 100"
     )
@@ -160,6 +161,7 @@ class GenerationBody(AskingBody):
             frequency_penalty=self.frequency_penalty or 0.0,
             min_p=self.min_p or 0.0,
             repetition_penalty=self.repetition_penalty or 1.0,
+            no_repeat_ngram_size=self.no_repeat_ngram_size or 0,
             logit_bias=tuple(sorted((int(token), bias) for token, bias in (self.logit_bias or {}).items())),
             seed=None if self.seed is None else (self.seed + choice) % 2**63,  # each choice has its own
         )

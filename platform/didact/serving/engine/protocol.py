@@ -77,6 +77,8 @@ class Sampling:
     """Only tokens that are at least this share as likely as the likeliest one (Nguyen et al., 2024)."""
     repetition_penalty: float = 1.0
     """Logits of tokens that prompt or answer hold are divided by it where positive, else multiplied (Keskar, 2019)."""
+    no_repeat_ngram_size: int = 0
+    """No row of so many tokens comes twice in prompt and answer together (Paulus et al., 2017); 0 for no such limit."""
     logit_bias: tuple[tuple[int, float], ...] = ()
     """Token ids, and what is added to their logits."""
     seed: int | None = None
@@ -91,6 +93,7 @@ class Sampling:
             "frequency_penalty": (math.isfinite(self.frequency_penalty), "a finite number"),
             "min_p": (0 <= self.min_p <= 1, "a number of at least 0, at most 1"),
             "repetition_penalty": (0 < self.repetition_penalty < math.inf, "a number above 0"),
+            "no_repeat_ngram_size": (self.no_repeat_ngram_size >= 0, "a whole number of at least 0"),
             "logit_bias": (
                 all(token >= 0 and math.isfinite(bias) for token, bias in self.logit_bias),
                 "token ids, and finite numbers",

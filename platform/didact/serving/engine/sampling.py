@@ -1,6 +1,6 @@
 """Logits -> next token."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import torch
 
@@ -19,6 +19,7 @@ class Sampler:
         self._seen: torch.Tensor | None = None
         """bool [vocabulary]: tokens of the prompt and of the first `_num_seen` of the answer."""
         self._num_seen = 0
+        self._ngrams = _Ngrams(sampling.no_repeat_ngram_size, prompt)
         self._random = torch.Generator(device=device)
         if sampling.seed is None:
             self._random.seed()
@@ -45,6 +46,7 @@ class Sampler:
             tokens, bias = zip(*self.sampling.logit_bias, strict=True)
             places = torch.tensor(tokens, device=logits.device)
             logits = logits.index_add(0, places, torch.tensor(bias, device=logits.device))
+        forbidden = [*forbidden, *self._ngrams.would_repeat(answer)]
         if forbidden:
             logits = logits.index_fill(0, torch.tensor(forbidden, device=logits.device), -torch.inf)
         if self.sampling.temperature < _GREEDY_BELOW:
@@ -80,6 +82,33 @@ class Sampler:
         penalised = logits.clone()
         penalised[tokens] -= presence + frequency * counts
         return penalised
+
+
+class _Ngrams:
+    """What followed each row of `size - 1` tokens so far, so that a step costs the same however long the text is."""
+
+    def __init__(self, size: int, prompt: Sequence[int]) -> None:
+        self._size = size
+        self._followed: dict[tuple[int, ...], set[int]] = {}
+        self._newest: tuple[int, ...] = ()
+        self._num_seen = 0
+        if size:
+            self._read(prompt)
+
+    def would_repeat(self, answer: Sequence[int]) -> Collection[int]:
+        """Tokens that would end a row of tokens which is there already."""
+        if not self._size:
+            return ()
+        self._read(answer[self._num_seen :])
+        self._num_seen = len(answer)
+        return self._followed.get(self._newest, ())
+
+    def _read(self, tokens: Iterable[int]) -> None:
+        before = self._size - 1
+        for token in tokens:
+            if len(self._newest) == before:
+                self._followed.setdefault(self._newest, set()).add(token)
+            self._newest = (*self._newest, token)[-before:] if before else ()
 
 
 def token_logprob(logits: torch.Tensor, token: int, num_top: int) -> TokenLogprob:
