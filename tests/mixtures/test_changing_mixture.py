@@ -296,3 +296,17 @@ def test_a_source_without_rows_is_named_whatever_decides_the_weights() -> None:
     for fields in ({"strategy": "proportional"}, {"max_epochs": 1}, {"curriculum": stages((1, {"a": 1, "b": 1}))}):
         with pytest.raises(DataError, match="'b' has no rows"):
             build_mixture(data(["a", "b"], **fields), [4, 0], [1.0, 1.0], 10)
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_epochs": 2}])
+def test_a_source_of_weight_0_is_never_drawn(limits: dict[str, Any]) -> None:
+    given = data(["a", "b", "c"], own={"b": {"weight": 0}, "a": {"weight": 3}}, **limits)
+    mixture = build_mixture(given, [400, 5, 100], [10.0, 40.0, 10.0], 500)
+    assert [row.samples for row in mixture.describe(500)] in ([375, 0, 125], [300, 0, 200])
+    assert {sample.source for sample in mixture.ids(0, 500)} == {0, 2}
+
+
+def test_limits_that_would_need_a_source_of_weight_0_are_refused() -> None:
+    given = data(["a", "b"], own={"b": {"weight": 0}}, max_epochs=1)
+    with pytest.raises(DataError, match="max_epochs allows 400 of a, b"):
+        build_mixture(given, [400, 5000], [10.0, 10.0], 500)

@@ -110,7 +110,8 @@ def test_a_mixture_crosses_processes() -> None:
     ("changes", "expected"),
     [
         ({"rows": (1000, 0, 3)}, "'sums' has no rows"),
-        ({"weights": (0.7, 0.25, 0.0)}, "'tiny' has weight 0"),
+        ({"weights": (0.7, 0.25, -0.1)}, "'tiny' has weight -0.1"),
+        ({"weights": (0, 0, 0)}, "all weights are 0"),
         ({"weights": (float("nan"), 0.25, 0.1)}, "'chat' has weight nan"),
         ({"mean_tokens": (200.0, 0.0, 50.0)}, "'sums' has 0.0 tokens"),
         ({"names": ("chat", "chat", "tiny")}, "same name"),

@@ -231,7 +231,7 @@ def test_what_a_complaint_repairs_is_no_complaint_of_its_own() -> None:
             {"training.learning_rate": {"distribution": "log_uniform_values", "min": 1e-5, "max": 1e-3}},
             "write {loguniform: [1e-05, 0.001]}",
         ),
-        ({"adapter.r": {"choice": [4], "step": 1}}, "space.adapter.r.step: unknown key; known here: choice"),
+        ({"adapter.r": {"choice": [4], "step": 1}}, "space.adapter.r.step: unknown key"),
         ({"adapter.r": {"randint": [8, 4]}}, "space.adapter.r.randint: bounds must be lower, then higher"),
     ],
 )

@@ -26,7 +26,7 @@ from didact.spec import (
     validate,
     with_absolute_paths,
 )
-from didact.spec.sweep import Choice, LogUniform, Simplex
+from didact.spec.space import Choice, LogUniform, Simplex
 
 
 def recipe(**changes: Any) -> dict[str, Any]:
@@ -217,8 +217,11 @@ def test_sweep_reads_each_distribution() -> None:
     [
         ({"space": {}}, "space: found {}"),
         ({"space": {"adapter.r": {"loguniform": [0, 1]}}}, "bounds must be positive"),
-        ({"space": {"data.weights": {"choice": [1, 2]}}}, "data.weights takes a simplex"),
-        ({"space": {"adapter.r": {"simplex": ["a", "b"]}}}, "simplex is for data.weights"),
+        (
+            {"space": {"data.weights": {"choice": [1, 2]}}},
+            "simplex and mixture are for data.weights, which takes one of them",
+        ),
+        ({"space": {"adapter.r": {"simplex": ["a", "b"]}}}, "simplex and mixture are for data.weights"),
         ({"space": {"adapter.r": {"grid": [1]}}, "searcher": "optuna"}, "grid needs searcher 'random'"),
         ({"mode": "least"}, "mode: found 'least'; expected 'min' or 'max'"),
         ({"scheduler": {"grace": 3}}, "scheduler.grace: unknown key; did you mean scheduler.grace_steps?"),

@@ -5,14 +5,22 @@ from ray.tune.schedulers import TrialScheduler
 
 from didact.files import write_json
 from didact.spec import FinetuneSpec, to_json, validate
+from didact.spec.sweep import GoalSpec
 from didact.tracking import JsonLinesTracker
 from didact.tuning.halving import Halving
+from didact.tuning.objective import Objective
 
 GO_ON, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 
 
 def scheduler(trials_dir: Path) -> Halving:
-    built = Halving(metric="eval/loss", trials_dir=trials_dir, max_steps=8, grace_steps=2, reduction_factor=2)
+    built = Halving(
+        objective=Objective((GoalSpec(metric="eval/loss"),)),
+        trials_dir=trials_dir,
+        max_steps=8,
+        grace_steps=2,
+        reduction_factor=2,
+    )
     built.set_search_properties("eval/loss", "min")
     return built
 

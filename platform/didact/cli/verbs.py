@@ -22,6 +22,7 @@ from didact.cli.prepare import preparing
 from didact.cli.quality import quality
 from didact.cli.recipes import init, recipes
 from didact.cli.study import study
+from didact.cli.sweep import sweep
 from didact.display import write_anything
 from didact.errors import DidactError
 from didact.interrupts import Terminated, ending_in_order
@@ -49,6 +50,7 @@ data.add_typer(quality)
 app.add_typer(data, name="data")
 app.add_typer(keys, name="keys")
 app.add_typer(study, name="study")
+app.add_typer(sweep, name="sweep")
 app.command()(recipes)
 app.command()(init)
 app.command()(lineage)

@@ -36,6 +36,8 @@ def build_mixture(data: DataSpec, rows: Sequence[int], mean_tokens: Sequence[flo
     most = [_most(num_rows, limit) for num_rows, limit in zip(rows, _limits(data), strict=True)]
     if any(limit is not None for limit in most):
         by_samples = in_samples(weights, mean_tokens, data.weight_unit)
+        # One without weight takes nothing of what others may not.
+        most = [limit if weight else 0 for limit, weight in zip(most, weights, strict=True)]
         return Mixture(*sizes, limited_pieces(names, by_samples, most, num_samples))
     return Mixture.build(names, rows, mean_tokens, weights, data.weight_unit, data.seed)
 

@@ -18,7 +18,7 @@ def limited_pieces(
 
     Args:
         names: of the sources, for messages.
-        by_samples: relative shares of samples, above 0.
+        by_samples: relative shares of samples; one of 0 has a limit of 0.
         most: draws that each source allows in the whole run; None allows any number.
         num_samples: of the whole run.
 

@@ -175,12 +175,14 @@ def _order(counts: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def _check_weights(names: Sequence[str], weights: Sequence[float]) -> None:
     for name, weight in zip(names, weights, strict=True):
-        if not (math.isfinite(weight) and weight > 0):
-            raise DataError(f"source {name!r} has weight {weight}; expected a number above 0 in data.sources")
+        if not (math.isfinite(weight) and weight >= 0):
+            raise DataError(f"source {name!r} has weight {weight}; expected a number from 0 in data.sources")
+    if not any(weights):
+        raise DataError(f"all weights are 0 ({', '.join(names)}); give at least one of data.sources a weight")
 
 
 def _warn_lifted(names: Sequence[str], by_samples: Sequence[float]) -> None:
     total = sum(by_samples)
     for name, weight in zip(names, by_samples, strict=True):
-        if weight / total < 1 / PERIOD:
+        if 0 < weight / total < 1 / PERIOD:
             _log.warning("source %s: its share of samples, %.2g, is raised to 1/%d", name, weight / total, PERIOD)

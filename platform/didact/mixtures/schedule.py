@@ -14,22 +14,22 @@ _MIN_PIECE, _MAX_PIECES = 100, 1000
 
 
 def quantise(weights: Sequence[float], total: int = PERIOD) -> tuple[int, ...]:
-    """Positive weights -> whole shares that sum to `total`, by largest remainder, each at least 1.
+    """Weights -> whole shares that sum to `total`, by largest remainder, at least 1 where the weight is above 0.
 
     Sources that would round to nothing get 1, and the others divide what is left in proportion. `total` is at least
-    the number of weights.
+    the number of weights, of which one is above 0.
     """
     exact = [Fraction(weight) for weight in weights]
     lifted: set[int] = set()
     while True:
-        others = [index for index in range(len(exact)) if index not in lifted]
+        others = [index for index, weight in enumerate(exact) if weight and index not in lifted]
         left, whole = total - len(lifted), sum(exact[index] for index in others)
         quotas = {index: left * exact[index] / whole for index in others}
         too_small = {index for index, quota in quotas.items() if quota < 1}
         if not too_small:
             break
         lifted |= too_small
-    shares = largest_remainder([quotas.get(index, Fraction(1)) for index in range(len(exact))])
+    shares = largest_remainder([quotas.get(index, Fraction(index in lifted)) for index in range(len(exact))])
     return tuple(shares)
 
 

@@ -75,8 +75,9 @@ class SourceSpec(Spec):
     but generators also how files are written (`container`, `encoding`, `header`, `columns`, `delimiter`, `quotes`,
     `end_mark`, `parallel`, `tables`, `each`) and how rows become text (`reasoning`, `language`, `table_form`,
     `max_table_rows`, `max_table_columns`, `turns`, `ignore`, `at_least`)."""
-    weight: float = Field(default=1.0, gt=0)
-    """Share of the mixture, in `data.weight_unit`; only ratios matter. For `data.strategy: explicit` alone."""
+    weight: float = Field(default=1.0, ge=0)
+    """Share of the mixture, in `data.weight_unit`; only ratios matter. With 0 only its held-out rows are used, as
+    questions whose loss is watched. For `data.strategy: explicit` alone."""
     max_epochs: float | None = Field(default=None, gt=0)
     """As `data.max_epochs`, for this source."""
     max_rows: int | None = Field(default=None, ge=1)
@@ -224,6 +225,8 @@ class DataSpec(Spec):
     def _curriculum_fits(self) -> "DataSpec":
         if self.curriculum:
             _check_curriculum(self)
+        elif self.strategy == "explicit" and not any(source.weight for source in self.sources):
+            raise ValueError("all sources have weight 0; give at least one a weight")
         return self
 
 

@@ -1,94 +1,59 @@
 """`SweepSpec`: one recipe, many trials."""
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from didact.spec.base import Spec
+from didact.spec.space import Derived, Distribution, Grid, Mixture, Simplex, in_order
 
-_Number = TypeVar("_Number", int, float)
-
-
-def _ascending(bounds: tuple[_Number, _Number]) -> tuple[_Number, _Number]:
-    if bounds[0] >= bounds[1]:
-        raise ValueError(f"bounds must be lower, then higher; found {list(bounds)}")
-    return bounds
+COSTS = ("cost/tokens", "cost/seconds", "cost/steps")
+"""What a trial costs, as metrics: tokens that were trained on, seconds of training, optimizer steps."""
+Mode = Literal["min", "max"]
 
 
-_Bounds = Annotated[tuple[float, float], AfterValidator(_ascending)]
+class GoalSpec(Spec):
+    """One thing that is to be small or large."""
+
+    metric: str | None = None
+    """A metric that trials report."""
+    sum: dict[str, float] = Field(default_factory=dict)
+    """In its place several metrics, with their weights in a sum."""
+    mode: Mode = "min"
+    """Whether less or more is better."""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.metric is None) != any(self.sum.values()):
+            raise ValueError("give metric, or a sum in which a weight is not 0; one of both")
+        return self
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Metric -> its weight in the goal."""
+        return self.sum if self.metric is None else {self.metric: 1.0}
+
+    @property
+    def name(self) -> str:
+        """The metric, or the sum as it is written on paper."""
+        return self.metric or " + ".join(f"{weight:g} {metric}" for metric, weight in self.sum.items())
 
 
-class Choice(Spec):
-    """One of the values, uniformly."""
+class ConstraintSpec(Spec):
+    """What a trial must keep to be the best."""
 
-    choice: tuple[Any, ...] = Field(min_length=1)
+    metric: str
+    """A metric that trials report."""
+    at_most: float | None = None
+    """Largest value that is allowed."""
+    at_least: float | None = None
+    """Least value that is allowed."""
 
-
-class Uniform(Spec):
-    """Uniform between two numbers."""
-
-    uniform: _Bounds
-
-
-class LogUniform(Spec):
-    """Uniform in the logarithm; both bounds positive."""
-
-    loguniform: _Bounds
-
-    @field_validator("loguniform")
-    @classmethod
-    def _positive(cls, bounds: tuple[float, float]) -> tuple[float, float]:
-        if min(bounds) <= 0:
-            raise ValueError(f"bounds must be positive; found {bounds}")
-        return bounds
-
-
-class RandInt(Spec):
-    """A whole number, both bounds included."""
-
-    randint: Annotated[tuple[int, int], AfterValidator(_ascending)]
-
-
-class Grid(Spec):
-    """Every value in turn."""
-
-    grid: tuple[Any, ...] = Field(min_length=1)
-
-
-class Simplex(Spec):
-    """Mixture weights: non-negative, summing to one, uniform over all mixes (Dirichlet(1)). For `data.weights` only."""
-
-    simplex: tuple[str, ...] = Field(min_length=2)
-    """Names of the recipe's sources that share the weight; a source left out keeps the recipe's own."""
-
-    @field_validator("simplex")
-    @classmethod
-    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(names)) != len(names):
-            raise ValueError(f"each source can be named once; found {list(names)}")
-        return names
-
-
-def _kind(value: Any) -> str | None:
-    """The key that says which distribution is meant, so that errors speak of that one only."""
-    keys = value if isinstance(value, dict) else type(value).model_fields if isinstance(value, Spec) else ()
-    return next((key for key in keys if key in _KINDS), None)
-
-
-_KINDS = ("choice", "uniform", "loguniform", "randint", "grid", "simplex")
-Distribution = Annotated[
-    Annotated[Choice, Tag("choice")]
-    | Annotated[Uniform, Tag("uniform")]
-    | Annotated[LogUniform, Tag("loguniform")]
-    | Annotated[RandInt, Tag("randint")]
-    | Annotated[Grid, Tag("grid")]
-    | Annotated[Simplex, Tag("simplex")],
-    Discriminator(
-        _kind,
-        custom_error_type="distribution",
-        custom_error_message=f"expected a mapping with one of the keys {', '.join(_KINDS)}",
-    ),
-]
+    @model_validator(mode="after")
+    def _one_side(self) -> Self:
+        if (self.at_most is None) == (self.at_least is None):
+            raise ValueError("give at_most or at_least, one of both")
+        return self
 
 
 class SchedulerSpec(Spec):
@@ -110,29 +75,85 @@ class SweepSpec(Spec):
     overrides: dict[str, Any] = Field(default_factory=dict)
     """Fixed changes to the recipe, as dotted paths."""
     space: dict[str, Distribution] = Field(min_length=1)
-    """Dotted path into the recipe -> distribution. `data.weights` takes a `simplex` over source names."""
+    """Dotted path into the recipe -> distribution. `data.weights` takes a `mixture`, or a `simplex` of source names."""
     metric: str = "eval/loss"
     """Metric that trials report during training."""
-    mode: Literal["min", "max"] = "min"
+    mode: Mode = "min"
     """Whether less or more is better."""
+    goals: tuple[GoalSpec, ...] = ()
+    """A weighted sum, or several goals at once, in place of `metric` and `mode`. Of several, results show the trials
+    that no other one beats in all of them; the first decides early stopping and which trial is best."""
+    constraints: tuple[ConstraintSpec, ...] = ()
+    """What the best trial must keep."""
     num_trials: int = Field(default=4, ge=1)
     """Samples from the space (with a grid: repetitions of the whole grid)."""
     max_concurrent: int | None = Field(default=None, ge=1)
     """Trials at once; default, and never more: as many as the cluster's CPUs or GPUs hold."""
     scheduler: SchedulerSpec | None = SchedulerSpec()
-    """Early stopping; null lets every trial run to its end."""
-    searcher: Literal["random", "optuna"] = "random"
-    """Independent samples, or Optuna's TPE."""
+    """Early stopping; null lets every trial run to its end. `searcher: mixture` compares trials of equal length and
+    stops none."""
+    searcher: Literal["random", "quasi_random", "optuna", "mixture"] = "random"
+    """Who chooses: independent samples; a scrambled Sobol sequence; Optuna; or a model of the goal over mixtures and
+    settings, which suits few trials best."""
+    sampler: Literal["tpe", "gp", "cmaes", "nsga2"] = "tpe"
+    """Of Optuna."""
+    initial: int | None = Field(default=None, ge=2)
+    """Trials of `searcher: mixture` before its model decides; default: twice the coordinates, at least 8, at most half
+    of all."""
+    warm_start: tuple[str, ...] = ()
+    """Names of earlier sweeps, in the same folder of runs, that searched the same settings; the searcher learns from
+    those of their finished trials that this space could have drawn."""
     seed: int = Field(default=0, ge=0)
     """Seed of the search."""
     register_best_as: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")
     """Registered model that gets the best trial's adapter as `candidate`."""
 
+    @property
+    def all_goals(self) -> tuple[GoalSpec, ...]:
+        """The goals, the one of `metric` and `mode` where there is one alone."""
+        return self.goals or (GoalSpec(metric=self.metric, mode=self.mode),)
+
+    @property
+    def mixture(self) -> Simplex | Mixture | None:
+        """The distribution of `data.weights`."""
+        found = self.space.get("data.weights")
+        return found if isinstance(found, Simplex | Mixture) else None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mixtures_run_to_their_end(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("searcher") == "mixture":
+            return {"scheduler": None, **values}
+        return values
+
     @model_validator(mode="after")
-    def _possible(self) -> "SweepSpec":
+    def _possible(self) -> Self:
+        in_order(self.space)
         for path, distribution in self.space.items():
-            if isinstance(distribution, Simplex) != (path == "data.weights"):
-                raise ValueError(f"space.{path}: simplex is for data.weights, and data.weights takes a simplex")
-            if isinstance(distribution, Grid) and self.searcher == "optuna":
-                raise ValueError(f"space.{path}: grid needs searcher 'random'; with optuna use choice")
+            if isinstance(distribution, Simplex | Mixture) != (path == "data.weights"):
+                raise ValueError(f"space.{path}: simplex and mixture are for data.weights, which takes one of them")
+            if isinstance(distribution, Grid) and self.searcher != "random":
+                raise ValueError(f"space.{path}: grid needs searcher 'random'; with {self.searcher} use choice")
+            if isinstance(distribution, Grid) and distribution.when:
+                raise ValueError(f"space.{path}: a grid is always tried in full; remove when, or use choice")
+        if all(isinstance(kind, Derived) for kind in self.space.values()):
+            raise ValueError("space draws nothing: every setting follows another one")
+        if self.goals and {"metric", "mode"} & self.model_fields_set:
+            raise ValueError("goals take the place of metric and mode; remove these")
+        _check_searcher(self)
         return self
+
+
+def _check_searcher(sweep: SweepSpec) -> None:
+    if sweep.sampler != "tpe" and sweep.searcher != "optuna":
+        raise ValueError(f"sampler {sweep.sampler!r} is one of Optuna's; set searcher: optuna")
+    if sweep.sampler == "cmaes" and len(sweep.goals) > 1:
+        raise ValueError("sampler 'cmaes' has one goal; with several use nsga2, tpe or gp")
+    if sweep.searcher == "mixture" and sweep.scheduler is not None:
+        raise ValueError("searcher 'mixture' compares trials of equal length; set scheduler to null")
+    if sweep.initial is not None and sweep.searcher != "mixture":
+        raise ValueError(f"initial is of searcher 'mixture'; found searcher {sweep.searcher!r}")
+    if sweep.initial is not None and sweep.initial > sweep.num_trials:
+        raise ValueError(f"initial is {sweep.initial}, above num_trials {sweep.num_trials}")
+    if sweep.warm_start and sweep.searcher not in ("optuna", "mixture"):
+        raise ValueError(f"warm_start needs a searcher that learns, optuna or mixture; found {sweep.searcher!r}")

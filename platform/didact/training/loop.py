@@ -173,6 +173,7 @@ class _Stepper:
             "train/loss": loss_value,
             "train/grad_norm": norm,
             "train/learning_rate": rate,
+            "train/tokens": float(batches.num_tokens),
             "train/tokens_per_second": batches.num_tokens / (time.monotonic() - began),
         }
         return metrics | self.skipped.metrics(), stopping > 0

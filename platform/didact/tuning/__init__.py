@@ -11,8 +11,10 @@ Example:
     30
 """
 
-from didact.tuning.results import SweepResult, TrialResult
+from didact.tuning.export import export_recipe
+from didact.tuning.records import TrialResult
+from didact.tuning.results import SweepResult
 from didact.tuning.search import Search, load_search, trial_spec
 from didact.tuning.sweep import run_sweep
 
-__all__ = ["Search", "SweepResult", "TrialResult", "load_search", "run_sweep", "trial_spec"]
+__all__ = ["Search", "SweepResult", "TrialResult", "export_recipe", "load_search", "run_sweep", "trial_spec"]

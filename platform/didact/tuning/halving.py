@@ -9,6 +9,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from didact.runs import open_run
 from didact.tracking import effective_records
+from didact.tuning.objective import Objective
 
 
 class Halving(ASHAScheduler):
@@ -19,7 +20,7 @@ class Halving(ASHAScheduler):
     """
 
     def __init__(
-        self, *, metric: str, trials_dir: Path, max_steps: int, grace_steps: int, reduction_factor: float
+        self, *, objective: Objective, trials_dir: Path, max_steps: int, grace_steps: int, reduction_factor: float
     ) -> None:
         """Stop one of `reduction_factor` trials at `grace_steps` and at each multiple of it by `reduction_factor`."""
         super().__init__(
@@ -28,13 +29,13 @@ class Halving(ASHAScheduler):
             grace_period=grace_steps,
             reduction_factor=reduction_factor,
         )
-        self._reported, self._trials_dir, self._recalled = metric, trials_dir, False
+        self._objective, self._trials_dir, self._recalled = objective, trials_dir, False
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Before the first trial of this process, recall those of earlier ones."""
         if not self._recalled:
             self._recalled = True
-            for trial_id, result in _past_results(self._trials_dir, self._reported):
+            for trial_id, result in _past_results(self._trials_dir, self._objective):
                 past = SimpleNamespace(trial_id=trial_id)
                 super().on_trial_add(tune_controller, past)
                 super().on_trial_result(tune_controller, past, result)
@@ -46,9 +47,9 @@ class Halving(ASHAScheduler):
         return TrialScheduler.CONTINUE if result["step"] >= result["num_steps"] else decision
 
 
-def _past_results(trials_dir: Path, metric: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _past_results(trials_dir: Path, objective: Objective) -> Iterator[tuple[str, dict[str, Any]]]:
     for recipe in sorted(trials_dir.glob("*/recipe.json")):
         run = open_run(recipe.parent)
         for record in effective_records(run.steps):
-            if metric in record.metrics:
-                yield run.name.rpartition("-")[2], {"step": record.step, metric: record.metrics[metric]}
+            if (value := objective.value(record.metrics)) is not None:
+                yield run.name.rpartition("-")[2], {"step": record.step, objective.name: value}

@@ -1,7 +1,7 @@
 """What a sweep found, as data, as a table on the terminal and as Markdown."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,26 +11,8 @@ from typing_extensions import override
 from didact.cluster import FinetuneResult
 from didact.display import Shown
 from didact.files import write_json, write_text
-
-Status = Literal["finished", "stopped early", "failed"]
-
-
-@dataclass(frozen=True, slots=True)
-class TrialResult:
-    """One trial."""
-
-    name: str
-    values: dict[str, Any]
-    """What was sampled: dotted path -> value."""
-    metric: float | None
-    """The sweep's metric at its newest measurement; None when there was none."""
-    steps: int
-    """Optimizer steps done."""
-    status: Status
-    run: Path
-    """The trial's run folder."""
-    error: str | None = None
-    """Why it failed."""
+from didact.tuning.objective import Objective
+from didact.tuning.records import TrialResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +21,19 @@ class SweepResult(Shown):
 
     name: str
     metric: str
+    """Name of the first goal."""
     mode: Literal["min", "max"]
     trials: tuple[TrialResult, ...]
     best: TrialResult | None
     """The best finished trial; one stopped early only when none finished; None when all failed."""
     outcome: FinetuneResult | None = None
     """Report and registered version of the best trial, when the sweep registers it."""
+    front: tuple[str, ...] = ()
+    """Of several goals: names of the trials that no other one beats in all of them."""
+    goals: tuple[str, ...] = ()
+    """Names of several goals."""
+    findings: str | None = None
+    """What the searcher's model says of the search, in words."""
 
     @override
     def __rich__(self) -> Table:
@@ -66,6 +55,8 @@ class SweepResult(Shown):
         lines = [f"# Sweep {self.name}", "", _row([heading for heading, _ in columns]), _row(["---"] * len(columns))]
         lines += [_row(row) for row in zip(*(cells for _, cells in columns), strict=True)]
         lines += ["", f"Best {self.metric} ({self.mode}): {self.best.name if self.best else 'none'}."]
+        lines += ["", f"Beaten by none in all goals: {', '.join(self.front)}."] if self.front else []
+        lines += ["", f"The searcher's model: {self.findings}."] if self.findings else []
         if self.outcome and self.outcome.version:
             lines += ["", f"Registered as {self.outcome.version.name} version {self.outcome.version.version}."]
         lines += [f"\n{trial.name} failed: {trial.error}" for trial in self.trials if trial.error]
@@ -80,18 +71,10 @@ class SweepResult(Shown):
                 "metric": self.metric,
                 "mode": self.mode,
                 "best": self.best.name if self.best else None,
-                "trials": [
-                    {
-                        "name": trial.name,
-                        "values": trial.values,
-                        "metric": trial.metric,
-                        "steps": trial.steps,
-                        "status": trial.status,
-                        "run": str(trial.run),
-                        "error": trial.error,
-                    }
-                    for trial in self.trials
-                ],
+                "goals": self.goals,
+                "front": self.front,
+                "findings": self.findings,
+                "trials": [{**asdict(trial), "run": str(trial.run)} for trial in self.trials],
             },
         )
         write_text(folder / "results.md", self.markdown())
@@ -102,21 +85,45 @@ class SweepResult(Shown):
             ("trial", [trial.name for trial in self.trials]),
             *((_heading(path), [_cell(trial.values.get(path)) for trial in self.trials]) for path in paths),
             (self.metric, [_cell(trial.metric) for trial in self.trials]),
+            *((name, [_cell(trial.metrics.get(name)) for trial in self.trials]) for name in self.goals[1:]),
             ("steps", [str(trial.steps) for trial in self.trials]),
             ("status", [trial.status for trial in self.trials]),
         ]
 
 
 def rank(trials: list[TrialResult], mode: Literal["min", "max"]) -> tuple[TrialResult, ...]:
-    """Finished trials before stopped ones before failed ones, each group by metric. The first is the best."""
+    """Finished trials before stopped ones before failed ones; in each group those that keep the constraints first.
+
+    Then by the first goal. The first one is the best.
+    """
     order = ("finished", "stopped early", "failed")
     sign = 1 if mode == "min" else -1
 
-    def key(trial: TrialResult) -> tuple[int, float, str]:
+    def key(trial: TrialResult) -> tuple[int, bool, float, str]:
         known = math.inf if trial.metric is None or not math.isfinite(trial.metric) else sign * trial.metric
-        return order.index(trial.status), known, trial.name
+        return order.index(trial.status), not trial.allowed, known, trial.name
 
     return tuple(sorted(trials, key=key))
+
+
+def result_of(name: str, objective: Objective, trials: list[TrialResult], findings: str | None = None) -> SweepResult:
+    """All trials, ranked; the best one is the first that keeps the constraints."""
+    mode = objective.goals[0].mode
+    ranked = rank(trials, mode)
+    good = [trial for trial in ranked if trial.status != "failed" and trial.allowed]
+    several = len(objective.goals) > 1
+    finished = [trial for trial in good if trial.status == "finished"]
+    front = objective.front([objective.losses(trial.metrics) for trial in finished]) if several else ()
+    return SweepResult(
+        name,
+        objective.name,
+        mode,
+        ranked,
+        good[0] if good else None,
+        front=tuple(finished[index].name for index in front),
+        goals=tuple(goal.name for goal in objective.goals) if several else (),
+        findings=findings,
+    )
 
 
 def _heading(path: str) -> str:

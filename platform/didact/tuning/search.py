@@ -1,28 +1,37 @@
 """A sweep and its recipe, checked against each other before anything starts."""
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from didact.errors import SpecError
 from didact.spec import FinetuneSpec, RegisterSpec, SweepSpec, read_mapping, set_dotted, validate
-from didact.spec.sweep import Simplex
-from didact.tuning.space import extreme_values
+from didact.spec.space import Simplex
+from didact.spec.sweep import COSTS
+from didact.tuning.objective import Objective
+from didact.tuning.searchers import Proposer, build_proposer
+from didact.tuning.spaces import Sizes, Space, extremes, licensed, old_values, resolve_mixtures
 
 _NOT_SEARCHED = ("name", "placement", "tracking", "evaluation", "register_as")
 _STEP_METRICS = ("train/loss", "train/grad_norm", "train/tokens_per_second")
+_CHECKED_DRAWS = 64
+"""Draws that are checked against the recipe's schema, where the searcher decides later ones by what it sees."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Search:
     """What to search, and the recipe that trials are derived from."""
 
     sweep: SweepSpec
     recipe: dict[str, Any]
-    """The recipe's values with the sweep's overrides, as plain data."""
+    """The recipe's values with the sweep's overrides, as plain data, without sources that a filter leaves out."""
     origin: str
     """The search file, named in errors."""
+    sizes: Sizes | None = None
+    """Of the sources, once they are prepared."""
 
     def base(self) -> FinetuneSpec:
         """The recipe before anything is sampled."""
@@ -32,12 +41,41 @@ class Search:
     def longest(self) -> FinetuneSpec:
         """The recipe with the most steps that a trial can have."""
         values = {
-            path: pick(extreme_values(distribution))
-            for path, distribution in self.sweep.space.items()
+            path: pick(extremes(kind))
+            for path, kind in self.space.drawn.items()
             for name, pick in (("steps", max), ("epochs", max), ("global_batch_size", min))
             if path == f"training.{name}"
         }
         return trial_spec(self.recipe, values, self.base().name, self.origin)
+
+    @cached_property
+    def space(self) -> Space:
+        """What is drawn from; limits on passes and priors by size hold once `sizes` are known."""
+        found = self.sweep.mixture
+        if found is None:
+            return Space(self.sweep.space)
+        mixtures = resolve_mixtures(found.space, self.base().data, self.sizes, self._field)
+        return Space(self.sweep.space, mixtures)
+
+    @cached_property
+    def objective(self) -> Objective:
+        """Goals and constraints."""
+        return Objective.of(self.sweep)
+
+    def sized(self, sizes: Sizes) -> "Search":
+        """The same with the sizes of prepared sources.
+
+        Raises:
+            SpecError: no mixture keeps the limits on passes, or the recipe's schema refuses a draw.
+        """
+        search = replace(self, sizes=sizes)
+        check_draws(search)
+        return search
+
+    @property
+    def _field(self) -> str:
+        kind = "simplex" if isinstance(self.sweep.mixture, Simplex) else "mixture"
+        return f"{self.origin}: space.data.weights.{kind}"
 
 
 def load_search(sweep: SweepSpec, origin: Path, recipe: FinetuneSpec | None = None) -> Search:
@@ -49,8 +87,9 @@ def load_search(sweep: SweepSpec, origin: Path, recipe: FinetuneSpec | None = No
         recipe: instead of the file that the sweep names.
 
     Raises:
-        SpecError: no such recipe; a path or value that the recipe's schema refuses; a simplex over unknown sources; a
-            metric that trials would not report.
+        SpecError: no such recipe; a path or value that the recipe's schema refuses; a mixture that names unknown
+            sources or ones that its licence filter leaves out, or whose limits no mixture keeps; a metric that trials
+            would not report.
     """
     values = recipe.model_dump(mode="json") if recipe else read_mapping(_recipe_file(sweep, origin))
     for path, value in sweep.overrides.items():
@@ -58,9 +97,39 @@ def load_search(sweep: SweepSpec, origin: Path, recipe: FinetuneSpec | None = No
     search = Search(sweep, values, str(origin))
     base = validate(FinetuneSpec, values, f"{origin}: recipe {sweep.recipe} with its overrides")
     _check_space(search, base)
-    _check_metric(sweep, base, str(origin))
-    best_spec(search, trial_spec(values, {}, trial_name(sweep, "00000_00000"), str(origin)))
+    search = _without_refused(search, base)
+    check_draws(search)
+    _check_metrics(sweep, search.base(), str(origin))
+    best_spec(search, trial_spec(search.recipe, {}, trial_name(sweep, "00000_00000"), str(origin)))
     return search
+
+
+def check_draws(search: Search) -> None:
+    """Check draws against the recipe's schema: all extreme values, and every draw that is known beforehand.
+
+    Raises:
+        SpecError: names the draw and the field.
+    """
+    space, sweep, name = search.space, search.sweep, search.base().name
+    where = f"{search.origin}: space"
+    for values in space.corners():
+        trial_spec(search.recipe, values, name, where)
+    known_beforehand = sweep.searcher in ("random", "quasi_random")
+    proposer: Proposer = build_proposer(search.sweep if known_beforehand else _random(sweep), space, search.objective)
+    count = num_trials(search) if known_beforehand else _CHECKED_DRAWS
+    for index in range(min(count, 8 * _CHECKED_DRAWS)):
+        trial_spec(search.recipe, proposer.propose(index, ()).values, name, where)
+
+
+def num_trials(search: Search) -> int:
+    """Trials of the whole search."""
+    return search.sweep.num_trials * len(search.space.grid_points())
+
+
+def trial_values(search: Search, sample: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that a trial's sample puts into the recipe, by dotted path; also of sweeps of earlier versions."""
+    draw = sample.get("draw")
+    return dict(draw["values"]) if isinstance(draw, dict) else old_values(search.sweep.space, sample)
 
 
 def trial_name(sweep: SweepSpec, trial_id: str) -> str:
@@ -86,6 +155,8 @@ def trial_spec(
     derived = copy.deepcopy(recipe)
     listed = ", ".join(f"{path}={value!r}" for path, value in values.items())
     origin = f"{origin}: trial with {listed}" if listed else origin
+    if "adapter.method" in values:  # another method takes the place of the recipe's, with options of its own
+        set_dotted(derived, "adapter", {"method": values["adapter.method"]}, origin)
     for path, value in values.items():
         set_dotted(derived, path, value, origin)
     derived |= {"name": name, "evaluation": None, "register_as": None}
@@ -120,38 +191,77 @@ def _recipe_file(sweep: SweepSpec, origin: Path) -> Path:
     raise SpecError(f"{origin}: recipe: found {sweep.recipe!r}, but there is no {looked}")
 
 
+def _random(sweep: SweepSpec) -> SweepSpec:
+    changed = {"searcher": "random", "sampler": "tpe", "initial": None, "warm_start": ()}
+    return sweep.model_copy(update=changed)
+
+
 def _check_space(search: Search, base: FinetuneSpec) -> None:
-    for path, distribution in search.sweep.space.items():
-        where = f"{search.origin}: space.{path}"
+    for path in search.sweep.space:
         if path.split(".")[0] in _NOT_SEARCHED:
-            raise SpecError(f"{where}: trials all share the recipe's {path.split('.')[0]}; set it under overrides")
-        if isinstance(distribution, Simplex):
-            names = [source.name for source in base.data.sources]
-            unknown = [name for name in distribution.simplex if name not in names]
-            if unknown:
-                raise SpecError(f"{where}: the recipe has no source {unknown[0]!r}; expected some of {names}")
-        for value in extreme_values(distribution):
-            trial_spec(search.recipe, {path: value}, base.name, f"{search.origin}: space")
+            raise SpecError(
+                f"{search.origin}: space.{path}: trials all share the recipe's {path.split('.')[0]}; set it under "
+                "overrides"
+            )
+    mixture = search.sweep.mixture
+    if mixture is None:
+        return
+    if base.data.strategy != "explicit":
+        raise SpecError(
+            f"{search.origin}: space.data.weights has no effect, since the recipe's data.strategy is "
+            f"{base.data.strategy!r}; set data.strategy: explicit under overrides"
+        )
+    if base.data.curriculum and mixture.space.curriculum is None:
+        raise SpecError(
+            f"{search.origin}: space.data.weights has no effect, since the recipe has a data.curriculum; set it to [] "
+            "under overrides, or draw a mixture.curriculum"
+        )
 
 
-def _check_metric(sweep: SweepSpec, base: FinetuneSpec, origin: str) -> None:
+def _without_refused(search: Search, base: FinetuneSpec) -> Search:
+    """Sources that the licence filter leaves out are not even read."""
+    mixture = search.sweep.mixture
+    if mixture is None:
+        return search
+    names = licensed(mixture.space, base.data, search._field)
+    if mixture.space.licence is None:
+        return search
+    asked = mixture.space.sources or tuple(source.name for source in base.data.sources)
+    drop = set(asked) - set(names)
+    recipe = copy.deepcopy(search.recipe)
+    recipe["data"]["sources"] = [each for each in recipe["data"]["sources"] if each["name"] not in drop]
+    return replace(search, recipe=recipe)
+
+
+def _check_metrics(sweep: SweepSpec, base: FinetuneSpec, origin: str) -> None:
+    for number, goal in enumerate(sweep.all_goals):
+        field = f"goals.{number}.metric" if sweep.goals else "metric"
+        if number == 0 and set(goal.weights) & set(COSTS):
+            raise SpecError(f"{origin}: {field}: found {goal.name!r}; what trials cost can be a further goal only")
+        for metric in goal.weights:
+            _check_metric(metric, field, sweep, base, origin)
+    for number, constraint in enumerate(sweep.constraints):
+        _check_metric(constraint.metric, f"constraints.{number}.metric", sweep, base, origin)
+
+
+def _check_metric(metric: str, field: str, sweep: SweepSpec, base: FinetuneSpec, origin: str) -> None:
     held_out = [source.name for source in base.data.sources if source.held_out_rows]
     evaluated = ["eval/loss", *(f"eval/{name}/loss" for name in held_out)]
-    if sweep.metric in _STEP_METRICS:
+    if metric in (*_STEP_METRICS, *COSTS):
         return
-    if not sweep.metric.startswith("eval/"):
-        raise SpecError(f"{origin}: metric: found {sweep.metric!r}; expected one of {[*evaluated, *_STEP_METRICS]}")
+    if not metric.startswith("eval/"):
+        raise SpecError(f"{origin}: {field}: found {metric!r}; expected one of {[*evaluated, *_STEP_METRICS, *COSTS]}")
     if not held_out:
         raise SpecError(
-            f"{origin}: metric {sweep.metric!r} needs held-out rows, and no source of {sweep.recipe} sets any aside; "
+            f"{origin}: {field} {metric!r} needs held-out rows, and no source of {sweep.recipe} sets any aside; "
             f"set data.sources.{base.data.sources[0].name}.held_out_rows under overrides"
         )
     if base.training.evaluate_every is None:
         raise SpecError(
-            f"{origin}: metric {sweep.metric!r} is not measured during training, since {sweep.recipe} sets no "
+            f"{origin}: {field} {metric!r} is not measured during training, since {sweep.recipe} sets no "
             "training.evaluate_every; set it under overrides"
         )
-    if sweep.metric not in evaluated:
+    if metric not in evaluated:
         raise SpecError(
-            f"{origin}: metric: found {sweep.metric!r}; expected what trials report during training: {evaluated}"
+            f"{origin}: {field}: found {metric!r}; expected what trials report during training: {evaluated}"
         )

@@ -5,6 +5,7 @@
     trials/         run folders
     journal/        one file a trial: its sample, whether it has ended
     tune/           Ray Tune's own state
+    study.db        of `searcher: optuna`, for optuna-dashboard
     mlflow.json     the sweep's MLflow run, parent of the trials'
     results.json, results.md
 """
@@ -15,27 +16,31 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from didact import env
-from didact.cluster import finetune, is_trained, ray_cluster
+from didact.cluster import finetune, ray_cluster
 from didact.connect import check_ray
 from didact.errors import RunError
 from didact.evaluation import task_texts
 from didact.files import write_json
 from didact.interrupts import INTERRUPTS
 from didact.logs import get_logger
-from didact.preparation import prepare_data
-from didact.runs import Run, open_run
+from didact.preparation import PreparedData, prepare_data
+from didact.runs import open_run
 from didact.spec import FinetuneSpec, SweepSpec
-from didact.tracking import FinalStatus, MlflowSync, effective_records, resolve_uri
+from didact.tracking import FinalStatus, MlflowSync, resolve_uri
 from didact.tracking import open_run as open_mlflow_run
-from didact.tuning.journal import Entry, Journal
-from didact.tuning.results import Status, SweepResult, TrialResult, rank
-from didact.tuning.search import Search, best_spec, load_search, trial_name
-from didact.tuning.space import trial_values
+from didact.tuning.journal import Journal
+from didact.tuning.records import Status, read_trials, seen_of
+from didact.tuning.results import SweepResult, result_of
+from didact.tuning.search import Search, best_spec, load_search, num_trials
+from didact.tuning.searchers import MixtureProposer, OptunaProposer, Proposer, build_proposer
+from didact.tuning.spaces import Sizes, Values, proportional, unit_of
 from didact.tuning.trial import TrialPlan
-from didact.tuning.tuner import Known, all_ended, run_trials
+from didact.tuning.tuner import all_ended, run_trials
+from didact.tuning.warm import earlier_trials
 
 _LOG = get_logger(__name__)
 _CHANGEABLE = ("register_best_as",)
@@ -48,8 +53,8 @@ def run_sweep(
     """Run all trials and register the best; called again after any interruption, it goes on where it was.
 
     Trials that have ended are kept as they are, others continue from their own checkpoints, and failed ones are tried
-    again. A finished sweep is given more trials by a larger `num_trials`: random draws and grids go on where they were,
-    optuna learns from what it has, and what is stopped early is decided beside all trials.
+    again. A finished sweep is given more trials by a larger `num_trials`: draws go on where they were, searchers learn
+    from all that was measured, and what is stopped early is decided beside all trials.
 
     Args:
         spec: what to search.
@@ -67,23 +72,70 @@ def run_sweep(
     runs_dir = (runs_dir or env.runs_dir()).absolute()
     folder = runs_dir / spec.name
     with _locked(folder):
-        grown = _remember(search, folder)
         # Reads and caches the data once, before the trials do.
-        max_steps = prepare_data(search.longest(), task_texts=task_texts).num_steps
+        longest = search.longest()
+        prepared = prepare_data(longest, task_texts=task_texts)
+        search = search.sized(_sizes(prepared, longest))
+        proposer = build_proposer(
+            spec,
+            search.space,
+            search.objective,
+            study=folder / "study.db",
+            starts=named_mixtures(search),
+            earlier=earlier_trials(spec.warm_start, runs_dir, search.space, search.objective, search.origin),
+        )
+        if isinstance(proposer, OptunaProposer):
+            proposer.check()
+        grown = _remember(search, folder)
         with ray_cluster(dashboard=True), _tracked(search, folder, runs_dir, grown) as plan:
-            if not all_ended(spec, plan.journal):
+            total = num_trials(search)
+            if not all_ended(total, plan.journal):
                 earlier = grown[-1] if grown else 0
                 state = folder / (f"tune-{earlier}" if earlier else "tune")
-                run_trials(plan, state, max_steps, _known(plan) if earlier else (), earlier)
-            result = _results(plan)
+                points = total // spec.num_trials
+                run_trials(plan, state, prepared.num_steps, proposer, total, earlier * points)
+            result = _results(plan, _findings(plan, proposer))
             result.save(folder)
             _close_runs(plan, result)
             if result.best is None:
-                raise RunError(f"every trial of sweep {spec.name!r} failed, the first with: {result.trials[0].error}")
+                raise RunError(_nothing(spec.name, result))
             if spec.register_best_as:
                 result = _publish(plan, result)
                 result.save(folder)
     return result
+
+
+def named_mixtures(search: Search) -> list[tuple[str, Values]]:
+    """The uniform and the proportional mixture, where the search's limits allow them."""
+    mixtures, found = search.space.mixtures, search.sweep.mixture
+    if mixtures is None or found is None:
+        return []
+    named = [("uniform", np.full(len(mixtures.names), 1 / len(mixtures.names)))]
+    if search.sizes is not None:
+        data = search.base().data
+        named.append(("proportional", proportional(data, mixtures.names, search.sizes, unit_of(found.space, data))))
+    points = [(name, mixtures.at_prior(shares)) for name, shares in named]
+    return [(name, mixtures.values(point)) for name, point in points if point is not None]
+
+
+def _sizes(prepared: PreparedData, spec: FinetuneSpec) -> Sizes:
+    mixture = prepared.mixture.mixture
+    return Sizes(
+        dict(zip(mixture.names, mixture.rows, strict=True)),
+        dict(zip(mixture.names, mixture.mean_tokens, strict=True)),
+        prepared.num_steps * spec.training.global_batch_size,
+    )
+
+
+def _nothing(name: str, result: SweepResult) -> str:
+    """Why there is no best trial."""
+    if ended := [trial for trial in result.trials if trial.status != "failed"]:
+        least = min(max(trial.violations) for trial in ended)
+        return (
+            f"none of the {len(ended)} trials of sweep {name!r} keeps all constraints; the nearest breaks one by "
+            f"{least:.4g}. Give it more trials, or a constraint more margin"
+        )
+    return f"every trial of sweep {name!r} failed, the first with: {result.trials[0].error}"
 
 
 @contextmanager
@@ -117,7 +169,7 @@ def _remember(search: Search, folder: Path) -> list[int]:
         ]
         was = before["sweep"]["num_trials"]
         if sweep.num_trials > was and len(changed) == 1:
-            if not all_ended(sweep.model_copy(update={"num_trials": was}), Journal(folder / "journal")):
+            if not all_ended(was * len(search.space.grid_points()), Journal(folder / "journal")):
                 raise RunError(
                     f"sweep {sweep.name!r} has not ended with {was} trials: finish it with num_trials={was}, then "
                     f"give it {sweep.num_trials}"
@@ -162,35 +214,21 @@ def _tracked(search: Search, folder: Path, runs_dir: Path, grown: list[int]) -> 
             _LOG.warning("MLflow does not have everything of this sweep yet; later: didact sync %s", folder)
 
 
-def _results(plan: TrialPlan) -> SweepResult:
-    sweep = plan.search.sweep
-    trials = rank([_trial_result(plan, entry) for entry in plan.journal.entries()], sweep.mode)
-    best = trials[0] if trials and trials[0].status != "failed" else None
-    return SweepResult(sweep.name, sweep.metric, sweep.mode, trials, best)
+def _results(plan: TrialPlan, findings: str | None = None) -> SweepResult:
+    return result_of(plan.search.sweep.name, plan.search.objective, read_trials(plan), findings)
 
 
-def _known(plan: TrialPlan) -> list[Known]:
-    """What trials that have ended measured last, for a searcher that learns from it."""
-    measured = [(entry.sample, _trial_result(plan, entry).metric) for entry in plan.journal.entries() if entry.ended]
-    return [(sample, metric) for sample, metric in measured if metric is not None]
-
-
-def _trial_result(plan: TrialPlan, entry: Entry) -> TrialResult:
-    """From the run folder, which is right whatever Tune has heard."""
-    sweep = plan.search.sweep
-    run = Run(plan.trials_dir / trial_name(sweep, entry.trial_id))
-    records = effective_records(run.steps)
-    measured = [record.metrics[sweep.metric] for record in records if sweep.metric in record.metrics]
-    trained = run.recipe.is_file() and is_trained(run, run.spec())
-    return TrialResult(
-        name=run.name,
-        values=trial_values(sweep.space, entry.sample),
-        metric=measured[-1] if measured else None,
-        steps=records[-1].step if records else 0,
-        status="failed" if entry.error else "finished" if trained else "stopped early",
-        run=run.path,
-        error=entry.error,
-    )
+def _findings(plan: TrialPlan, proposer: Proposer) -> str | None:
+    """What the searcher's model learned from the finished trials."""
+    if not isinstance(proposer, MixtureProposer):
+        return None
+    seen = [seen_of(trial, plan.search.objective) for trial in read_trials(plan) if trial.status == "finished"]
+    found = proposer.findings(seen)
+    if found is None:
+        return None
+    if not found.signal:
+        _LOG.warning("sweep %s: %s", plan.search.sweep.name, found.words)
+    return found.words
 
 
 def _close_runs(plan: TrialPlan, result: SweepResult) -> None:

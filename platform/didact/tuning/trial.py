@@ -18,8 +18,8 @@ from didact.runs import Run
 from didact.spec import FinetuneSpec
 from didact.tracking import effective_records
 from didact.tuning.journal import Entry, Journal
-from didact.tuning.search import Search, trial_name, trial_spec
-from didact.tuning.space import trial_values
+from didact.tuning.objective import Objective
+from didact.tuning.search import Search, trial_name, trial_spec, trial_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,30 +37,30 @@ class TrialPlan:
     def spec(self, sample: dict[str, Any], trial_id: str) -> FinetuneSpec:
         """The recipe of the trial with this sample."""
         sweep = self.search.sweep
-        values = trial_values(sweep.space, sample)
+        values = trial_values(self.search, sample)
         name = trial_name(sweep, trial_id)
         return trial_spec(self.search.recipe, values, name, self.search.origin, self.tracking_uri)
 
 
 class MetricReport(TuneReportCallback):
-    """Passes on to Tune the reports that carry the sweep's metric; Tune refuses others. Runs in Train's controller."""
+    """Passes on the reports that carry the first goal; Tune refuses others. Runs in Train's controller."""
 
-    def __init__(self, metric: str, num_steps: int) -> None:
+    def __init__(self, objective: Objective, num_steps: int) -> None:
         """Must be made on the trial's own thread."""
         super().__init__()
-        self._metric, self._num_steps = metric, num_steps
+        self._objective, self._num_steps = objective, num_steps
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
         """Called once all workers have reported."""
         first = metrics[0]
-        if self._metric in first:
-            kept = {"step": first["step"], "num_steps": self._num_steps, self._metric: first[self._metric]}
+        if (value := self._objective.value(first)) is not None:
+            kept = {"step": first["step"], "num_steps": self._num_steps, self._objective.name: value}
             super().after_report(run_context, [kept], checkpoint)
 
 
 def trainable(plan: TrialPlan) -> Callable[[dict[str, Any]], None]:
     """The function that Tune calls with each sample. An interrupted trial goes on from its run's newest checkpoint."""
-    metric = plan.search.sweep.metric
+    objective = plan.search.objective
 
     def trial(sample: dict[str, Any]) -> None:
         receive()
@@ -74,15 +74,15 @@ def trainable(plan: TrialPlan) -> Callable[[dict[str, Any]], None]:
             drawn = {
                 "sweep": plan.search.sweep.name,
                 "trial": trial_id,
-                "values": trial_values(plan.search.sweep.space, entry.sample),
+                "values": trial_values(plan.search, entry.sample),
             }
             write_json(Run(plan.trials_dir / spec.name).trial, drawn)
-            callbacks = [MetricReport(metric, num_steps)]
+            callbacks = [MetricReport(objective, num_steps)]
             done = finetune(spec, plan.trials_dir, parent_run_id=plan.parent_run_id, ray_callbacks=callbacks)
             trained_now = done.training is not None
         if not trained_now:  # ended in an earlier process that was killed before Tune had saved the end
             records = effective_records(Run(plan.trials_dir / spec.name).steps)
-            last = [record for record in records if metric in record.metrics][-1]
-            tune.report({"step": last.step, "num_steps": num_steps, metric: last.metrics[metric]})
+            last = [record for record in records if objective.value(record.metrics) is not None][-1]
+            tune.report({"step": last.step, "num_steps": num_steps, objective.name: objective.value(last.metrics)})
 
     return trial

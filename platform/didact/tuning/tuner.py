@@ -1,50 +1,41 @@
 """Ray Tune: started or continued, until every trial has ended or failed."""
 
-import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 from ray.tune.execution import class_cache
-from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchAlgorithm, Searcher
-from ray.tune.search.optuna import OptunaSearch
 
 from didact import env
 from didact.cluster import check_room, connected_cluster, worker_resources
 from didact.logs import get_logger
-from didact.spec import FinetuneSpec, SweepSpec
-from didact.spec.sweep import Grid
+from didact.spec import FinetuneSpec
 from didact.tuning.halving import Halving
 from didact.tuning.journal import Journal, JournalKeeper
-from didact.tuning.space import draws_after, optuna_space, param_space
+from didact.tuning.proposals import Proposals, index_of
+from didact.tuning.records import read_trial, seen_of
+from didact.tuning.searchers import Proposer
 from didact.tuning.trial import TrialPlan, trainable
 
 _LOG = get_logger(__name__)
 
-Known = tuple[dict[str, Any], float]
-"""Sample and metric of a trial that has ended."""
 
-
-def _num_trials(spec: SweepSpec) -> int:
-    return spec.num_trials * math.prod(len(kind.grid) for kind in spec.space.values() if isinstance(kind, Grid))
-
-
-def all_ended(spec: SweepSpec, journal: Journal) -> bool:
-    """Whether no trial is left to run or to try again."""
+def all_ended(total: int, journal: Journal) -> bool:
+    """Whether none of `total` trials is left to run or to try again."""
     ended = [entry for entry in journal.entries() if entry.ended]
-    return len(ended) >= _num_trials(spec)
+    return len(ended) >= total
 
 
-def run_trials(plan: TrialPlan, state: Path, max_steps: int, known: Sequence[Known] = (), earlier: int = 0) -> None:
+def run_trials(plan: TrialPlan, state: Path, max_steps: int, proposer: Proposer, total: int, earlier: int = 0) -> None:
     """Run Ray Tune until every trial has ended or failed; the journal says which.
 
     Args:
         plan: what the trials share.
         state: Tune's own folder; what is found there is continued.
         max_steps: of the longest trial.
-        known: samples and metrics of trials that ended before this search was given more.
-        earlier: of `num_trials`, how many it had then.
+        proposer: chooses what is tried.
+        total: trials of the whole search.
+        earlier: how many of them it had before it was given more.
 
     Raises:
         PlacementError: the cluster will never have room for a trial.
@@ -63,9 +54,15 @@ def run_trials(plan: TrialPlan, state: Path, max_steps: int, known: Sequence[Kno
         _LOG.info("continuing sweep %s", spec.name)
         tuner = tune.Tuner.restore(str(state), trial, resume_unfinished=True, resume_errored=True)
     else:
-        tuner = _new_tuner(
-            plan, trial, state, max_steps, known, earlier, at_once=min(spec.max_concurrent or room, room)
+        proposals = Proposals(
+            proposer,
+            journal,
+            lambda entry: seen_of(read_trial(plan, entry), plan.search.objective),
+            lambda draw: plan.spec(draw.config(), "checked"),
+            total=total,
+            at_once=min(spec.max_concurrent or room, room),
         )
+        tuner = _new_tuner(plan, trial, state, max_steps, proposals, total - earlier)
     outcomes = {Path(outcome.path).name: outcome.error for outcome in tuner.fit()}
     for entry in journal.entries():
         error = outcomes.get(entry.trial_id)
@@ -74,45 +71,35 @@ def run_trials(plan: TrialPlan, state: Path, max_steps: int, known: Sequence[Kno
         elif entry.trial_id not in outcomes and not entry.ended:
             journal.fail(entry.trial_id, "the sweep was killed before Ray Tune had saved this trial; others replace it")
     entries = journal.entries()
-    if not all(entry.ended or entry.error for entry in entries) or len(entries) < _num_trials(spec):
+    if (
+        not all(entry.ended or entry.error for entry in entries)
+        or len({index_of(entry, place) for place, entry in enumerate(entries)}) < total
+    ):
         _LOG.warning("sweep %s is interrupted; the same command continues it", spec.name)
         raise KeyboardInterrupt
 
 
 def _new_tuner(
-    plan: TrialPlan, trial: Any, state: Path, max_steps: int, known: Sequence[Known], earlier: int, *, at_once: int
+    plan: TrialPlan, trial: Any, state: Path, max_steps: int, proposals: Proposals, num_samples: int
 ) -> tune.Tuner:
-    spec = plan.search.sweep
-    random = spec.searcher == "random"
+    objective = plan.search.objective
     return tune.Tuner(
         trial,
-        param_space=param_space(spec.space) if random else None,
         tune_config=tune.TuneConfig(
-            metric=spec.metric,
-            mode=spec.mode,
-            num_samples=spec.num_trials - earlier,
-            search_alg=_searcher(spec, known, earlier, at_once),
+            metric=objective.name,
+            mode=objective.goals[0].mode,
+            num_samples=num_samples,
+            search_alg=proposals,
             scheduler=_scheduler(plan, max_steps),
             trial_dirname_creator=_trial_folder,
         ),
         run_config=tune.RunConfig(
             name=state.name,
             storage_path=str(state.parent),
-            callbacks=[JournalKeeper(plan.journal, spec.metric)],
+            callbacks=[JournalKeeper(plan.journal, objective.name)],
             verbose=0,
         ),
     )
-
-
-def _searcher(spec: SweepSpec, known: Sequence[Known], earlier: int, at_once: int) -> SearchAlgorithm | Searcher:
-    if spec.searcher == "optuna":
-        # The seed counts on, or the first draws would be those of before.
-        optuna = OptunaSearch(optuna_space(spec.space), metric=spec.metric, mode=spec.mode, seed=spec.seed + earlier)
-        for sample, metric in known:
-            optuna.add_evaluated_point(sample, metric)
-        return ConcurrencyLimiter(optuna, at_once)
-    draws = draws_after(spec.space, spec.seed, earlier)
-    return BasicVariantGenerator(max_concurrent=at_once, random_state=draws)
 
 
 def _scheduler(plan: TrialPlan, max_steps: int) -> Halving | None:
@@ -122,7 +109,7 @@ def _scheduler(plan: TrialPlan, max_steps: int) -> Halving | None:
     if spec.scheduler.grace_steps >= max_steps:
         _LOG.warning("no trial can be stopped early: scheduler.grace_steps is not below the %d steps", max_steps)
     return Halving(
-        metric=spec.metric,
+        objective=plan.search.objective,
         trials_dir=plan.trials_dir,
         max_steps=max_steps,
         grace_steps=spec.scheduler.grace_steps,

@@ -199,8 +199,9 @@ def _describe_plain(expected: Expected) -> str:
 
 def _describe_models(models: list[Expected]) -> str:
     keys = [name for each in models for name in each.type.model_fields]
-    if len(models) > 1 and all(len(each.type.model_fields) == 1 for each in models):
-        return f"a mapping with one of the keys {', '.join(keys)}"
+    needed = [[name for name, field in each.type.model_fields.items() if field.is_required()] for each in models]
+    if len(models) > 1 and all(len(each) == 1 for each in needed):
+        return f"a mapping with one of the keys {', '.join(name for each in needed for name in each)}"
     if len(models) > 1:
         tags = [name for name, field in models[0].type.model_fields.items() if _is_tag(field)]
         return f"a mapping with {tags[0]} and its options" if tags else "a mapping"

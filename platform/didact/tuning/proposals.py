@@ -1,0 +1,91 @@
+"""A proposer as one of Ray Tune's searchers. The journal is its memory, so that a kill forgets nothing."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray.tune.search import Searcher
+from typing_extensions import override
+
+from didact.files import write_json
+from didact.tuning.journal import Entry, Journal
+from didact.tuning.searchers import Draw, Proposer, Seen
+
+
+class Proposals(Searcher):
+    """Hands Tune the next proposal while fewer than `at_once` trials run, until there are `total`."""
+
+    def __init__(
+        self,
+        proposer: Proposer,
+        journal: Journal,
+        seen: Callable[[Entry], Seen],
+        check: Callable[[Draw], object],
+        *,
+        total: int,
+        at_once: int,
+    ) -> None:
+        """Start with what the journal holds.
+
+        Args:
+            proposer: chooses.
+            journal: proposals are written down there before Tune hears of them.
+            seen: an entry of the journal with what its run has measured.
+            check: refuses a draw that no recipe can be made of.
+            total: proposals of the whole search, those of earlier processes included.
+            at_once: trials that run side by side.
+        """
+        super().__init__()
+        self._proposer, self._journal, self._seen, self._check = proposer, journal, seen, check
+        self._total, self._at_once = total, at_once
+        self._live: set[str] = set()
+        self._known: set[str] = set()  # by Tune, running or not
+
+    @override
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+        return True
+
+    @override
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        if len(self._live) >= self._at_once:
+            return None
+        kept, lost = self._entries()
+        taken = {index_of(entry, place) for place, entry in enumerate(kept)}
+        index = next(number for number in range(len(taken) + 1) if number not in taken)
+        if index >= self._total:
+            finished: dict[str, Any] = Searcher.FINISHED
+            return finished
+        again = [entry.sample for entry in lost if entry.sample.get("draw", {}).get("index") == index]
+        draw = Draw(**again[0]["draw"]) if again else self._proposer.propose(index, [self._seen(each) for each in kept])
+        self._check(draw)
+        self._journal.begin(trial_id, draw.config())
+        self._live.add(trial_id)
+        self._known.add(trial_id)
+        return draw.config()
+
+    def _entries(self) -> tuple[list[Entry], list[Entry]]:
+        """Those that Tune knows or that have ended, and those whose process was killed before Tune had saved them."""
+        kept, lost = list[Entry](), list[Entry]()
+        for entry in self._journal.entries():
+            known = entry.ended or entry.error is not None or entry.trial_id in self._known
+            (kept if known else lost).append(entry)
+        return kept, lost
+
+    @override
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self._live.discard(trial_id)
+
+    @override
+    def save(self, checkpoint_path: str) -> None:
+        write_json(Path(checkpoint_path), {"live": sorted(self._live), "known": sorted(self._known)})
+
+    @override
+    def restore(self, checkpoint_path: str) -> None:
+        saved = json.loads(Path(checkpoint_path).read_text(encoding="utf-8"))
+        self._live, self._known = set(saved["live"]), set(saved["known"])
+
+
+def index_of(entry: Entry, place: int) -> int:
+    """Number of the proposal; sweeps of earlier versions did not number them."""
+    return int(entry.sample["draw"]["index"]) if "draw" in entry.sample else place

@@ -1,0 +1,251 @@
+"""Few trials, each at the draw from which a model of the goal expects the most.
+
+Up to 8 sources the model is a Gaussian process over square roots of shares and over settings, one for each metric that
+is in the goal; the next draw has the largest expected improvement (Jones et al. 1998), and trials that still run count
+as measured at the best value so far (constant liar, Ginsbourger et al. 2010). For more sources each metric gets a law
+that is linear in the logarithm, whose sum is convex and is solved for the best mixture (Olmix, arXiv 2602.12237); every
+second draw after it is of a law fitted to a bootstrap sample, so that the search does not stand still.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.stats import norm, spearmanr
+from typing_extensions import override
+
+from didact.tuning.objective import Objective
+from didact.tuning.searchers.draws import Draw, Proposer, Seen
+from didact.tuning.searchers.surrogates import GaussianProcess, LogLinear, Surrogate
+from didact.tuning.spaces import Space, Values
+from didact.tuning.spaces.polytope import Vector
+
+MANY_SOURCES = 8
+"""More of them have the log-linear law."""
+SIGNAL = 0.6
+"""Rank correlation of left-out trials from which on the model is believed."""
+_POOL, _NEAR, _BEST = 512, 160, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a model learned from the trials."""
+
+    rho: float
+    """Rank correlation of measured goals with what the model says of each trial without having seen it."""
+    values: Values
+    """The draw that the model calls the best."""
+    expected: float
+    """Its goal there, less being better."""
+    trials: int
+    """How many it learned from."""
+
+    @property
+    def signal(self) -> bool:
+        """Whether the model tells better draws from worse ones."""
+        return self.rho >= SIGNAL
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        known = f"left-out trials are ranked with a correlation of {self.rho:.2f} over {self.trials} trials"
+        if self.signal:
+            return known
+        return f"no signal: {known}, below {SIGNAL}; differences between the draws are not told from chance"
+
+
+@dataclass(frozen=True)
+class MixtureProposer(Proposer):
+    """See the module."""
+
+    space: Space
+    objective: Objective
+    seed: int
+    initial: int
+    starts: tuple[tuple[str, Values], ...] = ()
+    """Named mixtures, uniform and proportional, that are tried first."""
+    kl_to_prior: float = 0.05
+    earlier: tuple[Seen, ...] = ()
+    """Trials of earlier sweeps of the same space."""
+
+    @override
+    def propose(self, index: int, seen: Sequence[Seen]) -> Draw:
+        rng = np.random.default_rng([self.seed, index])
+        drawn = self.space.draw(rng)
+        known = _measured((*self.earlier, *seen))
+        if index < len(self.starts):
+            name, values = self.starts[index]
+            return Draw(index, {**drawn, **values}, name)
+        if index < self.initial or len(known) < 3:
+            return Draw(index, drawn, "random")
+        if self._many:
+            return self._solved(index, rng, known)
+        return self._improving(index, rng, known, [each for each in seen if each.status == "running"])
+
+    def findings(self, seen: Sequence[Seen]) -> Findings | None:
+        """What the trials so far say; None before three were measured."""
+        known = _measured((*self.earlier, *seen))
+        if len(known) < 3:
+            return None
+        rng = np.random.default_rng([self.seed, 1 << 20])
+        goal = np.array([self._loss(each) for each in known])
+        models = self._models(known, self._first_goal(known))
+        left_out = np.sum([model.left_out() for model in models], axis=0)
+        # One number for all trials ranks nothing.
+        rho = float(spearmanr(left_out, goal).statistic) if np.ptp(left_out) > 0 and np.ptp(goal) > 0 else 0.0
+        if self._many:
+            values, expected = self._best_of_law(models, self._pool(rng, known))
+        else:
+            pool = self._pool(rng, known)
+            mean, _ = self._expected(models, pool)
+            best = int(np.argmin(mean))
+            values, expected = pool[best], float(mean[best])
+        return Findings(rho, values, expected, len(known))
+
+    @property
+    def _many(self) -> bool:
+        mixtures = self.space.mixtures
+        return mixtures is not None and len(mixtures.names) > MANY_SOURCES
+
+    def _improving(self, index: int, rng: np.random.Generator, known: Sequence[Seen], running: Sequence[Seen]) -> Draw:
+        targets = self._first_goal(known) if len(self.objective.goals) == 1 else _scalarised(rng, known)
+        lies = [np.append(target, [target[_best(targets)]] * len(running)) for target in targets]
+        drawn = [*known, *running]
+        models = self._models(drawn, lies)
+        pool = self._pool(rng, known)
+        mean, sd = self._expected(models, pool)
+        score = self._log_allowed(known, pool)
+        # What breaks a constraint is nothing to improve on.
+        if kept := [each.draw.values for each in drawn if all(broken <= 0 for broken in each.violations)]:
+            better = (self._expected(models, kept)[0].min() - mean) / sd
+            gain = sd * (better * norm.cdf(better) + norm.pdf(better))
+            score = score + np.log(np.maximum(gain, 1e-300))
+        chosen = int(np.argmax(score))
+        return Draw(index, pool[chosen], "expected improvement", float(mean[chosen]))
+
+    def _log_allowed(self, known: Sequence[Seen], pool: Sequence[Values]) -> Vector:
+        """Logarithm of the probability that all constraints are kept."""
+        total = np.zeros(len(pool))
+        for number in range(len(self.objective.constraints)):
+            finite = [each for each in known if np.isfinite(each.violations[number])]
+            if len(finite) >= 3:
+                broken = np.array([each.violations[number] for each in finite])
+                model = GaussianProcess.fit(self._points(finite), broken, self.space.blocks)
+                mean, sd = model.predict(self._coordinates(pool))
+                total += norm.logcdf(-mean / sd)
+        return total
+
+    def _solved(self, index: int, rng: np.random.Generator, known: Sequence[Seen]) -> Draw:
+        explore = (index - self.initial) % 2 == 1
+        some = [known[each] for each in rng.integers(len(known), size=len(known))] if explore else known
+        models = self._models(some, self._first_goal(some))
+        values, expected = self._best_of_law(models, self._pool(rng, known))
+        return Draw(index, values, "log-linear law of a bootstrap sample" if explore else "log-linear law", expected)
+
+    def _best_of_law(self, models: Sequence[Surrogate], pool: Sequence[Values]) -> tuple[Values, float]:
+        """The pool's best, from there down to the bottom: the sum of the laws and of the distance is convex."""
+        mean, _ = self._expected(models, pool)
+        best = pool[int(np.argmin(mean))]
+        mixtures = self.space.mixtures
+        assert mixtures is not None
+        start = mixtures.point(best)
+        beside = self._coordinates([best])[0, len(start) :]  # coordinates begin with those of the point
+
+        def values_of(point: Vector) -> Values:
+            return {**best, **mixtures.values(point)}
+
+        def cost(point: Vector) -> float:
+            inside = np.clip(point, 0, 1)
+            at = np.concatenate([inside, beside])[None, :]
+            distance = self.kl_to_prior * mixtures.distance(inside) if self.kl_to_prior else 0.0
+            return float(sum(model.predict(at)[0][0] for model in models)) + distance
+
+        count = len(mixtures.names)
+        limits = mixtures.restricted([index for index in mixtures.optional if start[index] == 0]).limits
+        bounds = list(zip(limits.low, limits.high, strict=True)) * len(mixtures.shares(start))
+        bounds += [mixtures.until] if mixtures.until else []
+        rules: list[dict[str, Any]] = []
+        for part in range(len(mixtures.shares(start))):
+            inside = slice(part * count, (part + 1) * count)
+            rules.append({"type": "eq", "fun": lambda point, inside=inside: point[inside].sum() - 1})
+            if len(limits.bound):
+                room = lambda point, inside=inside: limits.bound - limits.matrix @ point[inside]  # noqa: E731
+                rules.append({"type": "ineq", "fun": room})
+        found = minimize(cost, start, method="SLSQP", bounds=bounds, constraints=rules, options={"maxiter": 200})
+        point = np.clip(found.x, 0, 1)
+        for part in range(len(mixtures.shares(start))):
+            inside = slice(part * count, (part + 1) * count)
+            point[inside] /= point[inside].sum()
+        kept = all(bool(limits.holds(shares)) for shares in mixtures.shares(point))
+        return (values_of(point), cost(point)) if kept and cost(point) < mean.min() else (best, float(mean.min()))
+
+    def _expected(self, models: Sequence[Surrogate], pool: Sequence[Values]) -> tuple[Vector, Vector]:
+        """Goal and its standard deviation at each draw, with what distance from the prior costs."""
+        points = self._coordinates(pool)
+        predicted = [model.predict(points) for model in models]
+        mean = np.sum([each for each, _ in predicted], axis=0) + self._distances(pool)
+        return mean, np.sqrt(np.sum([sd**2 for _, sd in predicted], axis=0))
+
+    def _distances(self, pool: Sequence[Values]) -> Vector:
+        mixtures = self.space.mixtures
+        if mixtures is None or not self.kl_to_prior:
+            return np.zeros(len(pool))
+        return self.kl_to_prior * np.array([mixtures.distance(mixtures.point(values)) for values in pool])
+
+    def _models(self, known: Sequence[Seen], targets: Sequence[Vector]) -> list[Surrogate]:
+        points = self._points(known)
+        if self._many:
+            return [LogLinear.fit(points, target) for target in targets]
+        return [GaussianProcess.fit(points, target, self.space.blocks) for target in targets]
+
+    def _points(self, known: Sequence[Seen]) -> Vector:
+        return self._coordinates([each.draw.values for each in known])
+
+    def _coordinates(self, pool: Sequence[Values]) -> Vector:
+        points = np.array([self.space.coordinates(values) for values in pool])
+        if self._many:  # the law is of shares, not of their roots
+            count = sum(self.space.blocks[: 1 if self.space.mixtures and not self.space.mixtures.until else 2])
+            points[:, :count] **= 2
+        return points
+
+    def _pool(self, rng: np.random.Generator, known: Sequence[Seen]) -> list[Values]:
+        best = sorted(known, key=self._loss)[:_BEST]
+        near = [values for each in best for values in self.space.near(rng, each.draw.values, _NEAR)]
+        return [*self.space.draws(rng, _POOL), *near]
+
+    def _first_goal(self, known: Sequence[Seen]) -> list[Vector]:
+        """Each metric's part in the first goal, less being better."""
+        goal = self.objective.goals[0]
+        sign = 1.0 if goal.mode == "min" else -1.0
+        return [
+            np.array([sign * weight * (each.metrics or {})[metric] for each in known])
+            for metric, weight in goal.weights.items()
+            if weight
+        ]
+
+    def _loss(self, seen: Seen) -> float:
+        assert seen.losses is not None
+        return seen.losses[0]
+
+
+def _measured(seen: Sequence[Seen]) -> list[Seen]:
+    return [
+        each
+        for each in seen
+        if each.status == "ended" and each.losses is not None and all(np.isfinite(loss) for loss in each.losses)
+    ]
+
+
+def _best(targets: Sequence[Vector]) -> int:
+    return int(np.argmin(np.sum(targets, axis=0)))
+
+
+def _scalarised(rng: np.random.Generator, known: Sequence[Seen]) -> list[Vector]:
+    """Several goals as one, with new weights in each proposal, so that all of the front is reached (ParEGO, 2006)."""
+    losses = np.array([each.losses for each in known])
+    spread = np.ptp(losses, axis=0)
+    unit = (losses - losses.min(axis=0)) / np.where(spread > 0, spread, 1.0)
+    weighted = unit * rng.dirichlet(np.ones(losses.shape[1]))
+    return [weighted.max(axis=1) + 0.05 * weighted.sum(axis=1)]

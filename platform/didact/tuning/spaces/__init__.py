@@ -1,0 +1,22 @@
+"""What a search draws from: distributions and limits -> values at dotted paths of a recipe.
+
+SweepSpec.space, the recipe's sources, their sizes -> resolve_mixtures -> Space -> draw -> dotted path -> value
+"""
+
+from didact.tuning.spaces.mixtures import Mixtures
+from didact.tuning.spaces.resolve import Sizes, licensed, proportional, resolve_mixtures, unit_of
+from didact.tuning.spaces.settings import extremes
+from didact.tuning.spaces.space import Space, Values, old_values
+
+__all__ = [
+    "Mixtures",
+    "Sizes",
+    "Space",
+    "Values",
+    "extremes",
+    "licensed",
+    "old_values",
+    "proportional",
+    "resolve_mixtures",
+    "unit_of",
+]

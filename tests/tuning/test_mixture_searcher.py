@@ -1,0 +1,206 @@
+"""The searcher for few trials, on made-up surfaces of known optimum."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from didact.spec import DataSpec, FinetuneSpec, SweepSpec, validate
+from didact.tuning.objective import Objective
+from didact.tuning.searchers import MixtureProposer, RandomProposer, Seen, build_proposer
+from didact.tuning.spaces import Space, resolve_mixtures
+
+BEST = np.array([0.6, 0.25, 0.1, 0.05])
+"""Four sources share prompts and each always answers its own token; the target answers with these shares."""
+Measure = Callable[[np.ndarray, dict[str, Any]], dict[str, float]]
+
+
+def cross_entropy(shares: np.ndarray, _values: Any = None) -> dict[str, float]:
+    return {"eval/loss": float(-(BEST * np.log(shares)).sum())}
+
+
+def regret(shares: np.ndarray) -> float:
+    return float((BEST * np.log(BEST / shares)).sum())
+
+
+def search(count: int = 4, trials: int = 24, /, **changes: Any) -> tuple[SweepSpec, Space, Objective]:
+    names = [f"s{number}" for number in range(count)]
+    space = changes.pop("space", {})
+    mixture = {"floor": 0.02, **changes.pop("mixture", {})}
+    values = {"name": "s", "recipe": "r.yaml", "searcher": "mixture", "num_trials": trials, **changes}
+    sweep = validate(SweepSpec, {**values, "space": {"data.weights": {"mixture": mixture}, **space}}, "s.yaml")
+    sources = [{"name": name, "path": name} for name in names]
+    recipe = {"name": "r", "data": {"sources": sources}, "training": {"steps": 3}}
+    data: DataSpec = validate(FinetuneSpec, recipe, "r.yaml").data
+    return sweep, Space(sweep.space, resolve_mixtures(sweep.mixture.space, data, None, "s.yaml")), Objective.of(sweep)
+
+
+def proposer_of(sweep: SweepSpec, space: Space, objective: Objective) -> MixtureProposer:
+    assert space.mixtures is not None
+    uniform = space.mixtures.at_prior()
+    assert uniform is not None
+    built = build_proposer(sweep, space, objective, starts=[("uniform", space.mixtures.values(uniform))])
+    assert isinstance(built, MixtureProposer)
+    return built
+
+
+def tried(
+    sweep: SweepSpec,
+    space: Space,
+    objective: Objective,
+    measure: Measure,
+    noise: float,
+    seed: int = 0,
+    proposer: Any = None,
+) -> tuple[list[Seen], np.ndarray]:
+    """All trials one after the other, and their mixtures."""
+    assert space.mixtures is not None
+    proposer = proposer or proposer_of(sweep, space, objective)
+    rng, seen, mixtures = np.random.default_rng([77, seed]), list[Seen](), []
+    for index in range(sweep.num_trials):
+        draw = proposer.propose(index, seen)
+        shares = space.mixtures.point(draw.values)
+        metrics = {name: value + noise * rng.normal() for name, value in measure(shares, draw.values).items()}
+        broken = objective.violations(metrics)
+        seen.append(Seen(draw, "ended", objective.losses(metrics), broken, metrics))
+        mixtures.append(shares)
+    return seen, np.array(mixtures)
+
+
+def found(seen: Sequence[Seen]) -> int:
+    return int(np.argmin([(each.losses or (math.inf,))[0] for each in seen]))
+
+
+def test_24_trials_find_the_known_optimum_where_random_ones_do_not() -> None:
+    sweep, space, objective = search()
+    seen, mixtures = tried(sweep, space, objective, cross_entropy, 0.01)
+    assert regret(np.full(4, 0.25)) == pytest.approx(0.353, abs=0.001)
+    assert seen[0].draw.origin == "uniform" and seen[-1].draw.origin == "expected improvement"
+    assert regret(mixtures[found(seen)]) <= 0.06
+    by_chance, random = tried(sweep, space, objective, cross_entropy, 0.01, proposer=RandomProposer(space, 0))
+    assert regret(mixtures[found(seen)]) < regret(random[found(by_chance)])
+    findings = proposer_of(sweep, space, objective).findings(seen)
+    assert findings is not None and findings.signal and findings.words.startswith("left-out trials are ranked")
+    assert regret(space.mixtures.point(findings.values)) <= 0.06  # type: ignore[union-attr]
+
+
+@pytest.mark.nightly
+def test_9_of_10_seeds_find_it_through_noise() -> None:
+    regrets, random = [], []
+    for seed in range(10):
+        sweep, space, objective = search(seed=seed)
+        seen, mixtures = tried(sweep, space, objective, cross_entropy, 0.03, seed)
+        regrets.append(regret(mixtures[found(seen)]))
+        seen, mixtures = tried(sweep, space, objective, cross_entropy, 0.03, seed, RandomProposer(space, seed))
+        random.append(regret(mixtures[found(seen)]))
+    assert sum(each <= 0.06 for each in regrets) >= 9, regrets
+    assert np.median(regrets) < np.median(random)
+
+
+def test_a_harmful_source_ends_at_its_floor_and_one_that_transfers_above_it() -> None:
+    sweep, space, objective = search()
+
+    def measure(shares: np.ndarray, _values: Any) -> dict[str, float]:
+        # Two tested sources; the third helps the first one's test, and the fourth has shuffled answers.
+        first, second, helps, shuffled = shares
+        return {"eval/loss": float(-0.5 * np.log(first + 0.8 * helps) - 0.5 * np.log(second + 0.9 * helps) + shuffled)}
+
+    seen, mixtures = tried(sweep, space, objective, measure, 0.005)
+    best = mixtures[found(seen)]
+    assert best[3] <= 0.05 and best[2] > 0.3
+
+
+def test_sources_of_equal_worth_give_no_signal() -> None:
+    sweep, space, objective = search(4, 16)
+    seen, _ = tried(sweep, space, objective, lambda _shares, _values: {"eval/loss": 2.0}, 0.01)
+    findings = proposer_of(sweep, space, objective).findings(seen)
+    assert findings is not None and not findings.signal and findings.words.startswith("no signal: ")
+
+
+def test_what_is_proposed_depends_on_nothing_but_what_was_seen() -> None:
+    sweep, space, objective = search(4, 14)
+    seen, _ = tried(sweep, space, objective, cross_entropy, 0.01)
+    again = proposer_of(sweep, space, objective)  # as after a kill
+    assert [again.propose(index, seen[:index]) for index in (3, 9, 13)] == [seen[index].draw for index in (3, 9, 13)]
+
+
+def test_trials_that_still_run_are_not_proposed_again() -> None:
+    sweep, space, objective = search(4, 14)
+    seen, _ = tried(sweep, space, objective, cross_entropy, 0.01)
+    proposer = proposer_of(sweep, space, objective)
+    alone = proposer.propose(15, seen)
+    beside = proposer.propose(15, [*seen, Seen(alone, "running")])
+    assert alone.values == proposer.propose(15, seen).values != beside.values
+
+
+def test_many_sources_have_a_convex_law_for_each_metric() -> None:
+    """With 10 sources and two metrics that want different ones, 32 trials come near the best sum."""
+    rates = np.random.default_rng(5).uniform(0, 3, size=(2, 10))
+    sweep, space, objective = search(
+        10, 32, goals=[{"sum": {"eval/a/loss": 1, "eval/b/loss": 1}}], mixture={"floor": 0.0, "kl_to_prior": 0}
+    )
+
+    def measure(shares: np.ndarray, _values: Any) -> dict[str, float]:
+        first, second = 1 + np.exp(0.5 - rates @ shares)
+        return {"eval/a/loss": float(first), "eval/b/loss": float(second)}
+
+    seen, mixtures = tried(sweep, space, objective, measure, 0.002)
+    assert seen[-1].draw.origin.startswith("log-linear law")
+
+    def total(shares: np.ndarray) -> float:
+        return sum(measure(shares, None).values())
+
+    pure = np.linspace(0, 1, 51)[:, None, None] * np.eye(10)[None, :, :]
+    pairs = [pure[i][a] + pure[50 - i][b] for i in range(51) for a in range(10) for b in range(a)]
+    least = min(map(total, pairs))  # two exponentials are least on an edge of the simplex
+    uniform = total(np.full(10, 1 / 10))
+    assert total(mixtures[found(seen)]) - least < 0.1 * (uniform - least)
+    findings = proposer_of(sweep, space, objective).findings(seen)
+    assert findings is not None and findings.signal
+
+
+def test_settings_and_mixtures_are_one_question() -> None:
+    sweep, space, objective = search(
+        4,
+        30,
+        space={"training.learning_rate": {"loguniform": [1e-5, 1e-2]}, "adapter.method": {"choice": ["lora", "ia3"]}},
+    )
+
+    def measure(shares: np.ndarray, values: dict[str, Any]) -> dict[str, float]:
+        off = (math.log10(values["training.learning_rate"]) + 3) ** 2
+        return {"eval/loss": cross_entropy(shares)["eval/loss"] + 0.3 * off + 0.4 * (values["adapter.method"] == "ia3")}
+
+    seen, mixtures = tried(sweep, space, objective, measure, 0.005)
+    best = found(seen)
+    assert regret(mixtures[best]) < 0.12 and seen[best].draw.values["adapter.method"] == "lora"
+    assert 2e-4 < seen[best].draw.values["training.learning_rate"] < 5e-3
+
+
+def test_constraints_are_kept() -> None:
+    constraint = {"metric": "eval/english/loss", "at_most": 1.2}
+    sweep, space, objective = search(4, 20, constraints=[constraint])
+
+    def measure(shares: np.ndarray, _values: Any) -> dict[str, float]:
+        return {**cross_entropy(shares), "eval/english/loss": float(-np.log(shares[3]))}  # needs 0.30 of the last
+
+    seen, mixtures = tried(sweep, space, objective, measure, 0.0)
+    allowed = [each for each in range(20) if max(seen[each].violations) <= 0]
+    best = min(allowed, key=lambda each: (seen[each].losses or (math.inf,))[0])
+    assert mixtures[best][3] < 0.36, "near the edge that the constraint leaves, and not inside it"
+    assert best >= 8, "found by the model"
+
+
+def test_several_goals_spread_over_their_front() -> None:
+    goals = [{"metric": "eval/a/loss"}, {"metric": "eval/b/loss"}]
+    sweep, space, objective = search(4, 20, goals=goals)
+
+    def measure(shares: np.ndarray, _values: Any) -> dict[str, float]:
+        return {"eval/a/loss": float(-np.log(shares[0])), "eval/b/loss": float(-np.log(shares[1]))}
+
+    seen, mixtures = tried(sweep, space, objective, measure, 0.0)
+    front = objective.front([each.losses for each in seen])
+    parts = mixtures[list(front)][:, 0] / mixtures[list(front)][:, :2].sum(axis=1)
+    assert len(front) >= 5 and parts.min() < 0.35 and parts.max() > 0.65
+    assert mixtures[list(front)][:, 2:].sum(axis=1).mean() < 0.3

@@ -1,0 +1,56 @@
+"""Proposals in Ray Tune's hands: what is tried after a kill, and how many at once."""
+
+from pathlib import Path
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from didact.spec import SweepSpec, validate
+from didact.tuning.journal import Entry, Journal
+from didact.tuning.proposals import Proposals
+from didact.tuning.searchers import Draw, RandomProposer, Seen
+from didact.tuning.spaces import Space
+
+SWEEP = {"name": "s", "recipe": "r.yaml", "space": {"adapter.dropout": {"uniform": [0, 0.5]}}}
+
+
+def proposals(folder: Path, total: int = 4, at_once: int = 2) -> Proposals:
+    space = Space(validate(SweepSpec, SWEEP, "s.yaml").space)
+
+    def seen(entry: Entry) -> Seen:
+        return Seen(Draw(**entry.sample["draw"]), "ended" if entry.ended else "running")
+
+    return Proposals(RandomProposer(space, 0), Journal(folder), seen, str, total=total, at_once=at_once)
+
+
+def drawn(found: Any) -> Any:
+    return found["draw"]["values"]["adapter.dropout"]
+
+
+def test_no_more_than_asked_run_at_once_and_in_all(tmp_path: Path) -> None:
+    search = proposals(tmp_path, total=3)
+    assert search.suggest("a") and search.suggest("b") and search.suggest("c") is None
+    search.on_trial_complete("a")
+    assert search.suggest("c")
+    search.on_trial_complete("b")
+    assert search.suggest("d") == Searcher.FINISHED
+    assert [entry.sample["draw"]["index"] for entry in Journal(tmp_path).entries()] == [0, 1, 2]
+
+
+def test_after_a_kill_the_same_is_proposed(tmp_path: Path) -> None:
+    search = proposals(tmp_path / "whole", at_once=4)
+    whole = [drawn(search.suggest(str(number))) for number in range(4)]
+    journal = Journal(tmp_path / "killed")
+    first = proposals(tmp_path / "killed")
+    first.suggest("a")
+    first.save(str(tmp_path / "state"))
+    lost = first.suggest("b")  # begun after Tune saved its state for the last time
+    journal.end("a")
+    second = proposals(tmp_path / "killed")
+    second.restore(str(tmp_path / "state"))
+    again = second.suggest("c")
+    assert again is not None and lost is not None and again == lost
+    second.on_trial_complete("a")
+    later = second.suggest("d")
+    assert later is not None and later["draw"]["index"] == 2
+    assert [drawn(again), drawn(later)] == whole[1:3]
