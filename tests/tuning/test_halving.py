@@ -72,3 +72,12 @@ def test_continued_trial_is_not_judged_twice_at_one_rung(tmp_path: Path) -> None
     past_run(tmp_path, "s-a", {2: 1.0})
     past_run(tmp_path, "s-b", {2: 1.1})
     assert report(scheduler(tmp_path), "b", 2, 5.0) == GO_ON
+
+
+def test_a_scheduler_that_an_earlier_version_pickled_goes_on(tmp_path: Path) -> None:
+    halving = scheduler(tmp_path)
+    state = {key: value for key, value in vars(halving).items() if key != "_objective"}
+    old = Halving.__new__(Halving)
+    old.__setstate__({**state, "_reported": "eval/loss"})
+    past_run(tmp_path, "s-a", {2: 1.0})
+    assert report(old, "new", 2, 5.0) == STOP

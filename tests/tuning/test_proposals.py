@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from ray.tune.search import Searcher
+from ray import cloudpickle, tune
+from ray.tune.search import Searcher, SearchGenerator
 
 from didact.spec import SweepSpec, validate
 from didact.tuning.journal import Entry, Journal
@@ -54,3 +55,27 @@ def test_after_a_kill_the_same_is_proposed(tmp_path: Path) -> None:
     later = second.suggest("d")
     assert later is not None and later["draw"]["index"] == 2
     assert [drawn(again), drawn(later)] == whole[1:3]
+
+
+def test_ray_tune_makes_trials_of_proposals_and_saves_what_is_live(tmp_path: Path) -> None:
+    tune.register_trainable("nothing", lambda config: None)
+
+    def generator(search: Proposals) -> SearchGenerator:
+        made = SearchGenerator(search)
+        assert made.set_search_properties("eval/loss", "min", {})
+        return made
+
+    first = generator(cloudpickle.loads(cloudpickle.dumps(proposals(tmp_path / "journal", total=3))))
+    first.add_configurations({"s": {"run": "nothing", "num_samples": 3}})
+    begun = [first.next_trial(), first.next_trial(), first.next_trial()]
+    assert [trial and trial.config["draw"]["index"] for trial in begun] == [0, 1, None]
+    first.save_to_dir(str(tmp_path), "session")
+
+    second = generator(proposals(tmp_path / "journal", total=3))
+    second.restore_from_dir(str(tmp_path))
+    assert second.next_trial() is None, "both are still alive"
+    second.on_trial_complete(begun[0].trial_id)
+    third = second.next_trial()
+    assert third.config["draw"]["index"] == 2 and second.is_finished()
+    entries = {entry.trial_id: entry.sample for entry in Journal(tmp_path / "journal").entries()}
+    assert {trial.trial_id: trial.config for trial in (*begun[:2], third)} == entries

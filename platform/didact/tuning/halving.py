@@ -8,6 +8,7 @@ from typing import Any
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from didact.runs import open_run
+from didact.spec.sweep import GoalSpec
 from didact.tracking import effective_records
 from didact.tuning.objective import Objective
 
@@ -30,6 +31,12 @@ class Halving(ASHAScheduler):
             reduction_factor=reduction_factor,
         )
         self._objective, self._trials_dir, self._recalled = objective, trials_dir, False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Tune pickles schedulers; those of earlier versions held the name of one metric."""
+        if "_reported" in state:
+            state = {**state, "_objective": Objective((GoalSpec(metric=state["_reported"]),))}
+        self.__dict__.update(state)
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Before the first trial of this process, recall those of earlier ones."""

@@ -29,7 +29,7 @@ from didact.interrupts import INTERRUPTS
 from didact.logs import get_logger
 from didact.preparation import PreparedData, prepare_data
 from didact.runs import open_run
-from didact.spec import FinetuneSpec, SweepSpec
+from didact.spec import FinetuneSpec, SweepSpec, validate
 from didact.tracking import FinalStatus, MlflowSync, resolve_uri
 from didact.tracking import open_run as open_mlflow_run
 from didact.tuning.journal import Journal
@@ -160,6 +160,9 @@ def _remember(search: Search, folder: Path) -> list[int]:
     grown: list[int] = []
     if file.is_file():
         before = json.loads(file.read_text(encoding="utf-8"))
+        # Read as what it says, since an earlier version knew fewer settings.
+        for part, kind in (("sweep", SweepSpec), ("recipe", FinetuneSpec)):
+            before[part] = validate(kind, before[part], f"{file}: {part}").model_dump(mode="json")
         grown = before.get("grown_from", [])
         changed = [
             f"{part}.{key}: was {before[part].get(key)!r}, now {value!r}"
