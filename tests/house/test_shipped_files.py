@@ -20,8 +20,8 @@ from didact.spec import (
     set_dotted,
     validate,
 )
+from didact.spec.search.space import Choice, Derived, Grid, LogUniform, Mixture, RandInt, Simplex, Uniform
 from didact.studies import load_study
-from didact.spec.space import Choice, Derived, Grid, LogUniform, Mixture, RandInt, Simplex, Uniform
 from didact.tuning import load_search
 
 ROOT = Path(__file__).resolve().parents[2]

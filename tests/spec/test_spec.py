@@ -26,7 +26,7 @@ from didact.spec import (
     validate,
     with_absolute_paths,
 )
-from didact.spec.space import Choice, LogUniform, Simplex
+from didact.spec.search.space import Choice, LogUniform, Simplex
 
 
 def recipe(**changes: Any) -> dict[str, Any]:

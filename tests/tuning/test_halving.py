@@ -5,7 +5,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from didact.files import write_json
 from didact.spec import FinetuneSpec, to_json, validate
-from didact.spec.sweep import GoalSpec
+from didact.spec.search.sweep import GoalSpec
 from didact.tracking import JsonLinesTracker
 from didact.tuning.halving import Halving
 from didact.tuning.objective import Objective

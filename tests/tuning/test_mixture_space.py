@@ -8,7 +8,7 @@ from scipy.stats import kstest
 
 from didact.errors import SpecError
 from didact.spec import DataSpec, FinetuneSpec, SweepSpec, validate
-from didact.spec.space import Mixture, MixtureSpace
+from didact.spec.search.space import Mixture, MixtureSpace
 from didact.tuning.spaces import Mixtures, Sizes, Space, resolve_mixtures
 
 NAMES = ("a", "b", "c", "d")

@@ -9,7 +9,7 @@ import pytest
 
 from didact.errors import SpecError
 from didact.spec import SweepSpec, validate
-from didact.spec.space import Distribution
+from didact.spec.search.space import Distribution
 from didact.tuning.searchers.draws import QuasiRandomProposer, RandomProposer
 from didact.tuning.spaces import Space, extremes, old_values
 from didact.tuning.spaces.settings import coordinates, from_unit, levels, to_unit

@@ -99,10 +99,10 @@ from didact.spec.paths import (
     read_template,
     with_absolute_paths,
 )
+from didact.spec.search.study import StudySpec, TableSpec
+from didact.spec.search.sweep import SweepSpec
 from didact.spec.serving import PREDICTED_TOKENS, ServeSpec, VllmSpec
 from didact.spec.sharding import ShardingSpec
-from didact.spec.study import StudySpec, TableSpec
-from didact.spec.sweep import SweepSpec
 from didact.spec.training import PlacementSpec, TrackingSpec, TrainingSpec, WorkerRange
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import Any
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from didact.runs import open_run
-from didact.spec.sweep import GoalSpec
+from didact.spec.search.sweep import GoalSpec
 from didact.tracking import effective_records
 from didact.tuning.objective import Objective
 

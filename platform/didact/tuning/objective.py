@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from didact.spec import SweepSpec
-from didact.spec.sweep import COSTS, ConstraintSpec, GoalSpec
+from didact.spec.search.sweep import COSTS, ConstraintSpec, GoalSpec
 from didact.tracking import StepRecord
 
 Metrics = Mapping[str, float]

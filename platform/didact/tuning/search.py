@@ -9,8 +9,8 @@ from typing import Any
 
 from didact.errors import SpecError
 from didact.spec import FinetuneSpec, RegisterSpec, SweepSpec, read_mapping, set_dotted, validate
-from didact.spec.space import Simplex
-from didact.spec.sweep import COSTS
+from didact.spec.search.space import Simplex
+from didact.spec.search.sweep import COSTS
 from didact.tuning.objective import Objective
 from didact.tuning.searchers import Proposer, build_proposer
 from didact.tuning.spaces import Sizes, Space, extremes, licensed, old_values, resolve_mixtures

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from didact.errors import SpecError
-from didact.spec.space import Choice, Grid, LogUniform, RandInt, Uniform
+from didact.spec.search.space import Choice, Grid, LogUniform, RandInt, Uniform
 from didact.tuning.objective import Objective
 from didact.tuning.searchers.draws import Draw, Proposer, Seen
 from didact.tuning.spaces import Space, Values

@@ -9,7 +9,7 @@ import numpy as np
 from didact.datasets.catalog import commercial_of, licence_of
 from didact.errors import SpecError
 from didact.spec import DataSpec, SourceSpec
-from didact.spec.space import ALL, MixtureSpace
+from didact.spec.search.space import ALL, MixtureSpace
 from didact.tuning.spaces.mixtures import Mixtures
 from didact.tuning.spaces.polytope import Polytope, Vector
 

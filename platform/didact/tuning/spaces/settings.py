@@ -3,7 +3,7 @@
 import math
 from typing import Any, assert_never
 
-from didact.spec.space import Choice, Grid, LogUniform, RandInt, Uniform
+from didact.spec.search.space import Choice, Grid, LogUniform, RandInt, Uniform
 
 Drawn = Choice | Uniform | LogUniform | RandInt | Grid
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from didact.spec.space import Choice, Derived, Distribution, Grid, Mixture, Simplex, in_order
+from didact.spec.search.space import Choice, Derived, Distribution, Grid, Mixture, Simplex, in_order
 from didact.tuning.spaces.mixtures import Mixtures
 from didact.tuning.spaces.polytope import Vector
 from didact.tuning.spaces.settings import Drawn, coordinates, extremes, from_unit, num_coordinates, to_unit

@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from didact.spec.base import Spec
-from didact.spec.space import Derived, Distribution, Grid, Mixture, Simplex, in_order
+from didact.spec.search.space import Derived, Distribution, Grid, Mixture, Simplex, in_order
 
 COSTS = ("cost/tokens", "cost/seconds", "cost/steps")
 """What a trial costs, as metrics: tokens that were trained on, seconds of training, optimizer steps."""
