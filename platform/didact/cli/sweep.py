@@ -1,4 +1,4 @@
-"""The verbs for finished searches.
+"""`didact sweep`: what searches found.
 
 didact tune -> didact sweep export NAME -> recipe.yaml -> didact train
 """
@@ -11,12 +11,7 @@ from rich.console import Console
 
 from didact import env
 
-sweep = typer.Typer(no_args_is_help=True, help="What searches found: the winning recipe.")
-
-
-@sweep.callback()
-def _group() -> None:
-    """Keeps `export` a verb of its own while it is the only one."""
+sweep = typer.Typer(no_args_is_help=True, help="What searches found: a page, the winning recipe")
 
 
 @sweep.command("export")
@@ -31,3 +26,22 @@ def export(
     file = output or Path(f"{name}-best.yaml")
     spec = export_recipe(name, env.runs_dir(), file, trial)
     Console().print(f"{file}: recipe {spec.name}, as `didact train {file}` takes it", highlight=False, soft_wrap=True)
+
+
+@sweep.command("report")
+def report(
+    name: Annotated[str, typer.Argument(help="Name of the sweep, or its folder")],
+    page: Annotated[Path | None, typer.Option(help="HTML file to write; default: results.html of the sweep")] = None,
+) -> None:
+    """Show a sweep's trials and write its page: what moved the metric, mixtures, curves, every trial."""
+    from didact.files import write_text
+    from didact.tuning import read_results
+    from didact.tuning.page import render_sweep, sweep_facts
+
+    folder = env.runs_dir() / name
+    folder = folder if folder.is_dir() else Path(name)
+    result, file = read_results(folder), page or folder / "results.html"
+    console = Console()
+    console.print(result.table())
+    write_text(file, render_sweep(sweep_facts(result)))
+    console.print(f"written: {file}", highlight=False, markup=False, soft_wrap=True)

@@ -13,8 +13,17 @@ Example:
 
 from didact.tuning.export import export_recipe
 from didact.tuning.records import TrialResult
-from didact.tuning.results import SweepResult
+from didact.tuning.results import SweepResult, read_results
 from didact.tuning.search import Search, load_search, trial_spec
 from didact.tuning.sweep import run_sweep
 
-__all__ = ["Search", "SweepResult", "TrialResult", "export_recipe", "load_search", "run_sweep", "trial_spec"]
+__all__ = [
+    "Search",
+    "SweepResult",
+    "TrialResult",
+    "export_recipe",
+    "load_search",
+    "read_results",
+    "run_sweep",
+    "trial_spec",
+]

@@ -1,7 +1,8 @@
 """What a sweep found, as data, as a table on the terminal and as Markdown."""
 
+import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from typing_extensions import override
 
 from didact.cluster import FinetuneResult
 from didact.display import Shown
+from didact.errors import RunError
 from didact.files import write_json, write_text
 from didact.tuning.objective import Objective
 from didact.tuning.records import TrialResult
@@ -42,16 +44,16 @@ class SweepResult(Shown):
     def table(self) -> Table:
         """For a rich console."""
         table = Table(title=f"sweep {self.name}, {self.metric} ({self.mode})")
-        for heading, cells in self._columns():
+        for heading, cells in self.columns():
             figures = all(_is_number(cell) for cell in cells)
             table.add_column(heading, justify="right" if figures else "left", overflow="fold")
-        for row in zip(*(cells for _, cells in self._columns()), strict=True):
+        for row in zip(*(cells for _, cells in self.columns()), strict=True):
             table.add_row(*row, style="bold" if self.best and row[0] == self.best.name else None)
         return table
 
     def markdown(self) -> str:
         """A Markdown table with the best trial named below it, and why trials failed."""
-        columns = self._columns()
+        columns = self.columns()
         lines = [f"# Sweep {self.name}", "", _row([heading for heading, _ in columns]), _row(["---"] * len(columns))]
         lines += [_row(row) for row in zip(*(cells for _, cells in columns), strict=True)]
         lines += ["", f"Best {self.metric} ({self.mode}): {self.best.name if self.best else 'none'}."]
@@ -79,16 +81,53 @@ class SweepResult(Shown):
         )
         write_text(folder / "results.md", self.markdown())
 
-    def _columns(self) -> list[tuple[str, list[str]]]:
+    def columns(self) -> list[tuple[str, list[str]]]:
+        """Headings with their cells, a cell a trial."""
         paths = list(dict.fromkeys(path for trial in self.trials for path in trial.values))
         return [
             ("trial", [trial.name for trial in self.trials]),
-            *((_heading(path), [_cell(trial.values.get(path)) for trial in self.trials]) for path in paths),
+            *((heading_of(path), [_cell(trial.values.get(path)) for trial in self.trials]) for path in paths),
             (self.metric, [_cell(trial.metric) for trial in self.trials]),
             *((name, [_cell(trial.metrics.get(name)) for trial in self.trials]) for name in self.goals[1:]),
             ("steps", [str(trial.steps) for trial in self.trials]),
             ("status", [trial.status for trial in self.trials]),
         ]
+
+
+def read_results(folder: Path) -> SweepResult:
+    """What a sweep found, from its folder.
+
+    Raises:
+        RunError: its trials have not ended, or the folder holds no sweep.
+    """
+    file = folder / "results.json"
+    if not file.is_file():
+        raise RunError(f"{folder} holds no results of a sweep; `didact tune` writes them when its trials have ended")
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    known = {each.name for each in fields(TrialResult)}
+    trials = tuple(
+        TrialResult(**{name: _stored(name, value) for name, value in each.items() if name in known})
+        for each in kept["trials"]
+    )
+    best = next((trial for trial in trials if trial.name == kept["best"]), None)
+    return SweepResult(
+        kept["name"],
+        kept["metric"],
+        kept["mode"],
+        trials,
+        best,
+        front=tuple(kept.get("front", ())),
+        goals=tuple(kept.get("goals", ())),
+        findings=kept.get("findings"),
+    )
+
+
+def _stored(name: str, value: Any) -> Any:
+    if name == "run":
+        return Path(value)
+    if name == "rungs":
+        return tuple((int(step), float(metric)) for step, metric in value)
+    return tuple(value) if name == "violations" else value
 
 
 def rank(trials: list[TrialResult], mode: Literal["min", "max"]) -> tuple[TrialResult, ...]:
@@ -126,7 +165,7 @@ def result_of(name: str, objective: Objective, trials: list[TrialResult], findin
     )
 
 
-def _heading(path: str) -> str:
+def heading_of(path: str) -> str:
     """`data.sources.NAME.weight` as `NAME weight`; other paths without their room."""
     if path.startswith("data.sources.") and path.endswith(".weight"):
         return path.removeprefix("data.sources.").removesuffix(".weight") + " weight"

@@ -7,7 +7,7 @@
     tune/           Ray Tune's own state
     study.db        of `searcher: optuna`, for optuna-dashboard
     mlflow.json     the sweep's MLflow run, parent of the trials'
-    results.json, results.md
+    results.json, results.md, results.html
 """
 
 import json
@@ -17,22 +17,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from didact import env
 from didact.cluster import finetune, ray_cluster
 from didact.connect import check_ray
 from didact.errors import RunError
 from didact.evaluation import task_texts
-from didact.files import write_json
+from didact.files import write_json, write_text
 from didact.interrupts import INTERRUPTS
 from didact.logs import get_logger
 from didact.preparation import PreparedData, prepare_data
-from didact.runs import open_run
+from didact.runs import locked, open_run
 from didact.spec import FinetuneSpec, SweepSpec, validate
 from didact.tracking import FinalStatus, MlflowSync, resolve_uri
 from didact.tracking import open_run as open_mlflow_run
 from didact.tuning.journal import Journal
+from didact.tuning.page import render_sweep, sweep_facts
 from didact.tuning.records import Status, read_trials, seen_of
 from didact.tuning.results import SweepResult, result_of
 from didact.tuning.search import Search, best_spec, load_search, num_trials
@@ -71,7 +71,7 @@ def run_sweep(
     search = load_search(spec, origin, recipe)
     runs_dir = (runs_dir or env.runs_dir()).absolute()
     folder = runs_dir / spec.name
-    with _locked(folder):
+    with locked(folder, "sweep"):
         # Reads and caches the data once, before the trials do.
         longest = search.longest()
         prepared = prepare_data(longest, task_texts=task_texts)
@@ -95,13 +95,13 @@ def run_sweep(
                 points = total // spec.num_trials
                 run_trials(plan, state, prepared.num_steps, proposer, total, earlier * points)
             result = _results(plan, _findings(plan, proposer))
-            result.save(folder)
+            _save(result, folder)
             _close_runs(plan, result)
             if result.best is None:
                 raise RunError(_nothing(spec.name, result))
             if spec.register_best_as:
                 result = _publish(plan, result)
-                result.save(folder)
+                _save(result, folder)
     return result
 
 
@@ -138,14 +138,9 @@ def _nothing(name: str, result: SweepResult) -> str:
     return f"every trial of sweep {name!r} failed, the first with: {result.trials[0].error}"
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise RunError(f"sweep {folder.name!r} is in use by another process (lock {folder}/.lock)") from None
+def _save(result: SweepResult, folder: Path) -> None:
+    result.save(folder)
+    write_text(folder / "results.html", render_sweep(sweep_facts(result)))
 
 
 def _remember(search: Search, folder: Path) -> list[int]:
