@@ -35,7 +35,7 @@ def unbroken(folder: Path, local_ray: None) -> Run:
 
 
 @pytest.mark.fault("T4", "T5")
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.nightly)])
 def test_a_killed_worker_changes_nothing(
     folder: Path, unbroken: Run, rank: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -51,6 +51,7 @@ def test_a_killed_worker_changes_nothing(
     assert same_weights(run, unbroken)
 
 
+@pytest.mark.nightly
 @pytest.mark.fault("T11")
 def test_fewer_workers_see_the_same_samples_and_losses(folder: Path, unbroken: Run) -> None:
     one = finetune(recipe(folder, "one", placement__num_workers=1), folder / "runs").run

@@ -75,7 +75,7 @@ def test_padded_and_packed_rows_compute_the_same(tmp_path: Path, family: str) ->
 
 
 @pytest.mark.parametrize("family", SHORT)
-@pytest.mark.parametrize("side", ["none", "left"])
+@pytest.mark.parametrize("side", [pytest.param("none", marks=pytest.mark.nightly), "left"])
 def test_cached_generation_equals_recomputing(tmp_path: Path, family: str, side: str) -> None:
     model = load_base(original(tmp_path, family))
     ids, mask = padded("left") if side == "left" else (torch.tensor(INPUTS[:1]), torch.ones(1, len(INPUTS[0])).long())
