@@ -5,6 +5,7 @@ import json
 import pytest
 
 from didact.serving.api.api_errors import ApiError
+from didact.serving.api.chat_types import turns_of
 from didact.serving.api.openai_types import ChatRequest, CompletionRequest
 from didact.serving.api.parameters import read_body
 
@@ -55,10 +56,9 @@ def said(changes: dict) -> str:
         ({"messages": []}, f"messages: found []; {LISTED}"),
         ({"messages": {"role": "user"}}, f'messages: found {{"role": "user"}}; {LISTED}'),
         (
-            {"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]},
-            "messages.0.role: found \"tool\"; expected 'system', 'developer', 'user' or 'assistant'.",
+            {"messages": [{"role": "wizard", "content": "x"}]},
+            "messages.0.role: found \"wizard\"; expected 'system', 'developer', 'user', 'assistant' or 'tool'.",
         ),
-        ({"messages": [{"role": "user", "content": None}]}, f"messages.0.content: found null; {PARTS}"),
         (
             {"messages": [*TALK["messages"], {"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
             "messages.1.content.0.type: found \"image_url\"; expected 'text'.",
@@ -83,8 +83,17 @@ def test_what_is_missing_is_named() -> None:
         "messages",
         f"messages: missing; {LISTED}",
     )
-    code, param, _ = refusal(ChatRequest, {**TALK, "messages": [{"role": "user"}]})
-    assert (code, param) == ("missing_required_parameter", "messages.0.content")
+    code, param, _ = refusal(ChatRequest, {**TALK, "tools": [{"type": "function"}]})
+    assert (code, param) == ("missing_required_parameter", "tools.0.function")
+
+
+@pytest.mark.parametrize("turn", [{"role": "user"}, {"role": "user", "content": None}, {"role": "assistant"}])
+def test_a_turn_without_text_is_named(turn: dict) -> None:
+    read = read_body(json.dumps({**TALK, "messages": [*TALK["messages"], turn]}).encode(), ChatRequest)
+    with pytest.raises(ApiError) as caught:
+        turns_of(read.messages)
+    assert (caught.value.code, caught.value.param) == ("missing_required_parameter", "messages.1.content")
+    assert caught.value.message == f"messages.1.content: missing; {PARTS}"
 
 
 UNSERVED = [
@@ -96,8 +105,6 @@ UNSERVED = [
     {"guided_json": {}},
     {"include_stop_str_in_output": True},
     {"reasoning_effort": "low"},
-    {"tools": [{"type": "function"}]},
-    {"tool_choice": "required"},
     {"response_format": {"type": "json_object"}},
     {"modalities": ["text", "audio"]},
     {"num_beams": 3},
