@@ -137,14 +137,7 @@ def trainer(
         packed: the rows of a pass one behind the other (`DataCollatorWithFlattening`), which transformers keeps apart
             with a dense mask where flash_attn is not installed.
     """
-    from transformers import (
-        DataCollatorForSeq2Seq,
-        DataCollatorWithFlattening,
-        PrinterCallback,
-        Trainer,
-        TrainerCallback,
-        TrainingArguments,
-    )
+    from transformers import PrinterCallback, TrainerCallback
 
     _, model = setting.model(device)
     steps, clock = setting.steps(), _Clock()
@@ -173,30 +166,35 @@ def trainer(
             "disable_tqdm": True,
             "logging_steps": 1,
         }
-        if trl:
-            from datasets import Dataset
-            from trl import SFTConfig, SFTTrainer
-
-            arguments = SFTConfig(**options, max_length=None, gradient_checkpointing=False, completion_only_loss=True)
-            rows_of_trl = Dataset.from_list(
-                [
-                    {"input_ids": each["input_ids"], "completion_mask": [int(label >= 0) for label in each["labels"]]}
-                    for each in samples
-                ]
-            )
-            loop: Any = SFTTrainer(model, arguments, train_dataset=rows_of_trl, processing_class=byte_tokenizer())
-        else:
-            model.config.use_cache = False  # with a cache, transformers does not look for packed rows
-            collator: Any = DataCollatorForSeq2Seq(byte_tokenizer(), padding=True, label_pad_token_id=-100)
-            if packed:
-                collator = DataCollatorWithFlattening()
-            loop = Trainer(model, TrainingArguments(**options), data_collator=collator, train_dataset=samples)
+        loop = _trl_loop(model, options, samples) if trl else _trainer_loop(model, options, samples, packed=packed)
         loop.add_callback(Ticks())
         loop.remove_callback(PrinterCallback)
         torch.cuda.reset_peak_memory_stats()
         loop.train()
         losses = [row["loss"] for row in loop.state.log_history if "loss" in row]
     return _measured(setting, clock.ends, losses, num_steps)
+
+
+def _trl_loop(model: Any, options: dict[str, Any], samples: list[Any]) -> Any:
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    arguments = SFTConfig(**options, max_length=None, gradient_checkpointing=False, completion_only_loss=True)
+    rows = [
+        {"input_ids": each["input_ids"], "completion_mask": [int(label >= 0) for label in each["labels"]]}
+        for each in samples
+    ]
+    return SFTTrainer(model, arguments, train_dataset=Dataset.from_list(rows), processing_class=byte_tokenizer())
+
+
+def _trainer_loop(model: Any, options: dict[str, Any], samples: list[Any], *, packed: bool) -> Any:
+    from transformers import DataCollatorForSeq2Seq, DataCollatorWithFlattening, Trainer, TrainingArguments
+
+    model.config.use_cache = False  # with a cache, transformers does not look for packed rows
+    collator: Any = DataCollatorForSeq2Seq(byte_tokenizer(), padding=True, label_pad_token_id=-100)
+    if packed:
+        collator = DataCollatorWithFlattening()
+    return Trainer(model, TrainingArguments(**options), data_collator=collator, train_dataset=samples)
 
 
 def estimate_gib(setting: Setting) -> float:

@@ -44,7 +44,7 @@ def test_json_and_one_as_it_is() -> None:
 
 
 def test_init_writes_a_recipe_with_changes_and_comments_and_says_what_is_next(tmp_path: Path) -> None:
-    changes = ["model.base=Qwen/Qwen2.5-0.5B", "training.learning_rate=1e-4", "data.sources.chain_sum.max_rows=50"]
+    changes = ["model.base=Qwen/Qwen2.5-0.5B", "training.learning_rate=1e-4", "data.sources.chain_sum.max_rows=100"]
     printed = run("init", "lora", "-o", "mine.yaml", *changes)
     assert "didact plan mine.yaml" in printed and "didact train mine.yaml" in printed
     written = (tmp_path / "mine.yaml").read_text(encoding="utf-8")

@@ -49,7 +49,7 @@ def test_numbers_of_numpy_are_numbers() -> None:
     space = {"adapter.r": {"choice": np.array([4, 8])}}
     assert didact.recipe("demo", training={"steps": np.int64(5), "learning_rate": np.float32(0.5)}).training.steps == 5
     assert spec_from(SweepSpec, None, {"name": "s", "recipe": "demo.yaml", "space": space}).model_dump()["space"] == {
-        "adapter.r": {"choice": (4, 8)}
+        "adapter.r": {"when": {}, "choice": (4, 8)}
     }
 
 

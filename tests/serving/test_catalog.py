@@ -197,11 +197,11 @@ def test_what_cannot_be_served_is_told_of_the_name_it_was_meant_for(
     names.resolve(name), names.resolve(other)
     registry.point("demo", "champion", 2)
     names.refresh()
-    assert "demo:2 cannot be served: demo:2: damaged" in str(names.problem(name))
-    assert names.problem(other) is None
+    assert "demo:2 cannot be served: demo:2: damaged" in str(names.problem(name, registry.version("demo", 1)))
+    assert names.problem(other, registry.version("demo", 1)) is None
     registry.point("demo", "champion", 1)
     names.refresh()
-    assert names.problem(name) is None
+    assert names.problem(name, registry.version("demo", 1)) is None
 
 
 @pytest.mark.parametrize("name", ["", "../demo", "demo@", "demo:x", "demo@latest", "de mo", "x" * 200, "demo:-1"])

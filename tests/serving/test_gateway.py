@@ -37,13 +37,10 @@ def events(client: TestClient, path: str = "/v1/chat/completions", **body: objec
 def test_chat_answer(client: TestClient) -> None:
     answer = client.post("/v1/chat/completions", json=HELLO)
     body = answer.json()
-    assert body["object"] == "chat.completion"
-    assert body["model"] == "tiny"
+    assert (body["object"], body["model"]) == ("chat.completion", "tiny")
     assert body["system_fingerprint"] == answer.headers["x-didact-model-version"] == "tiny#bbbbbbbbbbbb"
-    choice = body["choices"][0]
-    assert choice["message"]["role"] == "assistant"
-    assert choice["finish_reason"] in ("stop", "length")
-    usage = body["usage"]
+    choice, usage = body["choices"][0], body["usage"]
+    assert choice["message"]["role"] == "assistant" and choice["finish_reason"] in ("stop", "length")
     assert 1 <= usage["completion_tokens"] <= 8
     assert usage["prompt_tokens"] == len("^user\nhello$\n^assistant\n")  # one token for a byte or a mark of ChatML
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
@@ -373,8 +370,7 @@ def test_a_promoted_version_that_cannot_be_served_is_told_on_its_card(
     deadline = time.monotonic() + 20
     while not (problem := client.get("/v1/models/demo").json()["problem"]):
         assert time.monotonic() < deadline
-    assert f"demo:{number} cannot be served" in problem
-    assert "trained on base" in problem
+    assert f"demo:{number} cannot be served" in problem and "trained on base" in problem
     assert str(tmp_path) not in problem
     assert chat(client, model="demo")["system_fingerprint"].startswith("demo:1#")
 
@@ -383,8 +379,8 @@ def test_an_unreachable_registry_is_503_for_new_names_only(client: TestClient, r
     chat(client, model="demo")
     registry.down = True
     assert chat(client, model="demo")["system_fingerprint"].startswith("demo:1#")
-    answer = client.post("/v1/chat/completions", json={**HELLO, "model": "demo:2"})
-    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "registry_unavailable")
+    told = client.post("/v1/chat/completions", json={**HELLO, "model": "demo:2"})
+    assert (told.status_code, told.json()["error"]["code"]) == (503, "registry_unavailable")
 
 
 def test_pages(client: TestClient) -> None:
@@ -393,9 +389,8 @@ def test_pages(client: TestClient) -> None:
     assert "v1/chat/completions" in page.text
     assert "http" not in page.text.replace("http-equiv", "")  # nothing is loaded from elsewhere
     document = client.get("/openapi.json").text
-    assert "ChatRequest" in document
     wanted = set(re.findall(r'"#/components/schemas/([^"]+)"', document))
-    assert wanted <= set(json.loads(document)["components"]["schemas"])
+    assert "ChatRequest" in wanted and wanted <= set(json.loads(document)["components"]["schemas"])
 
 
 def test_not_ready_when_the_engine_is_gone(worker: Worker, serve_worker: Callable[..., TestClient]) -> None:

@@ -66,7 +66,7 @@ def test_another_trial_can_be_asked_for(tmp_path: Path) -> None:
         export_recipe("old", tmp_path, tmp_path / "x.yaml")
     with pytest.raises(RunError, match=r"no trial 'old-9'; expected one of old-1, old-0, old-2"):
         export_recipe("old", tmp_path, tmp_path / "y.yaml", "old-9")
-    with pytest.raises(RunError, match="sweep 'new' has no results"):
+    with pytest.raises(RunError, match="new holds no results of a sweep"):
         export_recipe("new", tmp_path, tmp_path / "y.yaml")
 
 

@@ -48,6 +48,11 @@ class Spec(BaseModel, Shown):
         values = self.model_dump(mode="json", by_alias=True, exclude_unset=True)
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110).rstrip("\n")
 
+    @override
+    def __format__(self, format_spec: str) -> str:
+        """Inside a message: one line."""
+        return format(self.__repr_str__(" "), format_spec)
+
     @model_validator(mode="before")
     @classmethod
     def _truth_is_no_number(cls, values: Any) -> Any:

@@ -132,7 +132,7 @@ class StepGraphs:
                 self._replay = self._find()
             twin = None if with_adapters in self._proven else plain()
             self._replay()
-        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, NotImplementedError) as error:
+        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
             self._give_up(f"{type(error).__name__}: {error}")
             return None
         logits = self._logits[: self._num_rows]

@@ -3,6 +3,11 @@
     SweepSpec.searcher, Space, Objective -> build_proposer -> Proposer.propose(number, seen) -> Draw
 
 A proposer remembers nothing itself: what it proposes depends on the seed, the proposal's number and what was seen.
+
+Example:
+    >>> from didact.tuning.searchers import Draw
+    >>> Draw(0, {"adapter.r": 8}, "random", None).values
+    {'adapter.r': 8}
 """
 
 import json

@@ -1,6 +1,12 @@
 """What a search draws from: distributions and limits -> values at dotted paths of a recipe.
 
-SweepSpec.space, the recipe's sources, their sizes -> resolve_mixtures -> Space -> draw -> dotted path -> value
+    SweepSpec.space, the recipe's sources, their sizes -> resolve_mixtures -> Space -> draw -> dotted path -> value
+
+Example:
+    >>> from didact.spec.search.space import RandInt
+    >>> from didact.tuning.spaces import extremes
+    >>> sorted(extremes(RandInt(randint=(4, 16))))
+    [4, 16]
 """
 
 from didact.tuning.spaces.mixtures import Mixtures
