@@ -12,7 +12,7 @@ from didact.studies import Study, load_study, run_study
 from didact.studies.reporting import write_report
 from tests.fakes.recipes import tiny_recipe
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
+pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.timeout(900), pytest.mark.usefixtures("local_ray")]
 
 
 def study_of(folder: Path, rates: dict[str, float]) -> Study:

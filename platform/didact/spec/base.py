@@ -51,7 +51,7 @@ class Spec(BaseModel, Shown):
     @override
     def __format__(self, format_spec: str) -> str:
         """Inside a message: one line."""
-        return format(self.__repr_str__(" "), format_spec)
+        return format(" ".join(f"{name}={value!r}" for name, value in self.__repr_args__()), format_spec)
 
     @model_validator(mode="before")
     @classmethod
