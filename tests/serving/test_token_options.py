@@ -69,3 +69,15 @@ def test_logprobs_come_with_each_token_and_are_those_of_the_model(engine: Embedd
 def test_what_cannot_be_asked_about_tokens_is_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(SpecError, match=next(iter(wrong))):
         request(PROMPTS[0], tokens=12, **wrong)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_greedy_answers_of_the_engine_repeat_no_ngram(engine: EmbeddedEngine, size: int) -> None:
+    prompt = (40, 41, 40, 41, 40)
+    wanted = request(prompt, tokens=24, sampling=Sampling(no_repeat_ngram_size=size))
+    tokens = [token for piece in pieces_of(engine, wanted) for token in piece.token_ids]
+    expected = tiny_model().generate(
+        torch.tensor([prompt]), do_sample=False, max_new_tokens=24, eos_token_id=None, pad_token_id=0,
+        no_repeat_ngram_size=size,
+    )  # fmt: skip
+    assert tokens == expected[0, len(prompt) :].tolist()

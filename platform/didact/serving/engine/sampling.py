@@ -31,7 +31,8 @@ class Sampler:
         """Whether the token of the largest logit is drawn, where none is forbidden."""
         wanted = self.sampling
         penalties = wanted.presence_penalty, wanted.frequency_penalty, wanted.repetition_penalty - 1
-        return wanted.temperature < _GREEDY_BELOW and not any(penalties) and not wanted.logit_bias
+        changed = any(penalties) or wanted.logit_bias or wanted.no_repeat_ngram_size
+        return wanted.temperature < _GREEDY_BELOW and not changed
 
     def draw(self, logits: torch.Tensor, answer: list[int], forbidden: Sequence[int] = ()) -> int:
         """The next token.
