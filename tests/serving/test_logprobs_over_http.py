@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.models import AdapterHost
 from didact.serving.engine.protocol import TokenLogprob
-from didact.serving.replica.token_words import TokenWords, Word
+from didact.serving.replica.token_words import TokenWord, TokenWords, Word, offsets_of, texts_of
 from tests.fakes.adapters import TINY_BASE
 from tests.fakes.models import tiny_model
 from tests.serving.test_gateway import HELLO, events
@@ -145,3 +145,12 @@ def test_blanks_and_bytes_of_sentencepiece() -> None:
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     words = TokenWords(PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>"))
     assert b"".join(map(words.content, [1, 2, 5, 3, 4])).decode() == " one two é"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("content", ["plain", "é€😀 ende", "\u20ac\u20ac"])
+@pytest.mark.parametrize("broken", [b"", b"\xe2\x82", b"\xff\xfe", b"\xf0\x9f\x98"])
+def test_offsets_are_the_lengths_of_the_texts_before(content: str, broken: bytes, size: int) -> None:
+    whole = content.encode() + broken + content.encode()
+    words = [TokenWord(Word(1, whole[at : at + size], 0.0), ()) for at in range(0, len(whole), size)]
+    assert list(offsets_of(words)) == [len(texts_of(words[:number])) for number in range(len(words))]

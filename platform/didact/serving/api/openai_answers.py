@@ -14,7 +14,7 @@ from didact.serving.api.speech.calls import CallArguments, CallBegun
 from didact.serving.api.speech.reader import AnswerReader, Part, Text, Thought
 from didact.serving.engine.protocol import Delta
 from didact.serving.replica.backend import Started
-from didact.serving.replica.token_words import TokenWord, Word, texts_of
+from didact.serving.replica.token_words import TokenWord, Word, offsets_of, texts_of
 
 
 class OpenAiEndpoint(Endpoint):
@@ -208,10 +208,9 @@ class _Words:
 
     def legacy(self, words: Sequence[TokenWord], offset: int) -> dict[str, Any]:
         """`offset`: characters before the first token."""
-        offsets = [offset + len(texts_of(words[:number])) for number in range(len(words))]
         return {
             "tokens": [self.name(word.chosen) for word in words],
             "token_logprobs": [word.chosen.logprob for word in words],
             "top_logprobs": [{self.name(each): each.logprob for each in (*word.top, word.chosen)} for word in words],
-            "text_offset": offsets,
+            "text_offset": [offset + each for each in offsets_of(words)],
         }

@@ -3,8 +3,8 @@
 TokenLogprob (ids) -> TokenWords.of -> TokenWord (text, bytes)
 """
 
-import json
-from collections.abc import Sequence
+import codecs
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -53,9 +53,11 @@ class TokenWords:
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         self._tokenizer = tokenizer
-        state = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {}
-        self._is_byte_level = '"ByteLevel"' in json.dumps(state.get("decoder"))
-        self._bytes_of = _bytes_of_letters()
+        decoder = tokenizer.backend_tokenizer.decoder if tokenizer.is_fast else None
+        self._is_byte_level = decoder is not None and b'"ByteLevel"' in decoder.__getstate__()
+        from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+        self._bytes_of = {letter: byte for byte, letter in bytes_to_unicode().items()}
         self._added = {token.content for token in tokenizer.added_tokens_decoder.values()}
 
     def worded(self, delta: Delta) -> Delta:
@@ -96,8 +98,11 @@ def texts_of(words: Sequence[TokenWord]) -> str:
     return b"".join(word.chosen.content for word in words).decode(errors="replace")
 
 
-def _bytes_of_letters() -> dict[str, int]:
-    """The letters that byte-level vocabularies write bytes with (GPT-2)."""
-    shown = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    hidden = [byte for byte in range(256) if byte not in set(shown)]
-    return {chr(byte): byte for byte in shown} | {chr(256 + place): byte for place, byte in enumerate(hidden)}
+def offsets_of(words: Sequence[TokenWord]) -> Iterator[int]:
+    """How many characters `texts_of` makes of the tokens before each one."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    length = 0
+    for word in words:
+        begun, _ = decoder.getstate()  # bytes of a character that is not whole yet
+        yield length + len(begun.decode(errors="replace"))
+        length += len(decoder.decode(word.chosen.content))
