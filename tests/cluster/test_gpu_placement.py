@@ -18,6 +18,7 @@ from didact.cluster import (
     connected_cluster,
     evaluate_on_ray,
     room_for_workers,
+    runs_at_once,
     runtime_env,
     worker_resources,
 )
@@ -28,7 +29,6 @@ from didact.connect import new_key
 from didact.errors import DeviceError, PlacementError
 from didact.serving.deploy import deploy, read_plan
 from didact.spec import EvaluationSpec, PlacementSpec
-from didact.tuning.tuner import room_for_trials
 from tests.conftest import ROOT
 from tests.fakes.recipes import tiny_recipe
 
@@ -112,8 +112,8 @@ def test_elastic_workers_take_the_gpus_there_are(cluster: dict[str, str]) -> Non
 def test_trials_at_once_follow_the_gpus(tmp_path: Path, cluster: dict[str, str]) -> None:
     for workers, accelerator, trials in ((1, None, 5), (2, None, 2), (1, "A100", 4), (2, "A100", 2)):
         placement = {"num_workers": workers, "device": "gpu", "accelerator_type": accelerator}
-        assert room_for_trials(tiny_recipe(tmp_path, placement=placement)) == trials
-    assert room_for_trials(tiny_recipe(tmp_path, placement={"num_workers": 2, "device": "cpu"})) == 6
+        assert runs_at_once(tiny_recipe(tmp_path, placement=placement).placement) == trials
+    assert runs_at_once(tiny_recipe(tmp_path, placement={"num_workers": 2, "device": "cpu"}).placement) == 6
 
 
 def test_replicas_share_a_gpu_as_the_serve_file_says(cluster: dict[str, str]) -> None:

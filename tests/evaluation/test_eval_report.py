@@ -328,3 +328,17 @@ def test_every_face_takes_the_interval_of_the_models_own_questions_and_their_pas
     assert change is not None and (change.low, change.high) == (compared.gain.low, compared.gain.high)
     written = figures["eval/mmcu/accuracy"].written("base")
     assert written in report.markdown() and written in shown(report)["eval/mmcu/accuracy"]
+
+
+@pytest.mark.parametrize("groups", [("a/b", "a-b"), ("law", "")], ids=["one name", "without a class"])
+def test_every_class_that_results_name_has_an_interval(groups: tuple[str, str]) -> None:
+    right = (True, False, True, True, False, False, True, False, True, True, True, False)
+    scored = [
+        Scored(Question(f"q{n}", (Message("user", "Q"),), group=groups[n % 2]), (), Score({"accuracy": float(ok)}))
+        for n, ok in enumerate(right)
+    ]
+    values, counts = task_metrics("mmcu", "accuracy", [(one.question, one.score) for one in scored], {})
+    result = [TaskResult("mmcu", values, counts, 12, 0.1, tuple(scored), "1", "accuracy")]
+    figures = {each.metric: each.points["base"] for each in together(result, result).figures}
+    assert figures.keys() == values.keys() and len(figures) == 4
+    assert all(point.low is not None and point.value == values[metric] for metric, point in figures.items())

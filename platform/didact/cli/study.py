@@ -43,11 +43,10 @@ def report(
     name: Annotated[str, typer.Argument(help="Name of the study, or its folder")],
 ) -> None:
     """Write the tables and the page of a study, finished or not."""
-    from didact import env
+    from didact.runs import folder_named
     from didact.studies import read_study
 
-    folder = env.runs_dir() / name
-    _tell(read_study(folder if folder.is_dir() else Path(name)))
+    _tell(read_study(folder_named(name)))
 
 
 def _loaded(file: Path, overrides: list[str] | None) -> "Study":

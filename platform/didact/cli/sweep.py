@@ -35,11 +35,11 @@ def report(
 ) -> None:
     """Show a sweep's trials and write its page: what moved the metric, mixtures, curves, every trial."""
     from didact.files import write_text
+    from didact.runs import folder_named
     from didact.tuning import read_results
     from didact.tuning.page import render_sweep, sweep_facts
 
-    folder = env.runs_dir() / name
-    folder = folder if folder.is_dir() else Path(name)
+    folder = folder_named(name)
     result, file = read_results(folder), page or folder / "results.html"
     console = Console()
     console.print(result.table())

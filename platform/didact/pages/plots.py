@@ -93,7 +93,6 @@ def plot(
     lines: Sequence[Series] = (),
     dots: Sequence[Series] = (),
     marks: Sequence[tuple[float, str]] = (),
-    bands: Sequence[Series] = (),
 ) -> Markup:
     """A drawing with both axes.
 
@@ -103,7 +102,6 @@ def plot(
         lines: each joined by straight lines.
         dots: each point as a disc.
         marks: values of `x` with a line across the drawing and what it means.
-        bands: closed areas below everything else, points in order around them.
     """
     drawn = [*_axes(x, y)]
     for value, meaning in marks:
@@ -113,8 +111,6 @@ def plot(
                 f'<line class="mark" x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}">'
                 f"<title>{escape(meaning)}</title></line>"
             )
-    for band in bands:
-        drawn.append(f'<polygon class="band {escape(band.style)}" points="{_points(x, y, band)}"/>')
     for line in lines:
         title = f"<title>{escape(line.title)}</title>" if line.title else ""
         drawn.append(f'<polyline class="curve {escape(line.style)}" points="{_points(x, y, line)}">{title}</polyline>')

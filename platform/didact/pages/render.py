@@ -11,7 +11,8 @@ def render_page(template: Path, filters: Mapping[str, Callable[..., Any]] | None
     """The page as text; every text that is shown is escaped, `Markup` aside.
 
     Args:
-        template: Jinja file of a room. It includes `style.css.jinja`, which all pages share, and files beside it.
+        template: Jinja file of a room. It includes `style.css.jinja`, which all pages share, `plots.css.jinja` where
+            it draws plots, and files beside it.
         filters: its own filters, beside `short`, `share` and `spent`.
         **shown: what the template names.
     """

@@ -20,7 +20,7 @@ from didact.runs.recorded import (
     recorded_adapter,
     recorded_runs,
 )
-from didact.runs.run import Run, locked, open_run, start_run
+from didact.runs.run import Run, folder_named, locked, of_other_settings, open_run, start_run
 
 __all__ = [
     "Descent",
@@ -30,10 +30,12 @@ __all__ = [
     "Run",
     "commit_in",
     "descents",
+    "folder_named",
     "git_state",
     "go_on",
     "locked",
     "note_start",
+    "of_other_settings",
     "open_run",
     "package_versions",
     "processor",

@@ -18,13 +18,14 @@
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from didact import env
 from didact.errors import RunError
 from didact.files import append_jsonl, write_text
 from didact.runs.provenance import provenance
@@ -147,6 +148,27 @@ class Run:
             RunError: another process is at work on this run.
         """
         return locked(self.path, "run")
+
+
+def of_other_settings(what: str, folder: Path, changed: Sequence[str]) -> RunError:
+    """What is said where a folder of that name holds something that was asked for differently.
+
+    Args:
+        what: it holds.
+        folder: of that name.
+        changed: what differs, a line each.
+    """
+    listed = "\n".join(f"  - {line}" for line in changed)
+    return RunError(
+        f"{what} {folder.name!r} exists in {folder.parent} with other settings:\n{listed}\n"
+        "Set another name or undo the changes"
+    )
+
+
+def folder_named(name: str) -> Path:
+    """A folder below `DIDACT_RUNS` by its name, or else by its path."""
+    below = env.runs_dir() / name
+    return below if below.is_dir() else Path(name)
 
 
 @contextlib.contextmanager

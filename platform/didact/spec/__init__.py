@@ -87,7 +87,7 @@ from didact.spec.evaluation import (
     needs_rival,
 )
 from didact.spec.finetune import FinetuneSpec
-from didact.spec.load import json_schema, load_spec, read_mapping, set_dotted, spec_of, to_json
+from didact.spec.load import json_schema, load_spec, read_mapping, read_recipe, set_dotted, spec_of, to_json
 from didact.spec.merge import LimitsSpec, MergeSpec
 from didact.spec.model import BUNDLED_BASE, ModelSpec, QuantizationSpec
 from didact.spec.paths import (
@@ -204,6 +204,7 @@ __all__ = [
     "needs_judge",
     "needs_rival",
     "read_mapping",
+    "read_recipe",
     "read_template",
     "set_dotted",
     "spec_of",

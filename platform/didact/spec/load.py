@@ -77,6 +77,20 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     return parse_mapping(text, str(path))
 
 
+def read_recipe(recipe: str, origin: Path) -> dict[str, Any]:
+    """The recipe that a search or a study starts from: looked for beside its file, then in the working directory.
+
+    Raises:
+        SpecError: it is in neither place, or holds no mapping.
+    """
+    places = (origin.parent / recipe, Path(recipe))
+    for place in places:
+        if place.is_file():
+            return read_mapping(place)
+    looked = " nor ".join(dict.fromkeys(str(place) for place in places))
+    raise SpecError(f"{origin}: recipe: found {recipe!r}, but there is no {looked}")
+
+
 def parse_mapping(text: str, origin: str) -> dict[str, Any]:
     """The mapping that a YAML or JSON text holds; `origin` is named in errors.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from didact.errors import SpecError
-from didact.spec import FinetuneSpec, StudySpec, read_mapping, set_dotted, validate
+from didact.spec import FinetuneSpec, StudySpec, read_recipe, set_dotted, validate
 
 _LONGEST_NAME = 100
 
@@ -49,7 +49,7 @@ def load_study(spec: StudySpec, origin: Path) -> Study:
     Raises:
         SpecError: no such recipe; or cells whose recipes are refused, all of them listed.
     """
-    recipe = read_mapping(_recipe_file(spec, origin))
+    recipe = read_recipe(spec.recipe, origin)
     for path, value in spec.overrides.items():
         set_dotted(recipe, path, value, f"{origin}: overrides")
     cells, refused = [], []
@@ -88,12 +88,3 @@ def _name(study: str, levels: Mapping[str, str], seed: int) -> str:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:10]
     return f"{name[: _LONGEST_NAME - 11]}-{digest}"
-
-
-def _recipe_file(spec: StudySpec, origin: Path) -> Path:
-    places = (origin.parent / spec.recipe, Path(spec.recipe))
-    for place in places:
-        if place.is_file():
-            return place
-    looked = " nor ".join(dict.fromkeys(str(place) for place in places))
-    raise SpecError(f"{origin}: recipe: found {spec.recipe!r}, but there is no {looked}")

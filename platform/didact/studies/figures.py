@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from didact.evaluation import EvalReport
+from didact.evaluation.report import ADAPTER
 from didact.evaluation.statistics import (
     PairedDifference,
     clustered_difference,
@@ -55,7 +56,7 @@ def value_of(cell: CellResult, metric: str) -> float | None:
     """The metric of a cell's adapter; None where it was not measured."""
     if cell.report is None:
         return None
-    found = cell.report.metrics("adapter").get(metric)
+    found = cell.report.metrics(ADAPTER).get(metric)
     return found if found is not None and math.isfinite(found) else None
 
 
@@ -126,12 +127,8 @@ def _questions(report: EvalReport, metric: str) -> Questions:
     task, name = _task_of(report, metric)
     if task is None:
         return {}
-    given = ((each, each.given.get("adapter")) for each in report.questions if each.task == task)
-    return {
-        (each.task, each.id): answer.values[name]
-        for each, answer in given
-        if answer is not None and answer.problem is None and math.isfinite(answer.values.get(name, math.nan))
-    }
+    found = ((each, each.value(ADAPTER, name)) for each in report.questions if each.task == task)
+    return {(each.task, each.id): value for each, value in found if value is not None}
 
 
 def _task_of(report: EvalReport, metric: str) -> tuple[str | None, str]:
@@ -145,5 +142,5 @@ def _task_of(report: EvalReport, metric: str) -> tuple[str | None, str]:
 def _passages(cell: CellResult, asked: Questions) -> list[str]:
     """What questions share, so that chance is not taken for smaller than it is."""
     assert cell.report is not None
-    known = {(each.task, each.id): each.passage for each in cell.report.questions}
-    return [known[key] or f"question {number}" for number, key in enumerate(asked)]
+    known = {(each.task, each.id): each.stands_with for each in cell.report.questions}
+    return [known[key] for key in asked]

@@ -13,6 +13,7 @@ from typing_extensions import override
 from didact.display import Shown
 from didact.errors import DataError, RunError
 from didact.evaluation import EvalReport
+from didact.evaluation.report import ADAPTER
 from didact.files import write_json
 from didact.runs import Run
 from didact.spec import StudySpec, validate
@@ -62,7 +63,7 @@ class StudyResult(Shown):
             table.add_column(metric.removeprefix("eval/"), justify="right")
         table.add_column("status", overflow="fold")
         for cell in self.cells:
-            figures = cell.report.metrics("adapter") if cell.report is not None else {}
+            figures = cell.report.metrics(ADAPTER) if cell.report is not None else {}
             shown = [f"{figures[name]:.4g}" if name in figures else "-" for name in self.metrics()]
             told = f"{cell.status}: {cell.error}" if cell.error else cell.status
             table.add_row(Text(cell.name), *shown, Text(told))
@@ -79,9 +80,9 @@ class StudyResult(Shown):
         Losses on held-out rows come first.
         """
         reports = [cell.report for cell in self.measured if cell.report is not None]
-        found = ["eval/loss"] if reports and all("eval/loss" in each.metrics("adapter") for each in reports) else []
+        found = ["eval/loss"] if reports and all("eval/loss" in each.metrics(ADAPTER) for each in reports) else []
         found += [f"eval/{task.name}/{task.metric}" for report in reports for task in report.tasks if task.metric]
-        known = {name for report in reports for name in report.metrics("adapter")}
+        known = {name for report in reports for name in report.metrics(ADAPTER)}
         return tuple(name for name in dict.fromkeys(found) if name in known)
 
 

@@ -12,9 +12,8 @@ from pathlib import Path
 from didact import env
 from didact.cluster import finetune_each, ray_cluster, runs_at_once
 from didact.connect import check_ray
-from didact.errors import RunError
 from didact.logs import get_logger
-from didact.runs import Run, locked
+from didact.runs import Run, locked, of_other_settings
 from didact.studies.cells import Cell, Study
 from didact.studies.results import StudyResult, is_measured, keep_study, read_study
 
@@ -81,8 +80,4 @@ def _refuse_another(study: Study, folder: Path) -> None:
         if factor in now["factors"] and now["factors"][factor].get(level, was) != was
     ]
     if changed:
-        listed = "\n".join(f"  - {line}" for line in changed)
-        raise RunError(
-            f"study {folder.name!r} exists in {folder.parent} with other settings:\n{listed}\n"
-            "Set another name or undo the changes"
-        )
+        raise of_other_settings("study", folder, changed)

@@ -15,6 +15,7 @@ from didact.errors import RunError
 from didact.files import write_json, write_text
 from didact.tuning.objective import Objective
 from didact.tuning.records import TrialResult
+from didact.tuning.spaces import weighed_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +168,8 @@ def result_of(name: str, objective: Objective, trials: list[TrialResult], findin
 
 def heading_of(path: str) -> str:
     """`data.sources.NAME.weight` as `NAME weight`; other paths without their room."""
-    if path.startswith("data.sources.") and path.endswith(".weight"):
-        return path.removeprefix("data.sources.").removesuffix(".weight") + " weight"
+    if (source := weighed_source(path)) is not None:
+        return f"{source} weight"
     return path.partition(".")[2] or path
 
 

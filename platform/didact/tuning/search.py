@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from didact.errors import SpecError
-from didact.spec import FinetuneSpec, RegisterSpec, SweepSpec, read_mapping, set_dotted, validate
+from didact.spec import FinetuneSpec, RegisterSpec, SweepSpec, read_recipe, set_dotted, validate
 from didact.spec.search.space import Simplex
 from didact.spec.search.sweep import COSTS
 from didact.tuning.objective import Objective
@@ -91,7 +91,7 @@ def load_search(sweep: SweepSpec, origin: Path, recipe: FinetuneSpec | None = No
             sources or ones that its licence filter leaves out, or whose limits no mixture keeps; a metric that trials
             would not report.
     """
-    values = recipe.model_dump(mode="json") if recipe else read_mapping(_recipe_file(sweep, origin))
+    values = recipe.model_dump(mode="json") if recipe else read_recipe(sweep.recipe, origin)
     for path, value in sweep.overrides.items():
         set_dotted(values, path, value, f"{origin}: overrides")
     search = Search(sweep, values, str(origin))
@@ -180,15 +180,6 @@ def best_spec(search: Search, trial: FinetuneSpec) -> FinetuneSpec:
         values["register_as"] = {**asked.model_dump(mode="json"), "name": name, "alias": "candidate"}
     spec: FinetuneSpec = validate(FinetuneSpec, values, f"{search.origin}: register_best_as")
     return spec
-
-
-def _recipe_file(sweep: SweepSpec, origin: Path) -> Path:
-    places = (origin.parent / sweep.recipe, Path(sweep.recipe))
-    for place in places:
-        if place.is_file():
-            return place
-    looked = " nor ".join(dict.fromkeys(str(place) for place in places))
-    raise SpecError(f"{origin}: recipe: found {sweep.recipe!r}, but there is no {looked}")
 
 
 def _random(sweep: SweepSpec) -> SweepSpec:

@@ -27,7 +27,7 @@ from didact.files import write_json, write_text
 from didact.interrupts import INTERRUPTS
 from didact.logs import get_logger
 from didact.preparation import PreparedData, prepare_data
-from didact.runs import locked, open_run
+from didact.runs import locked, of_other_settings, open_run
 from didact.spec import FinetuneSpec, SweepSpec, validate
 from didact.tracking import FinalStatus, MlflowSync, resolve_uri
 from didact.tracking import open_run as open_mlflow_run
@@ -174,11 +174,7 @@ def _remember(search: Search, folder: Path) -> list[int]:
                 )
             grown, changed = [*grown, was], []
         if changed:
-            listed = "\n".join(f"  - {line}" for line in changed)
-            raise RunError(
-                f"sweep {folder.name!r} exists in {folder.parent} with other settings:\n{listed}\n"
-                "Set another name or undo the changes"
-            )
+            raise of_other_settings("sweep", folder, changed)
     write_json(file, {**now, "grown_from": grown})
     return grown
 

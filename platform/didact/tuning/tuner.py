@@ -7,9 +7,8 @@ from ray import tune
 from ray.tune.execution import class_cache
 
 from didact import env
-from didact.cluster import check_room, connected_cluster, worker_resources
+from didact.cluster import runs_at_once
 from didact.logs import get_logger
-from didact.spec import FinetuneSpec
 from didact.tuning.halving import Halving
 from didact.tuning.journal import Journal, JournalKeeper
 from didact.tuning.proposals import Proposals, index_of
@@ -42,7 +41,7 @@ def run_trials(plan: TrialPlan, state: Path, max_steps: int, proposer: Proposer,
         KeyboardInterrupt: Ctrl-C; the journal and Tune's state have what was reached.
     """
     spec, journal = plan.search.sweep, plan.journal
-    room = room_for_trials(plan.search.base())
+    room = runs_at_once(plan.search.base().placement)
     env.set_default("RAY_AIR_NEW_OUTPUT", "0")  # the newer display prints a frame even when asked to be silent
     env.set_default("TUNE_DISABLE_SIGINT_HANDLER", "1")  # waits for trials, up to minutes
     env.set_default("TUNE_GLOBAL_CHECKPOINT_S", "1")  # a kill loses what Tune has not saved
@@ -119,17 +118,6 @@ def _scheduler(plan: TrialPlan, max_steps: int) -> Halving | None:
 
 def _trial_folder(trial: Any) -> str:
     return str(trial.trial_id)
-
-
-def room_for_trials(spec: FinetuneSpec) -> int:
-    """How many trials' workers the cluster holds at once, when it has grown; at least one, which then waits for nodes.
-
-    Raises:
-        PlacementError: not even one trial's workers will ever fit.
-    """
-    resources = worker_resources(spec.placement)
-    check_room(spec.placement, resources)
-    return max(1, connected_cluster().most(resources.bundle()) // spec.placement.max_workers)
 
 
 def _reason(error: Exception) -> str:

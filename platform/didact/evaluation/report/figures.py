@@ -7,6 +7,7 @@ from typing import Literal
 
 from didact.evaluation.report.comparisons import in_both, macro_difference, paired
 from didact.evaluation.report.facts import QuestionFacts
+from didact.evaluation.results import group_names
 from didact.evaluation.statistics import (
     Estimate,
     averages,
@@ -173,18 +174,17 @@ def _means(questions: Sequence[QuestionFacts], models: Sequence[str]) -> Iterato
         groups: dict[str, list[QuestionFacts]] = {}
         for each in asked:
             groups.setdefault(each.group, []).append(each)
+        named = group_names(groups)
         names = dict.fromkeys(name for each in asked for given in each.given.values() for name in given.values)
         for name in names:
             whole = f"eval/{task}/{name}"
             yield whole, measure(whole, name, asked, models)
-            grouped = [each for each in asked if each.group]
-            if len(groups) > 1 and grouped:
+            if len(groups) > 1:
                 macro = f"eval/{task}/{_MACRO}{name}"
-                yield macro, measure(macro, name, grouped, models, macro=True)
-            for group, mine in groups.items():
-                part = f"eval/{task}/{group.replace('/', '-')}/{name}"
-                if group:
-                    yield part, measure(part, name, mine, models)
+                yield macro, measure(macro, name, asked, models, macro=True)
+            for group, mine in groups.items() if any(groups) else ():
+                part = f"eval/{task}/{named[group]}/{name}"
+                yield part, measure(part, name, mine, models)
 
 
 def _figure(metric: str, metrics: Mapping[str, Mapping[str, float]], count: int, mean: Figure | None) -> Figure:

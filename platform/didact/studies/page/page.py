@@ -8,6 +8,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from didact.display import visible
+from didact.evaluation.results import group_names
 from didact.evaluation.statistics import higher_is_better
 from didact.pages import Axis, Scale, Series, plot, radar, render_page, spent
 from didact.studies.effects import Effect, effects_of
@@ -126,8 +127,9 @@ def _classes(result: StudyResult, factor: str) -> list[tuple[str, Markup]]:
         return []
     report, found = measured[0][0].report, []
     for task in report.tasks:
-        groups = dict.fromkeys(each.group for each in report.questions if each.task == task.name and each.group)
-        names = [(group, f"eval/{task.name}/{group.replace('/', '-')}/{task.metric}") for group in groups]
+        groups = dict.fromkeys(each.group for each in report.questions if each.task == task.name)
+        named = group_names(groups)
+        names = [(group, f"eval/{task.name}/{named[group]}/{task.metric}") for group in groups if group]
         if len(names) in _AXES and higher_is_better(task.metric):
             axes = [Axis(group, tuple(_share(each, metric) for each in cells.values())) for group, metric in names]
             found.append((task.name, radar(axes, len(cells))))

@@ -9,9 +9,8 @@ from didact.runs import Run
 from didact.tracking import StepRecord, effective_records
 from didact.tuning.records import TrialResult
 from didact.tuning.results import SweepResult, heading_of
+from didact.tuning.spaces import weighed_source
 
-_WEIGHT = ".weight"
-_SOURCES = "data.sources."
 _LEAST_FOR_LOG = 20.0
 """Positive values whose largest is so many times the smallest are drawn on a logarithmic axis."""
 
@@ -28,9 +27,9 @@ class TrialFacts:
     def weights(self) -> dict[str, float]:
         """Source -> share of the mixture; empty where the sweep draws no mixture."""
         drawn = {
-            path.removeprefix(_SOURCES).removesuffix(_WEIGHT): float(value)
+            source: float(value)
             for path, value in self.result.values.items()
-            if _is_weight(path)
+            if (source := weighed_source(path)) is not None
         }
         total = sum(drawn.values())
         return {name: value / total for name, value in drawn.items()} if total > 0 else {}
@@ -54,7 +53,7 @@ class Setting:
     @property
     def is_log(self) -> bool:
         """Whether values spread over powers of ten; shares never count as such."""
-        if _is_weight(self.path):
+        if weighed_source(self.path) is not None:
             return False
         numbers = list(self.values.values())
         return self.is_number and min(numbers) > 0 and max(numbers) / min(numbers) >= _LEAST_FOR_LOG
@@ -156,7 +155,3 @@ def _effect(setting: Setting, trials: Sequence[TrialResult]) -> Effect | None:
         (ranks,), between, permutation_type="pairings", alternative="greater", n_resamples=999, rng=0
     )
     return Effect(setting, "share of variance", float(tested.statistic), float(tested.pvalue), len(pairs))
-
-
-def _is_weight(path: str) -> bool:
-    return path.startswith(_SOURCES) and path.endswith(_WEIGHT)

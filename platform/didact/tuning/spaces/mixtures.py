@@ -10,8 +10,20 @@ from scipy.stats import beta
 
 from didact.tuning.spaces.polytope import Polytope, Vector
 
+_SOURCES, _WEIGHT = "data.sources.", ".weight"
 _BATCH, _PATIENCE = 512, 4000
 """Most draws at once, and how many are tried before it is asked how many of them were kept."""
+
+
+def weight_path(source: str) -> str:
+    """Where a recipe has a source's weight."""
+    return f"{_SOURCES}{source}{_WEIGHT}"
+
+
+def weighed_source(path: str) -> str | None:
+    """The source whose weight lies at a path; None for other paths."""
+    is_weight = path.startswith(_SOURCES) and path.endswith(_WEIGHT)
+    return path.removeprefix(_SOURCES).removesuffix(_WEIGHT) if is_weight else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,14 +92,14 @@ class Mixtures:
         parts = [dict(zip(self.names, map(float, shares), strict=True)) for shares in self.shares(point)]
         unit = {"data.weight_unit": self.unit} if self.unit else {}
         if self.until is None:
-            return {**{f"data.sources.{name}.weight": share for name, share in parts[0].items()}, **unit}
+            return {**{weight_path(name): share for name, share in parts[0].items()}, **unit}
         stages = [{"until": float(point[-1]), "weights": parts[0]}, {"until": 1.0, "weights": parts[1]}]
         return {"data.curriculum": stages, "data.interpolate": self.interpolate, **unit}
 
     def point(self, values: dict[str, Any]) -> Vector:
         """The point that `values` came from."""
         if self.until is None:
-            return np.array([values[f"data.sources.{name}.weight"] for name in self.names])
+            return np.array([values[weight_path(name)] for name in self.names])
         stages = values["data.curriculum"]
         shares = [[stage["weights"].get(name, 0.0) for name in self.names] for stage in stages]
         return np.array([*shares[0], *shares[1], stages[0]["until"]])

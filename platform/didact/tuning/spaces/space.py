@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from didact.spec.search.space import Choice, Derived, Distribution, Grid, Mixture, Simplex, in_order
-from didact.tuning.spaces.mixtures import Mixtures
+from didact.tuning.spaces.mixtures import Mixtures, weight_path
 from didact.tuning.spaces.polytope import Vector
 from didact.tuning.spaces.settings import Drawn, coordinates, extremes, from_unit, num_coordinates, to_unit
 
@@ -190,7 +190,7 @@ def old_values(space: Mapping[str, Distribution], sample: Mapping[str, Any]) -> 
         if isinstance(kind, Simplex):
             parts = {name: -math.log(sample[f"{path}.{name}"]) for name in kind.simplex}
             total = sum(parts.values())
-            values.update({f"data.sources.{name}.weight": part / total for name, part in parts.items()})
+            values.update({weight_path(name): part / total for name, part in parts.items()})
         else:
             values[path] = sample[path]
     return values
