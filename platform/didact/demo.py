@@ -7,12 +7,13 @@ import time
 from pathlib import Path
 
 from openai import OpenAI
-from rich.console import Console, Group
+from rich.console import Group
 from rich.rule import Rule
 from rich.text import Text
 
 from didact import env
 from didact.cluster import FinetuneResult, finetune, ray_cluster
+from didact.display import terminal
 from didact.errors import RegistryError
 from didact.serving.deploy import deploy
 from didact.spec import FinetuneSpec
@@ -35,7 +36,7 @@ def run_demo(spec: FinetuneSpec, serve_config: Path, port: int) -> FinetuneResul
     Raises:
         DidactError: any step that failed.
     """
-    console, began = Console(), time.monotonic()
+    console, began = terminal(), time.monotonic()
     training = _TRAINING_SECONDS + (spec.training.steps or 0) * _STEP_SECONDS
     console.print(
         f"1 of 3  training, evaluation and registration: about {_spoken(training)} on two CPU cores, "

@@ -2,13 +2,15 @@
 
 import io
 import re
+import shutil
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
 _NOTEBOOK_COLUMNS = 110
+_PIPE_COLUMNS = 240  # a name that is folded over two lines is found by no `grep`
 _HTML = '<pre style="white-space:pre;overflow-x:auto;line-height:normal;font-family:monospace">{code}</pre>'
 # Control characters but line feed and tab, what changes the direction of text, and what takes no room. Joiners stay,
 # since pictures and several scripts are written with them.
@@ -51,8 +53,21 @@ def as_text(shown: Shown) -> str:
     from rich.console import Console
 
     written = io.StringIO()
-    Console(file=written, highlight=False, force_terminal=False, force_jupyter=False).print(shown)
+    columns = _NOTEBOOK_COLUMNS if in_notebook() else _columns(sys.stdout)
+    Console(file=written, highlight=False, force_terminal=False, force_jupyter=False, width=columns).print(shown)
     return "\n".join(line.rstrip() for line in written.getvalue().splitlines())
+
+
+def terminal(*, stderr: bool = False, highlight: bool = True) -> "Console":
+    """Where the command line prints: as wide as the terminal; wide in a pipe, a file and a job's log."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=highlight, width=_columns(sys.stderr if stderr else sys.stdout))
+
+
+def _columns(stream: TextIO) -> int | None:
+    """Columns for output that no terminal shows (COLUMNS says otherwise); none where rich asks the terminal itself."""
+    return None if stream.isatty() else shutil.get_terminal_size((_PIPE_COLUMNS, 24)).columns
 
 
 def write_anything() -> None:

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from didact.display import visible
+from didact.display import terminal, visible
 from didact.errors import DataError, ModelError
 from didact.spec import FinetuneSpec, ModelSpec, load_spec
 from didact.spec.load import parse_value
@@ -69,8 +68,8 @@ def data_list(
     elif as_markdown:
         print(markdown_table(cards), end="")
     else:
-        Console().print(cards)
-        Console().print(
+        terminal().print(cards)
+        terminal().print(
             f"{len(cards)} of {cards.num_known} datasets; didact data show NAME tells more", highlight=False
         )
 
@@ -93,7 +92,7 @@ def data_show(
     if as_json:
         print(json.dumps(card.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False))
         return
-    Console().print(_facts(card))
+    terminal().print(_facts(card))
     samples = card_samples(card, root)
     if samples.conversations:
         _print_samples(card, samples, base, random_rows(card, root))
@@ -135,7 +134,7 @@ def data_add(
         },
     )
     checked = added.checked
-    Console().print(
+    terminal().print(
         f"added {name}: form {', '.join(checked.forms)}; {len(checked.accepted):,} of "
         f"{len(checked.accepted) + len(checked.rejects):,} rows checked are good\n"
         + "".join(f"{line}\n" for line in checked.noted.in_words())
@@ -158,7 +157,7 @@ def data_preview(
     from didact.preparation import prepare_data
     from didact.tokens import marked, preview
 
-    prepared, console = prepare_data(spec, task_texts=task_texts), Console()
+    prepared, console = prepare_data(spec, task_texts=task_texts), terminal()
     for table in prepared.mixture.tables:
         samples = [table[index] for index in range(min(rows, len(table)))]
         head = f"{table.name}: {len(table):,} samples, {table.stats.supervised / table.stats.tokens:.0%} learned"
@@ -219,7 +218,7 @@ def _rule(rule: object) -> str:
 
 
 def _print_samples(card: "Card", samples: "Samples", base: str | None, rows: "RowSample | None") -> None:
-    console = Console()
+    console = terminal()
     count_of = _counter(base)
     counts = count_of(samples.conversations) if count_of else [None] * len(samples.conversations)
     if samples.made_up:
@@ -251,7 +250,7 @@ def _counter(base: str | None) -> "_Counter | None":
     except ModelError as error:
         if base is not None:
             raise
-        Console().print(f"\nTokens are not counted: {error}; or name a base as --base", highlight=False, markup=False)
+        terminal().print(f"\nTokens are not counted: {error}; or name a base as --base", highlight=False, markup=False)
         return None
 
 
@@ -262,7 +261,7 @@ def _print_estimate(rows: "RowSample", count_of: "_Counter", base: str) -> None:
     whole = estimate_tokens(sampled, rows.num_rows)
     exact = len(sampled) == rows.num_rows
     how = "all counted" if exact else f"± {whole.error:.0%}, by {len(sampled):,} rows taken at random"
-    Console().print(
+    terminal().print(
         f"\n{rows.num_rows:,} rows, {'' if exact else 'about '}{whole.tokens:,} tokens, {whole.learned:,} of them "
         f"learned ({how}; tokens of {base})",
         highlight=False,

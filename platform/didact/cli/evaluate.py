@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from didact.cli.data import Overrides
+from didact.display import terminal
 from didact.errors import EvaluationIncomplete
 from didact.spec import EvaluateSpec, load_spec
 
@@ -32,7 +32,7 @@ def evaluate(
     """Measure a base, and an adapter beside it."""
     is_report = _is_report(config)
     report = _stored(config) if is_report else _measured(config, overrides, watch=watch)
-    console = Console()
+    console = terminal()
     console.print(report.table())
     from didact.files import write_text
 

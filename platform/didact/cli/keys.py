@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from didact import env
+from didact.display import terminal
 from didact.errors import SpecError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def add(
         days=days,
     )
     print(secret)
-    Console(stderr=True).print(f"the key of {name} is shown this once; {file.path} holds its digest", highlight=False)
+    terminal(stderr=True).print(f"the key of {name} is shown this once; {file.path} holds its digest", highlight=False)
 
 
 @keys.command("list")
@@ -71,14 +71,14 @@ def list_keys() -> None:
             _day(key.created),
             valid if key.is_valid(time.time()) else "[red]revoked[/]" if key.revoked else "[red]expired[/]",
         )
-    Console().print(table if table.row_count else "there are no keys; didact keys add NAME makes one")
+    terminal().print(table if table.row_count else "there are no keys; didact keys add NAME makes one")
 
 
 @keys.command("revoke")
 def revoke(name: Annotated[str, typer.Argument(help="Whose key it is")]) -> None:
     """Make a key invalid; running servers know within two seconds."""
     _file().revoke(name)
-    Console().print(f"the key of {name} is revoked", highlight=False)
+    terminal().print(f"the key of {name} is revoked", highlight=False)
 
 
 def _file() -> "KeyFile":

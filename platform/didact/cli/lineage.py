@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from didact.display import visible
+from didact.display import terminal, visible
 from didact.errors import RegistryError
 
 
@@ -34,9 +33,9 @@ def lineage(
     if as_json:
         print(json.dumps(found.to_plain(), indent=2, ensure_ascii=False))
         return
-    Console().print(found, highlight=False)
+    terminal().print(found, highlight=False)
     if picture is not None:
-        Console().print(f"drawn into {visible(str(picture))}", highlight=False, soft_wrap=True)
+        terminal().print(f"drawn into {visible(str(picture))}", highlight=False, soft_wrap=True)
 
 
 def reproduce(
@@ -48,14 +47,14 @@ def reproduce(
     from didact.lineage.reproduction import plan_reproduction
 
     plan = plan_reproduction(asked, name=name)
-    Console().print(plan, highlight=False)
+    terminal().print(plan, highlight=False)
     plan.check()
     if check:
         return
     from didact.cluster.reproduce import reproduce as do_again
 
     comparison = do_again(plan)
-    Console().print(comparison, highlight=False)
+    terminal().print(comparison, highlight=False)
     if not comparison.equal:
         raise typer.Exit(1)
 
@@ -72,7 +71,7 @@ def push(
     from didact.lineage.push import push as upload
 
     plan = plan_push(asked, repo, public=public)
-    Console().print(plan, highlight=False)
+    terminal().print(plan, highlight=False)
     if dry_run:
         return
     if public and not yes:
@@ -81,4 +80,4 @@ def push(
                 f"{repo} would be public, and nobody is at a terminal to say yes; add --yes, or leave --public out"
             )
         typer.confirm(f"Everybody will be able to read {plan.bundle.name} at {repo}. Go on?", abort=True)
-    Console().print(f"uploaded: {upload(plan)}", highlight=False, soft_wrap=True)
+    terminal().print(f"uploaded: {upload(plan)}", highlight=False, soft_wrap=True)

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from didact import env
 from didact.cli.data import Overrides, Recipe
+from didact.display import terminal
 from didact.errors import SpecError
 from didact.spec import FinetuneSpec, load_spec, with_absolute_paths
 
@@ -45,7 +46,7 @@ def data_prepare(
 
         runners = ray_runner()
     with runners as run:
-        watched = _watched(run, Console(stderr=True))
+        watched = _watched(run, terminal(stderr=True))
         prepared = prepare_data(spec, env.cache_dir() / "quarantine" / spec.name, watched, task_texts)
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("Source")
@@ -54,7 +55,7 @@ def data_prepare(
     for dataset, tokens in zip(prepared.datasets, prepared.mixture.tables, strict=True):
         numbers = (dataset.rows_read, dataset.num_rejected, sum(dataset.dropped.values()), len(tokens))
         table.add_row(dataset.name, *(f"{number:,}" for number in (*numbers, tokens.stats.tokens)))
-    Console().print(table)
+    terminal().print(table)
     for dataset in prepared.datasets:
         if dataset.quarantine is not None:
             print(f"rejected rows of {dataset.name}: {dataset.quarantine}")
@@ -75,7 +76,7 @@ def data_cache(
 
     age, found = _age(older_than), list_cache(env.cache_dir())
     if not prune:
-        Console().print(_table(found))
+        terminal().print(_table(found))
         prepared, others = sum(each.size for each in found), other_sizes(env.cache_dir())
         print(f"{len(found)} entries of prepared data, {_size(prepared)}")
         for name, size in others.items():

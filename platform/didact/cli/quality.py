@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from didact.cli.data import Overrides, Recipe
+from didact.display import terminal
 from didact.errors import DataError
 from didact.spec import FinetuneSpec, SourceSpec, load_spec
 
@@ -65,8 +65,8 @@ def data_overlap(
     if as_json:
         print(json.dumps(overlap.as_json(), indent=2, ensure_ascii=False))
     else:
-        Console().print(overlap.table())
-        Console().print(overlap.caption, highlight=False)
+        terminal().print(overlap.table())
+        terminal().print(overlap.caption, highlight=False)
 
 
 @quality.command("stats")
@@ -93,7 +93,7 @@ def data_stats(what: What, root: Roots = None, as_json: AsJson = False) -> None:
         ]
         print(json.dumps(figures, indent=2, ensure_ascii=False))
         return
-    console = Console(highlight=False)
+    console = terminal(highlight=False)
     console.print(_rows_table(statistics, datasets))
     console.print("characters, words: what half of the rows / 95% of them have at most", style="dim")
     if spec is not None:
@@ -116,7 +116,7 @@ def data_report(
     from didact.reports import gather_report, render_report
 
     write_text(output, render_report(gather_report(spec)))
-    Console().print(f"written: {output}", highlight=False, markup=False, soft_wrap=True)
+    terminal().print(f"written: {output}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _rows_table(statistics: "Sequence[SourceStatistics]", datasets: "Sequence[Dataset]") -> Table:

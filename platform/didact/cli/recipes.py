@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from didact.cli.data import Overrides
+from didact.display import terminal
 from didact.errors import SpecError
 from didact.files import write_text
 from didact.spec import FinetuneSpec, validate
@@ -34,8 +34,8 @@ def recipes(
     elif name:
         print(shown[0].text, end="")
     else:
-        Console().print(_table(shown))
-        Console().print("didact recipes NAME prints one; didact init NAME writes one to start from", highlight=False)
+        terminal().print(_table(shown))
+        terminal().print("didact recipes NAME prints one; didact init NAME writes one to start from", highlight=False)
 
 
 def init(
@@ -53,7 +53,7 @@ def init(
     write_text(file, text)
     before = re.findall(r"^# First: (.*)$", recipe.text, re.MULTILINE)
     commands = [*before, f"didact plan {file}", f"didact train {file}"]
-    Console().print(
+    terminal().print(
         "\n  ".join([f"wrote {file}: {recipe.purpose}\nruns on {recipe.machine}\nnext:", *commands]),
         highlight=False,
         markup=False,

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from didact.cli.data import Overrides
+from didact.display import terminal
 from didact.spec import StudySpec, load_spec
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def plan(file: File, overrides: Overrides = None) -> None:
     from didact import env
     from didact.studies.plan import plan_study
 
-    Console().print(plan_study(loaded, env.runs_dir()))
+    terminal().print(plan_study(loaded, env.runs_dir()))
 
 
 @study.command()
@@ -59,7 +59,7 @@ def _loaded(file: Path, overrides: list[str] | None) -> "Study":
 def _tell(result: "StudyResult") -> None:
     from didact.studies.reporting import write_report
 
-    console = Console()
+    console = terminal()
     console.print(result)
     for path in write_report(result):
         console.print(f"written: {path}", highlight=False, markup=False, soft_wrap=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from didact import env
+from didact.display import terminal
 
 sweep = typer.Typer(no_args_is_help=True, help="What searches found: a page, the winning recipe")
 
@@ -25,7 +25,7 @@ def export(
 
     file = output or Path(f"{name}-best.yaml")
     spec = export_recipe(name, env.runs_dir(), file, trial)
-    Console().print(f"{file}: recipe {spec.name}, as `didact train {file}` takes it", highlight=False, soft_wrap=True)
+    terminal().print(f"{file}: recipe {spec.name}, as `didact train {file}` takes it", highlight=False, soft_wrap=True)
 
 
 @sweep.command("report")
@@ -41,7 +41,7 @@ def report(
 
     folder = folder_named(name)
     result, file = read_results(folder), page or folder / "results.html"
-    console = Console()
+    console = terminal()
     console.print(result.table())
     write_text(file, render_sweep(sweep_facts(result)))
     console.print(f"written: {file}", highlight=False, markup=False, soft_wrap=True)

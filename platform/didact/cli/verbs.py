@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from didact import env, logs
 from didact.cli.data import Overrides, Recipe, data
@@ -23,7 +22,7 @@ from didact.cli.quality import quality
 from didact.cli.recipes import init, recipes
 from didact.cli.study import study
 from didact.cli.sweep import sweep
-from didact.display import write_anything
+from didact.display import terminal, write_anything
 from didact.errors import DidactError
 from didact.interrupts import Terminated, ending_in_order
 from didact.spec import (
@@ -90,7 +89,7 @@ def guarded() -> Iterator[None]:
         with ending_in_order():
             yield
     except DidactError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {type(error).__name__}:", end=" ")
+        terminal(stderr=True).print(f"[bold red]error:[/] {type(error).__name__}:", end=" ")
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
     except Terminated:
@@ -119,11 +118,11 @@ def plan(
 
     cluster = cluster_to_join()
     planned = Plan.of(spec, prepare_data(spec, task_texts=task_texts), cluster=cluster)
-    Console().print(planned.render())
+    terminal().print(planned.render())
     if probe:
         from didact.preparation import probe_recipe
 
-        Console().print(planned.beside(probe_recipe(spec, task_texts=task_texts)), highlight=False)
+        terminal().print(planned.beside(probe_recipe(spec, task_texts=task_texts)), highlight=False)
 
 
 @app.command()
@@ -139,7 +138,7 @@ def train(
     from didact.cluster import finetune
 
     result = finetune(spec, allow_fresh=allow_fresh)
-    Console().print(result.render())
+    terminal().print(result.render())
 
 
 @app.command()
@@ -150,7 +149,7 @@ def tune(
     spec = load_spec(SweepSpec, search, overrides or [])
     from didact.tuning import run_sweep
 
-    Console().print(run_sweep(spec, search).table())
+    terminal().print(run_sweep(spec, search).table())
 
 
 @app.command()
@@ -168,7 +167,7 @@ def predict(
     counts = predict_locally(
         _named(base), model or None, source, output, max_new_tokens=max_new_tokens, temperature=temperature
     )
-    Console().print(counts.render())
+    terminal().print(counts.render())
 
 
 @app.command()
@@ -187,9 +186,9 @@ def merge(
 
     folder = locate_adapter(adapter, open_registry())
     proof = export_merged(_named(base) or recorded_base(folder), folder, output, spec)
-    Console().print(f"merged into {output}; distance from base + adapter (also in proof.json):")
+    terminal().print(f"merged into {output}; distance from base + adapter (also in proof.json):")
     for distance in proof.distances:
-        Console().print(f"  {distance}", highlight=False)
+        terminal().print(f"  {distance}", highlight=False)
 
 
 @app.command()
@@ -205,7 +204,7 @@ def vocabulary(
     from didact.models.vocabulary import extend_vocabulary
 
     facts = extend_vocabulary(ModelSpec(base=base), source, size, output, ascii_too=ascii_too)
-    Console().print(
+    terminal().print(
         f"{facts.num_tokens:,} new tokens in {output}: {facts.characters_per_token:.2f} characters a token of the "
         f"corpus, {facts.characters_per_token_before:.2f} before",
         soft_wrap=True,
@@ -232,8 +231,8 @@ def register(
     gate, version = publish_run(opened, spec, validate(RegisterSpec, changes, "register"), mlflow_run_id(opened.path))
     keep_lineage(registry_of(opened, spec.tracking), version, opened)
     for line in gate.lines if gate else ():
-        Console().print(line)
-    Console().print(f"registered {version.id} {' '.join('@' + each for each in version.aliases)}")
+        terminal().print(line)
+    terminal().print(f"registered {version.id} {' '.join('@' + each for each in version.aliases)}")
 
 
 @app.command()
@@ -250,9 +249,9 @@ def promote(
 
     wanted = ANY if expected is None else expected
     promoted = promote_servable(open_registry(), name, version, alias, wanted, force)
-    Console().print(f"{promoted.name}@{alias} is version {promoted.version}")
+    terminal().print(f"{promoted.name}@{alias} is version {promoted.version}")
     if f"{alias}.forced" in promoted.tags:
-        Console().print(f"gate: {promoted.gate}", highlight=False, markup=False)
+        terminal().print(f"gate: {promoted.gate}", highlight=False, markup=False)
 
 
 @app.command()
@@ -261,7 +260,7 @@ def rollback(name: str, alias: Annotated[str, typer.Option()] = "champion", forc
     from didact.registry import open_registry
 
     version = open_registry().rollback(name, alias, force=force)
-    Console().print(f"{version.name}@{alias} is version {version.version} again")
+    terminal().print(f"{version.name}@{alias} is version {version.version} again")
 
 
 @app.command()
@@ -269,7 +268,7 @@ def models() -> None:
     """List registered adapters."""
     from didact.registry import open_registry
 
-    Console().print(open_registry().list(), highlight=False)
+    terminal().print(open_registry().list(), highlight=False)
 
 
 @app.command()
@@ -308,7 +307,7 @@ def sync(run: Annotated[Path, typer.Argument(help="A run folder")]) -> None:
     from didact.tracking import sync_run
 
     opened = open_run(run)
-    Console().print(str(sync_run(opened.path, opened.spec().tracking)))
+    terminal().print(str(sync_run(opened.path, opened.spec().tracking)))
 
 
 @app.command()

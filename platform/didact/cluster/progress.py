@@ -8,12 +8,11 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 from typing_extensions import override
 
-from didact.display import Shown, in_notebook
+from didact.display import Shown, in_notebook, terminal
 from didact.files import follow_jsonl
 from didact.runs import Run
 
@@ -70,7 +69,7 @@ def _follow(run: Run, num_steps: int, stop: threading.Event) -> None:
 
 @contextlib.contextmanager
 def _shown(name: str, num_steps: int) -> Iterator[_Show]:
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     if in_notebook():
         from IPython.display import display
 

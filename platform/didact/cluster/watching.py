@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from didact.display import terminal
 from didact.evaluation import Model, Scored, Task, Watch
 from didact.evaluation.statistics import mean_interval
 
@@ -102,7 +103,7 @@ def watched(console: Console | None = None) -> Iterator[Watch]:
     Args:
         console: where; left out, stderr.
     """
-    console = console or Console(stderr=True)
+    console = console or terminal(stderr=True)
     following = Following()
 
     def taken(task: Task, model: Model, scored: Scored) -> None:

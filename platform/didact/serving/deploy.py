@@ -112,9 +112,10 @@ class Deployed:
         """Remove the application, and Serve and Ray where `deploy` started them."""
         self._close()
 
-    def wait(self) -> None:
-        """Block until interrupted, by Ctrl-C or SIGTERM."""
+    def wait(self, greeting: str = "") -> None:
+        """Block until interrupted, by Ctrl-C or SIGTERM; print `greeting` once that is heard."""
         with contextlib.suppress(KeyboardInterrupt, Terminated):
+            print(greeting, end="\n" if greeting else "", flush=True)
             while True:
                 time.sleep(3600)
 
@@ -144,9 +145,9 @@ def deploy(
     """
     plan = read_plan(config, overrides, port)
     with contextlib.ExitStack() as held:
-        _check_engine(plan, config)
-        _check_base(plan.spec)
         ours = not ray.is_initialized() and env.ray_address() is None
+        _check_engine(plan, config, here=ours)
+        _check_base(plan.spec, here=ours)
         if not ray.is_initialized():
             check_ray()
             if ours:
@@ -185,8 +186,11 @@ def serve_forever(config: Path, port: int | None = None, overrides: Sequence[str
     Raises:
         SpecError, PlacementError: see `deploy`.
     """
-    with deploy(config, overrides, port, log_to_driver=False) as deployed:
-        print(_greeting(deployed))
+    with (
+        deploy(config, overrides, port, log_to_driver=False) as deployed,
+        contextlib.suppress(KeyboardInterrupt, Terminated),
+    ):
+        print(_greeting(deployed), flush=True)
         deployed.wait()
 
 
@@ -242,8 +246,8 @@ def _reason(error: RuntimeError) -> str:
     return own[-1].partition(": ")[2] if own else str(error)
 
 
-def _check_engine(plan: DeployPlan, config: Path) -> None:
-    """vLLM is looked for where this machine is the one that needs it."""
+def _check_engine(plan: DeployPlan, config: Path, *, here: bool) -> None:
+    """vLLM is looked for where the replicas run on this machine (`here`); nodes of a cluster say it themselves."""
     spec = plan.spec
     if spec.engine != "vllm":
         if "vllm" in spec.model_fields_set:
@@ -256,16 +260,16 @@ def _check_engine(plan: DeployPlan, config: Path) -> None:
             f"{config}: args.vllm.tensor_parallel_size is {shared}; expected as many num_gpus in ModelReplica's "
             f"ray_actor_options, found {gpus:g}"
         )
-    if env.ray_address() is None:
+    if here:
         find_vllm(spec.vllm.python)
 
 
-def _check_base(spec: ServeSpec) -> None:
+def _check_base(spec: ServeSpec, *, here: bool) -> None:
     """A base that is not there is told at once. On a cluster a path may exist on its nodes only."""
     base = Path(spec.model.base)
     if spec.model.base == BUNDLED_BASE or (base / "config.json").is_file():
         return
-    if env.ray_address() is None or not base.is_absolute():
+    if here or not base.is_absolute():
         from didact.models.base.description import base_description  # takes seconds
 
         base_description(spec.model)
