@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from didact.cluster import WORTH_RAY_BYTES, ray_runner, run_on_ray
+from didact.cluster import WORTH_RAY_BYTES, ray_runner, run_on_ray, score_on_ray
 from didact.datasets import load_dataset
 from didact.datasets.sources.opening import open_source
 from didact.datasets.stored.view import ConversationView
-from didact.errors import DataError
+from didact.errors import DataError, ModelError
 from didact.gpu_proof.tokenizer import byte_tokenizer
-from didact.preparation import Encoder, Runner, prepare_source, run_here, tokenize
+from didact.preparation import Encoder, Runner, prepare_data, prepare_source, run_here, score_here, tokenize
 from didact.spec import SourceSpec, TokensSpec
 from didact.tokens import TemplateContract, TokenTable, view_table
+from tests.fakes.recipes import tiny_recipe
 from tests.fakes.web_server import serve
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
@@ -118,3 +119,19 @@ def test_the_cluster_reads_a_stream_for_its_keys_and_again_for_the_chosen_rows(
             assert (rows, rejected, len(table)) == (2 * 201, 2, 35)
             tables.append((table.fingerprint, table.stats, [sample.ids.tolist() for sample in table]))
     assert tables[0] == tables[1]
+
+
+def test_rows_are_scored_on_workers_as_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = {"name": "sums", "path": str(tmp_path / "sums.jsonl"), "choose": {"by": "ifd", "share": 0.5}}
+    spec = tiny_recipe(tmp_path, data__sources=[source], placement={"num_workers": 2, "cpus_per_worker": 1})
+    mixtures = []
+    for name, score in (("here", score_here), ("ray", score_on_ray)):
+        monkeypatch.setenv("DIDACT_CACHE", str(tmp_path / name))
+        mixtures.append(prepare_data(spec, score=score).mixture.fingerprint)
+        assert len(list((tmp_path / name / "scores").glob("*/*.npy"))) == 2
+    assert mixtures[0] == mixtures[1]
+    monkeypatch.setenv("DIDACT_CACHE", str(tmp_path / "none"))
+    wrong = tiny_recipe(tmp_path, data__sources=[source], model={"base": str(tmp_path / "base"), "dtype": "float32"})
+    (tmp_path / "base" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"model\.safetensors"):
+        prepare_data(wrong, score=score_on_ray)

@@ -11,7 +11,7 @@ import pytest
 from didact.datasets.quality.statistics import HALF_OCTAVES
 from didact.pages import histogram, place_of
 from didact.reports import DataReport, gather_report, render_report
-from didact.spec import FinetuneSpec
+from didact.spec import ChoiceSpec, FinetuneSpec
 from tests.fakes.recipes import tiny_recipe
 
 EVIL = "<script>alert('x')</script>"
@@ -127,6 +127,21 @@ def test_page_shows_every_part(report: DataReport) -> None:
     assert shown == [25.0, 75.0]
     assert "missing field" in " ".join(texts)
     assert "gsm8k" in texts
+
+
+def test_figures_that_rows_were_chosen_by_are_drawn_with_rows_to_read(spec: FinetuneSpec) -> None:
+    first = spec.data.sources[0].model_copy(update={"choose": ChoiceSpec(by="answer_tokens", share=0.25)})
+    data = spec.data.model_copy(update={"sources": (first, spec.data.sources[1])})
+    chosen = gather_report(spec.model_copy(update={"data": data}))
+    (scored, none) = (source.scored for source in chosen.sources)
+    assert none is None and scored is not None
+    stays = [stays for _, stays, _ in scored.examples]
+    assert len(stays) == 7 and stays == sorted(stays, reverse=True) and set(stays) == {True, False}
+    values = [value for value, _, _ in scored.examples]
+    assert values == sorted(values, reverse=True)
+    text = " ".join(" ".join(Reader(render_report(chosen)).texts).split())
+    assert "Rows chosen by a figure" in text and "answer tokens: 13 of 52 rows stay, highest 25%" in text
+    assert scored.examples[0][2].messages[-1].content in text
 
 
 def test_shares_that_sizes_decide_are_not_shown_as_asked_for(report: DataReport) -> None:

@@ -10,7 +10,7 @@ from filelock import Timeout
 
 from didact.cache.entry import CacheEntry
 
-KINDS = ("tables", "conversations", "keys", "tokens", "filters")
+KINDS = ("tables", "conversations", "keys", "tokens", "filters", "scores")
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,16 +38,17 @@ def data_prepare(
     """Convert and tokenize a recipe's data, so that training finds it ready. Names the files of rejected rows."""
     spec = with_absolute_paths(load_spec(FinetuneSpec, recipe, overrides or []))
     from didact.evaluation import task_texts
-    from didact.preparation import prepare_data, run_here
+    from didact.preparation import prepare_data, run_here, score_here
 
     runners: AbstractContextManager[Runner] = nullcontext(run_here)
+    score = score_here
     if ray:
-        from didact.cluster import ray_runner
+        from didact.cluster import ray_runner, score_on_ray
 
-        runners = ray_runner()
+        runners, score = ray_runner(), score_on_ray
     with runners as run:
         watched = _watched(run, terminal(stderr=True))
-        prepared = prepare_data(spec, env.cache_dir() / "quarantine" / spec.name, watched, task_texts)
+        prepared = prepare_data(spec, env.cache_dir() / "quarantine" / spec.name, watched, task_texts, score)
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("Source")
     for heading in ("Rows", "Rejected", "Dropped", "Samples", "Tokens"):

@@ -24,6 +24,7 @@ from didact.cluster.placement import (
     worker_resources,
 )
 from didact.cluster.prepare import WORTH_RAY_BYTES, ray_runner, run_on_ray
+from didact.cluster.scoring import score_on_ray
 from didact.cluster.several import finetune_each
 from didact.connect import SOURCE_ROOT, ray_cluster, runtime_env
 
@@ -45,6 +46,7 @@ __all__ = [
     "run_on_ray",
     "runs_at_once",
     "runtime_env",
+    "score_on_ray",
     "train_to_the_end",
     "worker_resources",
 ]

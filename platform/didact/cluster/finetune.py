@@ -25,6 +25,7 @@ from didact.cluster.evaluate import evaluate_on_ray, subject_beside, trained_sub
 from didact.cluster.placement import worker_resources
 from didact.cluster.prepare import WORTH_RAY_BYTES, ray_runner
 from didact.cluster.progress import show_progress
+from didact.cluster.scoring import score_on_ray
 from didact.connect import check_ray, ray_cluster
 from didact.devices import num_gpus
 from didact.display import Shown
@@ -127,7 +128,7 @@ def finetune(
     run = start_run(spec, runs_dir or env.runs_dir())
     _LOG.info("what the libraries say goes to %s", run.log)
     with run.lock(), kept_in(run.log), ray_runner(WORTH_RAY_BYTES) as runner:
-        prepared, data = prepare_run(run, spec, runner, task_texts)
+        prepared, data = prepare_run(run, spec, runner, task_texts, score_on_ray)
         _take_start(run, spec)
         go_on(run, spec, prepared.mixture.mixture.num_rows)
         with ray_cluster(), _tracked(run, spec, data, parent_run_id) as mlflow_run_id:

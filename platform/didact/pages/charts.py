@@ -13,7 +13,7 @@ _NAME = 15
 """Characters of an axis's name that there is room for."""
 
 
-def histogram(counts: Sequence[int], edges: Sequence[int], first: int, last: int, middle: float) -> Markup:
+def histogram(counts: Sequence[int], edges: Sequence[float], first: int, last: int, middle: float) -> Markup:
     """Bars of equal width for bins `first` to `last`, and a line at the median.
 
     Args:
@@ -41,7 +41,7 @@ def histogram(counts: Sequence[int], edges: Sequence[int], first: int, last: int
     )
 
 
-def place_of(value: float, edges: Sequence[int]) -> float:
+def place_of(value: float, edges: Sequence[float]) -> float:
     """Where a value lies among bins of equal width, in bins; within a bin in proportion."""
     for index, (low, high) in enumerate(pairwise(edges)):
         if value < high:

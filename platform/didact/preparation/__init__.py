@@ -27,10 +27,14 @@ if TYPE_CHECKING:
         TaskTexts,
         prepare_data,
         read_sources,
+        score_here,
+        scores_of_rows,
         training_rows,
     )
     from didact.preparation.probe import Probe, probe_recipe
     from didact.preparation.record import PreparedRecord, open_prepared, prepare_run
+    from didact.preparation.row_scores import RowScores, ScoreJob, Scorer
+    from didact.preparation.scoring import ScoringModel
     from didact.preparation.seen import with_seen
 
 __all__ = [
@@ -43,7 +47,11 @@ __all__ = [
     "PreparedMixture",
     "PreparedRecord",
     "Probe",
+    "RowScores",
     "Runner",
+    "ScoreJob",
+    "Scorer",
+    "ScoringModel",
     "SourceFacts",
     "StageFacts",
     "TaskTexts",
@@ -58,6 +66,8 @@ __all__ = [
     "read_sources",
     "run_here",
     "run_job",
+    "score_here",
+    "scores_of_rows",
     "tokenize",
     "training_rows",
     "with_seen",

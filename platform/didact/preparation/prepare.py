@@ -1,6 +1,6 @@
 """A recipe's data, ready for training: read, checked, mixed, tokenized. Cached, so every process may ask."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,13 +9,14 @@ from transformers import PreTrainedTokenizerBase
 
 from didact.datasets import Dataset, load_dataset
 from didact.datasets.catalog import check_commercial
-from didact.datasets.quality import EvalText, filtered, row_filters
+from didact.datasets.quality import EvalText, Kept, filtered, row_filters
 from didact.env import cache_dir
 from didact.models import check_fits, load_tokenizer
 from didact.preparation.mixture import PreparedMixture, prepare_mixture
-from didact.preparation.parts import Encoder, Runner, converter, run_here
+from didact.preparation.parts import Encoder, Runner, converter, run_here, tokenize
+from didact.preparation.row_scores import RowScores, ScoreJob, Scorer, all_stay, chosen, row_scores
 from didact.spec import FinetuneSpec, HeldOutTask, TaskSpec
-from didact.tokens import StepLoader, TemplateContract
+from didact.tokens import StepLoader, TemplateContract, view_table
 
 TaskTexts = Callable[[Sequence[TaskSpec]], Iterable[EvalText]]
 """Gives the questions of evaluation tasks: `didact.evaluation.task_texts`."""
@@ -44,8 +45,20 @@ class PreparedData:
         )
 
 
+def score_here(jobs: Sequence[ScoreJob], spec: FinetuneSpec) -> Iterator[int]:
+    """Do jobs one after the other in this process, on its GPU where the recipe's workers would use one."""
+    from didact.preparation.scoring import ScoringModel  # loads what computes
+
+    model = ScoringModel(spec)
+    return (model.score(job) for job in jobs)
+
+
 def prepare_data(
-    spec: FinetuneSpec, quarantine: Path | None = None, run: Runner = run_here, task_texts: TaskTexts | None = None
+    spec: FinetuneSpec,
+    quarantine: Path | None = None,
+    run: Runner = run_here,
+    task_texts: TaskTexts | None = None,
+    score: Scorer = score_here,
 ) -> PreparedData:
     """Read and tokenize the recipe's sources, as far as the cache does not hold them, and leave rows out.
 
@@ -54,16 +67,18 @@ def prepare_data(
         quarantine: folder for rejected rows; None writes none (they are counted all the same).
         run: does the work, here or on other machines.
         task_texts: gives the questions of the recipe's tasks; needed where `data.contamination.policy` is not `allow`.
+        score: has the base score rows, where a source's `choose` asks for it.
 
     Raises:
         DataError: unreadable sources, more bad rows than `data.max_bad_rows_share`, data that is not known to allow
-            commercial use where `data.commercial` asks for it, or contaminated rows where `data.contamination.policy`
-            is `fail`.
+            commercial use where `data.commercial` asks for it, contaminated rows where `data.contamination.policy`
+            is `fail`, or a `choose.below` that leaves no row.
         ModelError: a base that lacks rows for its tokenizer's ids, or positions for `tokens.max_length`.
         TemplateError: no usable chat template.
     """
     encoder = _encoder(spec)
-    kept = _without_filtered(spec, _read(spec, encoder, quarantine, run), task_texts)
+    left = _without_filtered(spec, _read(spec, encoder, quarantine, run), task_texts)
+    kept = _chosen(left, _scores(spec, encoder, left, run, score))
     tokenizer, contract = encoder.tokenizer, encoder.contract
     mixture = prepare_mixture(
         kept, spec.data, spec.tokens, tokenizer, contract, cache_dir(), spec.training, run, quarantine
@@ -89,7 +104,41 @@ def training_rows(spec: FinetuneSpec, task_texts: TaskTexts | None = None) -> tu
     Raises:
         DataError, TemplateError: as `prepare_data`.
     """
-    return _without_filtered(spec, read_sources(spec), task_texts)
+    encoder = _encoder(spec)
+    left = _without_filtered(spec, _read(spec, encoder, None, run_here), task_texts)
+    return _chosen(left, _scores(spec, encoder, left, run_here, score_here))
+
+
+def scores_of_rows(spec: FinetuneSpec, task_texts: TaskTexts | None = None) -> dict[str, tuple[Dataset, RowScores]]:
+    """Each source with a `choose`, as it is before rows are chosen, and the figures of its rows.
+
+    Raises:
+        DataError, TemplateError: as `prepare_data`.
+    """
+    encoder = _encoder(spec)
+    left = _without_filtered(spec, _read(spec, encoder, None, run_here), task_texts)
+    scores = _scores(spec, encoder, left, run_here, score_here)
+    return {dataset.name: (dataset, scores[dataset.name]) for dataset in left if dataset.name in scores}
+
+
+def _scores(
+    spec: FinetuneSpec, encoder: Encoder, datasets: Sequence[Dataset], run: Runner, score: Scorer
+) -> dict[str, RowScores]:
+    found, tokenizer = {}, encoder.tokenizer
+    ends = (tokenizer.bos_token_id, tokenizer.eos_token_id, *encoder.contract.stop_token_ids)
+    before = next((end for end in ends if end is not None), 0)
+    for source, dataset in zip(spec.data.sources, datasets, strict=True):
+        if source.choose is not None:
+            table = view_table(tokenize(dataset, encoder, cache_dir(), run), dataset.train, dataset.name)
+            found[dataset.name] = row_scores(dataset, table, source.choose, spec, before, score)
+    return found
+
+
+def _chosen(datasets: Sequence[Dataset], scores: Mapping[str, RowScores]) -> tuple[Dataset, ...]:
+    def choose(left: Sequence[Dataset]) -> list[Kept]:
+        return [chosen(scores[each.name]) if each.name in scores else all_stay(each) for each in left]
+
+    return filtered(datasets, [choose]) if scores else tuple(datasets)
 
 
 def _without_filtered(

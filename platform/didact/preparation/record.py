@@ -15,7 +15,8 @@ from didact.models import load_tokenizer
 from didact.preparation.facts import DataFacts
 from didact.preparation.mixture import mix
 from didact.preparation.parts import Runner
-from didact.preparation.prepare import PreparedData, TaskTexts, prepare_data
+from didact.preparation.prepare import PreparedData, TaskTexts, prepare_data, score_here
+from didact.preparation.row_scores import Scorer
 from didact.runs import Run
 from didact.spec import FinetuneSpec
 from didact.tokens import TemplateContract, TokenTable, ViewAddress, open_table
@@ -136,7 +137,11 @@ def open_prepared(path: Path, spec: FinetuneSpec, task_texts: TaskTexts | None =
 
 
 def prepare_run(
-    run: Run, spec: FinetuneSpec, runner: Runner, task_texts: TaskTexts | None = None
+    run: Run,
+    spec: FinetuneSpec,
+    runner: Runner,
+    task_texts: TaskTexts | None = None,
+    score: Scorer = score_here,
 ) -> tuple[PreparedData, DataFacts]:
     """A run's data and what is known of it: as an earlier attempt left them, else read, prepared and written down.
 
@@ -146,7 +151,7 @@ def prepare_run(
         run: the run.
         spec: its recipe.
         runner: does the work.
-        task_texts: as for `prepare_data`.
+        task_texts, score: as for `prepare_data`.
 
     Returns:
         The data, without its `datasets` where it was only opened.
@@ -163,7 +168,7 @@ def prepare_run(
                 return prepared, data
         except DataError as error:
             _LOG.warning("%s; preparing it again", error)
-    prepared = prepare_data(spec, run.quarantine, runner, task_texts=task_texts)
+    prepared = prepare_data(spec, run.quarantine, runner, task_texts, score)
     PreparedRecord.of(prepared).write(run.prepared)
     data = DataFacts.of(spec, prepared)
     data.write(run.data)

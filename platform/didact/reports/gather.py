@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from didact.datasets import AllRows, Dataset
 from didact.datasets.catalog import card_of
+from didact.datasets.conversation import Conversation
 from didact.datasets.quality import (
     Finding,
     Kept,
@@ -23,10 +26,19 @@ from didact.datasets.quality import (
 )
 from didact.evaluation import task_texts
 from didact.files import read_jsonl
-from didact.preparation import DataFacts, PreparedData, SourceFacts, prepare_data, read_sources
+from didact.preparation import (
+    DataFacts,
+    PreparedData,
+    RowScores,
+    SourceFacts,
+    prepare_data,
+    read_sources,
+    scores_of_rows,
+)
 from didact.spec import DataSpec, DuplicatesSpec, FinetuneSpec, SourceSpec
 
 _SHOWN_REJECTS = 3
+_SHOWN_SCORED = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +49,25 @@ class RejectGroup:
     count: int
     examples: tuple[dict[str, Any], ...]
     """The first ones: `file`, `line`, `detail` and `raw`, as in the quarantine file."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredRows:
+    """What a source's rows were chosen by."""
+
+    scores: RowScores
+    examples: tuple[tuple[float, bool, Conversation], ...]
+    """Rows with the highest, middle and lowest figure, that first, and whether each stays."""
+
+    @classmethod
+    def of(cls, dataset: Dataset, scores: RowScores) -> "ScoredRows":
+        """With the rows that show best what the figure tells."""
+        ranked = np.argsort(-scores.values, kind="stable")[: np.count_nonzero(~np.isnan(scores.values))]
+        places = dict.fromkeys(int(at) for at in np.linspace(0, len(ranked) - 1, _SHOWN_SCORED).round())
+        rows = [int(ranked[place]) for place in places]
+        return cls(
+            scores, tuple((float(scores.values[row]), bool(scores.keep[row]), dataset.train[row]) for row in rows)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +86,8 @@ class SourceReport:
     """Training rows that have a twin, whatever the recipe does about them."""
     commercial: bool | None
     """Whether the recipe or else the card says that commercial use is allowed."""
+    scored: ScoredRows | None = None
+    """The figures that rows were chosen by, where the recipe's `choose` asks for it."""
 
     @property
     def found(self) -> dict[str, int]:
@@ -101,9 +134,19 @@ def gather_report(spec: FinetuneSpec) -> DataReport:
     leaks, *searches = row_filters(_looking(spec.data), lambda: texts)
     left = filtered(datasets, [leaks])
     contaminated, twins = (search(left) for search in searches)
+    scored = {
+        name: ScoredRows.of(*found) for name, found in scores_of_rows(_unrefused(spec), task_texts=task_texts).items()
+    }
     sources = tuple(
         SourceReport(
-            source, facts, source_statistics(dataset.name, AllRows(dataset)), rejected, asked, twin, _commercial(source)
+            source,
+            facts,
+            source_statistics(dataset.name, AllRows(dataset)),
+            rejected,
+            asked,
+            twin,
+            _commercial(source),
+            scored.get(source.name),
         )
         for source, facts, dataset, rejected, asked, twin in zip(
             spec.data.sources, DataFacts.of(spec, prepared).sources, datasets, rejects, contaminated, twins, strict=True
@@ -127,11 +170,15 @@ def prepare_unrefused(spec: FinetuneSpec, quarantine: Path | None = None) -> Pre
         spec: the recipe.
         quarantine: as `prepare_data` takes it.
     """
+    return prepare_data(_unrefused(spec), quarantine, task_texts=task_texts)
+
+
+def _unrefused(spec: FinetuneSpec) -> FinetuneSpec:
     contamination = spec.data.contamination
     if contamination.policy == "fail":
         contamination = contamination.model_copy(update={"policy": "allow"})
     data = spec.data.model_copy(update={"contamination": contamination})
-    return prepare_data(spec.model_copy(update={"data": data}), quarantine, task_texts=task_texts)
+    return spec.model_copy(update={"data": data})
 
 
 def _looking(data: DataSpec) -> DataSpec:

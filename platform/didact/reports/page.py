@@ -5,15 +5,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from didact.datasets.catalog import licence_of
 from didact.datasets.quality import Match, evaluation_set
 from didact.datasets.quality.overlap import percent
 from didact.display import visible
 from didact.pages import histogram, place_of, render_page
-from didact.reports.gather import DataReport, SourceReport
+from didact.reports.gather import DataReport, ScoredRows, SourceReport
 
 _COLOURED_LANGUAGES = 6
 _SHOWN_CHARACTERS = 400
+_SCORE_BINS = 30
 
 
 def render_report(report: DataReport) -> str:
@@ -31,6 +34,7 @@ def render_report(report: DataReport) -> str:
         lengths=_lengths(report.sources),
         findings=[each for source in report.sources for each in _findings(source)],
         reasons=_reasons(report.sources),
+        scored=[_scored(source.spec.name, source.scored) for source in report.sources if source.scored],
     )
 
 
@@ -125,6 +129,28 @@ def _findings(source: SourceReport) -> Iterator[dict[str, Any]]:
             part = "held-out row" if cause.held_out else "row"
             text = f"like {part} {cause.row} of {cause.source} ({cause.similarity:.0%})"
         yield {"source": source.spec.name, "row": finding.row, "reason": finding.reason, "text": text}
+
+
+def _scored(name: str, rows: ScoredRows) -> dict[str, Any]:
+    """The figures of one source's rows in bins of equal width; the line is where the rows that stay begin or end."""
+    scores, choice = rows.scores, rows.scores.choice
+    known = ~np.isnan(scores.values)
+    counts, edges = np.histogram(scores.values[known], bins=_SCORE_BINS)
+    low, high = scores.bounds
+    line = high if choice.keep == "lowest" else low
+    return {
+        "name": name,
+        "choice": choice,
+        "stay": int(np.count_nonzero(scores.keep & known)),
+        "of": int(np.count_nonzero(known)),
+        "bounds": (low, high),
+        "ends": (float(edges[0]), float(edges[-1])),
+        "chart": histogram(counts.tolist(), edges.tolist(), 0, _SCORE_BINS - 1, line),
+        "examples": [
+            {"value": value, "stays": stays, "text": "\n".join(f"{turn.role}: {turn.content}" for turn in row.messages)}
+            for value, stays, row in rows.examples
+        ],
+    }
 
 
 def _cut(text: str) -> str:

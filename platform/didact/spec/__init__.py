@@ -29,6 +29,7 @@ from didact.spec.adapter import (
 )
 from didact.spec.base import MethodSpec, Spec, validate
 from didact.spec.data import (
+    ChoiceSpec,
     ContaminationSpec,
     DataSpec,
     DuplicatesSpec,
@@ -120,6 +121,7 @@ __all__ = [
     "BottleneckSpec",
     "CevalTask",
     "ChoiceScorer",
+    "ChoiceSpec",
     "ChoiceTask",
     "CmmluTask",
     "CodeScorer",

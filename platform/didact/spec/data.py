@@ -50,6 +50,27 @@ Format = Literal["auto", Form]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 
+class ChoiceSpec(Spec):
+    """Which rows of a source are trained on, by a figure of each row."""
+
+    by: Literal["ifd", "answer_loss", "answer_tokens", "random"]
+    """`answer_loss`: the base's loss on what is learned of the row, in nats a token: how hard the row is. `ifd`: this
+    loss over the loss on the same answer without its prompt; low where the prompt tells the answer, above 1 where it
+    misleads (Li et al. 2023, "From Quantity to Quality", arXiv 2308.12032). `answer_tokens`: how many tokens are
+    learned. `random`: drawn with `data.seed`, to compare with."""
+    share: float = Field(gt=0, le=1)
+    """Part of the training rows that stays."""
+    keep: Literal["highest", "lowest", "middle"] = "highest"
+    """Rows with the highest or lowest figure, or those around the median."""
+    below: float | None = None
+    """Rows with this figure or a higher one never stay, such as 1.0 for `ifd`; the share is of all rows still."""
+
+    @property
+    def asks_base(self) -> bool:
+        """Whether the base computes the figure."""
+        return self.by in ("ifd", "answer_loss")
+
+
 class SourceSpec(Spec):
     """One dataset of the mixture."""
 
@@ -85,6 +106,8 @@ class SourceSpec(Spec):
     For `reasoning-gym` the number of rows to generate (1,000 when left out)."""
     held_out_rows: int = Field(default=0, ge=0)
     """Rows set aside for evaluation. Training rows with the same prompt as a held-out row are dropped."""
+    choose: ChoiceSpec | None = None
+    """Train on the best part of the rows that the filters of `data` leave, by a figure of each; null trains on all."""
     licence: str | None = Field(default=None, min_length=1)
     """The data's licence where no card says it, or the terms agreed on beyond a card's; goes into lineage."""
     commercial: bool | None = None

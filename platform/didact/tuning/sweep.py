@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from didact import env
-from didact.cluster import finetune, ray_cluster
+from didact.cluster import finetune, ray_cluster, score_on_ray
 from didact.connect import check_ray
 from didact.errors import RunError
 from didact.evaluation import task_texts
@@ -74,7 +74,7 @@ def run_sweep(
     with locked(folder, "sweep"):
         # Reads and caches the data once, before the trials do.
         longest = search.longest()
-        prepared = prepare_data(longest, task_texts=task_texts)
+        prepared = prepare_data(longest, task_texts=task_texts, score=score_on_ray)
         search = search.sized(_sizes(prepared, longest))
         proposer = build_proposer(
             spec,

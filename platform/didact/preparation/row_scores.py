@@ -1,0 +1,170 @@
+"""A figure of each training row, and the share of rows that it chooses.
+
+    Dataset -> tokens -> ScoreJob... (here or on Ray) -> losses in the cache -> RowScores -> Kept
+
+Losses are kept by what decides them: the samples, the base and how it is held. So another share, or another figure made
+of the same losses, costs nothing.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from didact import files
+from didact.cache.entry import CacheEntry
+from didact.datasets.dataset import Dataset
+from didact.datasets.quality import Kept
+from didact.env import cache_dir
+from didact.errors import DataError
+from didact.logs import get_logger
+from didact.spec import ChoiceSpec, FinetuneSpec
+from didact.tokens import TokenTable, ViewAddress
+
+_log = get_logger(__name__)
+_VERSION = 1
+"""Raised when the same samples and base give other losses than before."""
+_PART = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreJob:
+    """Some samples of a source whose losses are wanted, as a value that can be sent to another node."""
+
+    entry: CacheEntry
+    """Where the losses go."""
+    key: str
+    table: ViewAddress
+    source: str
+    start: int
+    stop: int
+    before: int | None
+    """None for losses of answers behind their prompts; else the token that stands before each answer in its place."""
+
+
+Scorer = Callable[[Sequence[ScoreJob], FinetuneSpec], Iterator[int]]
+"""Does jobs somewhere, in any order; gives the number of samples of each that is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowScores:
+    """The figures of a source's training rows."""
+
+    choice: ChoiceSpec
+    values: np.ndarray
+    """float64 [training rows]; NaN for rows that give no sample."""
+    keep: np.ndarray
+    """bool [training rows]: those that stay. Rows without a figure do: they are refused later on, and counted there."""
+
+    @classmethod
+    def of(cls, choice: ChoiceSpec, values: np.ndarray) -> "RowScores":
+        """Choose among rows with these figures; of equal ones the earlier row goes first."""
+        keep, known = np.isnan(values), np.flatnonzero(~np.isnan(values))
+        allowed = known if choice.below is None else known[values[known] < choice.below]
+        wanted = min(len(allowed), max(1, round(choice.share * len(known))))
+        ranked = allowed[np.argsort(values[allowed] if choice.keep != "highest" else -values[allowed], kind="stable")]
+        first = (len(ranked) - wanted) // 2 if choice.keep == "middle" else 0
+        keep[ranked[first : first + wanted]] = True
+        return cls(choice, values, keep)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The lowest and the highest figure of the rows that stay; NaN without any."""
+        kept = self.values[self.keep & ~np.isnan(self.values)]
+        return (float(kept.min()), float(kept.max())) if len(kept) else (float("nan"), float("nan"))
+
+
+def row_scores(
+    dataset: Dataset, table: TokenTable, choice: ChoiceSpec, spec: FinetuneSpec, before: int, score: Scorer
+) -> RowScores:
+    """The figures of a source's training rows, computed as far as the cache does not hold the losses they are made of.
+
+    Args:
+        dataset: the source.
+        table: the samples of its training rows.
+        choice: the figure, and what is chosen by it.
+        spec: the recipe.
+        before: id of the token that stands before an answer without its prompt.
+        score: computes losses.
+
+    Raises:
+        DataError: `choice.below` leaves no row.
+    """
+    rows = np.concatenate([keys.rows for keys in dataset.train.key_blocks()])
+    order = np.argsort(rows, kind="stable")
+    owners = order[np.searchsorted(rows[order], table.rows)]
+
+    def summed(figures: np.ndarray) -> np.ndarray:
+        return np.bincount(owners, weights=figures, minlength=len(rows))
+
+    counts = summed(table.supervised.astype(np.float64))
+    if choice.by == "random":
+        values = np.array([_drawn(spec.data.seed, int(row)) for row in rows])
+    elif choice.by == "answer_tokens":
+        values = counts
+    else:
+        given, learned = (summed(each) for each in _losses(table, spec, None, score))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values = given / learned
+            if choice.by == "ifd":
+                alone, tokens = (summed(each) for each in _losses(table, spec, before, score))
+                values = values / (alone / tokens)
+    found = RowScores.of(choice, np.where(summed(np.ones(len(table))) > 0, values, np.nan))
+    if not np.any(found.keep & ~np.isnan(found.values)):
+        lowest = f"the lowest {choice.by} is {np.nanmin(found.values):.4g}"
+        raise DataError(f"source {dataset.name!r}: choose.below {choice.below} leaves no row; {lowest}")
+    return found
+
+
+def chosen(scores: RowScores) -> Kept:
+    """What a choice leaves of a source."""
+    left_out = len(scores.keep) - int(np.count_nonzero(scores.keep))
+    return Kept(scores.keep, {f"not_chosen:{scores.choice.by}": left_out} if left_out else {})
+
+
+def all_stay(dataset: Dataset) -> Kept:
+    """Of a source without a choice."""
+    return Kept(np.ones(len(dataset.train), dtype=bool), {})
+
+
+def _losses(table: TokenTable, spec: FinetuneSpec, before: int | None, score: Scorer) -> np.ndarray:
+    """float64 [2, samples]: the sum over each sample's learned tokens in nats, and how many these are."""
+    from didact.models import base_fingerprint  # loads what computes
+
+    model = spec.model
+    decides = {
+        "version": _VERSION,
+        "samples": table.fingerprint,
+        "base": base_fingerprint(model),
+        "dtype": model.dtype,
+        "quantization": model.quantization.model_dump() if model.quantization else None,
+        "before": before,
+    }
+    entry = CacheEntry(cache_dir() / "scores" / files.fingerprint(decides))
+    starts = range(0, len(table), _PART)
+    keys = [f"{number:05d}" for number in range(len(starts))]
+
+    def make(missing: list[str]) -> None:
+        wanted = set(missing)
+        jobs = [
+            ScoreJob(entry, key, table.address, table.name, start, min(start + _PART, len(table)), before)
+            for key, start in zip(keys, starts, strict=True)
+            if key in wanted
+        ]
+        total, done = sum(job.stop - job.start for job in jobs), 0
+        what = "answers behind their prompts" if before is None else "answers alone"
+        _log.info("source %s: the base scores %s of %s samples", table.name, what, f"{total:,}")
+        for number in score(jobs, spec):
+            done += number
+            _log.info("source %s: %s of %s samples scored", table.name, f"{done:,}", f"{total:,}")
+
+    entry.fill(keys, {"source": table.name, "base": model.base, "samples": len(table)}, make)
+    with entry.hold():
+        records = [entry.record(key) for key in keys]
+        parts = [np.load(entry.sound_shard(record.shards[0])) for record in records if record is not None]
+    return np.concatenate(parts, axis=1)
+
+
+def _drawn(seed: int, row: int) -> float:
+    return int.from_bytes(hashlib.sha256(f"{seed}/{row}".encode()).digest()[:8]) / 2**64
