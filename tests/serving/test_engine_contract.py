@@ -6,6 +6,7 @@ One engine serves the whole file, since starting vLLM takes a minute: the last t
 import asyncio
 import itertools
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -33,6 +34,7 @@ from didact.serving import (
     PromptTooLong,
     Sampling,
 )
+from didact.serving.engine.grammar import lark
 from didact.serving.replica.prompt_scores import prompt_logprobs
 from tests.fakes.engine_contract import CONTEXT, ENGINES, PLACES, ROWS, WAITING, Contract, open_contract
 
@@ -75,6 +77,26 @@ def tokens_of(pieces: Any) -> list[int]:
 
 def text_of(pieces: list[Delta]) -> str:
     return "".join(piece.text for piece in pieces)
+
+
+def test_an_answer_fits_its_grammar(contract: Contract) -> None:
+    if not contract.engine.takes_grammars:
+        pytest.skip("needs didact[grammar]")
+    grammar = lark.matching("[ab]{6}", "guided_regex")
+    asked = [
+        ask(PROMPTS[0], adapter, 20, grammar=grammar, sampling=Sampling(temperature=1.0, seed=seed))
+        for seed, adapter in enumerate((None, contract.adapters[0], None))
+    ]
+    free = ask(PROMPTS[1])
+
+    async def all_of_them() -> list[list[Delta]]:
+        return await asyncio.gather(*(read(contract, each) for each in (*asked, free)))
+
+    *held, last = asyncio.run(all_of_them())
+    for deltas in held:
+        assert re.fullmatch("[ab]{6}", "".join(delta.text for delta in deltas))
+        assert deltas[-1].finish_reason == "stop"
+    assert [token for delta in last for token in delta.token_ids] == contract.oracle(free)
 
 
 def test_greedy_answers_equal_generate_in_mixed_company(contract: Contract) -> None:

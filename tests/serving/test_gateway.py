@@ -160,7 +160,7 @@ BAD = [
     ({"repetition_penalty": 0}, 400, "invalid_value", "repetition_penalty"),
     ({"no_repeat_ngram_size": 65}, 400, "invalid_value", "no_repeat_ngram_size"),
     ({"min_tokens": 9, "max_tokens": 8}, 400, "invalid_value", "min_tokens"),
-    ({"response_format": {"type": "json_object"}}, 400, "unsupported_parameter", "response_format"),
+    ({"response_format": {"type": "structural_tag"}}, 400, "invalid_value", "response_format.type"),
 ]
 
 

@@ -1,5 +1,6 @@
 """Tools and thoughts over HTTP: offered in the template's own way, calls read back, refused by name where it cannot."""
 
+import importlib.util
 import json
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
@@ -136,7 +137,10 @@ def test_a_template_without_tools_refuses_them_by_name(client: TestClient) -> No
     assert client.post("/v1/chat/completions", json={**HELLO, "tools": [ADD], "tool_choice": "none"}).status_code == 200
 
 
-def test_a_call_can_be_demanded(tmp_path: Path, serve_worker: Callable[..., TestClient]) -> None:
+def test_a_call_can_be_demanded_without_a_grammar_for_its_arguments(
+    tmp_path: Path, serve_worker: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     tokenizer = byte_tokenizer(TEMPLATE)
     engine = EmbeddedEngine(AdapterHost(tiny_model(), TINY_BASE), tokenizer)
     worker = Worker(engine, tokenizer, AdapterStore(ShelfRegistry(), tmp_path), TINY_BASE)

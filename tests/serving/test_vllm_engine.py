@@ -1,11 +1,13 @@
 """The engine beside vLLM's process, with a vLLM that only does sums; `make test-vllm` asks the real one."""
 
 import asyncio
+import importlib.util
 import itertools
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,11 @@ from didact.serving import (
     EngineStopped,
     GenerationFailed,
     GenerationRequest,
+    GrammarError,
+    GrammarsMissing,
     Sampling,
 )
+from didact.serving.engine.grammar import lark
 from didact.serving.engine.on_vllm import VllmEngine
 from didact.serving.engine.on_vllm.vllm_link import VllmLink, find_vllm
 from didact.serving.engine.on_vllm.vllm_parameters import vllm_parameters
@@ -59,8 +64,8 @@ def python(tmp_path: Path) -> str:
 def open_engine(base: ModelSpec, python: str) -> Iterator[Open]:
     opened: list[VllmEngine] = []
 
-    def build(wrong: str = "", places: int = 2) -> VllmEngine:
-        link = VllmLink(python, {"max_model_len": 512}, {"FAKE_VLLM": wrong}, timeout=60)
+    def build(wrong: str = "", places: int = 2, model: str | None = None) -> VllmEngine:
+        link = VllmLink(python, {"max_model_len": 512, "model": model}, {"FAKE_VLLM": wrong}, timeout=60)
         limits = {"max_lora_rank": 8, "max_adapters": places, "max_batch_size": 64, "max_waiting": 64}
         opened.append(VllmEngine(link, byte_tokenizer(), base_fingerprint(base), **limits))
         return opened[-1]
@@ -224,3 +229,23 @@ def test_parameters_in_vllms_words() -> None:
 def test_what_vllm_does_not_take_is_refused_by_name(wrong: dict[str, float]) -> None:
     with pytest.raises(SpecError, match=f"{next(iter(wrong))}: found"):
         vllm_parameters(ask(1, sampling=Sampling(**wrong)), room=4)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("llguidance") is None, reason="needs didact[grammar]")
+def test_grammars_are_passed_on(open_engine: Open, base: ModelSpec) -> None:
+    engine, plain = open_engine(model=base.base), open_engine()
+    assert (engine.takes_grammars, plain.takes_grammars) == (True, False)
+    grammar = lark.one_of(("yes",), "guided_choice")
+
+    async def both() -> list:
+        asked = (ask(5, grammar=grammar), ask(5), ask(5, grammar=replace(grammar, rules="refused")))
+        return await asyncio.gather(*(read(engine, each) for each in asked), return_exceptions=True)
+
+    held, free, refused = asyncio.run(both())
+    assert (held, len(free)) == ([256], 4)
+    assert isinstance(refused, GrammarError)
+    assert str(refused) == "guided_choice: Grammar error: no rule of that name"
+    with pytest.raises(SpecError, match="min_tokens: found 2 beside guided_choice"):
+        asyncio.run(read(engine, ask(5, grammar=grammar, min_tokens=2)))
+    with pytest.raises(GrammarsMissing, match=r"^guided_choice: .*install llguidance there"):
+        asyncio.run(read(plain, ask(5, grammar=grammar)))

@@ -28,6 +28,9 @@ from didact.serving.engine import (
     EngineStopped,
     GenerationFailed,
     GenerationRequest,
+    Grammar,
+    GrammarError,
+    GrammarsMissing,
     PromptTooLong,
     Sampling,
 )
@@ -47,6 +50,9 @@ __all__ = [
     "EngineStopped",
     "GenerationFailed",
     "GenerationRequest",
+    "Grammar",
+    "GrammarError",
+    "GrammarsMissing",
     "PromptTooLong",
     "Sampling",
 ]

@@ -28,6 +28,7 @@ class AsyncLLM:
     """Answers by arithmetic."""
 
     def __init__(self, settings: dict) -> None:
+        assert settings["skip_tokenizer_init"] == ("structured_outputs_config" not in settings)
         self.errored, self.dead_error = False, RuntimeError("the fake engine died")
         self.loaded: dict[int, int] = {}
         self.last, self.adapted = 0, 0
@@ -62,12 +63,17 @@ class AsyncLLM:
         if ids[0] == DIE:
             self.errored = True
             raise self.dead_error
+        held = getattr(params, "structured_outputs", None)
+        if held is not None and "refused" in held.grammar:
+            raise ValueError("Grammar error: no rule of that name")
         self.adapted += lora_request is not None
         while True:
             await asyncio.sleep(0)
             mixed = WRONG == "mixed" and self.adapted  # as vLLM's kernels for processors
             weight = self.loaded[lora_request.lora_int_id] if lora_request else self.last if mixed else 0
             answer.append((sum(ids) + len(answer) + weight) % VOCABULARY)
+            if held is not None:  # done with the grammar at once
+                answer[-1] = 256
             token = answer[-1]
             told = {token: types.SimpleNamespace(rank=1, logprob=-0.1)}
             told[(token + 1) % VOCABULARY] = types.SimpleNamespace(rank=2, logprob=-3.0)
@@ -95,7 +101,12 @@ def _module(name: str, **names) -> None:
 
 _module("lora")
 _module("lora.request", LoRARequest=lambda **fields: types.SimpleNamespace(**fields))
-_module("sampling_params", RequestOutputKind=types.SimpleNamespace(DELTA="delta"))
+_module("config", StructuredOutputsConfig=lambda **fields: types.SimpleNamespace(**fields))
+_module(
+    "sampling_params",
+    RequestOutputKind=types.SimpleNamespace(DELTA="delta"),
+    StructuredOutputsParams=lambda **fields: types.SimpleNamespace(**fields),
+)
 _module("engine")
 _module("engine.arg_utils", AsyncEngineArgs=lambda **settings: settings)
 _module("v1")

@@ -20,6 +20,8 @@ _REFUSALS: dict[RefusalKind, tuple[int, str]] = {
     "too_long": (400, "context_length_exceeded"),
     "bad_prompt": (400, "invalid_prompt"),
     "no_tools": (400, "unsupported_parameter"),
+    "no_grammars": (400, "unsupported_parameter"),
+    "bad_grammar": (400, "invalid_grammar"),
     "bad_adapter": (400, "unsupported_adapter"),
     "registry": (503, "registry_unavailable"),
     "timeout": (504, "timeout"),
@@ -161,14 +163,19 @@ def sse(values: Mapping[str, Any], name: str | None = None) -> str:
 def refusal_error(refusal: Refusal, prompt_field: str) -> ApiError:
     """A backend's refusal as an HTTP error."""
     status, code = _REFUSALS[refusal.kind]
-    param = {"no_tools": "tools", "too_long": prompt_field, "bad_prompt": prompt_field, "bad_adapter": "model"}.get(
-        refusal.kind
-    )
+    params: dict[RefusalKind, str] = {
+        "no_tools": "tools",
+        # Its message begins with the field.
+        **dict.fromkeys(("no_grammars", "bad_grammar"), refusal.message.partition(":")[0]),
+        "too_long": prompt_field,
+        "bad_prompt": prompt_field,
+        "bad_adapter": "model",
+    }
     return ApiError(
         status,
         refusal.message,
         code=code,
-        param=param,
+        param=params.get(refusal.kind),
         retry_after=1 if status in (429, 503) else None,
         final=refusal.kind in ("failed", "died", "suspect"),
     )

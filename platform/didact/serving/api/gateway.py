@@ -35,7 +35,7 @@ from didact.serving.api.openai_answers import OpenAiEndpoint
 from didact.serving.api.openai_types import AskingBody, ChatRequest, CompletionRequest, GenerationBody, ModelCard
 from didact.serving.api.parameters import read_body
 from didact.serving.api.spelling import DetokenizeRequest, TokenizeRequest, tokenized, tokenizer_info
-from didact.serving.engine.protocol import ReplicaLost
+from didact.serving.engine.protocol import Grammar, ReplicaLost
 from didact.serving.replica.adapter_store import version_id
 from didact.serving.replica.backend import Ask, Backend, BaseFacts, Event, Prompt, Refusal, Spelled, Spelling
 from didact.serving.replica.catalog import Catalog, Meaning
@@ -236,6 +236,9 @@ class Gateway:
         if body.least_length > longest:
             message = f"min_tokens: found {body.least_length}; expected at most max_tokens, which is {longest}."
             raise ApiError(400, message, code="invalid_value", param="min_tokens")
+        grammar = body.grammar()
+        if grammar is not None:
+            _check_beside(body, grammar)
         return Ask(
             request_id=request_id,
             prompt=prompt,
@@ -250,6 +253,7 @@ class Gateway:
             logprobs=body.num_logprobs,
             echo=body.echoes,
             must_call=body.must_call,
+            grammar=grammar,
         )
 
     async def _whole(self, asks: list[Ask], endpoint: Endpoint, tally: Tally) -> dict[str, Any]:
@@ -308,6 +312,14 @@ def _check_choice(body: ChatRequest) -> None:
         offered = ", ".join(body.offered) or "none"
         message = f"tool_choice: found {body.must_call or 'required'}; the functions in tools are: {offered}."
         raise ApiError(400, message, code="invalid_value", param="tool_choice")
+
+
+def _check_beside(body: AskingBody, grammar: Grammar) -> None:
+    """Raises ApiError for what cannot be held beside a grammar."""
+    beside = {"ignore_eos": body.ignores_end, "tool_choice": body.must_call is not None}
+    for name in (name for name, there in beside.items() if there):
+        message = f"{name}: found beside {grammar.field}, which says where the answer ends; leave one of them out."
+        raise ApiError(400, message, code="invalid_value", param=name)
 
 
 async def _twice(once: Callable[[], Awaitable[_Result]]) -> _Result:

@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field
 from typing_extensions import override
 
 from didact.serving.api.chat_types import MAX_TOOLS, Body, ChatMessage, Tool, ToolChoice
-from didact.serving.engine.protocol import FinishReason, Sampling
+from didact.serving.api.structured import STRUCTURED, ResponseFormat, asked_grammar
+from didact.serving.engine.protocol import FinishReason, Grammar, Sampling
 
 MAX_STOPS = 8
 LONGEST_STOP = 64
@@ -86,6 +87,14 @@ class AskingBody(Body):
         """The function that the answer must call, empty for any; None for as it likes."""
         return None
 
+    def grammar(self) -> Grammar | None:
+        """What the answer must be; None for any text.
+
+        Raises:
+            ApiError: 400 for what cannot be one.
+        """
+        return None
+
     def sampling(self, choice: int) -> Sampling:
         """How choice number `choice` is drawn."""
         return Sampling(
@@ -114,6 +123,12 @@ class GenerationBody(AskingBody):
     )
     min_tokens: int | None = Field(default=None, ge=0)
     ignore_eos: bool | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: dict[str, Any] | None = Field(default=None, description=STRUCTURED)
+    guided_json: dict[str, Any] | str | None = Field(default=None, description="a JSON schema")
+    guided_regex: str | None = Field(default=None, description="a regular expression")
+    guided_choice: list[str] | None = Field(default=None, description="a list of texts")
+    guided_grammar: str | None = Field(default=None, description="a grammar in Lark or GBNF")
     return_token_ids: bool | None = None
     """Tell the ids of prompt and answer."""
     return_tokens_as_token_ids: bool | None = None
@@ -152,6 +167,14 @@ class GenerationBody(AskingBody):
     @override
     def ignores_end(self) -> bool:
         return bool(self.ignore_eos)
+
+    @override
+    def grammar(self) -> Grammar | None:
+        return asked_grammar(
+            self.response_format,
+            self.structured_outputs,
+            {name: getattr(self, f"guided_{name}") for name in ("json", "regex", "choice", "grammar")},
+        )
 
     @override
     def sampling(self, choice: int) -> Sampling:

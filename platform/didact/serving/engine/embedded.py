@@ -9,15 +9,18 @@ few steps in turn, so that neither an adapter, a long prompt nor a long answer h
 Nothing that a row does ends the thread; only a base that cannot read a single token any more does.
 """
 
+import contextlib
 import threading
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
 from didact.models import AdapterHost
+from didact.serving.engine.grammar.matcher import Grammars, check_installed, is_installed
 from didact.serving.engine.protocol import (
     AdapterRef,
     Delta,
@@ -28,6 +31,7 @@ from didact.serving.engine.protocol import (
     EngineStopped,
     GenerationFailed,
     GenerationRequest,
+    Grammar,
     PromptTooLong,
 )
 from didact.serving.engine.rounds import Rounds
@@ -91,6 +95,9 @@ class EmbeddedEngine(Engine):
             known_bytes=prefix_cache_bytes,
             record_steps=record_steps,
         )
+        self._grammars = Grammars(tokenizer, self.vocabulary_size)
+        self._num_reading = 0
+        """Requests whose grammar is being compiled."""
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="generation", daemon=True)
         self._thread.start()
@@ -104,6 +111,11 @@ class EmbeddedEngine(Engine):
     @override
     def vocabulary_size(self) -> int:
         return int(self._base.get_input_embeddings().weight.shape[0])
+
+    @property
+    @override
+    def takes_grammars(self) -> bool:
+        return is_installed()
 
     @property
     def records_steps(self) -> bool:
@@ -122,12 +134,42 @@ class EmbeddedEngine(Engine):
             )
         with self._changed:
             self._check_working()
-            if len(self._rounds.waiting) >= self._max_waiting:
-                raise EngineBusy(f"{len(self._rounds.waiting)} requests are waiting already; try again shortly")
-            row = BatchRow(request, self.context_length, self._tokenizer, self._base.device)
-            self._rounds.waiting.add(row)
-            self._changed.notify()
+            num_waiting = len(self._rounds.waiting) + self._num_reading
+            if num_waiting >= self._max_waiting:
+                raise EngineBusy(f"{num_waiting} requests are waiting already; try again shortly")
+            if request.grammar is not None:
+                return self._held(request, request.grammar)
+            return self._queued(BatchRow(request, self.context_length, self._tokenizer, self._base.device))
+
+    def _queued(self, row: BatchRow) -> AsyncGenerator[Delta, None]:
+        """Put a row behind those that wait; asked under the lock."""
+        self._rounds.waiting.add(row)
+        self._changed.notify()
         return row.read(on_close=self.cancel)
+
+    def _held(self, request: GenerationRequest, grammar: Grammar) -> AsyncGenerator[Delta, None]:
+        """Have the grammar compiled, then queue the request."""
+        check_installed(grammar)
+        # Whatever else ends the answer, the grammar must be able to.
+        ends = (*request.stop_token_ids, int(self._tokenizer.eos_token_id))
+        row = BatchRow(replace(request, stop_token_ids=ends), self.context_length, self._tokenizer, self._base.device)
+
+        async def pieces() -> AsyncGenerator[Delta, None]:
+            with self._changed:
+                self._num_reading += 1
+            try:
+                row.constraint = await self._grammars.constraint(grammar)
+            finally:
+                with self._changed:
+                    self._num_reading -= 1
+            with self._changed:
+                self._check_working()
+                queued = self._queued(row)
+            async with contextlib.aclosing(queued):
+                async for delta in queued:
+                    yield delta
+
+        return pieces()
 
     @override
     def cancel(self, request_id: str) -> None:
@@ -195,6 +237,7 @@ class EmbeddedEngine(Engine):
             self._changed.notify()
         self._thread.join()
         self._rounds.pool.close()
+        self._grammars.close()
 
     def _check_working(self) -> None:
         if self._closing or self._rounds.failure is not None:

@@ -33,6 +33,14 @@ class ReplicaLost(DidactError, ConnectionError):
     """The process that should answer is gone, and had not begun; another one may answer."""
 
 
+class GrammarError(DidactError, ValueError):
+    """A grammar that cannot be followed, or costs too much. The message begins with the field that asks for it."""
+
+
+class GrammarsMissing(GrammarError):
+    """This engine cannot hold answers to a grammar."""
+
+
 class GenerationFailed(DidactError, RuntimeError):
     """The model could not compute an answer to this request; other requests go on."""
 
@@ -106,6 +114,23 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Grammar:
+    """What an answer must be, token for token; see `engine.grammar`."""
+
+    rules: str
+    """In Lark as llguidance reads it."""
+    field: str
+    """What of the request asks for it; errors begin with it."""
+    begin: str = "answer"
+    """What the answer is made of, in terms of the rules; empty where they say it themselves."""
+
+    @property
+    def text(self) -> str:
+        """The whole grammar."""
+        return f"start: {self.begin}\n{self.rules}" if self.begin else self.rules
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One answer to generate."""
 
@@ -126,6 +151,8 @@ class GenerationRequest:
 
     They are the model's own, before temperature, penalties and bias.
     """
+    grammar: Grammar | None = None
+    """Only tokens that it allows come, whatever the sampling says; it ends the answer even before `min_tokens`."""
     deadline: float | None = None
     """On the clock of `time.monotonic` of the engine's process; None for no limit."""
 
@@ -205,12 +232,17 @@ class Engine(Protocol):
         """Token ids are below this."""
         ...
 
+    @property
+    def takes_grammars(self) -> bool:
+        """Whether requests may have a grammar."""
+        return False
+
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         """Queue the request at once and iterate over its answer. Closing the iterator cancels the request.
 
         Raises:
-            EngineBusy, EngineStopped, PromptTooLong: at the call.
-            AdapterError, DeadlineExceeded, GenerationFailed: while iterating.
+            EngineBusy, EngineStopped, PromptTooLong, GrammarsMissing: at the call.
+            GrammarError, DeadlineExceeded, GenerationFailed: while iterating.
             EngineDied: while iterating, when the engine itself ended.
         """
         ...

@@ -2,19 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 
 import torch
 from transformers import PreTrainedTokenizerBase
+from typing_extensions import override
 
 from didact.logs import get_logger
+from didact.serving.engine.grammar.matcher import Constraint
 from didact.serving.engine.protocol import (
     DeadlineExceeded,
     Delta,
     FinishReason,
     GenerationFailed,
     GenerationRequest,
+    GrammarError,
     PromptTooLong,
     TokenLogprob,
 )
@@ -124,12 +127,19 @@ class BatchRow(AnswerRow):
         """Where the adapter's weights lie for a row of the shared batch; None for the base."""
         self.deferred = False
         """It let another row of the same prompt go first."""
+        self.constraint: Constraint | None = None
+        """What the answer may still become; None for anything."""
         self._sampler = Sampler(request.sampling, device, request.prompt_ids)
 
     @property
     def kind(self) -> tuple[str | None, object | None]:
         """What rows of one batch have in common: group and company."""
         return self.group, self.company
+
+    @property
+    @override
+    def may_end(self) -> bool:
+        return super().may_end or (self.constraint is not None and self.constraint.is_complete)
 
     @property
     def ids(self) -> list[int]:
@@ -157,6 +167,8 @@ class BatchRow(AnswerRow):
         """
         try:
             self._advance(logits, likeliest)
+        except GrammarError as error:
+            self.fail(error)
         except Exception as error:  # noqa: BLE001 - the rows beside it go on
             _log.exception("a row failed while its next token was chosen")
             self.fail(GenerationFailed(f"the next token could not be chosen ({type(error).__name__})"))
@@ -165,6 +177,15 @@ class BatchRow(AnswerRow):
         wanted = self.request
         forbidden = () if self.may_end else wanted.stop_token_ids
         token = likeliest
-        if forbidden or not self._sampler.takes_likeliest:
+        if self.constraint is not None:
+            token = self._constrained(self.constraint, logits, forbidden)
+        elif forbidden or not self._sampler.takes_likeliest:
             token = self._sampler.draw(logits, self.answer, forbidden)
         self.take(token, () if wanted.logprobs is None else (token_logprob(logits, token, wanted.logprobs),))
+
+    def _constrained(self, constraint: Constraint, logits: torch.Tensor, forbidden: Sequence[int]) -> int:
+        ends = self.request.stop_token_ids
+        token = self._sampler.draw(logits, self.answer, forbidden, constraint.allowed(ends))
+        if token not in ends:
+            constraint.take(token)
+        return token

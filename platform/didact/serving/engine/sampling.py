@@ -34,22 +34,32 @@ class Sampler:
         changed = any(penalties) or wanted.logit_bias or wanted.no_repeat_ngram_size
         return wanted.temperature < _GREEDY_BELOW and not changed
 
-    def draw(self, logits: torch.Tensor, answer: list[int], forbidden: Sequence[int] = ()) -> int:
+    def draw(
+        self,
+        logits: torch.Tensor,
+        answer: list[int],
+        forbidden: Sequence[int] = (),
+        allowed: torch.Tensor | None = None,
+    ) -> int:
         """The next token.
 
         Args:
             logits: float [vocabulary].
             answer: the tokens generated so far, for the penalties.
             forbidden: tokens that cannot come.
+            allowed: bool [vocabulary], those that may come at all; where all of them are forbidden, they do.
         """
         logits = self._penalised(self._less_repeated(logits.float(), answer), answer)
         if self.sampling.logit_bias:
             tokens, bias = zip(*self.sampling.logit_bias, strict=True)
             places = torch.tensor(tokens, device=logits.device)
             logits = logits.index_add(0, places, torch.tensor(bias, device=logits.device))
+        if allowed is not None:
+            logits = logits.masked_fill(~allowed.to(logits.device), -torch.inf)
         forbidden = [*forbidden, *self._ngrams.would_repeat(answer)]
         if forbidden:
-            logits = logits.index_fill(0, torch.tensor(forbidden, device=logits.device), -torch.inf)
+            left = logits.index_fill(0, torch.tensor(forbidden, device=logits.device), -torch.inf)
+            logits = left if allowed is None or left.max() > -torch.inf else logits
         if self.sampling.temperature < _GREEDY_BELOW:
             return int(logits.argmax())
         # The largest becomes 0, so that no quotient overflows.

@@ -10,13 +10,15 @@ from typing import Literal, Protocol
 
 from didact.datasets.conversation import Message
 from didact.registry import ModelVersion
-from didact.serving.engine.protocol import AdapterRef, Delta, EngineStats, Sampling
+from didact.serving.engine.protocol import AdapterRef, Delta, EngineStats, Grammar, Sampling
 from didact.serving.metrics.snapshots import Snapshot
 from didact.serving.replica.token_words import TokenWord
 
 CallFormat = Literal["hermes", "mistral", "llama3"]
 RefusalKind = Literal[
     "no_tools",
+    "no_grammars",
+    "bad_grammar",
     "busy",
     "too_long",
     "bad_prompt",
@@ -57,6 +59,9 @@ class Ask:
     must_call: str | None = None
     """The answer must call this function; empty for any, None for as it likes."""
 
+    grammar: Grammar | None = None
+    """What the answer must be; behind its thoughts, where the template has such. None beside `must_call`."""
+
     @property
     def mark(self) -> str:
         """Digest of all that decides what an engine does with it, the seed aside."""
@@ -65,7 +70,7 @@ class Ask:
             adapter = (self.adapter.name, self.adapter.version, self.adapter.adapter_sha256)
         sampling = {**asdict(self.sampling), "seed": None}
         length = (self.max_new_tokens, self.min_tokens, self.ignore_eos, self.logprobs, self.echo, self.must_call)
-        decided = repr((adapter, self.prompt, sampling, length, self.stop, self.stop_token_ids))
+        decided = repr((adapter, self.prompt, sampling, length, self.stop, self.stop_token_ids, self.grammar))
         return hashlib.sha256(decided.encode("utf-8", errors="surrogatepass")).hexdigest()
 
 

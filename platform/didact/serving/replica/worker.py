@@ -9,13 +9,14 @@ carries the replica's traceback, which no client should see.
 import asyncio
 import contextlib
 import copy
+import json
 import re
 import threading
 import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from typing_extensions import override
 
@@ -23,6 +24,7 @@ from didact.datasets.conversation import Message
 from didact.errors import AdapterError, NoToolSyntax, RegistryError, SpecError, TemplateError
 from didact.logs import get_logger
 from didact.registry import ModelVersion
+from didact.serving.engine.grammar.lark import behind_thoughts, calls_of
 from didact.serving.engine.protocol import (
     AdapterRef,
     DeadlineExceeded,
@@ -34,6 +36,9 @@ from didact.serving.engine.protocol import (
     EngineStopped,
     GenerationFailed,
     GenerationRequest,
+    Grammar,
+    GrammarError,
+    GrammarsMissing,
     PromptTooLong,
 )
 from didact.serving.metrics.answers import AnswerMetrics
@@ -66,7 +71,16 @@ _log = get_logger(__name__)
 _PATH = re.compile(r"(?<![\w.~/:-])(?:[A-Za-z][A-Za-z0-9+.-]*:/{2,}|~?/)[^\s'\"`,;)\]}]*[^\s'\"`,;:.)\]}]")
 """A path from the root or of the home folder, or an address."""
 
-_REFUSED = (EngineBusy, PromptTooLong, DeadlineExceeded, AdapterError, TemplateError, RegistryError, SpecError)
+_REFUSED = (
+    GrammarError,
+    EngineBusy,
+    PromptTooLong,
+    DeadlineExceeded,
+    AdapterError,
+    TemplateError,
+    RegistryError,
+    SpecError,
+)
 
 
 class Worker(Backend):
@@ -191,15 +205,33 @@ class Worker(Backend):
 
     def _speech(self, ask: Ask, request: GenerationRequest) -> Speech:
         """How the answer is to be read: chats only, completions are text."""
-        if not isinstance(ask.prompt, tuple) or not isinstance(ask.prompt[0], Message):
+        if not _is_chat(ask.prompt):
             return Speech()
         speech = speech_of(self._contract_of(request.adapter))
         begun = "" if ask.must_call is None else forced_call(speech, ask.must_call)
-        if speech.thoughts and not begun:
-            with self._encoding:
-                end = self._tokenizer.decode(request.prompt_ids[-16:], clean_up_tokenization_spaces=False)
-            begun = speech.thoughts[0] if end.rstrip().endswith(speech.thoughts[0]) else ""
-        return replace(speech, begun=begun)
+        return replace(speech, begun=begun or self._begun_thoughts(speech, request.prompt_ids))
+
+    def _begun_thoughts(self, speech: Speech, ids: Sequence[int]) -> str:
+        """The mark of thoughts, where the prompt ends with it."""
+        if not speech.thoughts:
+            return ""
+        with self._encoding:
+            end = self._tokenizer.decode(ids[-16:], clean_up_tokenization_spaces=False)
+        return speech.thoughts[0] if end.rstrip().endswith(speech.thoughts[0]) else ""
+
+    def _grammar(self, ask: Ask, contract: "TemplateContract", ids: Sequence[int]) -> Grammar | None:
+        """What the answer must be, in the way that its template speaks."""
+        if not _is_chat(ask.prompt):
+            return ask.grammar
+        speech = speech_of(contract)
+        if ask.must_call is not None:
+            offered = ask.prompt[0].tools
+            assert speech.calls is not None and offered is not None and offered.offered is not None
+            functions = [each["function"] for each in json.loads(offered.offered)]
+            return calls_of(speech.calls, functions, ask.must_call) if self.engine.takes_grammars else None
+        if ask.grammar is None or speech.thoughts is None:
+            return ask.grammar
+        return behind_thoughts(ask.grammar, speech.thoughts, bool(self._begun_thoughts(speech, ids)))
 
     def _folder_of(self, adapter: ModelVersion | AdapterRef | None) -> AdapterRef | None:
         return self._store.fetch(adapter) if isinstance(adapter, ModelVersion) else adapter
@@ -227,6 +259,7 @@ class Worker(Backend):
             stop_token_ids=(*(() if ask.ignore_eos else contract.stop_token_ids), *ask.stop_token_ids),
             min_tokens=ask.min_tokens,
             logprobs=ask.logprobs,
+            grammar=self._grammar(ask, contract, ids),
             deadline=arrived + ask.timeout_seconds,
         )
 
@@ -261,6 +294,10 @@ class Worker(Backend):
         return ids
 
 
+def _is_chat(prompt: Prompt) -> TypeGuard[tuple[Message, ...]]:
+    return isinstance(prompt, tuple) and isinstance(prompt[0], Message)
+
+
 def words_for_clients(error: Exception, name: str) -> str:
     """An error's message without the server's folders and addresses.
 
@@ -278,6 +315,8 @@ def words_for_clients(error: Exception, name: str) -> str:
 def _refusal(error: Exception, asked: ModelVersion | AdapterRef | None) -> Refusal:
     kinds: dict[type[Exception], RefusalKind] = {
         NoToolSyntax: "no_tools",
+        GrammarsMissing: "no_grammars",
+        GrammarError: "bad_grammar",
         EngineBusy: "busy",
         PromptTooLong: "too_long",
         DeadlineExceeded: "timeout",

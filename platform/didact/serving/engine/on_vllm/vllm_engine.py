@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -33,6 +33,9 @@ from didact.serving.engine.protocol import (
     EngineStopped,
     GenerationFailed,
     GenerationRequest,
+    Grammar,
+    GrammarError,
+    GrammarsMissing,
     PromptTooLong,
     TokenLogprob,
 )
@@ -104,6 +107,11 @@ class VllmEngine(Engine):
     def vocabulary_size(self) -> int:
         return self._vocabulary_size
 
+    @property
+    @override
+    def takes_grammars(self) -> bool:
+        return bool(self._link.facts.get("grammars"))
+
     @override
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         """Call on a running event loop."""
@@ -155,6 +163,8 @@ class VllmEngine(Engine):
                 f"This model's maximum context length is {self._context_length} tokens, and at least one is needed for "
                 f"the answer; the prompt has {length} tokens."
             )
+        if request.grammar is not None:
+            request = self._held(request, request.grammar)
         parameters = vllm_parameters(request, min(request.max_new_tokens, self._context_length - length))
         with self._lock:
             self._check_working()
@@ -165,6 +175,12 @@ class VllmEngine(Engine):
             number = next(self._numbers)
             self._sent[number] = _Sent(row, {**parameters, **(more or {})}, scores)
         return number, row
+
+    def _held(self, request: GenerationRequest, grammar: Grammar) -> GenerationRequest:
+        """The request with the token that ends what a grammar is done with."""
+        if not self.takes_grammars:
+            raise GrammarsMissing(f"{grammar.field}: this vLLM cannot hold answers to a form; install llguidance there")
+        return replace(request, stop_token_ids=(*request.stop_token_ids, int(self._tokenizer.eos_token_id)))
 
     @override
     def cancel(self, request_id: str) -> None:
@@ -272,6 +288,7 @@ class VllmEngine(Engine):
             prompt=request.prompt_ids,
             params=sent.parameters,
             bias=bias_of(request.sampling),
+            grammar=None if request.grammar is None else request.grammar.text,
             # The prefix cache of one version is never another's, whatever vLLM takes for the same adapter.
             salt=salt,
             adapter=None if adapter is None else {"id": adapter, "name": str(adapter), "path": path},
@@ -290,7 +307,7 @@ class VllmEngine(Engine):
             call(GenerationFailed(message["error"]) if "error" in message else None)
         elif sent is not None and "error" in message:
             _log.warning("vLLM refused a request: %s", message["error"])
-            sent.row.fail(GenerationFailed(f"vLLM could not answer ({message['error']})"))
+            sent.row.fail(_refused(sent.row, message["error"]))
             self._forget(number)
         elif sent is not None:
             self._extend(number, sent, message)
@@ -357,6 +374,14 @@ class VllmEngine(Engine):
                 words = "the engine was closed" if self._closing else "the engine ended"
                 kind = GenerationFailed if self._closing else EngineDied
                 each.row.fail(kind(f"{words} before the answer was finished"))
+
+
+def _refused(row: AnswerRow, reason: str) -> Exception:
+    """Why vLLM ended a request: a grammar, where it has one and nothing was answered yet."""
+    grammar, (kind, _, words) = row.request.grammar, reason.partition(": ")
+    if grammar is not None and not row.answer and kind in ("ValueError", "VLLMValidationError"):
+        return GrammarError(f"{grammar.field}: {words}")
+    return GenerationFailed(f"vLLM could not answer ({reason})")
 
 
 def _logprob(token: int, found: list[Any], wanted: int) -> TokenLogprob:

@@ -32,6 +32,10 @@ def vllm_parameters(request: GenerationRequest, room: int) -> dict[str, Any]:
     for name, (lowest, highest) in _RANGES.items():
         if not lowest <= (found := getattr(sampling, name)) <= highest:
             raise SpecError(f"{name}: found {found}; the engine vllm takes a number from {lowest} to {highest}")
+    if request.grammar is not None and request.min_tokens:
+        raise SpecError(
+            f"min_tokens: found {request.min_tokens} beside {request.grammar.field}; the engine vllm takes one of them"
+        )
     return {
         **{name: getattr(sampling, name) for name in _SAME},
         "temperature": sampling.temperature if sampling.temperature >= _GREEDY_BELOW else 0.0,

@@ -8,6 +8,7 @@ closes, the process ends; when vLLM's engine dies, it says so and ends.
 
 import asyncio
 import contextlib
+import importlib.util
 import json
 import os
 import signal
@@ -71,6 +72,10 @@ class Server:
         from vllm.sampling_params import RequestOutputKind
 
         params = SamplingParams(**message["params"], detokenize=False, output_kind=RequestOutputKind.DELTA)
+        if message["grammar"] is not None:
+            from vllm.sampling_params import StructuredOutputsParams
+
+            params.structured_outputs = StructuredOutputsParams(grammar=message["grammar"])
         params.logit_bias = {int(token): bias for token, bias in message["bias"]} or None
         prompt = {"prompt_token_ids": message["prompt"], "cache_salt": message["salt"]}
         adapter = _lora(message["adapter"]) if message["adapter"] else None
@@ -160,17 +165,38 @@ def _stat_logger(writer: asyncio.StreamWriter) -> Any:
     return Figures
 
 
+def _takes_grammars(settings: dict[str, Any]) -> bool:
+    """Whether vLLM can hold answers to grammars: with llguidance, for a tokenizer that its transformers reads."""
+    if importlib.util.find_spec("llguidance") is None:
+        return False
+    try:
+        from transformers import AutoTokenizer
+
+        remote = settings.get("trust_remote_code", False)
+        return bool(AutoTokenizer.from_pretrained(settings["model"], trust_remote_code=remote).is_fast)
+    except Exception as error:  # noqa: BLE001 - answers without a grammar need no tokenizer here
+        print(f"no grammars: {_words(error)}", flush=True)
+        return False
+
+
 def build(settings: dict[str, Any], writer: asyncio.StreamWriter) -> tuple[Any, dict[str, Any]]:
     """AsyncLLM, and what the client should know of it."""
     import vllm
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
+    grammars = _takes_grammars(settings)
+    if grammars:
+        from vllm.config import StructuredOutputsConfig
+
+        settings["structured_outputs_config"] = StructuredOutputsConfig(backend="guidance")
+    settings["skip_tokenizer_init"] = not grammars  # vLLM needs it for nothing else here
     llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**settings), stat_loggers=[_stat_logger(writer)])
     facts = {
         "version": vllm.__version__,
         "context_length": int(llm.model_config.max_model_len),
         "vocabulary_size": int(llm.model_config.get_vocab_size()),
+        "grammars": grammars,
         "device": llm.vllm_config.device_config.device_type,
     }
     return llm, facts

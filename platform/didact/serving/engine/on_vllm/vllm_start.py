@@ -87,7 +87,6 @@ def engine_settings(spec: ServeSpec, folder: str, dtype: str, *, on_gpu: bool) -
         "model": folder,
         "dtype": dtype,
         "trust_remote_code": spec.model.trust_remote_code,
-        "skip_tokenizer_init": True,
         "max_model_len": chosen.max_context_length,
         "max_num_seqs": spec.max_batch_size,
         "tensor_parallel_size": chosen.tensor_parallel_size,
