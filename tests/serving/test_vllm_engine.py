@@ -243,6 +243,7 @@ def test_grammars_are_passed_on(open_engine: Open, base: ModelSpec) -> None:
 
     held, free, refused = asyncio.run(both())
     assert (held, len(free)) == ([256], 4)
+    assert asyncio.run(read(engine, ask(5, priority=7)))[0] == 7  # passed on
     assert isinstance(refused, GrammarError)
     assert str(refused) == "guided_choice: Grammar error: no rule of that name"
     with pytest.raises(SpecError, match="min_tokens: found 2 beside guided_choice"):

@@ -56,13 +56,15 @@ class AsyncLLM:
     async def remove_lora(self, number: int) -> None:
         del self.loaded[number]
 
-    async def generate(self, prompt: dict, params, request_id: str, lora_request=None):
+    async def generate(self, prompt: dict, params, request_id: str, lora_request=None, priority=0):
         ids, answer = list(prompt["prompt_token_ids"]), []
         if ids[0] == FAIL:
             raise ValueError("this request is refused")
         if ids[0] == DIE:
             self.errored = True
             raise self.dead_error
+        if priority:  # told by an answer that begins with it
+            ids = [priority]
         held = getattr(params, "structured_outputs", None)
         if held is not None and "refused" in held.grammar:
             raise ValueError("Grammar error: no rule of that name")

@@ -253,6 +253,7 @@ class Gateway:
             logprobs=body.num_logprobs,
             echo=body.echoes,
             must_call=body.must_call,
+            priority=body.rank,
             grammar=grammar,
         )
 

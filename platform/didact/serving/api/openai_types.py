@@ -87,6 +87,11 @@ class AskingBody(Body):
         """The function that the answer must call, empty for any; None for as it likes."""
         return None
 
+    @property
+    def rank(self) -> int:
+        """Priority; smaller ones begin earlier."""
+        return 0
+
     def grammar(self) -> Grammar | None:
         """What the answer must be; None for any text.
 
@@ -123,6 +128,7 @@ class GenerationBody(AskingBody):
     )
     min_tokens: int | None = Field(default=None, ge=0)
     ignore_eos: bool | None = None
+    priority: int | None = Field(default=None, ge=-(2**31), lt=2**31, description="a whole number of 32 bits")
     response_format: ResponseFormat | None = None
     structured_outputs: dict[str, Any] | None = Field(default=None, description=STRUCTURED)
     guided_json: dict[str, Any] | str | None = Field(default=None, description="a JSON schema")
@@ -167,6 +173,11 @@ class GenerationBody(AskingBody):
     @override
     def ignores_end(self) -> bool:
         return bool(self.ignore_eos)
+
+    @property
+    @override
+    def rank(self) -> int:
+        return self.priority or 0
 
     @override
     def grammar(self) -> Grammar | None:

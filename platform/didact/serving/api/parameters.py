@@ -39,7 +39,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("logprobs", "ignore_eos", "use_beam_search", "echo", "continue_final_message"), (False,)),
     **dict.fromkeys(("include_stop_str_in_output", "continuous_usage_stats", "return_token_ids"), (False,)),
     **dict.fromkeys(("add_generation_prompt", "skip_special_tokens", "spaces_between_special_tokens"), (True,)),
-    **dict.fromkeys(("top_logprobs", "min_p", "min_tokens", "no_repeat_ngram_size", "priority"), (0,)),
+    **dict.fromkeys(("top_logprobs", "min_p", "min_tokens", "no_repeat_ngram_size"), (0,)),
     **dict.fromkeys(("repetition_penalty", "length_penalty", "typical_p", "best_of", "num_beams"), (1,)),
     **dict.fromkeys(("tool_choice", "function_call"), ("none", "auto")),
     "modalities": (["text"],),

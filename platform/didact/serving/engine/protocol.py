@@ -153,6 +153,8 @@ class GenerationRequest:
     """
     grammar: Grammar | None = None
     """Only tokens that it allows come, whatever the sampling says; it ends the answer even before `min_tokens`."""
+    priority: int = 0
+    """Requests with a smaller one begin earlier, however long others wait."""
     deadline: float | None = None
     """On the clock of `time.monotonic` of the engine's process; None for no limit."""
 

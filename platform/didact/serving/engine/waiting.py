@@ -1,4 +1,4 @@
-"""Which rows begin next: fair between adapter versions, and past those whose adapter is still being read."""
+"""Which rows begin next: by priority, fair between adapter versions, past those whose adapter is still being read."""
 
 import time
 from collections import deque
@@ -12,10 +12,73 @@ _QUANTUM = 256
 
 
 class WaitingRows:
-    """A queue for each adapter version, served by deficit round robin (Shreedhar & Varghese, 1995).
+    """Rows of the smallest `priority` first; among these, a fair share to each adapter version. Asked under the
+    engine's lock.
+    """
 
-    A version with many or long requests gets no more than one with few, as long as both wait. Asked under the engine's
-    lock.
+    def __init__(self, pool: AdapterPool) -> None:
+        self._pool = pool
+        self._ranks: dict[int, _Rank] = {}
+
+    def __iter__(self) -> Iterator[BatchRow]:
+        return (row for priority in sorted(self._ranks) for row in self._ranks[priority])
+
+    def __len__(self) -> int:
+        return sum(map(len, self._ranks.values()))
+
+    def add(self, row: BatchRow) -> None:
+        """Behind the others of its priority and version."""
+        self._rank(row).add(row)
+
+    def put_back(self, rows: list[BatchRow]) -> None:
+        """Rows that had begun go before all others of their priority."""
+        for row in reversed(rows):
+            self._rank(row).put_back(row)
+
+    def drop_done(self) -> None:
+        """Forget rows that are finished."""
+        for rank in self._ranks.values():
+            rank.drop_done()
+        self._forget_empty()
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._ranks.clear()
+
+    def any_ready(self) -> bool:
+        """Whether a row could begin now; has the adapters of the others read."""
+        return any([rank.any_ready() for rank in self._ranks.values()])
+
+    def take(self, room: int, pinned: Collection[str | None]) -> list[BatchRow]:
+        """Up to `room` rows that may share a batch, in turn of their versions.
+
+        Args:
+            room: rows.
+            pinned: adapter versions of rows in generation.
+        """
+        chosen, held = list[BatchRow](), {*pinned}
+        for priority in sorted(self._ranks):
+            self._ranks[priority].take(room, held, chosen)
+            if self._ranks[priority].any_ready():  # nobody passes those who only lack room
+                break
+        now = time.monotonic()
+        for row in chosen:
+            row.begun = row.begun or now
+        self._forget_empty()
+        return chosen
+
+    def _rank(self, row: BatchRow) -> "_Rank":
+        return self._ranks.setdefault(row.request.priority, _Rank(self._pool))
+
+    def _forget_empty(self) -> None:
+        self._ranks = {priority: rank for priority, rank in self._ranks.items() if len(rank)}
+
+
+class _Rank:
+    """Rows of one priority: a queue for each adapter version, in turn.
+
+    By deficit round robin (Shreedhar & Varghese, 1995): a version with many or long requests gets no more than one with
+    few, as long as both wait.
     """
 
     def __init__(self, pool: AdapterPool) -> None:
@@ -31,44 +94,29 @@ class WaitingRows:
         return sum(map(len, self._queues.values()))
 
     def add(self, row: BatchRow) -> None:
-        """Behind the others of its version."""
         self._queue(row).append(row)
 
-    def put_back(self, rows: list[BatchRow]) -> None:
-        """Rows that had begun go before all others."""
-        for row in reversed(rows):
-            self._queue(row).appendleft(row)
-            self._turns.remove(row.version_id)
-            self._turns.appendleft(row.version_id)
+    def put_back(self, row: BatchRow) -> None:
+        self._queue(row).appendleft(row)
+        self._turns.remove(row.version_id)
+        self._turns.appendleft(row.version_id)
 
     def drop_done(self) -> None:
-        """Forget rows that are finished."""
         for version_id, queue in list(self._queues.items()):
             self._queues[version_id] = deque(row for row in queue if not row.done)
             self._forget_empty(version_id)
 
-    def clear(self) -> None:
-        """Forget all."""
-        for each in (self._queues, self._turns, self._credit):
-            each.clear()
-
     def any_ready(self) -> bool:
-        """Whether a row could begin now; has the adapters of the others read."""
         return any([self._is_ready(version_id) for version_id in self._turns])
 
-    def take(self, room: int, pinned: Collection[str | None]) -> list[BatchRow]:
-        """Up to `room` rows that may share a batch, in turn of their versions.
-
-        Args:
-            room: rows.
-            pinned: adapter versions of rows in generation.
-        """
+    def take(self, room: int, held: set[str | None], chosen: list[BatchRow]) -> None:
+        """Add rows to those that were chosen; all share one batch."""
         ready = [version_id for version_id in self._turns if self._is_ready(version_id)]
         # The one whose turn it is holds the line when running versions hold all adapter places: if others could still
         # join those, a place might never become free.
-        if room <= 0 or not ready or not self._pool.can_take(ready[0], pinned):
-            return []
-        kind, chosen, held = self._kind(ready[0]), list[BatchRow](), {*pinned}
+        if room <= len(chosen) or not ready or not self._pool.can_take(ready[0], held):
+            return
+        kind = chosen[0].kind if chosen else self._kind(ready[0])
         assert kind is not None
         while len(chosen) < room:
             fitting = [each for each in ready if self._kind(each) == kind and self._pool.can_take(each, held)]
@@ -78,13 +126,8 @@ class WaitingRows:
                 if len(chosen) < room and self._pool.can_take(version_id, held):
                     self._give_turn(version_id, kind, room, chosen)
                     held.add(version_id)
-        now = time.monotonic()
-        for row in chosen:
-            row.group = kind[0]
-            row.begun = row.begun or now
-        for version_id in {row.version_id for row in chosen}:
+        for version_id in list(self._queues):
             self._forget_empty(version_id)
-        return chosen
 
     def _give_turn(
         self, version_id: str | None, kind: tuple[str | None, object | None], room: int, chosen: list[BatchRow]
@@ -93,7 +136,9 @@ class WaitingRows:
         self._credit[version_id] += _QUANTUM
         while self._kind(version_id) == kind and len(chosen) < room and _cost(queue[0]) <= self._credit[version_id]:
             self._credit[version_id] -= _cost(queue[0])
-            chosen.append(queue.popleft())
+            row = queue.popleft()
+            row.group = kind[0]
+            chosen.append(row)
         self._turns.remove(version_id)
         self._turns.append(version_id)
 

@@ -59,6 +59,8 @@ class Ask:
     must_call: str | None = None
     """The answer must call this function; empty for any, None for as it likes."""
 
+    priority: int = 0
+    """Smaller ones begin earlier."""
     grammar: Grammar | None = None
     """What the answer must be; behind its thoughts, where the template has such. None beside `must_call`."""
 

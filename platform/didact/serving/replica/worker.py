@@ -259,6 +259,7 @@ class Worker(Backend):
             stop_token_ids=(*(() if ask.ignore_eos else contract.stop_token_ids), *ask.stop_token_ids),
             min_tokens=ask.min_tokens,
             logprobs=ask.logprobs,
+            priority=ask.priority,
             grammar=self._grammar(ask, contract, ids),
             deadline=arrived + ask.timeout_seconds,
         )

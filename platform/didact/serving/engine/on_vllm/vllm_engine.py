@@ -288,6 +288,7 @@ class VllmEngine(Engine):
             prompt=request.prompt_ids,
             params=sent.parameters,
             bias=bias_of(request.sampling),
+            priority=request.priority,
             grammar=None if request.grammar is None else request.grammar.text,
             # The prefix cache of one version is never another's, whatever vLLM takes for the same adapter.
             salt=salt,

@@ -79,7 +79,8 @@ class Server:
         params.logit_bias = {int(token): bias for token, bias in message["bias"]} or None
         prompt = {"prompt_token_ids": message["prompt"], "cache_salt": message["salt"]}
         adapter = _lora(message["adapter"]) if message["adapter"] else None
-        stream = self._llm.generate(prompt, params, str(number), lora_request=adapter)
+        priority = message["priority"]
+        stream = self._llm.generate(prompt, params, str(number), lora_request=adapter, priority=priority)
         async for output in stream:
             answer = output.outputs[0]
             told = [_logprobs(*each) for each in zip(answer.token_ids, answer.logprobs or (), strict=False)]

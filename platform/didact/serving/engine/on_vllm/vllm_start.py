@@ -88,6 +88,7 @@ def engine_settings(spec: ServeSpec, folder: str, dtype: str, *, on_gpu: bool) -
         "dtype": dtype,
         "trust_remote_code": spec.model.trust_remote_code,
         "max_model_len": chosen.max_context_length,
+        "scheduling_policy": "priority",
         "max_num_seqs": spec.max_batch_size,
         "tensor_parallel_size": chosen.tensor_parallel_size,
         "gpu_memory_utilization": chosen.gpu_memory_utilization,
