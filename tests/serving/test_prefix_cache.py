@@ -11,7 +11,7 @@ from transformers import DynamicCache
 from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.models import AdapterHost
 from didact.serving import EmbeddedEngine, Sampling
-from didact.serving.engine.prefix_cache import PrefixCache
+from didact.serving.engine.memory.prefix_cache import PrefixCache
 from didact.spec import PrefixSpec
 from tests.fakes.adapters import TINY_BASE
 from tests.fakes.generation import answers, make_adapter, oracle, request

@@ -10,7 +10,7 @@ from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.models import AdapterHost
 from didact.serving import AdapterRef, EmbeddedEngine, GenerationFailed
 from didact.serving.engine.fixed_layer import FixedLayer, rounded_columns, rounded_rows
-from didact.serving.engine.row_cache import RowLayer, keeping_order, row_cache
+from didact.serving.engine.memory.row_cache import RowLayer, keeping_order, row_cache
 from didact.serving.engine.step_graphs import StepGraphs, recorder_for
 from didact.spec import Ia3Spec, LoraSpec
 from tests.fakes.adapters import TINY_BASE

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from didact.serving.engine.row_cache import RowLayer, keeping_order, row_cache
+from didact.serving.engine.memory.row_cache import RowLayer, keeping_order, row_cache
 
 
 class Plain:

@@ -56,6 +56,9 @@ class ServeSpec(Spec):
     """Adapters held in memory by a replica; the least recently used one is dropped."""
     max_batch_size: int = Field(default=16, ge=1)
     """Requests generated together."""
+    cache_gib: float | None = Field(default=None, gt=0)
+    """Memory for keys and values of requests in generation, in GiB, of the engine `embedded`; default: most of what the
+    base leaves free on a GPU, without a limit on a processor. Requests wait for room."""
     max_waiting: int = Field(default=128, ge=1)
     """Requests that may wait in a replica; more are refused with 429."""
     max_new_tokens: int = Field(default=512, ge=1)

@@ -35,7 +35,8 @@ from didact.serving.api.openai_answers import OpenAiEndpoint
 from didact.serving.api.openai_types import AskingBody, ChatRequest, CompletionRequest, GenerationBody, ModelCard
 from didact.serving.api.parameters import read_body
 from didact.serving.api.spelling import DetokenizeRequest, TokenizeRequest, tokenized, tokenizer_info
-from didact.serving.engine.protocol import Grammar, ReplicaLost
+from didact.serving.engine.grammar.grammar import Grammar
+from didact.serving.engine.protocol import ReplicaLost
 from didact.serving.replica.adapter_store import version_id
 from didact.serving.replica.backend import Ask, Backend, BaseFacts, Event, Prompt, Refusal, Spelled, Spelling
 from didact.serving.replica.catalog import Catalog, Meaning

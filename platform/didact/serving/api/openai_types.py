@@ -11,7 +11,8 @@ from typing_extensions import override
 
 from didact.serving.api.chat_types import MAX_TOOLS, Body, ChatMessage, Tool, ToolChoice
 from didact.serving.api.structured import STRUCTURED, ResponseFormat, asked_grammar
-from didact.serving.engine.protocol import FinishReason, Grammar, Sampling
+from didact.serving.engine.grammar.grammar import Grammar
+from didact.serving.engine.protocol import FinishReason, Sampling
 
 MAX_STOPS = 8
 LONGEST_STOP = 64

@@ -9,7 +9,7 @@ from pydantic import Field
 from didact.serving.api.api_errors import ApiError, as_json
 from didact.serving.api.chat_types import Body
 from didact.serving.engine.grammar import lark
-from didact.serving.engine.protocol import Grammar
+from didact.serving.engine.grammar.grammar import Grammar
 
 _MOST_BYTES = 65_536
 """Of a grammar. Schemas of this size are compiled in a second or two; the time grows with the square."""

@@ -12,6 +12,7 @@ Example:
 
 from typing import TYPE_CHECKING, Any
 
+from didact.serving.engine.grammar.grammar import Grammar, GrammarError, GrammarsMissing
 from didact.serving.engine.protocol import (
     AdapterRef,
     DeadlineExceeded,
@@ -23,9 +24,6 @@ from didact.serving.engine.protocol import (
     EngineStopped,
     GenerationFailed,
     GenerationRequest,
-    Grammar,
-    GrammarError,
-    GrammarsMissing,
     PromptTooLong,
     Sampling,
     TokenLogprob,

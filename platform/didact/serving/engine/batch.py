@@ -15,9 +15,9 @@ from transformers import Cache, PreTrainedModel
 
 from didact.models.adapter import RowSlots
 from didact.models.methods import num_trained_positions
-from didact.serving.engine.prefix_cache import PrefixCache
+from didact.serving.engine.memory.prefix_cache import PrefixCache
+from didact.serving.engine.memory.row_cache import keeping_order, row_cache
 from didact.serving.engine.row import BatchRow
-from didact.serving.engine.row_cache import keeping_order, row_cache
 
 
 class DecodingBatch:

@@ -20,7 +20,9 @@ from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
 from didact.models import AdapterHost
+from didact.serving.engine.grammar.grammar import Grammar
 from didact.serving.engine.grammar.matcher import Grammars, check_installed, is_installed
+from didact.serving.engine.memory.cache_room import CacheRoom
 from didact.serving.engine.protocol import (
     AdapterRef,
     Delta,
@@ -31,7 +33,6 @@ from didact.serving.engine.protocol import (
     EngineStopped,
     GenerationFailed,
     GenerationRequest,
-    Grammar,
     PromptTooLong,
 )
 from didact.serving.engine.rounds import Rounds
@@ -65,6 +66,7 @@ class EmbeddedEngine(Engine):
         max_waiting: int = _DEFAULTS.max_waiting,
         prompt_tokens_per_round: int | None = None,
         prefix_cache_bytes: int = _PREFIX_CACHE_BYTES,
+        cache_bytes: int | None = None,
         record_steps: bool | None = None,
     ) -> None:
         """Start the thread.
@@ -78,6 +80,7 @@ class EmbeddedEngine(Engine):
             prompt_tokens_per_round: tokens of prompts that are read before running rows have their next turn; also
                 how much of a prompt is read before the engine sees that its client left.
             prefix_cache_bytes: memory for keys and values of prompts, for later ones that begin alike; 0 for none.
+            cache_bytes: memory for keys and values of rows in generation, see `CacheRoom`.
             record_steps: whether decoding steps are recorded and replayed; None: on a GPU, where the base allows it.
         """
         self._base = host.base
@@ -93,6 +96,7 @@ class EmbeddedEngine(Engine):
             max_batch_size=max_batch_size,
             prompt_tokens=prompt_tokens_per_round or _PROMPT_TOKENS_PER_ROUND.get(device, _PROMPT_TOKENS),
             known_bytes=prefix_cache_bytes,
+            room=CacheRoom(self._base, self.context_length, cache_bytes),
             record_steps=record_steps,
         )
         self._grammars = Grammars(tokenizer, self.vocabulary_size)
@@ -132,6 +136,8 @@ class EmbeddedEngine(Engine):
                 f"This model's maximum context length is {self.context_length} tokens, and at least one is needed for "
                 f"the answer; the prompt has {length} tokens."
             )
+        if (reason := self._rounds.room.why_never(length, request.max_new_tokens)) is not None:
+            raise PromptTooLong(reason)
         with self._changed:
             self._check_working()
             num_waiting = len(self._rounds.waiting) + self._num_reading
@@ -211,6 +217,7 @@ class EmbeddedEngine(Engine):
     def stats(self) -> EngineStats:
         with self._changed:
             num_running = sum(map(_counts, self._rounds.begun()))
+            usage = self._rounds.cache_usage
             return EngineStats(
                 num_running=num_running,
                 num_waiting=sum(map(_counts, self._rounds.waiting)),
@@ -222,7 +229,7 @@ class EmbeddedEngine(Engine):
                 adapter_evictions=self._rounds.pool.evictions,
                 max_running=self._max_running,
                 max_adapters=self._max_adapters,
-                cache_usage=num_running / self._max_running,  # each row has a place of its own
+                cache_usage=num_running / self._max_running if usage is None else min(usage, 1.0),
             )
 
     @override

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from transformers import DynamicCache
 
-from didact.serving.engine.row_cache import SPARE, RowLayer
+from didact.serving.engine.memory.row_cache import SPARE, RowLayer
 
 
 @dataclass(frozen=True, slots=True)

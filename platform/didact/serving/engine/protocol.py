@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 from didact.errors import DidactError, SpecError
+from didact.serving.engine.grammar.grammar import Grammar
 
 FinishReason = Literal["stop", "length"]
 _MOST_LOGPROBS = 20
@@ -31,14 +32,6 @@ class DeadlineExceeded(DidactError, TimeoutError):
 
 class ReplicaLost(DidactError, ConnectionError):
     """The process that should answer is gone, and had not begun; another one may answer."""
-
-
-class GrammarError(DidactError, ValueError):
-    """A grammar that cannot be followed, or costs too much. The message begins with the field that asks for it."""
-
-
-class GrammarsMissing(GrammarError):
-    """This engine cannot hold answers to a grammar."""
 
 
 class GenerationFailed(DidactError, RuntimeError):
@@ -111,23 +104,6 @@ class Sampling:
         for name, (good, expected) in checks.items():
             if not good:
                 raise SpecError(f"{name}: found {getattr(self, name)}; expected {expected}")
-
-
-@dataclass(frozen=True, slots=True)
-class Grammar:
-    """What an answer must be, token for token; see `engine.grammar`."""
-
-    rules: str
-    """In Lark as llguidance reads it."""
-    field: str
-    """What of the request asks for it; errors begin with it."""
-    begin: str = "answer"
-    """What the answer is made of, in terms of the rules; empty where they say it themselves."""
-
-    @property
-    def text(self) -> str:
-        """The whole grammar."""
-        return f"start: {self.begin}\n{self.rules}" if self.begin else self.rules
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ A batch that fails is cut in halves, which are tried again apart, until the guil
 """
 
 import threading
+from collections.abc import Sequence
 
 import torch
 from transformers import Cache
@@ -16,7 +17,8 @@ from didact.serving.engine.adapter_pool import AdapterPool
 from didact.serving.engine.batch import DecodingBatch, trained_positions
 from didact.serving.engine.errands import Errands
 from didact.serving.engine.graphed_batch import GraphedBatch
-from didact.serving.engine.prefix_cache import BLOCK, PrefixCache
+from didact.serving.engine.memory.cache_room import CacheRoom
+from didact.serving.engine.memory.prefix_cache import BLOCK, PrefixCache
 from didact.serving.engine.protocol import EngineDied, GenerationFailed
 from didact.serving.engine.row import BatchRow
 from didact.serving.engine.step_graphs import recorder_for
@@ -39,6 +41,7 @@ class Rounds:
         max_batch_size: int,
         prompt_tokens: int,
         known_bytes: int,
+        room: CacheRoom,
         record_steps: bool | None = None,
     ) -> None:
         """Nothing runs yet.
@@ -50,11 +53,13 @@ class Rounds:
             max_batch_size: rows in generation.
             prompt_tokens: tokens of prompts that are read in a round.
             known_bytes: memory for keys and values of prompts that were read.
+            room: memory for those of rows in generation.
             record_steps: as `EmbeddedEngine` takes it.
         """
         self._base = host.base
         self._changed = changed
         self._max_batch_size = max_batch_size
+        self.room = room
         self._prompt_tokens_per_round = prompt_tokens
         # One slot more than rows, for a borrower.
         self.pool = AdapterPool(host, max_adapters, min(max_adapters, max_batch_size) + 1, self._wake)
@@ -148,10 +153,29 @@ class Rounds:
     def _next_rows(self) -> list[BatchRow]:
         room = self._max_batch_size - sum(len(batch.rows) for batch in self._batches)
         with self._changed:
-            rows = [] if self.errands.holds_line else self.waiting.take(room, self._pinned())
+            rows = [] if self.errands.holds_line else self.waiting.take(room, self._pinned(), self._fit)
             if rows:
                 self._opening = DecodingBatch(self._base, rows, self.pool.slots)
             return rows
+
+    def _fit(self, rows: Sequence[BatchRow]) -> bool:
+        running = self._lengths()
+        together = {**running, rows[0].kind: [*running.get(rows[0].kind, []), *(row.full_length for row in rows)]}
+        usage = self.room.usage([*together.values()])
+        # One alone begins in any case: it was let in.
+        return usage is None or usage <= 1 or (len(rows) == 1 and not running)
+
+    def _lengths(self) -> dict[tuple[str | None, object | None], list[int]]:
+        """Full lengths of the rows in generation, by what makes them one batch."""
+        found: dict[tuple[str | None, object | None], list[int]] = {}
+        for row in self.begun():
+            found.setdefault(row.kind, []).append(row.full_length)
+        return found
+
+    @property
+    def cache_usage(self) -> float | None:
+        """Share of the memory for keys and values that is spoken for; None without a limit. Asked under the lock."""
+        return self.room.usage([*self._lengths().values()])
 
     def _all_batches(self) -> list[DecodingBatch]:
         return [*self._batches, *([] if self._opening is None else [self._opening])]

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
 from didact.logs import get_logger
+from didact.serving.engine.grammar.grammar import GrammarError
 from didact.serving.engine.grammar.matcher import Constraint
 from didact.serving.engine.protocol import (
     DeadlineExceeded,
@@ -17,7 +18,6 @@ from didact.serving.engine.protocol import (
     FinishReason,
     GenerationFailed,
     GenerationRequest,
-    GrammarError,
     PromptTooLong,
     TokenLogprob,
 )
@@ -145,6 +145,11 @@ class BatchRow(AnswerRow):
     def ids(self) -> list[int]:
         """Prompt and answer so far: what a new batch has to read."""
         return [*self.request.prompt_ids, *self.answer]
+
+    @property
+    def full_length(self) -> int:
+        """Tokens of the prompt and the longest answer."""
+        return len(self.request.prompt_ids) + self.request.max_new_tokens
 
     def reserve(self, num_trained: int) -> None:
         """Leave `num_trained` positions of the context to the adapter; the row fails when nothing is left."""

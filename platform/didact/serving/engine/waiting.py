@@ -2,11 +2,12 @@
 
 import time
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from didact.serving.engine.adapter_pool import AdapterPool
 from didact.serving.engine.row import BatchRow
 
+Fits = Callable[[Sequence[BatchRow]], bool]
 _QUANTUM = 256
 """Tokens, prompt and answer together, that a version may begin before the next has its turn."""
 
@@ -49,16 +50,17 @@ class WaitingRows:
         """Whether a row could begin now; has the adapters of the others read."""
         return any([rank.any_ready() for rank in self._ranks.values()])
 
-    def take(self, room: int, pinned: Collection[str | None]) -> list[BatchRow]:
+    def take(self, room: int, pinned: Collection[str | None], fits: Fits = lambda rows: True) -> list[BatchRow]:
         """Up to `room` rows that may share a batch, in turn of their versions.
 
         Args:
             room: rows.
             pinned: adapter versions of rows in generation.
+            fits: whether these rows have memory beside those; the first that has none is waited for.
         """
         chosen, held = list[BatchRow](), {*pinned}
         for priority in sorted(self._ranks):
-            self._ranks[priority].take(room, held, chosen)
+            self._ranks[priority].take(room, held, chosen, fits)
             if self._ranks[priority].any_ready():  # nobody passes those who only lack room
                 break
         now = time.monotonic()
@@ -109,7 +111,7 @@ class _Rank:
     def any_ready(self) -> bool:
         return any([self._is_ready(version_id) for version_id in self._turns])
 
-    def take(self, room: int, held: set[str | None], chosen: list[BatchRow]) -> None:
+    def take(self, room: int, held: set[str | None], chosen: list[BatchRow], fits: Fits) -> None:
         """Add rows to those that were chosen; all share one batch."""
         ready = [version_id for version_id in self._turns if self._is_ready(version_id)]
         # The one whose turn it is holds the line when running versions hold all adapter places: if others could still
@@ -124,23 +126,33 @@ class _Rank:
                 break
             for version_id in fitting:
                 if len(chosen) < room and self._pool.can_take(version_id, held):
-                    self._give_turn(version_id, kind, room, chosen)
+                    if not self._give_turn(version_id, kind, room, chosen, fits):
+                        room = 0
                     held.add(version_id)
         for version_id in list(self._queues):
             self._forget_empty(version_id)
 
     def _give_turn(
-        self, version_id: str | None, kind: tuple[str | None, object | None], room: int, chosen: list[BatchRow]
-    ) -> None:
+        self,
+        version_id: str | None,
+        kind: tuple[str | None, object | None],
+        room: int,
+        chosen: list[BatchRow],
+        fits: Fits,
+    ) -> bool:
+        """Add rows of a version; False where the next one lacks memory, so that it keeps its turn."""
         queue = self._queues[version_id]
         self._credit[version_id] += _QUANTUM
         while self._kind(version_id) == kind and len(chosen) < room and _cost(queue[0]) <= self._credit[version_id]:
+            queue[0].group = kind[0]
+            if not fits([*chosen, queue[0]]):
+                self._credit[version_id] -= _QUANTUM
+                return False
             self._credit[version_id] -= _cost(queue[0])
-            row = queue.popleft()
-            row.group = kind[0]
-            chosen.append(row)
+            chosen.append(queue.popleft())
         self._turns.remove(version_id)
         self._turns.append(version_id)
+        return True
 
     def _kind(self, version_id: str | None) -> tuple[str | None, object | None] | None:
         queue = self._queues[version_id]

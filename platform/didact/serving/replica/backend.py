@@ -10,7 +10,8 @@ from typing import Literal, Protocol
 
 from didact.datasets.conversation import Message
 from didact.registry import ModelVersion
-from didact.serving.engine.protocol import AdapterRef, Delta, EngineStats, Grammar, Sampling
+from didact.serving.engine.grammar.grammar import Grammar
+from didact.serving.engine.protocol import AdapterRef, Delta, EngineStats, Sampling
 from didact.serving.metrics.snapshots import Snapshot
 from didact.serving.replica.token_words import TokenWord
 

@@ -71,4 +71,5 @@ def _embedded(
         max_adapters=spec.max_adapters,
         max_batch_size=spec.max_batch_size,
         max_waiting=spec.max_waiting,
+        cache_bytes=None if spec.cache_gib is None else int(spec.cache_gib * 2**30),
     )

@@ -24,6 +24,7 @@ from didact.datasets.conversation import Message
 from didact.errors import AdapterError, NoToolSyntax, RegistryError, SpecError, TemplateError
 from didact.logs import get_logger
 from didact.registry import ModelVersion
+from didact.serving.engine.grammar.grammar import Grammar, GrammarError, GrammarsMissing
 from didact.serving.engine.grammar.lark import behind_thoughts, calls_of
 from didact.serving.engine.protocol import (
     AdapterRef,
@@ -36,9 +37,6 @@ from didact.serving.engine.protocol import (
     EngineStopped,
     GenerationFailed,
     GenerationRequest,
-    Grammar,
-    GrammarError,
-    GrammarsMissing,
     PromptTooLong,
 )
 from didact.serving.metrics.answers import AnswerMetrics

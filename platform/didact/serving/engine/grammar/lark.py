@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from didact.serving.engine.protocol import Grammar
+from didact.serving.engine.grammar.grammar import Grammar
 
 _WHITESPACE = r"[ \t\r\n]{1,64}"
 """Between the parts of JSON. Without a limit small models write blanks until nothing is left for the answer."""

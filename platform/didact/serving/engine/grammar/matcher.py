@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from didact.serving.engine.protocol import Grammar, GrammarError, GrammarsMissing
+from didact.serving.engine.grammar.grammar import Grammar, GrammarError, GrammarsMissing
 
 if TYPE_CHECKING:
     import llguidance

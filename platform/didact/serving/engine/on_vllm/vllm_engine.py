@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from didact.errors import AdapterError
 from didact.logs import get_logger
+from didact.serving.engine.grammar.grammar import Grammar, GrammarError, GrammarsMissing
 from didact.serving.engine.on_vllm.served import WAY_OUT, check_served
 from didact.serving.engine.on_vllm.vllm_adapters import VllmAdapters
 from didact.serving.engine.on_vllm.vllm_link import VllmLink
@@ -33,9 +34,6 @@ from didact.serving.engine.protocol import (
     EngineStopped,
     GenerationFailed,
     GenerationRequest,
-    Grammar,
-    GrammarError,
-    GrammarsMissing,
     PromptTooLong,
     TokenLogprob,
 )
