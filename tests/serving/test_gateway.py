@@ -160,7 +160,6 @@ BAD = [
     ({"repetition_penalty": 0}, 400, "invalid_value", "repetition_penalty"),
     ({"no_repeat_ngram_size": 65}, 400, "invalid_value", "no_repeat_ngram_size"),
     ({"min_tokens": 9, "max_tokens": 8}, 400, "invalid_value", "min_tokens"),
-    ({"priority": 2**31}, 400, "invalid_value", "priority"),
     ({"response_format": {"type": "structural_tag"}}, 400, "invalid_value", "response_format.type"),
 ]
 

@@ -95,6 +95,7 @@ BAD = [
     ({"structured_outputs": {"json_object": 1}}, "invalid_value", "structured_outputs.json_object"),
     ({"guided_regex": "a", "guided_choice": ["a"]}, "invalid_value", "guided_choice"),
     ({"guided_regex": "a" * 70_000}, "invalid_value", "guided_regex"),
+    ({"priority": 2**31}, "invalid_value", "priority"),
     ({"guided_regex": "a", "ignore_eos": True}, "invalid_value", "ignore_eos"),
 ]
 UNFOLLOWED = [

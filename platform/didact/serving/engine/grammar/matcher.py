@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _MOST_KEPT = 64
 _COMPILERS = 2
 _SECONDS = 10.0
-_LIMITS = {
+_LIMITS: dict[str, Any] = {
     "max_grammar_size": 100_000,
     "max_items_in_row": 1_000,
     "step_max_items": 10_000,
