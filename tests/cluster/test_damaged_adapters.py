@@ -114,7 +114,7 @@ def colours(folder: Path, kind: str) -> FinetuneSpec:
     rows = [{"instruction": f"{COLOURS[n % 4]} {n}", "output": answer} for n, answer in enumerate(answers)]
     path = folder / f"{kind}.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    settings = {"steps": 100, "learning_rate": 2e-2, "global_batch_size": 16, "micro_batch_size": 16}
+    settings = {"steps": 100, "learning_rate": 5e-3, "global_batch_size": 16, "micro_batch_size": 16}
     values = spec.model_dump(mode="json")
     values["data"]["sources"] = [{"name": "rows", "path": str(path)}]
     values["training"] |= {**settings, "checkpoint_every": 100, "evaluate_every": 100, "seed": len(kind)}

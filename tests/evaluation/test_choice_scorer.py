@@ -25,6 +25,8 @@ YES_NO = Options(("Yes", "No"))
         ("b", None, "B"),
         ("Because of the river.\nAnswer: C", "C", "C"),
         ("Answer: B\n\nQuestion: And then?\nAnswer: C", "B", "B"),
+        ("Answer: B\n\n问题：然后呢？\n答案：C", "B", "B"),
+        ("It is A by parity.\nQ.E.D.\nAnswer: B", "B", "B"),
         ("The answer is (B).", None, "B"),
         ("answer: **B**", None, "B"),
         ("the answer is \\boxed{\\text{C}}", None, "C"),

@@ -259,6 +259,18 @@ def test_files_are_found_from_every_working_directory(tmp_path: Path, monkeypatc
     assert built.questions[0].text == "a?!"
 
 
+def test_the_questions_that_were_checked_are_those_that_are_asked(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.jsonl", [{"question": "a?", "answer": "b"}])
+    evaluation = validate(EvaluationSpec, {"tasks": [{"task": "questions", "name": "mine", "path": path}]}, "my.yaml")
+    tasks = check_tasks(evaluation)
+    Path(path).unlink()  # whoever read it again would find nothing
+    (spec,) = evaluation.tasks
+    assert tasks.task(spec) is tasks.task(spec.model_copy())
+    assert [each.text for each in tasks.texts(evaluation.tasks)] == ["a?"]
+    with pytest.raises(DataError, match="there is no file"):
+        tasks.task(spec.model_copy(update={"max_new_tokens": 7}))
+
+
 def test_what_is_wrong_is_known_before_anything_begins(tmp_path: Path) -> None:
     check_tasks(None)
     broken = QuestionsTask(task="questions", name="mine", path=str(tmp_path / "none.jsonl"))

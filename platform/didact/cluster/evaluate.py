@@ -22,12 +22,11 @@ from didact.evaluation import (
     EvalReport,
     ModelFacts,
     Task,
+    TaskReader,
     TaskResult,
     Watch,
-    build_task,
     combine,
     run_task,
-    task_texts,
 )
 from didact.evaluation.asks import Role
 from didact.evaluation.judge import Judged
@@ -59,6 +58,7 @@ def evaluate_on_ray(
     watch: Watch | None = None,
     *,
     speed: bool = False,
+    tasks: TaskReader | None = None,
 ) -> EvalReport:
     """Run every task on every subject.
 
@@ -69,13 +69,15 @@ def evaluate_on_ray(
         rows: for the held-out task.
         watch: told of each question when it is scored.
         speed: measure besides how long answers take.
+        tasks: what has read their questions already.
 
     Raises:
         DidactError: as raised by a task, with its own message.
     """
-    tasks = [build_task(spec) for spec in evaluation.tasks]
+    reader = tasks or TaskReader()
+    built = [reader.task(spec) for spec in evaluation.tasks]
     others = Others.of(evaluation, next(iter(subjects.values())))
-    return in_a_loop(_evaluate(subjects, tasks, others, evaluation.batch_size, resources, rows, watch, speed))
+    return in_a_loop(_evaluate(subjects, built, others, evaluation.batch_size, resources, rows, watch, speed))
 
 
 async def _evaluate(
@@ -169,7 +171,8 @@ def evaluate_adapter(spec: EvaluateSpec, watch: Watch | None = None) -> EvalRepo
     if spec.endpoint is not None:
         return evaluate_endpoint(spec.endpoint, spec.evaluation, watch)
     check_others(spec.evaluation)
-    check_tasks(spec.evaluation)
+    evaluation = absolute_task_paths(spec.evaluation)
+    tasks = check_tasks(evaluation)
     check_ray()
     folder, whole = _found(spec.adapter) if spec.adapter else (None, False)
     recipe_file = folder / "recipe.json" if folder else None
@@ -188,9 +191,8 @@ def evaluate_adapter(spec: EvaluateSpec, watch: Watch | None = None) -> EvalRepo
     subjects |= {name: _beside(name, base, measures_losses) for name in spec.beside}
     with ray_cluster():
         rows = HeldOutRows(recipe) if recipe else None
-        evaluation = absolute_task_paths(spec.evaluation)
-        report = evaluate_on_ray(subjects, evaluation, worker_resources(PlacementSpec()), rows, watch)
-    return with_seen(report, ADAPTER, recipe, task_texts) if recipe else report
+        report = evaluate_on_ray(subjects, evaluation, worker_resources(PlacementSpec()), rows, watch, tasks=tasks)
+    return with_seen(report, ADAPTER, recipe, tasks.texts) if recipe else report
 
 
 def _found(reference: str) -> tuple[Path, bool]:

@@ -30,7 +30,7 @@ from didact.connect import check_ray, ray_cluster
 from didact.devices import num_gpus
 from didact.display import Shown
 from didact.errors import AdapterError, DidactError, SpecError
-from didact.evaluation import EvalReport, GateResult, task_texts
+from didact.evaluation import EvalReport, GateResult, TaskReader
 from didact.evaluation.page import render_evaluation
 from didact.evaluation.report import ADAPTER
 from didact.evaluation.tasks import check_tasks
@@ -122,19 +122,19 @@ def finetune(
         DidactError: anything that keeps the recipe from running, with what to change.
     """
     spec = with_absolute_paths(spec)
-    _check_this_machine(spec)
+    tasks = _check_this_machine(spec)
     for doubt in spec.doubts:
         _LOG.warning("%s", doubt)
     run = start_run(spec, runs_dir or env.runs_dir())
     _LOG.info("what the libraries say goes to %s", run.log)
     with run.lock(), kept_in(run.log), ray_runner(WORTH_RAY_BYTES) as runner:
-        prepared, data = prepare_run(run, spec, runner, task_texts, score_on_ray)
+        prepared, data = prepare_run(run, spec, runner, tasks.texts, score_on_ray)
         _take_start(run, spec)
         go_on(run, spec, prepared.mixture.mixture.num_rows)
         with ray_cluster(), _tracked(run, spec, data, parent_run_id) as mlflow_run_id:
             training = _train(run, spec, prepared, data, ray_callbacks, allow_fresh)
             write_card(run)  # an evaluation that is killed leaves an adapter that says what it is
-            report = _evaluate(run, spec)
+            report = _evaluate(run, spec, tasks)
             write_card(run)
             if spec.tracking.mlflow:
                 _log_outputs(run, spec)
@@ -163,21 +163,23 @@ def _take_start(run: Run, spec: FinetuneSpec) -> None:
     _LOG.info("run %s begins with adapter %s (%s)", run.name, reference, sha256[:12])
 
 
-def _check_this_machine(spec: FinetuneSpec) -> None:
+def _check_this_machine(spec: FinetuneSpec) -> TaskReader:
     """What this machine cannot do is known before its data is read, when the run stays on it; workers check as well.
 
-    A GPU that is there is left to them: looking at it takes memory of it.
+    A GPU that is there is left to them: looking at it takes memory of it. Returns what has read the evaluation's
+    questions: those that are asked after training.
     """
     check_ray()
     check_others(spec.evaluation)
-    check_tasks(spec.evaluation)
+    tasks = check_tasks(spec.evaluation)
     check_stored(spec.model)
     check_method(spec.model, spec.adapter)
     if ray.is_initialized() or env.ray_address():
-        return
+        return tasks
     on_gpu = spec.placement.device == "gpu" or (spec.placement.device == "auto" and num_gpus() > 0)
     if not on_gpu or not num_gpus():
         check_devices(spec, torch.device("cuda" if on_gpu else "cpu"))
+    return tasks
 
 
 def is_trained(run: Run, spec: FinetuneSpec) -> bool:
@@ -217,23 +219,23 @@ def _train(
         )
 
 
-def _evaluate(run: Run, spec: FinetuneSpec) -> EvalReport | None:
+def _evaluate(run: Run, spec: FinetuneSpec, tasks: TaskReader) -> EvalReport | None:
     if spec.evaluation is None or not spec.evaluation.tasks:
         return None
     recipe = spec if any(source.held_out_rows for source in spec.data.sources) else None
-    tasks = tuple(task for task in spec.evaluation.tasks if recipe or task.task != "held_out")
-    if not tasks:
+    asked = tuple(task for task in spec.evaluation.tasks if recipe or task.task != "held_out")
+    if not asked:
         return None
-    _LOG.info("evaluating the base and the result side by side: %s", ", ".join(task.task for task in tasks))
+    _LOG.info("evaluating the base and the result side by side: %s", ", ".join(task.task for task in asked))
     base = Subject(spec.model.base, spec.model, tokens=spec.tokens)
     tuned = trained_subject(base, run.adapter, run.name, whole=isinstance(spec.adapter, FullSpec))
-    evaluation = spec.evaluation.model_copy(update={"tasks": tasks})
+    evaluation = spec.evaluation.model_copy(update={"tasks": asked})
     rows = HeldOutRows(recipe, run.prepared) if recipe else None
-    losses = any(task.task == "held_out" for task in tasks)
+    losses = any(task.task == "held_out" for task in asked)
     subjects = {"base": base, "adapter": tuned, **_champion(run, spec, base, measures_losses=losses)}
     speed = spec.register_as is not None and spec.register_as.gate.slower is not None
-    report = evaluate_on_ray(subjects, evaluation, worker_resources(spec.placement), rows, speed=speed)
-    report = with_seen(report, ADAPTER, spec, task_texts)
+    report = evaluate_on_ray(subjects, evaluation, worker_resources(spec.placement), rows, speed=speed, tasks=tasks)
+    report = with_seen(report, ADAPTER, spec, tasks.texts)
     report.save(run.report)
     write_text(run.report_page, render_evaluation(report))
     write_text(run.report_text, report.markdown())

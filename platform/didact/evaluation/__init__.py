@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from didact.evaluation.run import Asked, Watch, run_task
     from didact.evaluation.scorers.numbers import last_number, numbers_equal
     from didact.evaluation.statistics import higher_is_better, improvement, wilson_interval
+    from didact.evaluation.tasks.once import TaskReader, task_texts
     from didact.evaluation.tasks.table import build_task
-    from didact.evaluation.tasks.texts import task_texts
 
 __all__ = [
     "Answer",
@@ -75,6 +75,7 @@ __all__ = [
     "Searched",
     "Task",
     "TaskFacts",
+    "TaskReader",
     "TaskResult",
     "Text",
     "TokenIds",

@@ -87,13 +87,7 @@ class Series:
     """Classes of the page's style."""
 
 
-def plot(
-    x: Scale,
-    y: Scale,
-    lines: Sequence[Series] = (),
-    dots: Sequence[Series] = (),
-    marks: Sequence[tuple[float, str]] = (),
-) -> Markup:
+def plot(x: Scale, y: Scale, lines: Sequence[Series] = (), dots: Sequence[Series] = ()) -> Markup:
     """A drawing with both axes.
 
     Args:
@@ -101,16 +95,8 @@ def plot(
         y: the axis at the left.
         lines: each joined by straight lines.
         dots: each point as a disc.
-        marks: values of `x` with a line across the drawing and what it means.
     """
     drawn = [*_axes(x, y)]
-    for value, meaning in marks:
-        if 0 <= x.place(value) <= 1:
-            at = _across(x, value)
-            drawn.append(
-                f'<line class="mark" x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}">'
-                f"<title>{escape(meaning)}</title></line>"
-            )
     for line in lines:
         title = f"<title>{escape(line.title)}</title>" if line.title else ""
         drawn.append(f'<polyline class="curve {escape(line.style)}" points="{_points(x, y, line)}">{title}</polyline>')

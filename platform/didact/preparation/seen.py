@@ -1,6 +1,6 @@
 """Whether a run's own training rows hold the questions that its adapter was judged by."""
 
-from didact.datasets.quality import EvalText, SeenIndex
+from didact.datasets.quality import EvalText, find_seen, seen_rules
 from didact.errors import DidactError
 from didact.evaluation import EvalReport, Searched
 from didact.logs import get_logger
@@ -27,10 +27,10 @@ def with_seen(report: EvalReport, model: str, spec: FinetuneSpec, task_texts: Ta
         return report
     try:
         datasets = training_rows(spec, task_texts)
-        index = SeenIndex(texts, spec.data.contamination.ngram)
-        found = index.search(datasets)
+        ngram = spec.data.contamination.ngram
+        found = find_seen(datasets, texts, ngram)
     except (DidactError, OSError) as error:
         _LOG.warning("whether the training data of %s holds questions is not known: %s", model, error)
         return report.searched(model, Searched(problem=str(error)), {})
-    how = Searched(sum(len(dataset.train) for dataset in datasets), index.rules)
+    how = Searched(sum(len(dataset.train) for dataset in datasets), seen_rules(ngram))
     return report.searched(model, how, {name: str(where) for name, where in found.items()})

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from didact.datasets import Dataset, load_dataset
-from didact.datasets.quality import EvalText, Seen, SeenIndex
+from didact.datasets.quality import EvalText, Seen, SeenIndex, find_seen
 from didact.spec import SourceSpec
 
 STATION = "A train leaves the old station at nine and travels forty miles to the coast before it stops for water"
@@ -23,7 +23,7 @@ def rows(folder: Path, *prompts: str) -> Dataset:
 
 def seen(dataset: Dataset, *questions: str) -> dict[str, Seen]:
     index = SeenIndex([EvalText("exam", str(number), text) for number, text in enumerate(questions)])
-    return {item: found for (_, item), found in index.search([dataset]).items()}
+    return {item: found for (_, item), found in index.search(dataset).items()}
 
 
 def test_each_question_is_told_on_its_own(tmp_path: Path) -> None:
@@ -66,3 +66,23 @@ def test_wording_that_many_questions_share_is_no_question(tmp_path: Path) -> Non
     other = wording.format(90001, 90002, 90003)
     assert seen(rows(tmp_path, other, "Hello."), *questions) == {}
     assert list(seen(rows(tmp_path, questions[4], "Hello."), *questions)) == ["4"]
+
+
+def test_a_search_is_kept_with_its_rows_and_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIDACT_CACHE", str(tmp_path / "cache"))
+    changed = rows(tmp_path, "Hello.", PEARS.replace("float", "swim"))
+    (other := tmp_path / "other").mkdir()
+    whole = rows(other, "Good evening.", "Hello.", PEARS)
+    asked = [EvalText("exam", "0", PEARS), EvalText("exam", "1", STATION)]
+    found = find_seen([changed, whole], asked)
+    assert {name: (each.row, each.changed) for name, each in found.items()} == {("exam", "0"): (2, False)}
+    assert find_seen([whole, changed], asked) == found
+    kept = sorted((tmp_path / "cache" / "filters").glob("*/manifest.json"))
+    assert len(kept) == 2, "each source on its own"
+    for manifest in kept:  # whoever reads it back does not search
+        value = json.loads(manifest.read_text())
+        value["parts"][0]["counts"]["found"][0]["seen"]["row"] = 70
+        manifest.write_text(json.dumps(value))
+    assert [each.row for each in find_seen([changed, whole], asked).values()] == [70]
+    assert [each.row for each in find_seen([whole], asked[:1]).values()] == [2], "other questions, another search"
+    assert [each.row for each in find_seen([whole], asked, ngram=5).values()] == [2]

@@ -17,7 +17,8 @@ from didact.datasets.quality.evaluation_sets import against_texts
 from didact.datasets.quality.filters import filtered, row_filters
 from didact.datasets.quality.leaks import drop_leaks
 from didact.datasets.quality.overlap import Overlap, measure_overlap
-from didact.datasets.quality.seen import Seen, SeenIndex
+from didact.datasets.quality.seen import Seen, SeenIndex, find_seen
+from didact.datasets.quality.seen import rules as seen_rules
 from didact.datasets.quality.statistics import SourceStatistics, source_statistics
 from didact.datasets.quality.types import EvalText, Finding, Kept, Match, RowFilter, Twin
 
@@ -37,7 +38,9 @@ __all__ = [
     "drop_leaks",
     "evaluation_set",
     "filtered",
+    "find_seen",
     "measure_overlap",
     "row_filters",
+    "seen_rules",
     "source_statistics",
 ]

@@ -15,6 +15,8 @@ from didact.env import cache_dir
 _VERSION = 2
 """Raised when the same question about the same rows has another answer than before."""
 
+_WHOLE = "00000"
+
 
 def remembered(
     datasets: Sequence[Dataset], question: Mapping[str, Any], search: Callable[[], Sequence[Kept]]
@@ -38,6 +40,30 @@ def remembered(
     entry.fill(keys, {"source": ", ".join(dataset.name for dataset in datasets), **question}, make)
     with entry.hold():
         return [_read(entry, key) for key in keys]
+
+
+def remembered_facts(
+    dataset: Dataset, question: Mapping[str, Any], search: Callable[[], list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """As `remembered`, for one data set and an answer that is plain data.
+
+    Args:
+        dataset: what is searched.
+        question: plain data that decides the answer beside the rows.
+        search: gives the answer.
+    """
+    about = [[dataset.name, dataset.fingerprint]]
+    entry = CacheEntry(cache_dir() / "filters" / files.fingerprint([_VERSION, about, question]))
+
+    def make(missing: list[str]) -> None:
+        for key in missing:
+            entry.add(PartRecord(key, (), {"found": search()}))
+
+    entry.fill([_WHOLE], {"source": dataset.name, **question}, make)
+    with entry.hold():
+        record = entry.record(_WHOLE)
+        assert record is not None, "the entry was filled"
+        return list(record.counts["found"])
 
 
 def _write(entry: CacheEntry, key: str, kept: Kept) -> None:

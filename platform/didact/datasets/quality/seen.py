@@ -9,8 +9,11 @@ is only found by the first rule.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from typing import Any
 
+from didact import files
 from didact.datasets.dataset import Dataset
 from didact.datasets.quality.contamination import (
     DEFAULT_NGRAM,
@@ -23,12 +26,15 @@ from didact.datasets.quality.contamination import (
     most_shared,
     own_words,
 )
+from didact.datasets.quality.remembered import remembered_facts
 from didact.datasets.quality.texts import is_unspaced
 from didact.datasets.quality.types import EvalText
 
 NEAR_RUN = 8
 NEAR_SHARE = 0.5
 _SHOWN_WORDS = 160
+_VERSION = 1
+"""Raised when the same questions are found in other rows than before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,46 @@ class _Near:
     """Places of words that have to be covered."""
 
 
+def find_seen(
+    datasets: Sequence[Dataset], texts: Sequence[EvalText], ngram: int = DEFAULT_NGRAM
+) -> dict[tuple[str, str], Seen]:
+    """What `SeenIndex` finds in several data sets; rows that were searched for the same questions before are not again.
+
+    Args:
+        datasets: the rows that training saw, source by source; their fingerprints say which rows these are.
+        texts: questions of any number of sets, in any order.
+        ngram: as `ContaminationIndex` takes it.
+
+    Returns:
+        Set and item of each question that rows hold -> the first row that does, rather an unchanged one.
+    """
+    question = {
+        "search": "seen",
+        "version": _VERSION,
+        "ngram": ngram,
+        "near": [NEAR_RUN, NEAR_SHARE],
+        "texts": files.fingerprint([[text.set_name, text.item, text.text] for text in texts]),
+    }
+    index = cache(partial(SeenIndex, texts, ngram))
+
+    def search(dataset: Dataset) -> list[dict[str, Any]]:
+        return [{"name": list(name), "seen": asdict(seen)} for name, seen in index().search(dataset).items()]
+
+    found: dict[tuple[str, str], Seen] = {}
+    for dataset in datasets:  # each on its own, so that another mixture of the same sources finds it
+        for each in remembered_facts(dataset, question, partial(search, dataset)):
+            (set_name, item), seen = each["name"], Seen(**each["seen"])
+            before = found.get((set_name, item))
+            if before is None or (before.changed and not seen.changed):
+                found[set_name, item] = seen
+    return found
+
+
+def rules(ngram: int = DEFAULT_NGRAM) -> str:
+    """When a row holds a question, in words."""
+    return f"{ngram} words in a row, or runs of {NEAR_RUN} over more than {NEAR_SHARE:.0%} of a question"
+
+
 class SeenIndex:
     """The questions of all tasks, ready to be looked for one by one."""
 
@@ -78,21 +124,18 @@ class SeenIndex:
             for near, start in _runs_of(set_name, list(own_words(questions))):
                 self._runs[near.words[start : start + near.length]].append((near, start))
         self._filter = RunFilter(self._runs)
-        self.rules = f"{ngram} words in a row, or runs of {NEAR_RUN} over more than {NEAR_SHARE:.0%} of a question"
-        """When a row holds a question, in words."""
 
-    def search(self, datasets: Sequence[Dataset]) -> dict[tuple[str, str], Seen]:
+    def search(self, dataset: Dataset) -> dict[tuple[str, str], Seen]:
         """Set and item of each question that training rows hold -> the first row that does, rather an unchanged one."""
         seen: dict[tuple[str, str], Seen] = {}
-        for dataset in datasets:
-            for batch in batches(dataset.train):
-                for row, match in self._index.held(batch):
-                    name = (match.set_name, match.item)
-                    if name not in seen or seen[name].changed:
-                        seen[name] = Seen(dataset.name, batch.rows[row].row, match.words, changed=False)
-                for row, near, words in self._near(batch):
-                    for name in near.names:
-                        seen.setdefault(name, Seen(dataset.name, batch.rows[row].row, words, changed=True))
+        for batch in batches(dataset.train):
+            for row, match in self._index.held(batch):
+                name = (match.set_name, match.item)
+                if name not in seen or seen[name].changed:
+                    seen[name] = Seen(dataset.name, batch.rows[row].row, match.words, changed=False)
+            for row, near, words in self._near(batch):
+                for name in near.names:
+                    seen.setdefault(name, Seen(dataset.name, batch.rows[row].row, words, changed=True))
         return seen
 
     def _near(self, batch: Batch) -> Iterator[tuple[int, _Near, str]]:

@@ -2,7 +2,7 @@
 
 import re
 
-from didact.evaluation.scorers.scorer import Reads
+from didact.evaluation.scorers.scorer import Reads, before_next_question
 
 _WORDS = r"(?:final\s+)?answer|(?:最终|正确)?答案"
 # A line that begins with the word and a colon, a sentence that states the answer, GSM8K's mark, LaTeX's box.
@@ -14,7 +14,6 @@ _MARK = re.compile(
     r"|\\(?:boxed|fbox)(?=\{)|<answer>",
     re.IGNORECASE,
 )
-_NEXT_QUESTION = re.compile(r"(?<=\S)\s*\n[ \t]*(?:question|q|问题|题目)[ \t]*\d*[ \t]*[:\uff1a]", re.IGNORECASE)
 # As models write them: Qwen, DeepSeek and many others; Magistral; Kimi; Seed.
 _THOUGHTS = re.compile(
     r"<(?P<end>/)?(?:think|thinking|thought|thoughts|reasoning|seed:think)>|\[(?P<square>/)?THINK\]|\u25c1(?P<kimi>/)?think\u25b7",
@@ -42,7 +41,7 @@ def read_answer(text: str, *, stepwise: bool, reads: Reads) -> str | None:
     said = without_thoughts(text)
     if said is None or reads == "whole":
         return said
-    said = _NEXT_QUESTION.split(said, maxsplit=1)[0]
+    said = before_next_question(said)
     if not stepwise:
         return said
     mark = answer_mark(said)

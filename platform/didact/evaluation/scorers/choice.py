@@ -17,10 +17,9 @@ from didact.evaluation.asks import Likely
 from didact.evaluation.questions import Question, Score
 from didact.evaluation.scorers.denials import own_list, without_denied
 from didact.evaluation.scorers.options import LETTERS, Options, candidates, key_of
-from didact.evaluation.scorers.scorer import NamedScorer, accepted
+from didact.evaluation.scorers.scorer import NamedScorer, accepted, before_next_question
 from didact.spec import ChoiceScorer
 
-_NEXT_QUESTION = re.compile(r"\n\s*(?:question|q|题目|问题)\s*\d*\s*[:.]", re.IGNORECASE)
 _STATEMENT = re.compile(
     r"\b(?:answer|choice|option)s?(?:\s+(?:choice|option))?\s*(?:(?:is|are|was|(?:would|must|should|will)\s+be)\b\s*:?|:)"
     r"(?:\s*(?:the\s+)?(?:option|choice|letter)s?\b)?"
@@ -40,7 +39,7 @@ _LISTS = re.compile(r"options|choices|选项", re.IGNORECASE)
 
 def choice_scorer(spec: ChoiceScorer) -> NamedScorer:
     """Right when the text names the right options of a row, whose answer is a letter, a number from 0 or a text."""
-    return NamedScorer(partial(_score_row, spec), "choice, 2", reads="whole", same=str)
+    return NamedScorer(partial(_score_row, spec), "choice, 3", reads="whole", same=str)
 
 
 def score_choice(question: Question, text: str) -> Score:
@@ -174,7 +173,7 @@ def _score_row(spec: ChoiceScorer, question: Question, text: str) -> Score:
 
 def _own_part(text: str) -> str:
     """What the model answered before it went on with a question of its own; full-width signs as plain ones."""
-    return _NEXT_QUESTION.split(unicodedata.normalize("NFKC", text).strip(), maxsplit=1)[0].strip()
+    return before_next_question(unicodedata.normalize("NFKC", text).strip()).strip()
 
 
 def _read_form(plain: str, options: Options) -> str | None:

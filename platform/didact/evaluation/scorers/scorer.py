@@ -20,6 +20,10 @@ _PAIRS = (*(mark * 2 for mark in "\"'*`_"), *_QUOTES)
 """Quotes and marks of emphasis, which go where both are there: `f'` and `A*` keep theirs."""
 _CLOSING = ".,;:!?\u2026\u3002\u3001"
 _RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+", strict=True))
+# "Q.E.D." begins no question.
+_NEXT_QUESTION = re.compile(
+    r"(?<=\S)\s*\n[ \t]*(?:question|q|题目|问题)[ \t]*\d*[ \t]*(?:[:\uff1a]|\.(?=\s))", re.IGNORECASE
+)
 _FACTORIAL = re.compile(r"(?:.*[0-9)]|.)!")
 
 
@@ -47,6 +51,11 @@ def normalised(text: str) -> str:
         elif plain[-1:] in _CLOSING and not _FACTORIAL.fullmatch(plain):
             plain = plain[:-1].rstrip()
     return plain
+
+
+def before_next_question(text: str) -> str:
+    """What a model answered before it went on with a question of its own."""
+    return _NEXT_QUESTION.split(text, maxsplit=1)[0]
 
 
 @dataclass(frozen=True, slots=True)

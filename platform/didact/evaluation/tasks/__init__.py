@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from didact.faces import lazily
 
 if TYPE_CHECKING:
-    from didact.evaluation.tasks.table import build_task, check_tasks
+    from didact.evaluation.tasks.once import TaskReader, check_tasks
+    from didact.evaluation.tasks.table import build_task
 
-__all__ = ["build_task", "check_tasks"]
+__all__ = ["TaskReader", "build_task", "check_tasks"]
 
 __getattr__ = lazily(__name__)

@@ -18,7 +18,6 @@ from didact.spec import (
     BelleEvalTask,
     ChoiceTask,
     CompareTask,
-    EvaluationSpec,
     Gsm8kTask,
     HeldOutTask,
     IfEvalTask,
@@ -62,16 +61,3 @@ def build_task(spec: TaskSpec) -> Task | None:
     if isinstance(spec, HeldOutTask):
         return None
     return build_choices(spec) if isinstance(spec, ChoiceTask) else _BUILDERS[type(spec)](spec)
-
-
-def check_tasks(evaluation: EvaluationSpec | None) -> None:
-    """Read the questions of all tasks once: what is wrong in their files is known before anything long begins.
-
-    Those of lm-eval, which it may have to download, are left aside.
-
-    Raises:
-        DidactError: as `build_task`.
-    """
-    for spec in evaluation.tasks if evaluation is not None else ():
-        if not isinstance(spec, LmEvalTask):
-            build_task(spec)
