@@ -93,6 +93,11 @@ ROWS = {
         "two promotions from the same state at once",
         "one wins, the other is told that the alias was moved meanwhile; both are noted",
     ),
+    "M9": (
+        "an alias that moves while nobody tells, or three times, or while the registry is down; a forged notice of it",
+        "answered by the new version within two looks at the registry, which is made ready once; notices find no door, "
+        "so none can be lost, forged or sent again late",
+    ),
     "M10": (
         "a judge that is down, hangs, drips, refuses, or answers rubbish in fourteen ways",
         "no score comes of it; the evaluation ends by its deadline, says that it is incomplete, and promotes nothing",

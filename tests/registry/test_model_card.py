@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import ones
 
 from didact.adapter_folder import check_folder
-from didact.evaluation import EvalReport, ModelFacts
+from didact.evaluation import EvalReport, ModelFacts, TaskFacts
 from didact.files import append_jsonl, manifest, write_json
 from didact.registry.card import card_facts, model_card, on_hub, terms_of, write_card
 from didact.registry.card.licences import strictness
@@ -95,8 +95,39 @@ def test_the_hub_reads_its_metadata(tmp_path: Path) -> None:
         *("HuggingFaceTB/SmolLM2-135M-Instruct", "peft", "cc-by-nc-4.0"),
     )
     assert data.language == ["en"] and "non-commercial" in data.tags and data.datasets
-    figures = {(each.dataset_name, each.metric_type): each.metric_value for each in data.eval_results}
-    assert figures == {("math", "accuracy"): 0.5, ("held-out rows", "loss"): 1.25}
+    figures = {(each.dataset_name, each.metric_type): each for each in data.eval_results}
+    assert {name: each.metric_value for name, each in figures.items()} == {
+        ("math", "accuracy"): 0.5,
+        ("held-out rows", "loss"): 1.25,
+    }
+    math_, loss = figures["math", "accuracy"].metric_args, figures["held-out rows", "loss"].metric_args
+    assert math_ == {
+        "interval_95": [0.351995, 0.648005],  # Wilson, 20 of 40
+        "items": 40,
+        "base": {"value": 0.25, "interval_95": [0.141871, 0.40194], "items": 40},
+    }
+    assert loss == {"items": 200, "base": {"value": 2.5, "items": 200}}, "a loss without its rows has no interval"
+
+
+def test_the_champion_and_the_version_of_the_questions_stand_in_the_metadata(tmp_path: Path) -> None:
+    run = trained(tmp_path)
+    values = {"base": 0.25, "adapter": 0.5, "champion": 0.75}
+    names = {"base": "base", "adapter": run.name, "champion": "sums:2"}
+    EvalReport(
+        {model: ModelFacts(name) for model, name in names.items()},
+        {model: {"eval/math/accuracy": value, "eval/math/hard/accuracy": value / 2} for model, value in values.items()},
+        {"eval/math/accuracy": 40, "eval/math/hard/accuracy": 8},
+        (TaskFacts("math", "v7", "accuracy", 40, 1.0),),
+    ).save(run.report)
+    card = write_card(run)
+    assert card and "| Base | With adapter | Champion |" in card
+    results = {each.dataset_name: each for each in ModelCard(card).data.eval_results}
+    assert {name: each.dataset_args for name, each in results.items()} == {
+        "math": {"task_version": "v7"},
+        "math/hard": {"task_version": "v7"},
+    }
+    assert results["math"].metric_args["champion"]["value"] == 0.75
+    assert results["math/hard"].metric_args["items"] == 8
 
 
 def test_the_card_is_no_part_of_the_adapter(tmp_path: Path) -> None:

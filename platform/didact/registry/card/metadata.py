@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 if TYPE_CHECKING:  # the registry cuts metadata off a card without loading the catalog
+    from didact.evaluation.report.figures import Point
     from didact.registry.card.facts import CardFacts
 
 _PEFT_METHODS_NOT = ("partial",)
+_ADAPTER = "adapter"
+_DIGITS = 6
 
 
 def front_matter(facts: "CardFacts") -> str:
@@ -50,19 +53,43 @@ def _loud_tags(facts: "CardFacts") -> list[str]:
 
 
 def _model_index(facts: "CardFacts") -> list[dict[str, Any]]:
+    """A result a task, in the hub's form; whose value stands beside it is in each metric's `args`."""
     report = facts.report
     if report is None or report.adapter is None:
         return []
-    results = [
-        {
-            "task": {"type": "text-generation"},
-            "dataset": {"name": _task(metric), "type": _task(metric)},
-            "metrics": [{"name": metric, "type": metric.rpartition("/")[2], "value": round(value, 6)}],
+    versions = {task.name: task.version for task in report.tasks}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for figure in report.figures:
+        mine = _plain(figure.points.get(_ADAPTER))
+        if mine is None:
+            continue
+        others = {name: _plain(point) for name, point in figure.points.items() if name != _ADAPTER}
+        args = {
+            **{key: mine[key] for key in mine if key != "value"},
+            **{key: its for key, its in others.items() if its},
         }
-        for metric, value in report.metrics("adapter").items()
-        if math.isfinite(value)
-    ]
+        kind, value = figure.metric.rpartition("/")[2], mine["value"]
+        metric = {"type": kind, "value": value, "name": figure.metric, "args": args}
+        found.setdefault(_task(figure.metric), []).append(metric)
+    results = []
+    for task, metrics in found.items():
+        version = next((said for name, said in versions.items() if said and f"{task}/".startswith(f"{name}/")), None)
+        dataset = {"name": task, "type": task, **({"args": {"task_version": version}} if version else {})}
+        results.append({"task": {"type": "text-generation"}, "dataset": dataset, "metrics": metrics})
     return [{"name": facts.name, "results": results}] if results else []
+
+
+def _plain(point: "Point | None") -> dict[str, Any] | None:
+    """One model's figure with its 95% interval, for YAML; None where there is none."""
+    if point is None or point.value is None or not math.isfinite(point.value):
+        return None
+    ends = (point.low, point.high)
+    known = [round(end, _DIGITS) for end in ends if end is not None and math.isfinite(end)]
+    return {
+        "value": round(point.value, _DIGITS),
+        **({"interval_95": known} if len(known) == len(ends) else {}),
+        **({"items": point.count} if point.count else {}),
+    }
 
 
 def _task(metric: str) -> str:
