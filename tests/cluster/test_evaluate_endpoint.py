@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from didact.capacity import Cluster
 from didact.cluster import evaluate_adapter
 from didact.cluster.asking.answering import Subject
 from didact.cluster.asking.others import Others, check_others, with_preference
-from didact.errors import EndpointError, EndpointRefused, SpecError
+from didact.cluster.placement import WorkerResources
+from didact.errors import EndpointError, EndpointRefused, PlacementError, SpecError
 from didact.evaluation import Asked, TaskResult
 from didact.evaluation.asks import Identity
 from didact.evaluation.judge import self_preference
@@ -105,6 +107,38 @@ def test_a_base_that_is_evaluated_as_well_is_held_once() -> None:
     assert [(each.model, each.adapter) for each in others.guests(base.model).values()] == [(base.model, None)]
     assert others.subjects["rival"].model.base == "another/base"
     assert Others.of(EvaluationSpec(), base).guests(base.model) == {}
+
+
+@pytest.mark.parametrize(
+    ("others", "cpus", "found"),
+    [
+        ({}, 4, 2),
+        ({"judge": {"base": "own/base"}}, 2, 1),  # stands on the base that is evaluated
+        ({"judge": {"base": "big/judge"}}, 6, 2),
+        (
+            {"judge": {"base": "big/judge"}},
+            2,
+            "evaluation.judge (big/judge) needs a worker of its own beside one for own/base, and the cluster has no "
+            "room for 2 workers with 2 CPU each, only for 1. Name an endpoint",
+        ),
+        (
+            {"judge": {"base": "big/judge"}, "rival": {"base": "a/rival"}},
+            4,
+            "evaluation.judge (big/judge) and evaluation.rival (a/rival) need a worker each beside one for own/base, "
+            "and the cluster has no room for 3 workers with 2 CPU each, only for 2.",
+        ),
+    ],
+)
+def test_a_judge_of_another_base_takes_a_place(others: dict[str, Any], cpus: int, found: int | str) -> None:
+    base = Subject("own", ModelSpec(base="own/base"))
+    asked = Others.of(EvaluationSpec.model_validate(others), base)
+    cluster, worker = Cluster(({"CPU": float(cpus)},), ()), WorkerResources(2, use_gpu=False, accelerator_type=None)
+    if isinstance(found, int):
+        assert asked.num_places(base.model, worker, cluster) == found
+        return
+    with pytest.raises(PlacementError) as raised:
+        asked.num_places(base.model, worker, cluster)
+    assert found in str(raised.value)
 
 
 @pytest.mark.parametrize(

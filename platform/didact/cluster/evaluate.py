@@ -14,7 +14,7 @@ from didact.cluster.asking.answering import Subject
 from didact.cluster.asking.endpoints import evaluate_endpoint
 from didact.cluster.asking.loop import in_a_loop
 from didact.cluster.asking.others import Others, check_others, with_preference
-from didact.cluster.placement import WorkerResources, worker_resources
+from didact.cluster.placement import WorkerResources, connected_cluster, worker_resources
 from didact.connect import check_ray, ray_cluster
 from didact.errors import SpecError
 from didact.evaluation import (
@@ -93,11 +93,15 @@ async def _evaluate(
     models: dict[str, ModelFacts] = {}
     results: dict[str, list[TaskResult]] = {}
     took: dict[str, TaskResult] = {}
-    for keys in _by_base(subjects):  # a base after another: each has all the room that there is
+    groups = _by_base(subjects)
+    there = connected_cluster()
+    # Known of all bases before the first question is asked.
+    places = [others.num_places(subjects[keys[0]].model, resources, there) for keys in groups]
+    for keys, num_places in zip(groups, places, strict=True):  # a base after another: each has all the room there is
         num_asks = len(keys) * max(1, *(len(task.questions) for task in tasks if task is not None), 0)
         base = subjects[keys[0]].model
         group = {key: subjects[key] for key in keys} | others.guests(base)
-        num_asks = min(num_asks, batch_size * others.num_places(base, resources))
+        num_asks = min(num_asks, batch_size * num_places)
         async with (
             Answerers(group, resources, batch_size=batch_size, num_asks=num_asks) as answerers,
             others.asked(answerers, base, resources, batch_size) as beside,

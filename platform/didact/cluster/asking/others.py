@@ -10,11 +10,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import cast
 
-from didact.capacity import asked_in_words
+from didact.capacity import Cluster, asked_in_words
 from didact.cluster.asking.answerers import Answerers
 from didact.cluster.asking.answering import Subject
 from didact.cluster.asking.asked import asked_by_role
-from didact.cluster.placement import WorkerResources, connected_cluster
+from didact.cluster.placement import WorkerResources
 from didact.errors import PlacementError
 from didact.evaluation import Asked, TaskResult
 from didact.evaluation.asks import Model, Role
@@ -58,21 +58,28 @@ class Others:
         """Those that stand on this base, by a key that no evaluated model has."""
         return {_key(role): subject for role, subject in self.subjects.items() if subject.model == base}
 
-    def num_places(self, base: ModelSpec, resources: WorkerResources) -> int:
+    def num_places(self, base: ModelSpec, resources: WorkerResources, cluster: Cluster) -> int:
         """Workers that are left for a base that is evaluated.
+
+        Args:
+            base: that base.
+            resources: of a worker.
+            cluster: where all of them stand.
 
         Raises:
             PlacementError: none is.
         """
-        room = connected_cluster().room(resources.bundle())
-        alone = len(self.subjects) - len(self.guests(base))
-        if alone and room <= alone:
+        room = cluster.room(resources.bundle())
+        alone = [role for role, subject in self.subjects.items() if subject.model != base]
+        if alone and room <= len(alone):
+            names = " and ".join(f"evaluation.{role} ({self.subjects[role].name})" for role in alone)
+            needs = "needs a worker of its own" if len(alone) == 1 else "need a worker each"
             raise PlacementError(
-                f"evaluation.judge and evaluation.rival: {alone} of them need a worker of their own, and the cluster "
-                f"has no room for {asked_in_words(resources.bundle(), alone + 1)}, only for {room} of them. Name an "
-                "endpoint, a model on the base that is evaluated, or start a larger cluster"
+                f"{names} {needs} beside one for {base.base}, and the cluster has no room for "
+                f"{asked_in_words(resources.bundle(), len(alone) + 1)}, only for {room}. Name an endpoint "
+                "(endpoint: {url: ..., model: ...}), a model on the base that is evaluated, or start a larger cluster"
             )
-        return max(1, room - alone)
+        return max(1, room - len(alone))
 
     @asynccontextmanager
     async def asked(
