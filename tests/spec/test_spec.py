@@ -115,6 +115,16 @@ def test_packing_auto_depends_on_the_method(packing: Any, method: str, packed: b
             {"evaluation__tasks": [{"task": "held_out", "items": 3}]},
             "tasks.0.items: unknown key; known here: task",
         ),
+        (  # a field of another task, not to be written into that one
+            {
+                "evaluation__judge": {"base": "a/b"},
+                "evaluation__tasks": [
+                    {"task": "belle_eval", "path": "e.json"},
+                    {"task": "gsm8k", "path": "g.jsonl", "judging": {"passes": 2}},
+                ],
+            },
+            "tasks.1.judging: unknown key; known here: examples, ",
+        ),
     ],
 )
 def test_unknown_key_gets_a_hint(changes: dict[str, Any], message: str) -> None:

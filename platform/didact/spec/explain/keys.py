@@ -118,6 +118,8 @@ def _elsewhere(model: type[BaseModel], values: Any, path: Path) -> Answer | None
         fields = [each for each in fields if ".against." not in each]
     if not fields:
         return None
+    if fields == [dotted((*path[:-2], 0, key))]:  # of another kind of element in the same list
+        return Answer(text=f"unknown key; known here: {', '.join(keys_at(model, path[:-1], values))}")
     if len(fields) == 1 or fields[0].startswith("adapter."):
         return Answer(in_field(fields[0], value))
     return Answer(text=f"unknown key; there are {' and '.join(fields[:3])}")
