@@ -141,3 +141,12 @@ def test_a_run_that_trained_the_base_itself_has_nothing_to_merge(tmp_path: Path)
     save_tiny_base(tmp_path / "run" / "adapter")
     with pytest.raises(AdapterError, match="trained the whole base"):
         locate_adapter(str(tmp_path / "run"), open_registry(folder=tmp_path))
+
+
+def test_a_folder_that_is_not_there_is_told_as_one(tmp_path: Path) -> None:
+    registry = open_registry(folder=tmp_path)
+    with pytest.raises(AdapterError, match="runs/gone is no folder; expected a run folder, an adapter folder or"):
+        locate_adapter(str(tmp_path / "runs" / "gone"), registry)
+    (tmp_path / "runs" / "begun").mkdir(parents=True)
+    with pytest.raises(AdapterError, match="begun holds neither a finished run nor an adapter"):
+        locate_adapter(str(tmp_path / "runs" / "begun"), registry)

@@ -54,8 +54,9 @@ def locate_adapter(reference: str, registry: Registry) -> Path:
         raise AdapterError(
             f"run {folder} trained the whole base, not an adapter: {folder / 'adapter'} is a model of its own"
         )
-    if folder.is_dir() and "/" in reference:  # a bare word may also be the name of some unrelated folder
-        raise AdapterError(f"{folder} holds neither a finished run nor an adapter (no adapter.json)")
+    if "/" in reference:  # a bare word may also be the name of some unrelated folder
+        found = "holds neither a finished run nor an adapter (no adapter.json)" if folder.is_dir() else "is no folder"
+        raise AdapterError(f"{folder} {found}; expected a run folder, an adapter folder or a registered name")
     return registry.download(registry.resolve(reference), cache_dir())
 
 
