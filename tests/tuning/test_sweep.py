@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from mlflow import MlflowClient
 
 from didact.errors import RunError
 from didact.spec import SweepSpec, load_spec, to_json
+from didact.spec.search.sweep import ConfirmSpec
 from didact.tracking import mlflow_run_id
 from didact.tuning import SweepResult, run_sweep
 from didact.tuning.journal import Journal
@@ -187,6 +189,32 @@ def test_other_search_of_the_same_name_is_refused(continued: Continued, search_f
     other = load_spec(SweepSpec, search_file, ["num_trials=3"])
     with pytest.raises(RunError, match=r"other settings[\s\S]*sweep\.num_trials: was 4, now 3"):
         run_sweep(other, search_file, continued.runs)
+
+
+@pytest.mark.nightly
+def test_a_finished_sweep_is_confirmed_and_no_run_is_made_twice(continued: Continued, search_file: Path) -> None:
+    asked = load_spec(SweepSpec, search_file, ["confirm.top=1", "confirm.seeds=1"])
+    first = run_sweep(asked, search_file, continued.runs)
+    folder = continued.runs / "small" / "confirm"
+    made = {run.name: (run / "steps.jsonl").read_bytes() for run in folder.iterdir()}
+    assert first.confirmation is not None and len(made) == 3, "a trial, the uniform and the proportional mixture"
+    assert not first.confirmation.beats_all, "one seed says nothing of chance"
+    shutil.rmtree(next(folder.glob("*-uniform-*")))  # as if it had been killed before
+    result = run_sweep(asked.model_copy(update={"confirm": ConfirmSpec(top=1)}), search_file, continued.runs)
+    assert len(list(folder.iterdir())) == 6
+    after = {name: (folder / name / "steps.jsonl").read_bytes() for name in made}
+    assert {name: after[name] == steps for name, steps in made.items()} == dict.fromkeys(made, True)
+    found = result.confirmation
+    assert found is not None and found.seeds == (1, 2) and result.best is not None and result.best.name == found.winner
+    assert all(arm.measured and len(arm.measured) == 2 for arm in found.arms)
+    assert result.outcome is not None and result.outcome.run.path == found.arms[0].runs[0]
+    client = MlflowClient(f"sqlite:///{continued.runs}/mlflow.db")
+    parents = {
+        run.data.tags.get("mlflow.parentRunId")
+        for run in client.search_runs([client.get_experiment_by_name("didact").experiment_id])
+        if run.info.run_name in made
+    }
+    assert parents == {result_run(continued.runs / "small")}
 
 
 @pytest.mark.nightly

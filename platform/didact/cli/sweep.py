@@ -18,7 +18,9 @@ sweep = typer.Typer(no_args_is_help=True, help="What searches found: a page, the
 def export(
     name: Annotated[str, typer.Argument(help="Name of the sweep")],
     output: Annotated[Path | None, typer.Argument(help="File to write; default: NAME-best.yaml")] = None,
-    trial: Annotated[str | None, typer.Option(help="Another trial than the best")] = None,
+    trial: Annotated[
+        str | None, typer.Option(help="Another trial than the best, or what it was compared with, as uniform")
+    ] = None,
 ) -> None:
     """Write the recipe of the best trial, ready for `didact train`."""
     from didact.tuning import export_recipe
@@ -41,7 +43,7 @@ def report(
 
     folder = folder_named(name)
     result, file = read_results(folder), page or folder / "results.html"
-    console = terminal()
-    console.print(result.table())
+    console = Console()
+    console.print(result)
     write_text(file, render_sweep(sweep_facts(result)))
     console.print(f"written: {file}", highlight=False, markup=False, soft_wrap=True)

@@ -149,7 +149,7 @@ def tune(
     spec = load_spec(SweepSpec, search, overrides or [])
     from didact.tuning import run_sweep
 
-    terminal().print(run_sweep(spec, search).table())
+    Console().print(run_sweep(spec, search))
 
 
 @app.command()

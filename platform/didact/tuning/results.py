@@ -2,17 +2,20 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 from typing_extensions import override
 
 from didact.cluster import FinetuneResult
 from didact.display import Shown
 from didact.errors import RunError
 from didact.files import write_json, write_text
+from didact.tuning.confirming import Confirmation, confirmation_from
 from didact.tuning.objective import Objective
 from didact.tuning.records import TrialResult
 from didact.tuning.spaces import weighed_source
@@ -28,7 +31,8 @@ class SweepResult(Shown):
     mode: Literal["min", "max"]
     trials: tuple[TrialResult, ...]
     best: TrialResult | None
-    """The best finished trial; one stopped early only when none finished; None when all failed."""
+    """The winner of the runs with fresh seeds, where there are any; else the best finished trial, one stopped early
+    only when none finished; None when all failed."""
     outcome: FinetuneResult | None = None
     """Report and registered version of the best trial, when the sweep registers it."""
     front: tuple[str, ...] = ()
@@ -37,10 +41,19 @@ class SweepResult(Shown):
     """Names of several goals."""
     findings: str | None = None
     """What the searcher's model says of the search, in words."""
+    confirmation: Confirmation | None = None
+    """The best trials run again with fresh seeds, when the sweep asks for it."""
 
     @override
-    def __rich__(self) -> Table:
-        return self.table()
+    def __rich__(self) -> Group:
+        if self.confirmation is None:
+            return Group(self.table())
+        return Group(self.table(), self.confirmation.__rich__(), Text(self.confirmation.words))
+
+    def with_confirmation(self, found: Confirmation) -> "SweepResult":
+        """The same, with the winner of the runs with fresh seeds as the best trial where there is one."""
+        winner = next((trial for trial in self.trials if trial.name == found.winner), self.best)
+        return replace(self, confirmation=found, best=winner)
 
     def table(self) -> Table:
         """For a rich console."""
@@ -60,6 +73,11 @@ class SweepResult(Shown):
         lines += ["", f"Best {self.metric} ({self.mode}): {self.best.name if self.best else 'none'}."]
         lines += ["", f"Beaten by none in all goals: {', '.join(self.front)}."] if self.front else []
         lines += ["", f"The searcher's model: {self.findings}."] if self.findings else []
+        if self.confirmation:
+            again = self.confirmation.columns()
+            lines += ["", "## Run again with fresh seeds", "", _row([heading for heading, _ in again])]
+            lines += [_row(["---"] * len(again)), *map(_row, zip(*(cells for _, cells in again), strict=True))]
+            lines += ["", f"{self.confirmation.words}."]
         if self.outcome and self.outcome.version:
             lines += ["", f"Registered as {self.outcome.version.name} version {self.outcome.version.version}."]
         lines += [f"\n{trial.name} failed: {trial.error}" for trial in self.trials if trial.error]
@@ -77,6 +95,7 @@ class SweepResult(Shown):
                 "goals": self.goals,
                 "front": self.front,
                 "findings": self.findings,
+                "confirmation": self.confirmation and _as_json(self.confirmation),
                 "trials": [{**asdict(trial), "run": str(trial.run)} for trial in self.trials],
             },
         )
@@ -89,10 +108,17 @@ class SweepResult(Shown):
             ("trial", [trial.name for trial in self.trials]),
             *((heading_of(path), [_cell(trial.values.get(path)) for trial in self.trials]) for path in paths),
             (self.metric, [_cell(trial.metric) for trial in self.trials]),
+            *self._confirmed_column(),
             *((name, [_cell(trial.metrics.get(name)) for trial in self.trials]) for name in self.goals[1:]),
             ("steps", [str(trial.steps) for trial in self.trials]),
             ("status", [trial.status for trial in self.trials]),
         ]
+
+    def _confirmed_column(self) -> list[tuple[str, list[str]]]:
+        if self.confirmation is None:
+            return []
+        arms = [self.confirmation.arm(trial.name) for trial in self.trials]
+        return [("confirmed", [_cell(arm.mean) if arm else "" for arm in arms])]
 
 
 def read_results(folder: Path) -> SweepResult:
@@ -120,7 +146,13 @@ def read_results(folder: Path) -> SweepResult:
         front=tuple(kept.get("front", ())),
         goals=tuple(kept.get("goals", ())),
         findings=kept.get("findings"),
+        confirmation=confirmation_from(kept["confirmation"]) if kept.get("confirmation") else None,
     )
+
+
+def _as_json(found: Confirmation) -> dict[str, Any]:
+    kept = asdict(found)
+    return {**kept, "arms": [{**arm, "runs": [str(run) for run in arm["runs"]]} for arm in kept["arms"]]}
 
 
 def _stored(name: str, value: Any) -> Any:

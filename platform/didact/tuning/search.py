@@ -7,13 +7,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from didact.errors import SpecError
 from didact.spec import FinetuneSpec, RegisterSpec, SweepSpec, read_recipe, set_dotted, validate
 from didact.spec.search.space import Simplex
 from didact.spec.search.sweep import COSTS
 from didact.tuning.objective import Objective
 from didact.tuning.searchers import Proposer, build_proposer
-from didact.tuning.spaces import Sizes, Space, extremes, licensed, old_values, resolve_mixtures
+from didact.tuning.spaces import (
+    Sizes,
+    Space,
+    Values,
+    extremes,
+    licensed,
+    old_values,
+    proportional,
+    resolve_mixtures,
+    unit_of,
+)
 
 _NOT_SEARCHED = ("name", "placement", "tracking", "evaluation", "register_as")
 _STEP_METRICS = ("train/loss", "train/grad_norm", "train/tokens_per_second")
@@ -126,6 +138,24 @@ def num_trials(search: Search) -> int:
     return search.sweep.num_trials * len(search.space.grid_points())
 
 
+def named_mixtures(search: Search, *, within_limits: bool = True) -> list[tuple[str, Values]]:
+    """The uniform and, once sizes are known, the proportional mixture, with the values that they put into a recipe.
+
+    Args:
+        search: draws the mixture; without one there are none.
+        within_limits: only those that the search's limits allow.
+    """
+    mixtures, found = search.space.mixtures, search.sweep.mixture
+    if mixtures is None or found is None:
+        return []
+    named = [("uniform", np.full(len(mixtures.names), 1 / len(mixtures.names)))]
+    if search.sizes is not None:
+        data = search.base().data
+        named.append(("proportional", proportional(data, mixtures.names, search.sizes, unit_of(found.space, data))))
+    allowed = [(name, each) for name, each in named if not within_limits or mixtures.at_prior(each) is not None]
+    return [(name, mixtures.values(mixtures.throughout(each))) for name, each in allowed]
+
+
 def trial_values(search: Search, sample: Mapping[str, Any]) -> dict[str, Any]:
     """The values that a trial's sample puts into the recipe, by dotted path; also of sweeps of earlier versions."""
     draw = sample.get("draw")
@@ -194,6 +224,9 @@ def _check_space(search: Search, base: FinetuneSpec) -> None:
                 f"{search.origin}: space.{path}: trials all share the recipe's {path.split('.')[0]}; set it under "
                 "overrides"
             )
+    for path in ("training.seed", "data.seed"):
+        if search.sweep.confirm and path in search.sweep.space:
+            raise SpecError(f"{search.origin}: space.{path}: confirm gives runs seeds of its own; remove one of both")
     mixture = search.sweep.mixture
     if mixture is None:
         return

@@ -3,6 +3,7 @@
 <runs>/<sweep>/
     sweep.json      the search and the recipe with overrides; a continued sweep must agree with it
     trials/         run folders
+    confirm/        run folders of the best trials with fresh seeds, and of what they are compared with
     journal/        one file a trial: its sample, whether it has ended
     tune/           Ray Tune's own state
     study.db        of `searcher: optuna`, for optuna-dashboard
@@ -15,8 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from didact import env
 from didact.cluster import finetune, ray_cluster, score_on_ray
@@ -31,19 +30,20 @@ from didact.runs import locked, of_other_settings, open_run
 from didact.spec import FinetuneSpec, SweepSpec, validate
 from didact.tracking import FinalStatus, MlflowSync, resolve_uri
 from didact.tracking import open_run as open_mlflow_run
+from didact.tuning.confirming import confirmed
 from didact.tuning.journal import Journal
 from didact.tuning.page import render_sweep, sweep_facts
 from didact.tuning.records import Status, read_trials, seen_of
 from didact.tuning.results import SweepResult, result_of
-from didact.tuning.search import Search, best_spec, load_search, num_trials
+from didact.tuning.search import Search, best_spec, load_search, named_mixtures, num_trials
 from didact.tuning.searchers import MixtureProposer, OptunaProposer, Proposer, build_proposer
-from didact.tuning.spaces import Sizes, Values, proportional, unit_of
+from didact.tuning.spaces import Sizes
 from didact.tuning.trial import TrialPlan
 from didact.tuning.tuner import all_ended, run_trials
 from didact.tuning.warm import earlier_trials
 
 _LOG = get_logger(__name__)
-_CHANGEABLE = ("register_best_as",)
+_CHANGEABLE = ("register_best_as", "confirm")
 _CHANGEABLE_RECIPE = ("placement", "tracking", "evaluation", "register_as")
 
 
@@ -54,7 +54,8 @@ def run_sweep(
 
     Trials that have ended are kept as they are, others continue from their own checkpoints, and failed ones are tried
     again. A finished sweep is given more trials by a larger `num_trials`: draws go on where they were, searchers learn
-    from all that was measured, and what is stopped early is decided beside all trials.
+    from all that was measured, and what is stopped early is decided beside all trials. With `confirm` the best trials
+    are run again with fresh seeds in the end, each run once however often this is called.
 
     Args:
         spec: what to search.
@@ -99,23 +100,13 @@ def run_sweep(
             _close_runs(plan, result)
             if result.best is None:
                 raise RunError(_nothing(spec.name, result))
+            if spec.confirm:
+                result = result.with_confirmation(confirmed(plan, result.trials, folder / "confirm"))
+                _save(result, folder)
             if spec.register_best_as:
                 result = _publish(plan, result)
                 _save(result, folder)
     return result
-
-
-def named_mixtures(search: Search) -> list[tuple[str, Values]]:
-    """The uniform and the proportional mixture, where the search's limits allow them."""
-    mixtures, found = search.space.mixtures, search.sweep.mixture
-    if mixtures is None or found is None:
-        return []
-    named = [("uniform", np.full(len(mixtures.names), 1 / len(mixtures.names)))]
-    if search.sizes is not None:
-        data = search.base().data
-        named.append(("proportional", proportional(data, mixtures.names, search.sizes, unit_of(found.space, data))))
-    points = [(name, mixtures.at_prior(shares)) for name, shares in named]
-    return [(name, mixtures.values(point)) for name, point in points if point is not None]
 
 
 def _sizes(prepared: PreparedData, spec: FinetuneSpec) -> Sizes:
@@ -239,9 +230,17 @@ def _close_run(plan: TrialPlan, path: Path, status: Status) -> None:
 
 
 def _publish(plan: TrialPlan, result: SweepResult) -> SweepResult:
-    """Train the best trial to its end if it was stopped, then evaluate and register it."""
+    """Evaluate and register the best trial, trained to its end if it was stopped.
+
+    Of a winner with fresh seeds it is the run with the first one; to choose among them would be to choose by luck.
+    """
     best = result.best
     assert best is not None
+    again = result.confirmation.arm(best.name) if result.confirmation else None
+    if again is not None and again.measured is not None:
+        run = open_run(again.runs[0])
+        outcome = finetune(best_spec(plan.search, run.spec()), run.path.parent, parent_run_id=plan.parent_run_id)
+        return replace(result, outcome=outcome)
     run = open_run(best.run)
     outcome = finetune(best_spec(plan.search, run.spec()), plan.trials_dir, parent_run_id=plan.parent_run_id)
     if best.status == "stopped early":

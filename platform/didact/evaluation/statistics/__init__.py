@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from didact.faces import lazily
 
 if TYPE_CHECKING:
+    from didact.evaluation.statistics.blocks import BlockedNoise, blocked_noise
     from didact.evaluation.statistics.confidence import Bin, Calibration, calibration
     from didact.evaluation.statistics.corrections import corrected
     from didact.evaluation.statistics.direction import has_better_side, higher_is_better, improvement
@@ -35,12 +36,14 @@ __all__ = [
     "Agreement",
     "Averages",
     "Bin",
+    "BlockedNoise",
     "Calibration",
     "Estimate",
     "PairedDifference",
     "Reach",
     "agreement",
     "averages",
+    "blocked_noise",
     "calibration",
     "clustered_difference",
     "compare",

@@ -65,6 +65,22 @@ class SchedulerSpec(Spec):
     """One of so many trials survives a rung."""
 
 
+class ConfirmSpec(Spec):
+    """The best trials once more, with seeds that the search has not seen, beside mixtures or settings nobody searched.
+
+    These are the uniform and the proportional mixture with the best trial's other settings; where the space draws no
+    mixture, the recipe as it is.
+    """
+
+    top: int = Field(default=3, ge=1)
+    """Trials that are run again."""
+    seeds: int = Field(default=2, ge=1)
+    """Runs of each, one a seed; the seed decides adapter, order, chosen and held-out rows. One says nothing of
+    chance."""
+    steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps of these runs; default: as long as a trial that is not stopped."""
+
+
 class SweepSpec(Spec):
     """A search: dotted paths into a recipe and their distributions. A YAML under `tune_spaces/` is one of these."""
 
@@ -105,6 +121,9 @@ class SweepSpec(Spec):
     those of their finished trials that this space could have drawn."""
     seed: int = Field(default=0, ge=0)
     """Seed of the search."""
+    confirm: ConfirmSpec | None = None
+    """Run the best trials again when the search has ended; the winner is then the best of these runs. May be added to
+    a finished sweep."""
     register_best_as: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")
     """Registered model that gets the best trial's adapter as `candidate`."""
 

@@ -51,6 +51,8 @@ def render_sweep(facts: SweepFacts) -> str:
         ternary=drawn.ternary(),
         responses=drawn.responses(),
         front=drawn.front(),
+        confirmation=result.confirmation,
+        confirmed=drawn.confirmed(),
         losses=drawn.losses(),
         headings=[heading for heading, _ in result.columns()],
         rows=list(zip(*(cells for _, cells in result.columns()), strict=True)),
@@ -130,6 +132,23 @@ class _Drawings:
                 for each in trials
             ],
         )
+
+    def confirmed(self) -> Markup | None:
+        """The metric of each fresh seed, a column for each trial and for each thing it is compared with."""
+        found = self.result.confirmation
+        arms = [arm for arm in found.arms if arm.measured] if found else []
+        if found is None or not arms:
+            return None
+        dots, lines = [], []
+        for place, arm in enumerate(arms):
+            style = "best" if arm.name == found.winner else "q1" if arm.trial else "q4"
+            for seed, value in zip(found.seeds, arm.measured or (), strict=True):
+                dots.append(Series(((float(place), value),), f"{arm.name}, seed {seed}: {_number(value)}", style))
+            mean = arm.mean or 0.0
+            lines.append(Series(((place - 0.2, mean), (place + 0.2, mean)), f"mean {_number(mean)}", style))
+        values = [value for arm in arms for value in arm.measured or ()]
+        names = [arm.name.removeprefix(f"{self.result.name}-") for arm in arms]
+        return plot(Scale.of_names(names), Scale.over(values, self.result.metric), lines, dots)
 
     def losses(self) -> list[Markup]:
         """Losses on each source's held-out rows over steps: the best trial beside all others."""

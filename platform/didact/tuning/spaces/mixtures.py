@@ -107,8 +107,10 @@ class Mixtures:
     def at_prior(self, shares: Vector | None = None) -> Vector | None:
         """The point of one mixture for the whole run, the prior by default; None where the limits forbid it."""
         shares = self.prior if shares is None else shares
-        if not bool(self.limits.holds(shares)):
-            return None
+        return self.throughout(shares) if bool(self.limits.holds(shares)) else None
+
+    def throughout(self, shares: Vector) -> Vector:
+        """The point of one mixture for the whole run, whether or not the limits hold there."""
         return shares if self.until is None else np.array([*shares, *shares, sum(self.until) / 2])
 
     def from_units(self, units: Sequence[float]) -> Vector:
