@@ -70,8 +70,20 @@ def test_continued_sweep_remembers_earlier_trials(tmp_path: Path) -> None:
 
 def test_continued_trial_is_not_judged_twice_at_one_rung(tmp_path: Path) -> None:
     past_run(tmp_path, "s-a", {2: 1.0})
-    past_run(tmp_path, "s-b", {2: 1.1})
+    past_run(tmp_path, "s-b", {2: 0.9})
     assert report(scheduler(tmp_path), "b", 2, 5.0) == GO_ON
+
+
+def test_what_was_decided_before_a_kill_is_decided_again(tmp_path: Path) -> None:
+    past_run(tmp_path, "s-b", {2: 1.1})
+    past_run(tmp_path, "s-a", {2: 1.2, 4: 0.1})
+    halving = scheduler(tmp_path)
+    halving.on_trial_add(None, SimpleNamespace(trial_id="b"))
+    resumed = {"step": 4, "num_steps": 8, "eval/loss": 0.2}
+    assert halving.on_trial_result(None, SimpleNamespace(trial_id="b"), resumed) == GO_ON, "was the first at step 2"
+    halving.on_trial_add(None, SimpleNamespace(trial_id="a"))
+    assert halving.on_trial_result(None, SimpleNamespace(trial_id="a"), {**resumed, "eval/loss": 0.0}) == STOP
+    assert halving.on_trial_result(None, SimpleNamespace(trial_id="a"), {**resumed, "step": 8}) == GO_ON, "has ended"
 
 
 def test_a_scheduler_that_an_earlier_version_pickled_goes_on(tmp_path: Path) -> None:
