@@ -34,6 +34,15 @@ def runs_dir() -> Path:
     return Path(os.environ.get("DIDACT_RUNS", "runs")).expanduser().absolute()
 
 
+def price_per_hour() -> float | None:
+    """What the cluster costs an hour (`DIDACT_PRICE_PER_HOUR`), for budgets in money; None when nobody has said."""
+    try:
+        price = float(os.environ.get("DIDACT_PRICE_PER_HOUR", ""))
+    except ValueError:
+        return None
+    return price if price > 0 else None
+
+
 def mlflow_uri() -> str | None:
     """The MLflow server or database (`MLFLOW_TRACKING_URI`); None means sqlite beside the runs.
 

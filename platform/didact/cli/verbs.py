@@ -143,10 +143,16 @@ def train(
 
 @app.command()
 def tune(
-    search: Annotated[Path, typer.Argument(help="A search, such as tune_spaces/lora.yaml")], overrides: Overrides = None
+    search: Annotated[Path, typer.Argument(help="A search, such as tune_spaces/lora.yaml")],
+    overrides: Overrides = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="What it may spend: 2h, '5e6 tokens' or '$20'; decides on trials and their length"),
+    ] = None,
 ) -> None:
     """Search over settings and mixtures; an interrupted search continues."""
-    spec = load_spec(SweepSpec, search, overrides or [])
+    stated = [f"budget={budget}"] if budget is not None else []
+    spec = load_spec(SweepSpec, search, [*(overrides or []), *stated])
     from didact.tuning import run_sweep
 
     Console().print(run_sweep(spec, search))

@@ -6,6 +6,7 @@ Written as things happen, so it is right after a kill at any moment; Ray Tune sa
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,25 @@ class Journal:
         """A trial failed."""
         self._write(replace(self._known(trial_id), ended=False, error=error))
 
+    def close(self, trials: int, why: str) -> None:
+        """No more than these trials will be begun."""
+        write_json(self._closed, {"trials": trials, "why": why})
+
+    def closed(self) -> tuple[int, str] | None:
+        """Number of trials that the search was ended with before it had all, and why."""
+        if not self._closed.is_file():
+            return None
+        kept = json.loads(self._closed.read_text(encoding="utf-8"))
+        return kept["trials"], kept["why"]
+
+    def reopen(self) -> None:
+        """The search is given more trials."""
+        self._closed.unlink(missing_ok=True)
+
+    @property
+    def _closed(self) -> Path:
+        return self._folder.parent / "closed.json"
+
     def _known(self, trial_id: str) -> Entry:
         entry = self.find(trial_id)
         assert entry is not None, f"trial {trial_id} ends before it began"
@@ -69,9 +89,19 @@ class Journal:
 class JournalKeeper(tune.Callback):
     """Keeps the journal and tells the log, on the sweep's driver."""
 
-    def __init__(self, journal: Journal, metric: str) -> None:
-        """Holds no state of its own: Tune brings a copy back when a sweep continues."""
-        self._journal, self._metric = journal, metric
+    def __init__(self, journal: Journal, metric: str, alive: Callable[[], object] | None = None) -> None:
+        """Holds no state of its own: Tune brings a copy back when a sweep continues.
+
+        Args:
+            journal: of the sweep.
+            metric: name of the first goal.
+            alive: called whenever something happens.
+        """
+        self._journal, self._metric, self._alive = journal, metric, alive
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Those of earlier versions told nobody that they are alive."""
+        self.__dict__.update({"_alive": None, **state})
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial is placed."""
@@ -82,6 +112,8 @@ class JournalKeeper(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """A trial has measured its metric."""
+        if self._alive is not None:
+            self._alive()
         if self._metric in result:
             step, metric = result["step"], result[self._metric]
             _LOG.info("trial %s step %d: %s %.4f", trial.trial_id, step, self._metric, metric)

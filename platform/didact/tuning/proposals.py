@@ -12,6 +12,8 @@ from didact.files import write_json
 from didact.tuning.journal import Entry, Journal
 from didact.tuning.searchers import Draw, Proposer, Seen
 
+_FINISHED: dict[str, Any] = Searcher.FINISHED
+
 
 class Proposals(Searcher):
     """Hands Tune the next proposal while fewer than `at_once` trials run, until there are `total`."""
@@ -25,6 +27,7 @@ class Proposals(Searcher):
         *,
         total: int,
         at_once: int,
+        enough: Callable[[list[Entry]], str | None] | None = None,
     ) -> None:
         """Start with what the journal holds.
 
@@ -35,12 +38,18 @@ class Proposals(Searcher):
             check: refuses a draw that no recipe can be made of.
             total: proposals of the whole search, those of earlier processes included.
             at_once: trials that run side by side.
+            enough: why, after these trials, no other one may begin; None where one may. Trials that still run may
+                change it, so that the search ends when none does.
         """
         super().__init__()
         self._proposer, self._journal, self._seen, self._check = proposer, journal, seen, check
-        self._total, self._at_once = total, at_once
+        self._total, self._at_once, self._enough = total, at_once, enough
         self._live: set[str] = set()
         self._known: set[str] = set()  # by Tune, running or not
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Tune brings a copy back when a sweep continues; those of earlier versions always had all their trials."""
+        self.__dict__.update({"_enough": None, **state})
 
     @override
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
@@ -53,9 +62,15 @@ class Proposals(Searcher):
         kept, lost = self._entries()
         taken = {index_of(entry, place) for place, entry in enumerate(kept)}
         index = next(number for number in range(len(taken) + 1) if number not in taken)
-        if index >= self._total:
-            finished: dict[str, Any] = Searcher.FINISHED
-            return finished
+        closed = self._journal.closed()
+        if index >= (self._total if closed is None else min(self._total, closed[0])):
+            return _FINISHED
+        reason = self._enough(kept) if self._enough else None
+        if reason is not None:
+            if self._live:
+                return None
+            self._journal.close(len(taken), reason)
+            return _FINISHED
         again = [entry.sample for entry in lost if entry.sample.get("draw", {}).get("index") == index]
         draw = Draw(**again[0]["draw"]) if again else self._proposer.propose(index, [self._seen(each) for each in kept])
         self._check(draw)

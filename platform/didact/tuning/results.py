@@ -43,12 +43,15 @@ class SweepResult(Shown):
     """What the searcher's model says of the search, in words."""
     confirmation: Confirmation | None = None
     """The best trials run again with fresh seeds, when the sweep asks for it."""
+    spending: str | None = None
+    """What was spent of a budget, in words."""
 
     @override
     def __rich__(self) -> Group:
-        if self.confirmation is None:
-            return Group(self.table())
-        return Group(self.table(), self.confirmation.__rich__(), Text(self.confirmation.words))
+        shown: list[Table | Text] = [self.table()]
+        if self.confirmation:
+            shown += [self.confirmation.__rich__(), Text(self.confirmation.words)]
+        return Group(*shown, *([Text(self.spending)] if self.spending else []))
 
     def with_confirmation(self, found: Confirmation) -> "SweepResult":
         """The same, with the winner of the runs with fresh seeds as the best trial where there is one."""
@@ -78,6 +81,7 @@ class SweepResult(Shown):
             lines += ["", "## Run again with fresh seeds", "", _row([heading for heading, _ in again])]
             lines += [_row(["---"] * len(again)), *map(_row, zip(*(cells for _, cells in again), strict=True))]
             lines += ["", f"{self.confirmation.words}."]
+        lines += ["", f"Of its {self.spending}."] if self.spending else []
         if self.outcome and self.outcome.version:
             lines += ["", f"Registered as {self.outcome.version.name} version {self.outcome.version.version}."]
         lines += [f"\n{trial.name} failed: {trial.error}" for trial in self.trials if trial.error]
@@ -95,6 +99,7 @@ class SweepResult(Shown):
                 "goals": self.goals,
                 "front": self.front,
                 "findings": self.findings,
+                "spending": self.spending,
                 "confirmation": self.confirmation and _as_json(self.confirmation),
                 "trials": [{**asdict(trial), "run": str(trial.run)} for trial in self.trials],
             },
@@ -146,6 +151,7 @@ def read_results(folder: Path) -> SweepResult:
         front=tuple(kept.get("front", ())),
         goals=tuple(kept.get("goals", ())),
         findings=kept.get("findings"),
+        spending=kept.get("spending"),
         confirmation=confirmation_from(kept["confirmation"]) if kept.get("confirmation") else None,
     )
 

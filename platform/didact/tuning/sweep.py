@@ -5,6 +5,8 @@
     trials/         run folders
     confirm/        run folders of the best trials with fresh seeds, and of what they are compared with
     journal/        one file a trial: its sample, whether it has ended
+    closed.json     with how many trials the search was ended before it had all, and why
+    budget.json     what a budget is spent on; spent.json how long the sweep took so far
     tune/           Ray Tune's own state
     study.db        of `searcher: optuna`, for optuna-dashboard
     mlflow.json     the sweep's MLflow run, parent of the trials'
@@ -12,6 +14,7 @@
 """
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -30,6 +33,8 @@ from didact.runs import locked, of_other_settings, open_run
 from didact.spec import FinetuneSpec, SweepSpec, validate
 from didact.tracking import FinalStatus, MlflowSync, resolve_uri
 from didact.tracking import open_run as open_mlflow_run
+from didact.tuning.board import Watcher, show_board
+from didact.tuning.budget import Ledger, keep_plan, kept_plan, plan_budget
 from didact.tuning.confirming import confirmed
 from didact.tuning.journal import Journal
 from didact.tuning.page import render_sweep, sweep_facts
@@ -69,6 +74,7 @@ def run_sweep(
         KeyboardInterrupt: Ctrl-C; what has been reached is kept.
     """
     check_ray()
+    started = time.time()
     search = load_search(spec, origin, recipe)
     runs_dir = (runs_dir or env.runs_dir()).absolute()
     folder = runs_dir / spec.name
@@ -77,6 +83,8 @@ def run_sweep(
         longest = search.longest()
         prepared = prepare_data(longest, task_texts=task_texts, score=score_on_ray)
         search = search.sized(_sizes(prepared, longest))
+        search, ledger = _budgeted(search, longest, prepared, folder, started)
+        spec = search.sweep
         proposer = build_proposer(
             spec,
             search.space,
@@ -89,12 +97,13 @@ def run_sweep(
             proposer.check()
         grown = _remember(search, folder)
         with ray_cluster(dashboard=True), _tracked(search, folder, runs_dir, grown) as plan:
-            total = num_trials(search)
+            total = ledger.plan.most_trials if ledger else num_trials(search)
             if not all_ended(total, plan.journal):
                 earlier = grown[-1] if grown else 0
                 state = folder / (f"tune-{earlier}" if earlier else "tune")
-                points = total // spec.num_trials
-                run_trials(plan, state, prepared.num_steps, proposer, total, earlier * points)
+                points = num_trials(search) // spec.num_trials
+                with show_board(Watcher(plan, total, prepared.num_steps, ledger)):
+                    run_trials(plan, state, prepared.num_steps, proposer, total, earlier * points, ledger)
             result = _results(plan, _findings(plan, proposer))
             _save(result, folder)
             _close_runs(plan, result)
@@ -103,10 +112,38 @@ def run_sweep(
             if spec.confirm:
                 result = result.with_confirmation(confirmed(plan, result.trials, folder / "confirm"))
                 _save(result, folder)
+            if ledger:
+                result = replace(result, spending=ledger.words(result.trials, _again(result)))
+                _LOG.info("sweep %s: %s", spec.name, result.spending)
+                _save(result, folder)
             if spec.register_best_as:
                 result = _publish(plan, result)
                 _save(result, folder)
     return result
+
+
+def _budgeted(
+    search: Search, longest: FinetuneSpec, prepared: PreparedData, folder: Path, started: float
+) -> tuple[Search, Ledger | None]:
+    """The search with what its budget decides; the plan is shown before anything starts."""
+    if search.sweep.budget is None:
+        return search, None
+    file = folder / "budget.json"
+    plan = kept_plan(file)
+    if plan is None:
+        plan = plan_budget(search, longest, prepared, folder.parent)
+        keep_plan(plan, file)
+    for line in plan.lines:
+        _LOG.info("%s", line)
+    ledger = Ledger(folder / "spent.json", plan)
+    ledger.begin(started)
+    return replace(search, sweep=plan.applied(search.sweep)), ledger
+
+
+def _again(result: SweepResult) -> float:
+    """Tokens of the runs with fresh seeds."""
+    arms = result.confirmation.arms if result.confirmation else ()
+    return sum(arm.metrics.get("cost/tokens", 0.0) * len(arm.runs) for arm in arms)
 
 
 def _sizes(prepared: PreparedData, spec: FinetuneSpec) -> Sizes:
@@ -158,12 +195,15 @@ def _remember(search: Search, folder: Path) -> list[int]:
         ]
         was = before["sweep"]["num_trials"]
         if sweep.num_trials > was and len(changed) == 1:
-            if not all_ended(was * len(search.space.grid_points()), Journal(folder / "journal")):
+            journal = Journal(folder / "journal")
+            if not all_ended(was * len(search.space.grid_points()), journal):
                 raise RunError(
                     f"sweep {sweep.name!r} has not ended with {was} trials: finish it with num_trials={was}, then "
                     f"give it {sweep.num_trials}"
                 )
-            grown, changed = [*grown, was], []
+            closed = journal.closed()
+            grown, changed = [*grown, closed[0] if closed else was], []
+            journal.reopen()
         if changed:
             raise of_other_settings("sweep", folder, changed)
     write_json(file, {**now, "grown_from": grown})

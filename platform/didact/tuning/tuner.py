@@ -9,6 +9,8 @@ from ray.tune.execution import class_cache
 from didact import env
 from didact.cluster import runs_at_once
 from didact.logs import get_logger
+from didact.tuning.budget import Ledger
+from didact.tuning.endings import ending
 from didact.tuning.halving import Halving
 from didact.tuning.journal import Journal, JournalKeeper
 from didact.tuning.proposals import Proposals, index_of
@@ -20,12 +22,27 @@ _LOG = get_logger(__name__)
 
 
 def all_ended(total: int, journal: Journal) -> bool:
-    """Whether none of `total` trials is left to run or to try again."""
+    """Whether none of `total` trials, or of those that the search was ended with, is left to run or to try again."""
+    total = wanted(total, journal)
     ended = [entry for entry in journal.entries() if entry.ended]
     return len(ended) >= total
 
 
-def run_trials(plan: TrialPlan, state: Path, max_steps: int, proposer: Proposer, total: int, earlier: int = 0) -> None:
+def wanted(total: int, journal: Journal) -> int:
+    """Trials of the search; fewer where it was ended before it had all."""
+    closed = journal.closed()
+    return total if closed is None else min(total, closed[0])
+
+
+def run_trials(
+    plan: TrialPlan,
+    state: Path,
+    max_steps: int,
+    proposer: Proposer,
+    total: int,
+    earlier: int = 0,
+    ledger: Ledger | None = None,
+) -> None:
     """Run Ray Tune until every trial has ended or failed; the journal says which.
 
     Args:
@@ -35,6 +52,7 @@ def run_trials(plan: TrialPlan, state: Path, max_steps: int, proposer: Proposer,
         proposer: chooses what is tried.
         total: trials of the whole search.
         earlier: how many of them it had before it was given more.
+        ledger: of a budget, which may end the search before it has all of them.
 
     Raises:
         PlacementError: the cluster will never have room for a trial.
@@ -60,8 +78,9 @@ def run_trials(plan: TrialPlan, state: Path, max_steps: int, proposer: Proposer,
             lambda draw: plan.spec(draw.config(), "checked"),
             total=total,
             at_once=min(spec.max_concurrent or room, room),
+            enough=ending(plan, ledger),
         )
-        tuner = _new_tuner(plan, trial, state, max_steps, proposals, total - earlier)
+        tuner = _new_tuner(plan, trial, state, max_steps, proposals, total - earlier, ledger)
     outcomes = {Path(outcome.path).name: outcome.error for outcome in tuner.fit()}
     for entry in journal.entries():
         error = outcomes.get(entry.trial_id)
@@ -70,16 +89,21 @@ def run_trials(plan: TrialPlan, state: Path, max_steps: int, proposer: Proposer,
         elif entry.trial_id not in outcomes and not entry.ended:
             journal.fail(entry.trial_id, "the sweep was killed before Ray Tune had saved this trial; others replace it")
     entries = journal.entries()
-    if (
-        not all(entry.ended or entry.error for entry in entries)
-        or len({index_of(entry, place) for place, entry in enumerate(entries)}) < total
-    ):
+    if not all(entry.ended or entry.error for entry in entries) or len(
+        {index_of(entry, place) for place, entry in enumerate(entries)}
+    ) < wanted(total, journal):
         _LOG.warning("sweep %s is interrupted; the same command continues it", spec.name)
         raise KeyboardInterrupt
 
 
 def _new_tuner(
-    plan: TrialPlan, trial: Any, state: Path, max_steps: int, proposals: Proposals, num_samples: int
+    plan: TrialPlan,
+    trial: Any,
+    state: Path,
+    max_steps: int,
+    proposals: Proposals,
+    num_samples: int,
+    ledger: Ledger | None,
 ) -> tune.Tuner:
     objective = plan.search.objective
     return tune.Tuner(
@@ -95,7 +119,7 @@ def _new_tuner(
         run_config=tune.RunConfig(
             name=state.name,
             storage_path=str(state.parent),
-            callbacks=[JournalKeeper(plan.journal, objective.name)],
+            callbacks=[JournalKeeper(plan.journal, objective.name, ledger.elapsed if ledger else None)],
             verbose=0,
         ),
     )

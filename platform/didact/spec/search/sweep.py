@@ -2,9 +2,10 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from didact.spec.base import Spec
+from didact.spec.search.budget import parse_budget
 from didact.spec.search.space import Derived, Distribution, Grid, Mixture, Simplex, in_order
 
 COSTS = ("cost/tokens", "cost/seconds", "cost/steps")
@@ -102,7 +103,15 @@ class SweepSpec(Spec):
     constraints: tuple[ConstraintSpec, ...] = ()
     """What the best trial must keep."""
     num_trials: int = Field(default=4, ge=1)
-    """Samples from the space (with a grid: repetitions of the whole grid)."""
+    """Samples from the space (with a grid: repetitions of the whole grid). With a budget it has no effect."""
+    patience: int | None = Field(default=None, ge=1)
+    """End the search when so many trials, one after the other, were no better than the best before them."""
+    budget: str | None = None
+    """What the whole search may spend: a time (`2h`), tokens that are learned (`5e6 tokens`) or money (`$20`). It
+    decides how many trials there are, when they may be stopped and, unless `confirm` is stated, how many runs with
+    fresh seeds; `scheduler: null` and `searcher: mixture` stop none."""
+    price_per_hour: float | None = Field(default=None, gt=0)
+    """What the whole cluster costs an hour, for a budget in money; default: `DIDACT_PRICE_PER_HOUR`."""
     max_concurrent: int | None = Field(default=None, ge=1)
     """Trials at once; default, and never more: as many as the cluster's CPUs or GPUs hold."""
     scheduler: SchedulerSpec | None = SchedulerSpec()
@@ -126,6 +135,13 @@ class SweepSpec(Spec):
     a finished sweep."""
     register_best_as: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")
     """Registered model that gets the best trial's adapter as `candidate`."""
+
+    @field_validator("budget")
+    @classmethod
+    def _readable(cls, budget: str | None) -> str | None:
+        if budget is not None:
+            parse_budget(budget)
+        return budget
 
     @property
     def all_goals(self) -> tuple[GoalSpec, ...]:
@@ -155,6 +171,8 @@ class SweepSpec(Spec):
                 raise ValueError(f"space.{path}: grid needs searcher 'random'; with {self.searcher} use choice")
             if isinstance(distribution, Grid) and distribution.when:
                 raise ValueError(f"space.{path}: a grid is always tried in full; remove when, or use choice")
+            if isinstance(distribution, Grid) and self.patience is not None:
+                raise ValueError(f"space.{path}: a grid is always tried in full; remove patience, or use choice")
         if all(isinstance(kind, Derived) for kind in self.space.values()):
             raise ValueError("space draws nothing: every setting follows another one")
         if self.goals and {"metric", "mode"} & self.model_fields_set:
