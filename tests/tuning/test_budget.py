@@ -148,6 +148,7 @@ def test_time_of_all_attempts_counts(tmp_path: Path) -> None:
     plan = spread("1000s", 1000, prices, num_steps=32, every=4)
     ledger = Ledger(tmp_path / "spent.json", plan)
     ledger.begin(0)
+    ledger.alive(400)
     assert ledger.elapsed(400) == 400
     ledger.begin(5000)  # killed at 400, continued later
     assert ledger.elapsed(5100) == 500

@@ -94,7 +94,7 @@ def test_what_tune_brings_back_ends_a_continued_search(tmp_path: Path) -> None:
         JsonLinesTracker(run, 1).log(8, {"train/tokens": 100.0, "eval/loss": 1.0 + number})
     assert search.suggest("3") == Searcher.FINISHED
     assert plan.journal.closed() == (3, "budget 300 tokens has room for no other trial")
-    keeper = cloudpickle.loads(cloudpickle.dumps(JournalKeeper(plan.journal, "eval/loss", ledger.elapsed)))
+    keeper = cloudpickle.loads(cloudpickle.dumps(JournalKeeper(plan.journal, "eval/loss", ledger.alive)))
     keeper.on_trial_result(0, [], None, {})
     old = JournalKeeper.__new__(JournalKeeper)
     old.__setstate__({"_journal": plan.journal, "_metric": "eval/loss"})

@@ -23,8 +23,10 @@ def ending(plan: TrialPlan, ledger: Ledger | None) -> Callable[[list[Entry]], st
 
     def why(entries: list[Entry]) -> str | None:
         trials = [read_trial(plan, entry) for entry in entries]
-        if ledger is not None and not ledger.may_begin(trials):
-            return f"budget {ledger.plan.written} has room for no other trial"
+        if ledger is not None:
+            ledger.alive()
+            if not ledger.may_begin(trials):
+                return f"budget {ledger.plan.written} has room for no other trial"
         return without_gain(trials, mode, sweep.patience) if sweep.patience else None
 
     return why

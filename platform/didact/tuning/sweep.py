@@ -83,7 +83,7 @@ def run_sweep(
         longest = search.longest()
         prepared = prepare_data(longest, task_texts=task_texts, score=score_on_ray)
         search = search.sized(_sizes(prepared, longest))
-        search, ledger = _budgeted(search, longest, prepared, folder, started)
+        search, ledger = _budgeted(search, longest, prepared, folder)
         spec = search.sweep
         proposer = build_proposer(
             spec,
@@ -96,6 +96,9 @@ def run_sweep(
         if isinstance(proposer, OptunaProposer):
             proposer.check()
         grown = _remember(search, folder)
+        if ledger:
+            keep_plan(ledger.plan, folder / "budget.json")
+            ledger.begin(started)
         with ray_cluster(dashboard=True), _tracked(search, folder, runs_dir, grown) as plan:
             total = ledger.plan.most_trials if ledger else num_trials(search)
             if not all_ended(total, plan.journal):
@@ -104,40 +107,39 @@ def run_sweep(
                 points = num_trials(search) // spec.num_trials
                 with show_board(Watcher(plan, total, prepared.num_steps, ledger)):
                     run_trials(plan, state, prepared.num_steps, proposer, total, earlier * points, ledger)
-            result = _results(plan, _findings(plan, proposer))
-            _save(result, folder)
-            _close_runs(plan, result)
-            if result.best is None:
-                raise RunError(_nothing(spec.name, result))
-            if spec.confirm:
-                result = result.with_confirmation(confirmed(plan, result.trials, folder / "confirm"))
-                _save(result, folder)
-            if ledger:
-                result = replace(result, spending=ledger.words(result.trials, _again(result)))
-                _LOG.info("sweep %s: %s", spec.name, result.spending)
-                _save(result, folder)
-            if spec.register_best_as:
-                result = _publish(plan, result)
-                _save(result, folder)
+            return _finished(plan, folder, ledger, _findings(plan, proposer))
+
+
+def _finished(plan: TrialPlan, folder: Path, ledger: Ledger | None, findings: str | None) -> SweepResult:
+    """What is done once all trials have ended."""
+    spec, result = plan.search.sweep, _results(plan, findings)
+    _save(result, folder)
+    _close_runs(plan, result)
+    if result.best is None:
+        raise RunError(_nothing(spec.name, result))
+    if spec.confirm:
+        result = result.with_confirmation(confirmed(plan, result.trials, folder / "confirm"))
+        _save(result, folder)
+    if ledger:
+        ledger.alive()
+        result = replace(result, spending=ledger.words(result.trials, _again(result)))
+        _save(result, folder)
+    if spec.register_best_as:
+        result = _publish(plan, result)
+        _save(result, folder)
     return result
 
 
 def _budgeted(
-    search: Search, longest: FinetuneSpec, prepared: PreparedData, folder: Path, started: float
+    search: Search, longest: FinetuneSpec, prepared: PreparedData, folder: Path
 ) -> tuple[Search, Ledger | None]:
     """The search with what its budget decides; the plan is shown before anything starts."""
     if search.sweep.budget is None:
         return search, None
-    file = folder / "budget.json"
-    plan = kept_plan(file)
-    if plan is None:
-        plan = plan_budget(search, longest, prepared, folder.parent)
-        keep_plan(plan, file)
+    plan = kept_plan(folder / "budget.json") or plan_budget(search, longest, prepared, folder.parent)
     for line in plan.lines:
         _LOG.info("%s", line)
-    ledger = Ledger(folder / "spent.json", plan)
-    ledger.begin(started)
-    return replace(search, sweep=plan.applied(search.sweep)), ledger
+    return replace(search, sweep=plan.applied(search.sweep)), Ledger(folder / "spent.json", plan)
 
 
 def _again(result: SweepResult) -> float:
@@ -285,5 +287,6 @@ def _publish(plan: TrialPlan, result: SweepResult) -> SweepResult:
     outcome = finetune(best_spec(plan.search, run.spec()), plan.trials_dir, parent_run_id=plan.parent_run_id)
     if best.status == "stopped early":
         _close_run(plan, best.run, "finished")
-        result = _results(plan)
+        again_read = _results(plan, result.findings)
+        result = replace(again_read, confirmation=result.confirmation, spending=result.spending)
     return replace(result, outcome=outcome)

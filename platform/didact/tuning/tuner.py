@@ -119,7 +119,7 @@ def _new_tuner(
         run_config=tune.RunConfig(
             name=state.name,
             storage_path=str(state.parent),
-            callbacks=[JournalKeeper(plan.journal, objective.name, ledger.elapsed if ledger else None)],
+            callbacks=[JournalKeeper(plan.journal, objective.name, ledger.alive if ledger else None)],
             verbose=0,
         ),
     )

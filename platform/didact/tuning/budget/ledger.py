@@ -24,12 +24,17 @@ class Ledger:
         now = time.time() if now is None else now
         write_json(self.file, {"earlier": self._known(), "begun": now, "latest": now})
 
-    def elapsed(self, now: float | None = None) -> float:
-        """Seconds of all attempts; remembers that this one is alive."""
+    def alive(self, now: float | None = None) -> None:
+        """Remember that this attempt is alive. Called by the driver's main thread only."""
         kept = json.loads(self.file.read_text(encoding="utf-8"))
-        latest = max(kept["latest"], time.time() if now is None else now)
+        latest = time.time() if now is None else now
         if latest - kept["latest"] >= 1:
             write_json(self.file, {**kept, "latest": latest})
+
+    def elapsed(self, now: float | None = None) -> float:
+        """Seconds of all attempts."""
+        kept = json.loads(self.file.read_text(encoding="utf-8"))
+        latest = max(kept["latest"], time.time() if now is None else now)
         return float(kept["earlier"] + latest - kept["begun"])
 
     def _known(self) -> float:
