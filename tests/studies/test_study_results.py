@@ -86,6 +86,18 @@ def test_levels_across_make_a_table_of_two_factors(tmp_path: Path) -> None:
         assert sums - words > 0.3
 
 
+def test_a_table_shows_the_base_or_what_training_changed(tmp_path: Path) -> None:
+    tables = [{"name": of, "rows": "method", "of": of} for of in ("adapter", "base", "change")]
+    spec = study_spec({"method": METHOD}, tables=tables)
+    after, before, change = tables_of(made_study(tmp_path, spec, lambda levels: 0.5))
+    for row, base, gained in zip(after.entries, before.entries, change.entries, strict=True):
+        assert row[1].figure is not None and base[1].figure is not None and gained[1].figure is not None
+        assert base[1].figure.value == 0.0, "made bases answer nothing right"
+        assert gained[1].figure == row[1].figure, "with its interval"
+        assert gained[0].figure is not None and gained[0].figure.value == pytest.approx(1.5), "of the loss, from 0"
+    assert [row[1].is_best for row in change.entries] == [row[1].is_best for row in after.entries]
+
+
 def test_one_at_a_time_compares_at_the_defaults(tmp_path: Path) -> None:
     spec = study_spec({"method": METHOD, "data": DATA}, design="one_at_a_time", defaults={"data": "words"})
     result = made_study(tmp_path, spec, lambda levels: 0.5 + 0.3 * (levels["data"] == "sums"))

@@ -104,3 +104,18 @@ def test_long_names_stay_folder_names_and_differ(tmp_path: Path) -> None:
     file = written(tmp_path, factors={"a": levels, "b": {f"x{'y' * 55}{n}": {} for n in range(2)}})
     names = [cell.name for cell in load_study(load_spec(StudySpec, file), file).cells]
     assert len(set(names)) == 4 and max(map(len, names)) <= 100
+
+
+def test_a_plus_in_a_level_is_no_part_of_a_folders_name(tmp_path: Path) -> None:
+    file = written(tmp_path, factors={"data": {"sums": {}, "sums+letters": {"training.steps": 3}}})
+    assert [cell.name for cell in load_study(load_spec(StudySpec, file), file).cells] == [
+        "made-sums-s0",
+        "made-sums.letters-s0",
+    ]
+
+
+def test_cells_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:
+    steps = {"training.steps": 3}
+    file = written(tmp_path, factors={"one": {"a-b": {}, "a": steps}, "two": {"c": {}, "b-c": steps}})
+    with pytest.raises(SpecError, match=r"cells \['a-b', 'c'\] and \['a', 'b-c'\] would both be the run made-a-b-c-s0"):
+        load_study(load_spec(StudySpec, file), file)

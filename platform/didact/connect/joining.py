@@ -88,16 +88,17 @@ def join_ray(
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         environment["env_vars"]["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
-    with own_handlers():
-        ray.init(
-            address="local",  # never some other Ray that happens to run on this machine
-            num_cpus=num_cpus,
-            num_gpus=num_gpus,
-            labels=OWN_RAY,
-            include_dashboard=dashboard,
-            dashboard_port=port,
-            **words,
-        )
+    given = {"num_cpus": num_cpus, "num_gpus": num_gpus, "include_dashboard": dashboard, "dashboard_port": port}
+    try:
+        with own_handlers():
+            # "local": never some other Ray that happens to run on this machine
+            ray.init(address="local", labels=OWN_RAY, **given, **words)
+    except Exception as error:
+        if "timed out during startup" not in str(error):  # what Ray raises then is of no class of its own
+            raise
+        raise ClusterError(
+            "the local Ray did not start in the 30 seconds that it gives itself; this machine is too busy, try again"
+        ) from error
 
 
 def ray_logs() -> Path:

@@ -100,7 +100,7 @@ from didact.spec.paths import (
     read_template,
     with_absolute_paths,
 )
-from didact.spec.search.study import StudySpec, TableSpec
+from didact.spec.search.study import ForecastSpec, StudySpec, TableSpec
 from didact.spec.search.sweep import SweepSpec
 from didact.spec.serving import PREDICTED_TOKENS, ServeSpec, VllmSpec
 from didact.spec.sharding import ShardingSpec
@@ -137,6 +137,7 @@ __all__ = [
     "ExactScorer",
     "F1Scorer",
     "FinetuneSpec",
+    "ForecastSpec",
     "FullSpec",
     "FunctionScorer",
     "GateSpec",

@@ -2,7 +2,7 @@
 
 import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,11 +59,23 @@ def load_study(spec: StudySpec, origin: Path) -> Study:
                 cells.append(Cell(levels, seed, _recipe_of(spec, recipe, levels, seed, str(origin))))
             except SpecError as error:
                 refused.append(str(error))
+    refused += _of_one_name(cells)
     if refused:
         raise SpecError(
             f"{len(refused)} of {spec.num_cells} cells cannot be run:\n" + "\n".join(dict.fromkeys(refused))
         )
     return Study(spec, tuple(cells), str(origin))
+
+
+def _of_one_name(cells: Sequence[Cell]) -> list[str]:
+    """Cells that would share a run folder, as `a-b` with `c` and `a` with `b-c` do."""
+    first: dict[str, Cell] = {}
+    return [
+        f"cells {list(first[cell.name].levels.values())} and {list(cell.levels.values())} would both be the run "
+        f"{cell.name}; name a level otherwise"
+        for cell in cells
+        if first.setdefault(cell.name, cell) is not cell
+    ]
 
 
 def _recipe_of(
@@ -83,7 +95,7 @@ def _recipe_of(
 
 def _name(study: str, levels: Mapping[str, str], seed: int) -> str:
     """Readable, and short enough for a folder: what is cut off is replaced by a digest of the whole."""
-    name = "-".join([study, *levels.values(), f"s{seed}"])
+    name = "-".join([study, *levels.values(), f"s{seed}"]).replace("+", ".")
     if len(name) <= _LONGEST_NAME:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:10]

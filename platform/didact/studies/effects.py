@@ -42,7 +42,7 @@ def effects_of(result: StudyResult) -> list[Effect]:
     """All effects that can be told, in the order of the file; those of a factor with one measured level are not."""
     found = []
     for factor, levels in result.spec.factors.items():
-        reference = result.spec.defaults.get(factor, next(iter(levels)))
+        reference = result.spec.reference(factor)
         for level in levels:
             if level == reference:
                 continue

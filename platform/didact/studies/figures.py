@@ -3,9 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from didact.evaluation import EvalReport
-from didact.evaluation.report import ADAPTER
+from didact.evaluation.report import ADAPTER, BASE
 from didact.evaluation.statistics import (
     PairedDifference,
     clustered_difference,
@@ -18,6 +19,8 @@ from didact.studies.results import CellResult
 _PREFIX = "eval/"
 Questions = dict[tuple[str, str], float]
 """(task, question) -> value."""
+Of = Literal["adapter", "base", "change"]
+"""What was trained, the base before it was, or the difference that training made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,33 +55,34 @@ class Gain:
         return self.low > 0 or self.high < 0
 
 
-def value_of(cell: CellResult, metric: str) -> float | None:
-    """The metric of a cell's adapter; None where it was not measured."""
+def value_of(cell: CellResult, metric: str, of: Of = "adapter") -> float | None:
+    """The metric of a cell's adapter, or what else is asked for; None where it was not measured."""
     if cell.report is None:
         return None
-    found = cell.report.metrics(ADAPTER).get(metric)
-    return found if found is not None and math.isfinite(found) else None
+    before, after = (cell.report.metrics(role).get(metric, math.nan) for role in (BASE, ADAPTER))
+    found = {"adapter": after, "base": before, "change": after - before}[of]
+    return found if math.isfinite(found) else None
 
 
-def figure_of(cells: Sequence[CellResult], metric: str) -> Figure | None:
+def figure_of(cells: Sequence[CellResult], metric: str, of: Of = "adapter") -> Figure | None:
     """The mean over cells; None where one of them has no such figure.
 
     With questions the interval is over them, each question's values of all cells averaged first; what lies between runs
     is told by `least` and `most`.
     """
-    values = [value_of(cell, metric) for cell in cells]
+    values = [value_of(cell, metric, of) for cell in cells]
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):
         return None
     low = high = None
-    asked = _averaged(cells, metric)
+    asked = _averaged(cells, metric, of)
     if asked:
         found = mean_interval(list(asked.values()), _passages(cells[0], asked))
         low, high = (end if math.isfinite(end) else None for end in (found.low, found.high))
     return Figure(sum(known) / len(known), low, high, len(known), min(known), max(known))
 
 
-def gain_of(before: Sequence[CellResult], after: Sequence[CellResult], metric: str) -> Gain | None:
+def gain_of(before: Sequence[CellResult], after: Sequence[CellResult], metric: str, of: Of = "adapter") -> Gain | None:
     """Cells beside others, pair by pair: equal in everything but what is compared.
 
     Two things scatter: which questions were asked, and how training went. The interval is over questions (each one's
@@ -88,18 +92,19 @@ def gain_of(before: Sequence[CellResult], after: Sequence[CellResult], metric: s
         before: cells that the others are compared with.
         after: the others, in the same order.
         metric: such as `eval/mmcu/accuracy`.
+        of: what of the cells is compared.
 
     Returns:
         None where nothing tells how far chance reaches: a single pair of a metric that is no mean over questions.
     """
     sign = 1.0 if higher_is_better(metric) else -1.0
-    first, second = _averaged(before, metric), _averaged(after, metric)
+    first, second = _averaged(before, metric, of), _averaged(after, metric, of)
     common = [key for key in first if key in second]
     found: list[PairedDifference] = []
     if common:
         old, new = ([sign * each[key] for key in common] for each in (first, second))
         found.append(compare(old, new, _passages(before[0], dict.fromkeys(common, 0.0))))
-    pairs = [(value_of(one, metric), value_of(two, metric)) for one, two in zip(before, after, strict=True)]
+    pairs = [(value_of(one, metric, of), value_of(two, metric, of)) for one, two in zip(before, after, strict=True)]
     known = [(sign * one, sign * two) for one, two in pairs if one is not None and two is not None]
     if len(known) > 1:
         found.append(clustered_difference([one for one, _ in known], [two for _, two in known]))
@@ -114,20 +119,28 @@ def _around(centre: PairedDifference, widest: PairedDifference) -> tuple[float, 
     return widest.low + shift, widest.high + shift
 
 
-def _averaged(cells: Sequence[CellResult], metric: str) -> Questions:
+def _averaged(cells: Sequence[CellResult], metric: str, of: Of) -> Questions:
     """Each question's value averaged over the cells; empty unless the metric is a mean over questions of them all."""
-    asked = [_questions(cell.report, metric) for cell in cells if cell.report is not None]
+    asked = [_questions(cell.report, metric, of) for cell in cells if cell.report is not None]
     if not asked or len(asked) < len(cells) or not all(asked):
         return {}
     common = [key for key in asked[0] if all(key in each for each in asked)]
     return {key: sum(each[key] for each in asked) / len(asked) for key in common}
 
 
-def _questions(report: EvalReport, metric: str) -> Questions:
+def _questions(report: EvalReport, metric: str, of: Of) -> Questions:
     task, name = _task_of(report, metric)
     if task is None:
         return {}
-    found = ((each, each.value(ADAPTER, name)) for each in report.questions if each.task == task)
+    mine = [each for each in report.questions if each.task == task]
+    if of == "change":
+        pairs = ((each, each.value(BASE, name), each.value(ADAPTER, name)) for each in mine)
+        return {
+            (each.task, each.id): after - before
+            for each, before, after in pairs
+            if before is not None and after is not None
+        }
+    found = ((each, each.value(BASE if of == "base" else ADAPTER, name)) for each in mine)
     return {(each.task, each.id): value for each, value in found if value is not None}
 
 

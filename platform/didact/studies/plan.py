@@ -1,7 +1,7 @@
 """What a study will do, before anything starts: its cells, their steps and tokens, memory, time where it is known."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -17,8 +17,9 @@ from didact.evaluation import task_texts
 from didact.pages import short, spent
 from didact.preparation import Plan, prepare_data
 from didact.runs import Run
-from didact.spec import FinetuneSpec
+from didact.spec import ForecastSpec
 from didact.studies.cells import Cell, Study
+from didact.studies.forecast import forecast_cell
 from didact.studies.results import is_measured
 from didact.tracking import effective_records
 
@@ -40,6 +41,10 @@ class CellPlan:
     """Memory of a worker with the longest samples; None without base or data."""
     unknown: str = ""
     """What keeps memory and tokens from being told here."""
+    gpus: int | None = None
+    """The fewest accelerators that it fits on; None where that was not asked, or none are enough."""
+    hours: float | None = None
+    """Of one accelerator, training alone, as `forecast` reckons."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +58,35 @@ class StudyPlan(Shown):
 
     @override
     def __rich__(self) -> Group:
+        foretold = self.study.spec.forecast is not None
         table = Table(title=f"study {self.study.spec.name}", box=box.SIMPLE_HEAD, padding=(0, 1))
-        table.add_column("cell", overflow="fold")
-        for heading in ("steps", "tokens", "GiB a worker"):
+        table.add_column("cells", overflow="fold")
+        for heading in ("steps", "tokens", "GiB a worker", *(("GPUs", "GPU hours") if foretold else ())):
             table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("", overflow="fold")
-        for each in self.cells:
+        for name, alike in self._combinations():
+            each = alike[0]
             known = [
-                "-" if each.steps is None else f"{each.steps:,}",
+                _or_dash(each.steps, "{:,}"),
                 "-" if each.tokens is None else short(each.tokens),
-                "-" if each.gib is None else f"{each.gib:.2f}",
+                _or_dash(each.gib, "{:.2f}"),
+                *((_or_dash(each.gpus, "{}"), _or_dash(each.hours, "{:,.1f}")) if foretold else ()),
             ]
-            table.add_row(Text(each.cell.name), *known, Text("measured" if each.is_measured else each.unknown))
+            done = sum(cell.is_measured for cell in alike)
+            table.add_row(Text(name), *known, Text(f"{done} of {len(alike)} measured" if done else each.unknown))
         return Group(table, *(Text(line) for line in self.lines()))
+
+    def _combinations(self) -> Iterator[tuple[str, list[CellPlan]]]:
+        """Cells that differ in the seed alone, named by the levels in which they differ from the defaults."""
+        spec = self.study.spec
+        found: dict[str, list[CellPlan]] = {}
+        for each in self.cells:
+            own = {factor: level for factor, level in each.cell.levels.items() if level != spec.reference(factor)}
+            told = own if spec.design == "one_at_a_time" else each.cell.levels
+            found.setdefault(", ".join(f"{name} {level}" for name, level in told.items()) or "defaults", []).append(
+                each
+            )
+        yield from found.items()
 
     def lines(self) -> Iterator[str]:
         """The whole in words."""
@@ -85,37 +106,63 @@ class StudyPlan(Shown):
         if steps:
             budget = "equal budgets" if len(steps) == 1 else "budgets differ"
             yield f"budget     {budget}: {', '.join(f'{each:,}' for each in sorted(steps))} optimizer steps a cell"
-        if known and self.tokens_per_second:
+        if spec.forecast is not None:
+            yield from self._foretold(spec.forecast, waiting)
+        elif known and self.tokens_per_second:
             yield f"time       about {spent(sum(known) / self.tokens_per_second)} of training, one cell after the other"
         elif waiting:
             yield "time       known once a first cell has been trained"
 
+    def _foretold(self, given: ForecastSpec, waiting: Sequence[CellPlan]) -> Iterator[str]:
+        hours = sum(each.hours for each in waiting if each.hours is not None)
+        wide = hours / given.gpus
+        yield f"time       {hours:,.0f} GPU hours of training: {wide:,.1f} hours on {given.gpus} GPUs, plus evaluation"
+        yield f"GPUs       of {given.memory_gib:g} GiB, reaching {given.utilisation:.0%} of {given.tflops:g} TFLOP/s"
+        yield f"reckoned   with {given.tokens_per_row:g} tokens a row, {given.learned_share:.0%} of them learned"
+        large = {each.cell.spec.model.base: each.gpus for each in self.cells if each.gpus is None and not each.unknown}
+        for base in large:
+            yield f"too large  {base} fits on no 64 such GPUs"
+        short_of = {each.cell.spec.model.base for each in self.cells if (each.gpus or 0) > given.gpus}
+        yield from (f"too large  {base} needs more GPUs than there are" for base in sorted(short_of))
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
 
 def plan_study(study: Study, runs_dir: Path) -> StudyPlan:
-    """Work out every cell, as far as its base and data are here; prepares data, trains nothing.
+    """Work out every cell; trains nothing.
+
+    With `forecast` from counts alone, and nothing is downloaded. Without, as far as base and data are here, and data is
+    prepared.
 
     Args:
         study: as loaded.
         runs_dir: where the study's folder lies or will lie.
     """
     folder = runs_dir / study.spec.name / "cells"
-    known: dict[str, tuple[int | None, float | None, float | None, str]] = {}
+    known: dict[str, CellPlan] = {}
     cells = []
     for cell in study.cells:
         key = cell.spec.model_copy(update={"name": "cell"}).model_dump_json(exclude={"training": {"seed"}})
         if key not in known:
-            known[key] = _planned(cell.spec)
-        cells.append(CellPlan(cell, is_measured(Run(folder / cell.name)), *known[key]))
+            known[key] = _planned(cell, study.spec.forecast)
+        cells.append(replace(known[key], cell=cell, is_measured=is_measured(Run(folder / cell.name))))
     return StudyPlan(study, tuple(cells), _rate(study, folder))
 
 
-def _planned(spec: FinetuneSpec) -> tuple[int | None, float | None, float | None, str]:
+def _planned(cell: Cell, given: ForecastSpec | None) -> CellPlan:
+    spec = cell.spec
     try:
+        if given is not None:
+            found = forecast_cell(spec, given)
+            gpus = found.fit.count if found.fit else None
+            return CellPlan(cell, False, found.steps, found.tokens, found.gib, gpus=gpus, hours=found.hours)
         plan = Plan.of(spec, prepare_data(spec, task_texts=task_texts))
     except DidactError as error:
-        return spec.training.steps, None, None, str(error).splitlines()[0]
+        return CellPlan(cell, False, spec.training.steps, None, None, str(error).splitlines()[0])
     tokens = sum(each.tokens_seen for each in plan.data.sources)
-    return plan.data.num_steps, tokens, plan.largest.total_gib, ""
+    return CellPlan(cell, False, plan.data.num_steps, tokens, plan.largest.total_gib)
 
 
 def _rate(study: Study, folder: Path) -> float | None:

@@ -124,8 +124,7 @@ def counterparts(
     """
     spec = result.spec
     if spec.design == "one_at_a_time":
-        firsts = {name: next(iter(each)) for name, each in spec.factors.items()}
-        fixed = {**{name: level for name, level in {**firsts, **spec.defaults}.items() if name != factor}, **fixed}
+        fixed = {**{name: spec.reference(name) for name in spec.factors if name != factor}, **fixed}
     by_key: dict[str, dict[tuple[object, ...], CellResult]] = {level: {} for level in levels}
     for cell in result.measured:
         if cell.levels[factor] in by_key and all(cell.levels[name] == level for name, level in fixed.items()):
@@ -147,7 +146,7 @@ def _table(result: StudyResult, asked: TableSpec) -> Table:
     filled, num_cells, left_out = [], 0, 0
     for _, metric, fixed in columns:
         cells, alone = counterparts(result, asked.rows, levels, fixed)
-        filled.append(_column(result, asked.rows, cells, metric))
+        filled.append(_column(result, asked, cells, metric))
         num_cells, left_out = max(num_cells, sum(map(len, cells.values()))), max(left_out, alone)
     entries = tuple(zip(*filled, strict=True)) if filled else tuple(() for _ in levels)
     return Table(
@@ -163,14 +162,14 @@ def _table(result: StudyResult, asked: TableSpec) -> Table:
     )
 
 
-def _column(result: StudyResult, factor: str, cells: dict[str, list[CellResult]], metric: str) -> list[Entry]:
-    figures = {level: figure_of(each, metric) if each else None for level, each in cells.items()}
-    entries = {level: Entry(found, "" if found else _why(result, factor, level)) for level, found in figures.items()}
+def _column(result: StudyResult, asked: TableSpec, cells: dict[str, list[CellResult]], metric: str) -> list[Entry]:
+    figures = {level: figure_of(each, metric, asked.of) if each else None for level, each in cells.items()}
+    entries = {level: Entry(each, "" if each else _why(result, asked.rows, level)) for level, each in figures.items()}
     known = {level: found.value for level, found in figures.items() if found is not None}
     if len(known) > 1:
         best = (max if higher_is_better(metric) else min)(known, key=known.__getitem__)
         entries[best] = replace(entries[best], is_best=True)
-        gains = {level: gain_of(cells[level], cells[best], metric) for level in known if level != best}
+        gains = {level: gain_of(cells[level], cells[best], metric, asked.of) for level in known if level != best}
         p_values = corrected({level: gain.p_value for level, gain in gains.items() if gain is not None})
         for level, p_value in p_values.items():
             entries[level] = replace(entries[level], not_worse=p_value >= _LIMIT)

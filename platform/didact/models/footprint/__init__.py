@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from didact.models.footprint.footprint import Footprint
     from didact.models.footprint.logits import positions_at_once
     from didact.models.footprint.machines import CUT, OFFLOADED, Fit, fewest
+    from didact.models.footprint.published import published_config
     from didact.models.footprint.remembered import footprint_of
     from didact.models.footprint.sharding import StateSharding
 
@@ -41,6 +42,7 @@ __all__ = [
     "fewest",
     "footprint_of",
     "positions_at_once",
+    "published_config",
 ]
 
 __getattr__ = lazily(__name__)

@@ -41,10 +41,37 @@ class TableSpec(Spec):
     """The factor whose levels are the rows."""
     columns: str | None = None
     """The factor whose levels are the columns; default: the metrics."""
+    of: Literal["adapter", "base", "change"] = "adapter"
+    """What was trained, the base before it was, or the difference that training made."""
     metrics: tuple[str, ...] = ()
     """Such as `eval/mmcu/accuracy`; default: the one of each task. With a factor across, the first is shown."""
     fixed: dict[str, str] = Field(default_factory=dict)
     """Levels of other factors that the cells must have; the other factors are averaged over."""
+
+
+class ForecastSpec(Spec):
+    """What `study plan` reckons with where data and bases are not on this machine: nothing is downloaded for a plan.
+
+    The defaults are those of a machine of A100s. On H100 and H200 didact reaches 38 to 47% of the chip's dense
+    bfloat16 rate with a 7B base (docs/gpu.md).
+    """
+
+    rows: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    """Source -> its rows, where neither `max_rows` nor a card tells them."""
+    bases: dict[str, str] = Field(default_factory=dict)
+    """Base that is not here yet -> a published one of the same sizes."""
+    tokens_per_row: float = Field(default=256, gt=0)
+    """Mean length of a conversation, prompt included."""
+    learned_share: float = Field(default=0.6, gt=0, le=1)
+    """Share of the tokens that is learned."""
+    gpus: int = Field(default=8, ge=1)
+    """Accelerators of the cluster."""
+    memory_gib: float = Field(default=80, gt=0)
+    """Of one accelerator."""
+    tflops: float = Field(default=312, gt=0)
+    """Its dense bfloat16 rate, in 10^12 operations a second."""
+    utilisation: float = Field(default=0.4, gt=0, le=1)
+    """Share of that rate which training reaches."""
 
 
 class StudySpec(Spec):
@@ -73,6 +100,8 @@ class StudySpec(Spec):
     """What every cell is measured by."""
     tables: tuple[TableSpec, ...] = ()
     """Tables wanted; default: one a factor, its levels down and the metrics across."""
+    forecast: ForecastSpec | None = None
+    """How `study plan` reckons with data and bases that are not here; left out, it prepares the data."""
     max_concurrent: int | None = Field(default=None, ge=1)
     """Cells at once; default, and never more: as many as the cluster has room for."""
 
@@ -103,9 +132,13 @@ class StudySpec(Spec):
                 f"{where}.{factor}: found {level!r}; expected one of the levels {list(self.factors[factor])}"
             )
 
+    def reference(self, factor: str) -> str:
+        """The level that the others of a factor are compared with."""
+        return self.defaults.get(factor, next(iter(self.factors[factor])))
+
     def combinations(self) -> list[dict[str, str]]:
         """Factor -> level of every combination, each once, in the order of the file."""
-        defaults = {factor: self.defaults.get(factor, next(iter(levels))) for factor, levels in self.factors.items()}
+        defaults = {factor: self.reference(factor) for factor in self.factors}
         if self.design == "listed":
             found = [{**defaults, **cell} for cell in self.cells]
         elif self.design == "one_at_a_time":
