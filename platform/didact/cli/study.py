@@ -7,10 +7,12 @@ import typer
 
 from didact.cli.data import Overrides
 from didact.display import terminal
+from didact.errors import SpecError
 from didact.spec import StudySpec, load_spec
 
 if TYPE_CHECKING:
     from didact.studies import Study, StudyResult
+    from didact.studies.paper import Paper
 
 study = typer.Typer(no_args_is_help=True, help="Run one recipe in many variants and compare them")
 File = Annotated[Path, typer.Argument(help="A study, such as studies/embedded.yaml")]
@@ -41,12 +43,16 @@ def run(file: File, overrides: Overrides = None) -> None:
 @study.command()
 def report(
     name: Annotated[str, typer.Argument(help="Name of the study, or its folder")],
+    beside: Annotated[str | None, typer.Option(help="Lay published figures beside the study's: `paper`")] = None,
 ) -> None:
     """Write the tables and the page of a study, finished or not."""
+    if beside not in (None, "paper"):
+        raise SpecError(f"--beside: found {beside!r}; expected paper, the study of Chinese instruction tuning")
     from didact.runs import folder_named
     from didact.studies import read_study
+    from didact.studies.paper import published_paper
 
-    _tell(read_study(folder_named(name)))
+    _tell(read_study(folder_named(name)), published_paper() if beside else None)
 
 
 def _loaded(file: Path, overrides: list[str] | None) -> "Study":
@@ -56,10 +62,10 @@ def _loaded(file: Path, overrides: list[str] | None) -> "Study":
     return load_study(spec, file)
 
 
-def _tell(result: "StudyResult") -> None:
+def _tell(result: "StudyResult", paper: "Paper | None" = None) -> None:
     from didact.studies.reporting import write_report
 
     console = terminal()
     console.print(result)
-    for path in write_report(result):
+    for path in write_report(result, paper):
         console.print(f"written: {path}", highlight=False, markup=False, soft_wrap=True)

@@ -114,6 +114,28 @@ def gain_of(before: Sequence[CellResult], after: Sequence[CellResult], metric: s
     return Gain(found[0].difference, *_around(found[0], widest), widest.p_value, len(known), len(common))
 
 
+def values_by_class(cells: Sequence[CellResult], task: str, of: Of = "adapter") -> dict[str, list[float]]:
+    """Class -> its questions' values of the metric that a task is judged by, each averaged over the cells.
+
+    Args:
+        cells: at least one.
+        task: its name in figures.
+        of: what of the cells is meant.
+
+    Returns:
+        Nothing where some cell did not measure the task.
+    """
+    report = cells[0].report
+    facts = [each for each in report.tasks if each.name == task] if report is not None else []
+    if report is None or not facts:
+        return {}
+    groups = {(each.task, each.id): each.group for each in report.questions}
+    found: dict[str, list[float]] = {}
+    for key, value in _averaged(cells, f"{_PREFIX}{task}/{facts[0].metric}", of).items():
+        found.setdefault(groups[key], []).append(value)
+    return found
+
+
 def _around(centre: PairedDifference, widest: PairedDifference) -> tuple[float, float]:
     shift = centre.difference - widest.difference
     return widest.low + shift, widest.high + shift

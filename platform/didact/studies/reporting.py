@@ -1,35 +1,52 @@
 """What people read of a study: the page, and its tables as Markdown, comma-separated values and LaTeX."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from didact.files import write_text
+from didact.studies.beside import Beside, beside
 from didact.studies.effects import effects_of
 from didact.studies.page import render_study
+from didact.studies.paper import Paper
 from didact.studies.results import StudyResult
 from didact.studies.tables import tables_of
 
 
-def write_report(result: StudyResult) -> tuple[Path, ...]:
-    """Write `study.html`, `study.md`, `study.csv` and `study.tex` into the study's folder; returns their paths."""
+def write_report(result: StudyResult, paper: Paper | None = None) -> tuple[Path, ...]:
+    """Write `study.html`, `study.md`, `study.csv` and `study.tex` into the study's folder; returns their paths.
+
+    Args:
+        result: of the study, finished or not.
+        paper: whose figures are laid beside the study's, then also in `beside.csv`.
+
+    Raises:
+        RunError: nothing in the paper varies what the study varies.
+    """
     tables = tables_of(result) if result.measured else []
+    published = beside(result, paper) if paper is not None else []
     texts = {
-        "study.html": render_study(result),
-        "study.md": markdown(result),
+        "study.html": render_study(result, published, paper),
+        "study.md": markdown(result, published, paper),
         "study.csv": "".join(table.csv() for table in tables),
         "study.tex": "\n".join(table.latex() for table in tables),
     }
+    if published:
+        texts["beside.csv"] = "table,row,column,own,printed\n" + "".join(each.csv() for each in published)
     for name, text in texts.items():
         write_text(result.folder / name, text)
     return tuple(result.folder / name for name in texts)
 
 
-def markdown(result: StudyResult) -> str:
-    """All tables, the effects, and which cells are in none of them."""
+def markdown(result: StudyResult, published: Sequence[Beside] = (), paper: Paper | None = None) -> str:
+    """All tables, the effects, published figures beside one's own, and which cells are in none of them."""
     lines = [f"# Study {result.spec.name}", ""]
     lines += [table.markdown() for table in tables_of(result)] if result.measured else []
     effects = effects_of(result)
     if effects:
         lines += ["## Effects", "", *(f"- {each}" for each in effects), ""]
+    if paper is not None:
+        lines += ["## Beside the paper", "", f"{paper.title}. {paper.source}. Per cent; the paper's in brackets.", ""]
+        lines += [each.markdown() for each in published]
     missing = [cell for cell in result.cells if cell.status != "finished"]
     if missing:
         lines += ["## In no table", ""]

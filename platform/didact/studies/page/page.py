@@ -11,8 +11,10 @@ from didact.display import visible
 from didact.evaluation.results import group_names
 from didact.evaluation.statistics import higher_is_better
 from didact.pages import Axis, Scale, Series, plot, radar, render_page, spent
+from didact.studies.beside import Beside
 from didact.studies.effects import Effect, effects_of
 from didact.studies.figures import Figure, figure_of
+from didact.studies.paper import Paper
 from didact.studies.results import CellResult, StudyResult
 from didact.studies.tables import Table, counterparts, shown, tables_of
 
@@ -24,8 +26,14 @@ _AXES = range(3, 25)
 """Classes that a radar has room for."""
 
 
-def render_study(result: StudyResult) -> str:
-    """The page; every text of recipes and errors is shown as text, whatever it holds."""
+def render_study(result: StudyResult, published: Sequence[Beside] = (), paper: Paper | None = None) -> str:
+    """The page; every text of recipes and errors is shown as text, whatever it holds.
+
+    Args:
+        result: of the study, finished or not.
+        published: tables of a paper with the study's figures beside them.
+        paper: the one they are from.
+    """
     effects = effects_of(result)
     return render_page(
         _TEMPLATE,
@@ -43,6 +51,8 @@ def render_study(result: StudyResult) -> str:
         classes=[(factor, _classes(result, factor)) for factor in result.spec.factors],
         cells=[(cell, _figures(cell, result.metrics()), spent(cell.seconds)) for cell in result.cells],
         metrics=result.metrics(),
+        published=published,
+        paper=paper,
     )
 
 
