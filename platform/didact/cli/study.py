@@ -55,6 +55,48 @@ def report(
     _tell(read_study(folder_named(name)), published_paper() if beside else None)
 
 
+@study.command()
+def archive(
+    name: Annotated[str, typer.Argument(help="Name of the study, or its folder")],
+    to: Annotated[Path | None, typer.Option("--to", "-o", help="File to write; default NAME.study.zip")] = None,
+) -> None:
+    """Put a study into one file: what was asked, results, answers, digests. Bases, data and adapters stay here."""
+    from didact.runs import folder_named
+    from didact.studies.archive import archive_study
+
+    folder = folder_named(name)
+    written = archive_study(folder, to or Path(f"{folder.name}.study.zip"))
+    typer.echo(f"written: {written}, {written.stat().st_size / 2**20:.1f} MiB")
+
+
+@study.command()
+def check(file: Annotated[Path, typer.Argument(help="An archive of a study")]) -> None:
+    """Check an archive's digests, and work out its figures and tables anew. Ends with 1 where something differs."""
+    from didact.studies.archive import check_archive
+
+    found = check_archive(file)
+    Console().print(found.result)
+    typer.echo(
+        f"{found.num_files} files are as they were written; {found.num_figures} figures worked out anew from answers"
+    )
+    for problem in found.problems:
+        typer.echo(f"differs: {problem}")
+    if found.problems:
+        raise typer.Exit(1)
+
+
+@study.command("open")
+def unpack(file: Annotated[Path, typer.Argument(help="An archive of a study")]) -> None:
+    """Unpack an archive, checked, into a study's folder, to report on it or to go on with it."""
+    from didact import env
+    from didact.studies.archive import open_archive
+
+    folder = open_archive(file, env.runs_dir())
+    typer.echo(f"opened: {folder}")
+    if (folder / "study.yaml").is_file():
+        typer.echo(f"more levels or seeds in {folder / 'study.yaml'}, then: didact study run {folder / 'study.yaml'}")
+
+
 def _loaded(file: Path, overrides: list[str] | None) -> "Study":
     spec = load_spec(StudySpec, file, overrides or [])
     from didact.studies import load_study

@@ -37,6 +37,8 @@ class Study:
     cells: tuple[Cell, ...]
     origin: str
     """The study's file, named in errors."""
+    recipe: dict[str, Any]
+    """What every cell starts from, before the study changes it."""
 
 
 def load_study(spec: StudySpec, origin: Path) -> Study:
@@ -49,7 +51,8 @@ def load_study(spec: StudySpec, origin: Path) -> Study:
     Raises:
         SpecError: no such recipe; or cells whose recipes are refused, all of them listed.
     """
-    recipe = read_recipe(spec.recipe, origin)
+    given = read_recipe(spec.recipe, origin)
+    recipe = copy.deepcopy(given)
     for path, value in spec.overrides.items():
         set_dotted(recipe, path, value, f"{origin}: overrides")
     cells, refused = [], []
@@ -64,7 +67,7 @@ def load_study(spec: StudySpec, origin: Path) -> Study:
         raise SpecError(
             f"{len(refused)} of {spec.num_cells} cells cannot be run:\n" + "\n".join(dict.fromkeys(refused))
         )
-    return Study(spec, tuple(cells), str(origin))
+    return Study(spec, tuple(cells), str(origin), given)
 
 
 def _of_one_name(cells: Sequence[Cell]) -> list[str]:

@@ -27,7 +27,7 @@ def write_report(result: StudyResult, paper: Paper | None = None) -> tuple[Path,
     texts = {
         "study.html": render_study(result, published, paper),
         "study.md": markdown(result, published, paper),
-        "study.csv": "".join(table.csv() for table in tables),
+        "study.csv": table_values(result),
         "study.tex": "\n".join(table.latex() for table in tables),
     }
     if published:
@@ -35,6 +35,11 @@ def write_report(result: StudyResult, paper: Paper | None = None) -> tuple[Path,
     for name, text in texts.items():
         write_text(result.folder / name, text)
     return tuple(result.folder / name for name in texts)
+
+
+def table_values(result: StudyResult) -> str:
+    """All tables as comma-separated values, unrounded."""
+    return "".join(table.csv() for table in tables_of(result)) if result.measured else ""
 
 
 def markdown(result: StudyResult, published: Sequence[Beside] = (), paper: Paper | None = None) -> str:

@@ -114,6 +114,7 @@ def keep_study(study: Study, folder: Path, errors: dict[str, str]) -> None:
         folder / "study.json",
         {
             "spec": study.spec.model_dump(mode="json"),
+            "recipe": study.recipe,
             "cells": [{"name": cell.name, "levels": cell.levels, "seed": cell.seed} for cell in study.cells],
             "errors": errors,
         },

@@ -8,12 +8,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from didact import env
 from didact.cluster import finetune_each, ray_cluster, runs_at_once
 from didact.connect import check_ray
 from didact.logs import get_logger
 from didact.runs import Run, locked, of_other_settings
+from didact.spec import StudySpec, validate
 from didact.studies.cells import Cell, Study
 from didact.studies.results import StudyResult, is_measured, keep_study, read_study
 
@@ -24,7 +26,7 @@ def run_study(study: Study, runs_dir: Path | None = None) -> StudyResult:
     """Run every cell that has no report yet; called again after any interruption, it goes on where it was.
 
     A cell that fails costs itself: the others run, and it is tried again the next time. Levels, seeds and tables may be
-    added to a study that has run; what a cell was run with may not change.
+    added to a study that has run; what a cell was run with and measured by may not change.
 
     Args:
         study: as loaded.
@@ -61,16 +63,32 @@ def _run_cells(study: Study, waiting: list[Cell], folder: Path, errors: dict[str
         keep_study(study, folder, errors)
 
 
+def _changed_recipe(kept: dict[str, Any] | None, was: StudySpec, study: Study) -> list[str]:
+    """Its fields that differ. Wherever the file lies now: a study may have been opened from an archive."""
+    if kept is None:  # written before recipes were kept
+        return [] if was.recipe == study.spec.recipe else [f"recipe: was {was.recipe!r}, now {study.spec.recipe!r}"]
+    now = json.loads(json.dumps(study.recipe))
+    return [
+        f"recipe.{field}: was {kept.get(field)!r}, now {now.get(field)!r}"
+        for field in dict.fromkeys([*kept, *now])
+        if kept.get(field) != now.get(field)
+    ]
+
+
 def _refuse_another(study: Study, folder: Path) -> None:
     """Levels may be added; those that have been run keep their meaning."""
     file = folder / "study.json"
     if not file.is_file():
         return
-    before = json.loads(file.read_text(encoding="utf-8"))["spec"]
-    now = study.spec.model_dump(mode="json")
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    was: StudySpec = validate(StudySpec, kept["spec"], str(file))
+    before, now = was.model_dump(mode="json"), study.spec.model_dump(mode="json")
     changed = [
-        f"{key}: was {before[key]!r}, now {now[key]!r}" for key in ("recipe", "overrides") if before[key] != now[key]
+        f"{key}: was {before[key]!r}, now {now[key]!r}"
+        for key in ("overrides", "evaluation")
+        if before[key] != now[key]
     ]
+    changed += _changed_recipe(kept.get("recipe"), was, study)
     if list(before["factors"]) != list(now["factors"]):
         changed.append(f"factors: were {list(before['factors'])}, now {list(now['factors'])}")
     changed += [
