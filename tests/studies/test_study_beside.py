@@ -11,8 +11,8 @@ from didact.evaluation.report import EvalReport, Given, ModelFacts, QuestionFact
 from didact.files import write_json
 from didact.spec import validate
 from didact.studies import StudyResult, read_study
-from didact.studies.beside import Beside, beside
-from didact.studies.paper import PublishedTable, averages, inconsistencies, published_paper
+from didact.studies.published.beside import Beside, beside
+from didact.studies.published.paper import PublishedTable, averages, inconsistencies, published_paper
 from didact.studies.reporting import write_report
 from tests.fakes.studies import made_study, study_spec
 

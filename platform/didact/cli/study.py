@@ -12,7 +12,7 @@ from didact.spec import StudySpec, load_spec
 
 if TYPE_CHECKING:
     from didact.studies import Study, StudyResult
-    from didact.studies.paper import Paper
+    from didact.studies.published import Paper
 
 study = typer.Typer(no_args_is_help=True, help="Run one recipe in many variants and compare them")
 File = Annotated[Path, typer.Argument(help="A study, such as studies/embedded.yaml")]
@@ -50,7 +50,7 @@ def report(
         raise SpecError(f"--beside: found {beside!r}; expected paper, the study of Chinese instruction tuning")
     from didact.runs import folder_named
     from didact.studies import read_study
-    from didact.studies.paper import published_paper
+    from didact.studies.published import published_paper
 
     _tell(read_study(folder_named(name)), published_paper() if beside else None)
 

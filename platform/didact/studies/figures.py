@@ -75,9 +75,9 @@ def figure_of(cells: Sequence[CellResult], metric: str, of: Of = "adapter") -> F
     if not known or len(known) < len(values):
         return None
     low = high = None
-    asked = _averaged(cells, metric, of)
+    asked = question_values(cells, metric, of)
     if asked:
-        found = mean_interval(list(asked.values()), _passages(cells[0], asked))
+        found = mean_interval(list(asked.values()), passages(cells[0], asked))
         low, high = (end if math.isfinite(end) else None for end in (found.low, found.high))
     return Figure(sum(known) / len(known), low, high, len(known), min(known), max(known))
 
@@ -98,12 +98,12 @@ def gain_of(before: Sequence[CellResult], after: Sequence[CellResult], metric: s
         None where nothing tells how far chance reaches: a single pair of a metric that is no mean over questions.
     """
     sign = 1.0 if higher_is_better(metric) else -1.0
-    first, second = _averaged(before, metric, of), _averaged(after, metric, of)
+    first, second = question_values(before, metric, of), question_values(after, metric, of)
     common = [key for key in first if key in second]
     found: list[PairedDifference] = []
     if common:
         old, new = ([sign * each[key] for key in common] for each in (first, second))
-        found.append(compare(old, new, _passages(before[0], dict.fromkeys(common, 0.0))))
+        found.append(compare(old, new, passages(before[0], dict.fromkeys(common, 0.0))))
     pairs = [(value_of(one, metric, of), value_of(two, metric, of)) for one, two in zip(before, after, strict=True)]
     known = [(sign * one, sign * two) for one, two in pairs if one is not None and two is not None]
     if len(known) > 1:
@@ -131,7 +131,7 @@ def values_by_class(cells: Sequence[CellResult], task: str, of: Of = "adapter") 
         return {}
     groups = {(each.task, each.id): each.group for each in report.questions}
     found: dict[str, list[float]] = {}
-    for key, value in _averaged(cells, f"{_PREFIX}{task}/{facts[0].metric}", of).items():
+    for key, value in question_values(cells, f"{_PREFIX}{task}/{facts[0].metric}", of).items():
         found.setdefault(groups[key], []).append(value)
     return found
 
@@ -141,7 +141,7 @@ def _around(centre: PairedDifference, widest: PairedDifference) -> tuple[float, 
     return widest.low + shift, widest.high + shift
 
 
-def _averaged(cells: Sequence[CellResult], metric: str, of: Of) -> Questions:
+def question_values(cells: Sequence[CellResult], metric: str, of: Of = "adapter") -> Questions:
     """Each question's value averaged over the cells; empty unless the metric is a mean over questions of them all."""
     asked = [_questions(cell.report, metric, of) for cell in cells if cell.report is not None]
     if not asked or len(asked) < len(cells) or not all(asked):
@@ -174,7 +174,7 @@ def _task_of(report: EvalReport, metric: str) -> tuple[str | None, str]:
     return None, rest
 
 
-def _passages(cell: CellResult, asked: Questions) -> list[str]:
+def passages(cell: CellResult, asked: Questions) -> list[str]:
     """What questions share, so that chance is not taken for smaller than it is."""
     assert cell.report is not None
     known = {(each.task, each.id): each.stands_with for each in cell.report.questions}

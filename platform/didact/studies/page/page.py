@@ -11,11 +11,13 @@ from didact.display import visible
 from didact.evaluation.results import group_names
 from didact.evaluation.statistics import higher_is_better
 from didact.pages import Axis, Scale, Series, plot, radar, render_page, spent
-from didact.studies.beside import Beside
+from didact.studies.contrasts import Contrast
 from didact.studies.effects import Effect, effects_of
 from didact.studies.figures import Figure, figure_of
-from didact.studies.paper import Paper
+from didact.studies.published import Beside, Paper
 from didact.studies.results import CellResult, StudyResult
+from didact.studies.scaling import Scaling, scalings_of
+from didact.studies.shares import Transfer, shares_of, transfers_of
 from didact.studies.tables import Table, counterparts, shown, tables_of
 
 _TEMPLATE = Path(__file__).with_name("study.html.jinja")
@@ -53,7 +55,43 @@ def render_study(result: StudyResult, published: Sequence[Beside] = (), paper: P
         metrics=result.metrics(),
         published=published,
         paper=paper,
+        scalings=[(each, _line_over(each)) for each in scalings_of(result)],
+        shares=shares_of(result),
+        transfers=[(each, _heat(each)) for each in transfers_of(result)],
     )
+
+
+def _line_over(scaling: Scaling) -> Markup:
+    """Figures over the amount on a logarithmic axis, the fitted line through them, and their intervals."""
+    amounts = [amount for amount, _ in scaling.points]
+    ends = [end for _, figure in scaling.points for end in (figure.low, figure.value, figure.high) if end is not None]
+    line = tuple((amount, scaling.fitted(amount)) for amount in (amounts[0], amounts[-1]))
+    spans = [
+        Series(((amount, figure.low), (amount, figure.high)), style="l7")
+        for amount, figure in scaling.points
+        if figure.low is not None and figure.high is not None
+    ]
+    dots = [
+        Series(((amount, figure.value),), f"{amount:g}: {figure.value:.4g}", "l1") for amount, figure in scaling.points
+    ]
+    x = Scale.over(amounts, scaling.factor, log=True)
+    return plot(x, Scale.over([*ends, *(value for _, value in line)]), [*spans, Series(line, "fit", "l1")], dots)
+
+
+def _heat(transfer: Transfer) -> list[tuple[str, list[tuple[Contrast | None, float, bool]]]]:
+    """Per level and metric: the change, its share of the metric's largest one, whether the data is the task's own."""
+    columns = zip(*transfer.changes, strict=True)
+    largest = [max([abs(each.value) for each in column if each is not None], default=0.0) or 1.0 for column in columns]
+    return [
+        (
+            level,
+            [
+                (each, 0.0 if each is None else each.value / top, own)
+                for each, top, own in zip(row, largest, owns, strict=True)
+            ],
+        )
+        for level, row, owns in zip(transfer.levels, transfer.changes, transfer.own, strict=True)
+    ]
 
 
 def _figures(cell: CellResult, metrics: Sequence[str]) -> list[str]:

@@ -9,7 +9,15 @@ from itertools import pairwise
 from didact.errors import RunError
 from didact.spec import StudySpec
 from didact.studies.figures import Of, values_by_class
-from didact.studies.paper import Paper, PublishedTable, averages, averages_of, inconsistencies, is_change, task_of
+from didact.studies.published.paper import (
+    Paper,
+    PublishedTable,
+    averages,
+    averages_of,
+    inconsistencies,
+    is_change,
+    task_of,
+)
 from didact.studies.results import CellResult, StudyResult
 from didact.studies.tables import counterparts
 

@@ -84,7 +84,7 @@ class Inconsistency:
 @cache
 def published_paper() -> Paper:
     """The study of Chinese instruction tuning that didact's shipped studies follow."""
-    text = resources.files("didact.studies").joinpath("paper.yaml").read_text(encoding="utf-8")
+    text = resources.files("didact.studies.published").joinpath("paper.yaml").read_text(encoding="utf-8")
     found: Paper = validate(Paper, yaml.safe_load(text), "paper.yaml")
     return found
 
