@@ -11,6 +11,7 @@ from didact.evaluation.report import EvalReport, Given, ModelFacts, QuestionFact
 from didact.files import write_json
 from didact.spec import validate
 from didact.studies import StudyResult, read_study
+from didact.studies.page import render_study
 from didact.studies.published.beside import Beside, beside
 from didact.studies.published.paper import PublishedTable, averages, inconsistencies, published_paper
 from didact.studies.reporting import write_report
@@ -127,11 +128,16 @@ def test_rows_are_found_whatever_marks_they_are_written_with() -> None:
 def test_the_report_holds_both_with_their_source(tmp_path: Path) -> None:
     result = rebuilt(tmp_path, PAPER.table("table 7"))
     page, text, *_, lines = write_report(result, PAPER)
+    assert ">mmcu/score<" in page.read_text() and ">mmcu, macro<" in page.read_text()
     assert "Findings of EMNLP 2023" in page.read_text() and "Beside the paper" in text.read_text()
     assert "| COIG-exam | - (32.6) | - (26.9) | - (16.2) | - (-) | - (-) | - (-) |" in text.read_text()
     rows = list(csv.DictReader(io.StringIO(lines.read_text())))
     law = next(row for row in rows if (row["row"], row["column"]) == ("Belle", "mmcu/law"))
     assert (float(law["own"]), law["printed"]) == (pytest.approx(15.13), "15.13")
+
+
+def test_a_task_whose_name_ends_like_the_prefix_keeps_it_on_the_page(tmp_path: Path) -> None:
+    assert ">belle_eval/score<" in render_study(rebuilt(tmp_path, PAPER.table("table 6")))
 
 
 def test_a_study_of_other_things_is_refused_with_what_the_paper_varies(tmp_path: Path) -> None:

@@ -180,7 +180,8 @@ def _classes(result: StudyResult, factor: str) -> list[tuple[str, Markup]]:
         names = [(group, f"eval/{task.name}/{named[group]}/{task.metric}") for group in groups if group]
         if len(names) in _AXES and higher_is_better(task.metric):
             axes = [Axis(group, tuple(_share(each, metric) for each in cells.values())) for group, metric in names]
-            found.append((task.name, radar(axes, len(cells))))
+            if any(value is not None for axis in axes for value in axis.values):
+                found.append((task.name, radar(axes, len(cells))))
     return found
 
 
