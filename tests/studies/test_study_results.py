@@ -1,5 +1,6 @@
 import csv
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from didact.studies.figures import figure_of
 from didact.studies.page import render_study
 from didact.studies.reporting import markdown, write_report
 from didact.studies.tables import tables_of
+from didact.studies.values import scatter_of
 from tests.fakes.studies import made_study, save_cell, study_spec
 
 METHOD = {"lora": {}, "ia3": {"adapter": {"method": "ia3"}}, "dora": {"adapter.dora": True}}
@@ -141,3 +143,32 @@ def test_what_recipes_hold_is_shown_as_text(tmp_path: Path) -> None:
 def test_a_folder_without_a_study_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"holds no study: there is no study.json"):
         read_study(tmp_path)
+
+
+def test_few_seeds_are_enough_where_many_cells_tell_how_runs_scatter(tmp_path: Path) -> None:
+    rates = {"rate": {str(n): {"training.steps": n + 1} for n in range(9)}}
+    spec = study_spec(rates, design="one_at_a_time", seeds=[0, 1])
+    result = made_study(tmp_path, spec, lambda levels: 0.5 - 0.25 * (levels["rate"] == "3"), 300)
+    scatter = scatter_of(result, "eval/sums/accuracy")
+    # 300 answers of one run, each right half of the time, scatter by sqrt(0.25 / 300).
+    assert scatter is not None and scatter.freedom == 8 and 0.012 < scatter.deviation < 0.05
+    found = {each.level: each for each in effects_of(result) if each.metric == "eval/sums/accuracy"}
+    assert [level for level, each in found.items() if each.is_found] == ["3"]
+    assert found["3"].gain.low < -0.25 < found["3"].gain.high < -0.1 and found["3"].gain.num_pairs == 2
+    assert scatter_of(result, "eval/loss") is None, "made losses do not depend on the seed"
+    single = made_study(tmp_path / "one", study_spec(rates), lambda levels: 0.5, num_questions=20)
+    assert scatter_of(single, "eval/sums/accuracy") is None
+
+
+def test_a_seeds_own_luck_is_no_scatter(tmp_path: Path) -> None:
+    """Every cell of a seed is better by the same: pairs of one seed do not see it."""
+    spec = study_spec({"rate": {"a": {}, "b": {"training.steps": 2}, "c": {"training.steps": 3}}}, seeds=[0, 1])
+    result = made_study(tmp_path, spec, lambda levels: 0.5, num_questions=100)
+    for place, cell in enumerate(result.cells):
+        values = json.loads((cell.run / "report.json").read_text())
+        values["metrics_of"]["adapter"]["eval/loss"] = 1.0 + 5 * cell.seed + (place // 2) * 0.1 + 0.01 * (place == 0)
+        (cell.run / "report.json").write_text(json.dumps(values))
+    scatter = scatter_of(read_study(tmp_path), "eval/loss")
+    assert scatter is not None and scatter.freedom == 2
+    # One of six is off by 0.01: what a 3 x 2 layout leaves of it is 0.01 * sqrt((2/3) * (1/2)), over 2 degrees.
+    assert scatter.deviation == pytest.approx(0.01 * ((2 / 3) * (1 / 2) / 2) ** 0.5)

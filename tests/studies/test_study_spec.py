@@ -1,12 +1,15 @@
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from didact.datasets import open_generator
 from didact.errors import SpecError
 from didact.spec import StudySpec, load_spec
 from didact.studies import load_study
+from tests.conftest import ROOT
 from tests.fakes.recipes import tiny_recipe
 from tests.fakes.studies import study_spec
 
@@ -119,3 +122,22 @@ def test_cells_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:
     file = written(tmp_path, factors={"one": {"a-b": {}, "a": steps}, "two": {"c": {}, "b-c": steps}})
     with pytest.raises(SpecError, match=r"cells \['a-b', 'c'\] and \['a', 'b-c'\] would both be the run made-a-b-c-s0"):
         load_study(load_spec(StudySpec, file), file)
+
+
+def test_the_sums_with_steps_are_the_questions_of_the_other_cells_and_add_up() -> None:
+    file = ROOT / "studies" / "embedded.yaml"
+    study = load_study(load_spec(StudySpec, file), file)
+    (source,) = study.cells[0].spec.data.sources
+    assert source.max_rows is not None
+    generator = open_generator("chain_sum", source.max_rows, source.options)
+    lines = (ROOT / "studies" / "data" / "sums_with_steps.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [(row["question"], row["answer"]) for row in rows] == [
+        (generator[place]["question"], generator[place]["answer"]) for place in range(source.max_rows)
+    ]
+    for row in rows:
+        steps = [step.split(" = ") for step in row["rationale"].split(", ")]
+        for sum_, total in steps:
+            first, sign, second = sum_.rsplit(" ", 2)
+            assert int(total) == int(first) + (int(second) if sign == "+" else -int(second))
+        assert steps[-1][1] == row["answer"]

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from didact.evaluation.statistics import clustered_difference, higher_is_better
-from didact.studies.figures import Of, passages, question_values, value_of
+from didact.studies.figures import passages, question_values
 from didact.studies.results import CellResult
+from didact.studies.values import Of, Scatter, only_seeds_differ, value_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +42,13 @@ class Contrast:
         return f"{self.value:+.3g} [{self.low:+.3g} to {self.high:+.3g}]"
 
 
-def contrast(terms: Sequence[Term], metric: str) -> Contrast | None:
+def contrast(terms: Sequence[Term], metric: str, scatter: Scatter | None = None) -> Contrast | None:
     """The sum with its interval: over questions or over runs, whichever is wider; with one run each, over questions.
 
     Args:
         terms: at least one, each with the same number of cells.
         metric: such as `eval/mmcu/accuracy`.
+        scatter: of the metric over the study's runs, for terms of one combination each.
 
     Returns:
         None where a figure is missing, or nothing tells how far chance reaches.
@@ -69,7 +71,11 @@ def contrast(terms: Sequence[Term], metric: str) -> Contrast | None:
         of_questions = [sign * sum(weight * each[key] for weight, each in weighted) for key in common]
         value = sum(of_questions) / len(of_questions)
         spans.append(_around(of_questions, passages(terms[0].cells[0], dict.fromkeys(common, 0.0))))
-    if len(runs) > 1:
+    if scatter is not None and all(only_seeds_differ(term.cells) for term in terms):
+        # A base is not trained: it does not scatter.
+        reach = scatter.reach([term.weight for term in terms if term.of != "base"], len(runs))
+        spans.append((-reach, reach))
+    elif len(runs) > 1:
         spans.append(_around(runs))
     spans = [span for span in spans if all(map(math.isfinite, span))]
     if not spans:

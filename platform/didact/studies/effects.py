@@ -6,6 +6,7 @@ from didact.evaluation.statistics import corrected
 from didact.studies.figures import Gain, gain_of
 from didact.studies.results import StudyResult
 from didact.studies.tables import counterparts
+from didact.studies.values import scatter_of
 
 _LIMIT = 0.05
 
@@ -40,6 +41,7 @@ class Effect:
 
 def effects_of(result: StudyResult) -> list[Effect]:
     """All effects that can be told, in the order of the file; those of a factor with one measured level are not."""
+    scatters = {metric: scatter_of(result, metric) for metric in result.metrics()}
     found = []
     for factor, levels in result.spec.factors.items():
         reference = result.spec.reference(factor)
@@ -50,7 +52,7 @@ def effects_of(result: StudyResult) -> list[Effect]:
             if not cells[reference] or not cells[level]:
                 continue
             for metric in result.metrics():
-                gain = gain_of(cells[reference], cells[level], metric)
+                gain = gain_of(cells[reference], cells[level], metric, scatter=scatters[metric])
                 if gain is not None:
                     found.append(Effect(factor, level, reference, metric, gain, gain.p_value))
     p_values = corrected({str(place): each.gain.p_value for place, each in enumerate(found)})

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from didact.evaluation import EvalReport
 from didact.evaluation.report import ADAPTER, BASE
@@ -15,12 +14,12 @@ from didact.evaluation.statistics import (
     mean_interval,
 )
 from didact.studies.results import CellResult
+from didact.studies.values import Of, Scatter, only_seeds_differ, value_of
 
 _PREFIX = "eval/"
+_PAIR = (-1.0, 1.0)
 Questions = dict[tuple[str, str], float]
 """(task, question) -> value."""
-Of = Literal["adapter", "base", "change"]
-"""What was trained, the base before it was, or the difference that training made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +54,6 @@ class Gain:
         return self.low > 0 or self.high < 0
 
 
-def value_of(cell: CellResult, metric: str, of: Of = "adapter") -> float | None:
-    """The metric of a cell's adapter, or what else is asked for; None where it was not measured."""
-    if cell.report is None:
-        return None
-    before, after = (cell.report.metrics(role).get(metric, math.nan) for role in (BASE, ADAPTER))
-    found = {"adapter": after, "base": before, "change": after - before}[of]
-    return found if math.isfinite(found) else None
-
-
 def figure_of(cells: Sequence[CellResult], metric: str, of: Of = "adapter") -> Figure | None:
     """The mean over cells; None where one of them has no such figure.
 
@@ -82,17 +72,25 @@ def figure_of(cells: Sequence[CellResult], metric: str, of: Of = "adapter") -> F
     return Figure(sum(known) / len(known), low, high, len(known), min(known), max(known))
 
 
-def gain_of(before: Sequence[CellResult], after: Sequence[CellResult], metric: str, of: Of = "adapter") -> Gain | None:
+def gain_of(
+    before: Sequence[CellResult],
+    after: Sequence[CellResult],
+    metric: str,
+    of: Of = "adapter",
+    scatter: Scatter | None = None,
+) -> Gain | None:
     """Cells beside others, pair by pair: equal in everything but what is compared.
 
     Two things scatter: which questions were asked, and how training went. The interval is over questions (each one's
-    difference averaged over the pairs), or over pairs, whichever is wider; with a single pair, over questions.
+    difference averaged over the pairs), or over pairs, whichever is wider; with a single pair, over questions. Where
+    pairs differ in the seed alone, they scatter as all runs of the study do.
 
     Args:
         before: cells that the others are compared with.
         after: the others, in the same order.
         metric: such as `eval/mmcu/accuracy`.
         of: what of the cells is compared.
+        scatter: of the metric over the study's runs.
 
     Returns:
         None where nothing tells how far chance reaches: a single pair of a metric that is no mean over questions.
@@ -100,18 +98,36 @@ def gain_of(before: Sequence[CellResult], after: Sequence[CellResult], metric: s
     sign = 1.0 if higher_is_better(metric) else -1.0
     first, second = question_values(before, metric, of), question_values(after, metric, of)
     common = [key for key in first if key in second]
-    found: list[PairedDifference] = []
+    found: list[_Span] = []
     if common:
         old, new = ([sign * each[key] for key in common] for each in (first, second))
-        found.append(compare(old, new, passages(before[0], dict.fromkeys(common, 0.0))))
+        found.append(_span(compare(old, new, passages(before[0], dict.fromkeys(common, 0.0)))))
     pairs = [(value_of(one, metric, of), value_of(two, metric, of)) for one, two in zip(before, after, strict=True)]
     known = [(sign * one, sign * two) for one, two in pairs if one is not None and two is not None]
-    if len(known) > 1:
-        found.append(clustered_difference([one for one, _ in known], [two for _, two in known]))
+    if known and scatter is not None and only_seeds_differ(before) and only_seeds_differ(after):
+        mean = sum(two - one for one, two in known) / len(known)
+        reach = scatter.reach(_PAIR, len(known))
+        found.append(_Span(mean, -reach, reach, scatter.p_value(mean, _PAIR, len(known))))
+    elif len(known) > 1:
+        found.append(_span(clustered_difference([one for one, _ in known], [two for _, two in known])))
     if not found:
         return None
-    widest = max(found, key=lambda each: each.high - each.low)
-    return Gain(found[0].difference, *_around(found[0], widest), widest.p_value, len(known), len(common))
+    value, widest = found[0].value, max(found, key=lambda each: each.high - each.low)
+    return Gain(value, value + widest.low, value + widest.high, widest.p_value, len(known), len(common))
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """A difference with the ends of its interval, told from the difference."""
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+
+
+def _span(found: PairedDifference) -> _Span:
+    return _Span(found.difference, found.low - found.difference, found.high - found.difference, found.p_value)
 
 
 def values_by_class(cells: Sequence[CellResult], task: str, of: Of = "adapter") -> dict[str, list[float]]:
@@ -134,11 +150,6 @@ def values_by_class(cells: Sequence[CellResult], task: str, of: Of = "adapter") 
     for key, value in question_values(cells, f"{_PREFIX}{task}/{facts[0].metric}", of).items():
         found.setdefault(groups[key], []).append(value)
     return found
-
-
-def _around(centre: PairedDifference, widest: PairedDifference) -> tuple[float, float]:
-    shift = centre.difference - widest.difference
-    return widest.low + shift, widest.high + shift
 
 
 def question_values(cells: Sequence[CellResult], metric: str, of: Of = "adapter") -> Questions:

@@ -9,6 +9,7 @@ from didact.studies.contrasts import Contrast, Term, contrast
 from didact.studies.figures import Figure, figure_of
 from didact.studies.results import StudyResult
 from didact.studies.tables import counterparts
+from didact.studies.values import scatter_of
 
 _FEWEST = 3
 """Levels that a line is fitted to."""
@@ -65,7 +66,7 @@ def scalings_of(result: StudyResult) -> list[Scaling]:
         spread = sum((place - mean) ** 2 for place in places)
         terms = [Term((at - mean) / spread, cells[level]) for at, (_, level) in zip(places, known, strict=True)]
         for metric in result.metrics():
-            slope = contrast(terms, metric)
+            slope = contrast(terms, metric, scatter_of(result, metric))
             figures = [(amount, figure_of(cells[level], metric)) for amount, level in known]
             points = tuple((amount, figure) for amount, figure in figures if figure is not None)
             if slope is not None and len(points) == len(known):

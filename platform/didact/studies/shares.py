@@ -10,6 +10,7 @@ import numpy as np
 from didact.studies.contrasts import Contrast, Term, contrast
 from didact.studies.results import CellResult, StudyResult
 from didact.studies.tables import counterparts
+from didact.studies.values import scatter_of
 
 Subset = frozenset[str]
 
@@ -60,8 +61,9 @@ def shares_of(result: StudyResult) -> list[Share]:
         for source in sorted(whole):
             rest = cells.get(whole - {source})
             for metric in result.metrics():
-                without = contrast([Term(1, cells[whole]), Term(-1, rest)], metric) if rest else None
-                share = _share(parts[source], cells, whole, metric) if parts else None
+                scatter = scatter_of(result, metric)
+                without = contrast([Term(1, cells[whole]), Term(-1, rest)], metric, scatter) if rest else None
+                share = contrast(_terms(parts[source], cells, whole), metric, scatter) if parts else None
                 if without is not None or share is not None:
                     found.append(Share(factor, source, metric, without, share))
     return found
@@ -76,8 +78,10 @@ def transfers_of(result: StudyResult) -> list[Transfer]:
         known = {level: each for level, each in cells.items() if each}
         if len(metrics) < 2 or len({frozenset(sources_of(each[0])) for each in known.values()}) < 2:
             continue
+        scatters = {metric: scatter_of(result, metric, "change") for metric in metrics}
         changes = tuple(
-            tuple(contrast([Term(1, each, "change")], metric) for metric in metrics) for each in known.values()
+            tuple(contrast([Term(1, each, "change")], metric, scatters[metric]) for metric in metrics)
+            for each in known.values()
         )
         own = tuple(tuple(_is_of(each[0], metric) for metric in metrics) for each in known.values())
         found.append(Transfer(factor, tuple(known), metrics, changes, own))
@@ -141,11 +145,9 @@ def _shapley_weights(sources: Sequence[str], subsets: Sequence[Subset]) -> dict[
     }
 
 
-def _share(
-    weights: dict[Subset, float], cells: dict[Subset, list[CellResult]], whole: Subset, metric: str
-) -> Contrast | None:
-    terms = [
+def _terms(weights: dict[Subset, float], cells: dict[Subset, list[CellResult]], whole: Subset) -> list[Term]:
+    """The empty set is the base, as it was before the whole was trained."""
+    return [
         Term(weight, cells[subset]) if subset else Term(weight, cells[whole], "base")
         for subset, weight in weights.items()
     ]
-    return contrast(terms, metric)

@@ -9,6 +9,7 @@ from didact.evaluation.statistics import corrected, higher_is_better
 from didact.spec import TableSpec
 from didact.studies.figures import Figure, figure_of, gain_of
 from didact.studies.results import CellResult, StudyResult
+from didact.studies.values import scatter_of
 
 _LIMIT = 0.05
 _LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}"}
@@ -169,7 +170,10 @@ def _column(result: StudyResult, asked: TableSpec, cells: dict[str, list[CellRes
     if len(known) > 1:
         best = (max if higher_is_better(metric) else min)(known, key=known.__getitem__)
         entries[best] = replace(entries[best], is_best=True)
-        gains = {level: gain_of(cells[level], cells[best], metric, asked.of) for level in known if level != best}
+        scatter = None if asked.of == "base" else scatter_of(result, metric, asked.of)
+        gains = {
+            level: gain_of(cells[level], cells[best], metric, asked.of, scatter) for level in known if level != best
+        }
         p_values = corrected({level: gain.p_value for level, gain in gains.items() if gain is not None})
         for level, p_value in p_values.items():
             entries[level] = replace(entries[level], not_worse=p_value >= _LIMIT)
