@@ -160,18 +160,31 @@ def tune(
 
 @app.command()
 def predict(
-    source: Annotated[Path, typer.Argument(help="JSON lines with `prompt`, `messages` or `instruction`")],
-    output: Annotated[Path, typer.Argument(help="JSON lines with `prediction` added")],
+    source: Annotated[
+        Path, typer.Argument(help="JSON lines with `prompt`, `messages` or `instruction`, or OpenAI's batch lines")
+    ],
+    output: Annotated[Path, typer.Argument(help="JSON lines with `prediction` added, or OpenAI's results")],
     model: Annotated[str, typer.Option(help="An adapter, as for `merge`; left out: the base alone")] = "",
     base: BaseName = None,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = PREDICTED_TOKENS,
     temperature: Annotated[float, typer.Option(min=0.0)] = 0.0,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="On Ray, this many workers at most; left out: as RAY_ADDRESS has room")
+    ] = None,
+    cpus_per_worker: Annotated[int, typer.Option(min=1)] = 1,
 ) -> None:
-    """Answer a file of prompts. Continues after the last complete line of OUTPUT."""
+    """Answer a file of prompts or of batch lines. Continues after the last complete line of OUTPUT."""
     from didact.serving.local import predict_locally
 
     counts = predict_locally(
-        _named(base), model or None, source, output, max_new_tokens=max_new_tokens, temperature=temperature
+        _named(base),
+        model or None,
+        source,
+        output,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        workers=workers,
+        cpus_per_worker=cpus_per_worker,
     )
     terminal().print(counts.render())
 

@@ -7,7 +7,7 @@ import asyncio
 import threading
 import uuid
 import weakref
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar, overload
@@ -23,10 +23,12 @@ from didact.models import verify_adapter
 from didact.registry import locate_adapter, open_registry, recorded_base, whole_model
 from didact.serving.chat import answer_pieces
 from didact.serving.engine.protocol import AdapterRef, Sampling
-from didact.serving.predict import PredictReport, PredictSettings, PromptRow, answered_in_order, predict_file, prompt_of
-from didact.serving.replica.assemble import base_name
+from didact.serving.predict import PredictReport, PredictSettings, answered_in_order, batch_models, predict_file
+from didact.serving.prompt_rows import PromptRow, prompt_of
+from didact.serving.replica.assemble import base_name, pinned_names
 from didact.serving.replica.backend import Ask
 from didact.serving.replica.load_worker import build_worker
+from didact.serving.replica.pinned import PinnedNames
 from didact.serving.replica.worker import Worker
 from didact.spec import PREDICTED_TOKENS, ModelSpec, ServeSpec
 
@@ -67,7 +69,14 @@ class Predictions(Shown, Sequence[dict[str, Any]]):
 class Model(Shown):
     """A model in memory that answers. Close it, or use it in a `with` block, to give the memory back."""
 
-    def __init__(self, worker: Worker, name: str, spec: ServeSpec, adapter: AdapterRef | None = None) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        name: str,
+        spec: ServeSpec,
+        adapter: AdapterRef | None = None,
+        reference: str | None = None,
+    ) -> None:
         """Take over a worker.
 
         Args:
@@ -75,8 +84,10 @@ class Model(Shown):
             name: what answers are said to come from.
             spec: what the worker was built from.
             adapter: what answers; None is the base.
+            reference: what the user calls it.
         """
         self.worker, self.name, self.spec, self.adapter = worker, name, spec, adapter
+        self._reference = reference
         # A notebook's cells run inside a loop, in which no other can be run: this one has a thread of its own.
         self._loop = asyncio.new_event_loop()
         thread = threading.Thread(target=self._loop.run_forever, name=f"model {name}", daemon=True)
@@ -143,9 +154,17 @@ class Model(Shown):
         return Predictions(tuple(self._run(self._answers(asked, settings or PredictSettings()))))
 
     def predict_file(self, source: Path, output: Path, settings: PredictSettings | None = None) -> PredictReport:
-        """Answer a file of prompts; see `predict.predict_file`."""
+        """Answer a file of prompts or batch lines; see `predict.predict_file`."""
+        found = FoundModel(self.name, self.spec, self.adapter)
         return predict_file(
-            self.worker, source, output, model=self.name, adapter=self.adapter, settings=settings, run=self._run
+            self.worker,
+            source,
+            output,
+            model=self.name,
+            adapter=self.adapter,
+            settings=settings,
+            names=found.names(batch_models(source), self._reference),
+            run=self._run,
         )
 
     def close(self) -> None:
@@ -176,27 +195,72 @@ class Model(Shown):
             raise
 
 
-def load_model(reference: str | None, base: ModelSpec | None = None) -> Model:
-    """Bring a model into memory.
+@dataclass(frozen=True, slots=True)
+class FoundModel:
+    """A model that is not in memory yet."""
+
+    name: str
+    """What its answers are said to come from."""
+    spec: ServeSpec
+    adapter: AdapterRef | None = None
+    """None is the base."""
+
+    def load(self, reference: str | None = None) -> "Model":
+        """Bring it into memory.
+
+        Args:
+            reference: what the user calls it.
+
+        Raises:
+            ModelError: the base cannot be loaded.
+        """
+        return Model(build_worker(self.spec, env.threads()), self.name, self.spec, self.adapter, reference)
+
+    def names(self, asked: Iterable[str], reference: str | None = None) -> PinnedNames:
+        """What batch lines may name: this model, its base, and what is registered.
+
+        Args:
+            asked: the names.
+            reference: what the user calls the model.
+
+        Raises:
+            RegistryError: the registry cannot be reached.
+        """
+        called = {self.name, *([reference] if reference else [])}
+        return pinned_names(self.spec, asked, dict.fromkeys(called, self.adapter))
+
+
+def find_model(reference: str | None, base: ModelSpec | None = None, *, max_adapters: int | None = None) -> FoundModel:
+    """Find out what a reference means.
 
     Args:
         reference: a run folder, an adapter folder, or `name`, `name@alias`, `name:version`; None is the base alone.
         base: the base; None for the one that the adapter was trained on.
+        max_adapters: adapters in memory; None for as many as a server holds.
+
+    Raises:
+        AdapterError, NotRegistered, RegistryError: the adapter cannot be used.
+    """
+    places = {} if max_adapters is None else {"max_adapters": max_adapters}
+    if reference is not None and (whole := whole_model(reference)) is not None:
+        model = (base or recorded_base(whole)).model_copy(update={"base": str(whole)})
+        return FoundModel(reference, ServeSpec(model=model, **places))
+    if reference is None:
+        spec = ServeSpec(model=base or ModelSpec(), **places)
+        return FoundModel(base_name(spec), spec)
+    folder = locate_adapter(reference, open_registry())
+    adapter = AdapterRef(f"{reference}#{verify_adapter(folder).sha256[:12]}", folder)
+    return FoundModel(adapter.version_id, ServeSpec(model=base or recorded_base(folder), **places), adapter)
+
+
+def load_model(reference: str | None, base: ModelSpec | None = None) -> Model:
+    """Bring a model into memory; see `find_model`.
 
     Raises:
         AdapterError, NotRegistered, RegistryError: the adapter cannot be used.
         ModelError: the base cannot be loaded.
     """
-    if reference is not None and (whole := whole_model(reference)) is not None:
-        spec = ServeSpec(model=(base or recorded_base(whole)).model_copy(update={"base": str(whole)}))
-        return Model(build_worker(spec, env.threads()), reference, spec)
-    if reference is None:
-        spec = ServeSpec(model=base or ModelSpec())
-        return Model(build_worker(spec, env.threads()), base_name(spec), spec)
-    folder = locate_adapter(reference, open_registry())
-    adapter = AdapterRef(f"{reference}#{verify_adapter(folder).sha256[:12]}", folder)
-    spec = ServeSpec(model=base or recorded_base(folder))
-    return Model(build_worker(spec, env.threads()), adapter.version_id, spec, adapter)
+    return find_model(reference, base).load(reference)
 
 
 def _close(worker: Worker, loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:

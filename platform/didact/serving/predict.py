@@ -1,6 +1,6 @@
-"""Batch prediction: a file of prompts in, the same rows with answers out.
+"""Batch prediction: a file of prompts or of OpenAI's batch lines in, one line with an answer out for each.
 
-    prompts.jsonl -> read rows -> Worker (the engine of the API, without HTTP) -> answers.jsonl
+    input.jsonl -> rows or batch lines -> a Backend (an engine here, or on Ray workers) -> output.jsonl
 
 An interrupted run goes on behind the last complete line of its output.
 """
@@ -8,25 +8,38 @@ An interrupted run goes on behind the last complete line of its output.
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from didact.datasets.conversation import Message
-from didact.datasets.forms.turns import prompt_turns
+from typing_extensions import override
+
 from didact.errors import DataError
 from didact.files import append_jsonl
 from didact.logs import get_logger
 from didact.registry import ModelVersion
 from didact.serving.api.answers import whole_text
+from didact.serving.api.gateway import Gateway, GatewaySettings
+from didact.serving.batch.lines import (
+    BatchLine,
+    answered_line,
+    are_batch_lines,
+    check_same,
+    has_failed,
+    without_doubles,
+)
 from didact.serving.engine.protocol import AdapterRef, Sampling
-from didact.serving.replica.backend import Ask, Prompt
-from didact.serving.replica.worker import Worker
+from didact.serving.prompt_rows import ADDED_FIELDS, PromptRow
+from didact.serving.replica.backend import Ask, Backend
+from didact.serving.replica.pinned import PinnedNames
 from didact.spec import PREDICTED_TOKENS
 
 _log = get_logger(__name__)
-_ADDED = ("prediction", "model", "error", "line")
+_AHEAD = 8
+"""Rows that may be answered before one in front of them is, as a multiple of those in work."""
+
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +76,14 @@ class PredictReport:
 
 
 def predict_file(
-    worker: Worker,
+    backend: Backend,
     source: Path,
     output: Path,
     *,
     model: str,
     adapter: ModelVersion | AdapterRef | None = None,
     settings: PredictSettings | None = None,
+    names: PinnedNames | None = None,
     run: Callable[[Coroutine[Any, Any, int]], int] = asyncio.run,
 ) -> PredictReport:
     """Answer every line of `source`; line k of `output` belongs to the k-th line of `source` that is not blank.
@@ -78,11 +92,17 @@ def predict_file(
     Alpaca's `instruction` and `input`; `tools` beside them are on offer. Its fields are kept; `prediction` and `model`
     are added, or `error` and `line` for a row that cannot be answered.
 
+    Where the lines are OpenAI's batch lines, each names its own model and settings, and gets the answer that the API
+    would give it.
+
     Args:
-        worker: from `build_worker`; stays open.
-        model: what `model` says in the output.
+        backend: who answers, such as a worker from `build_worker`; stays open.
+        source: JSON lines.
+        output: JSON lines.
+        model: what `model` says in the output, and what batch lines mean that name none.
         adapter: what answers; None is the base.
         settings: how answers are generated.
+        names: what else batch lines may name; None for `model` alone.
         run: runs a coroutine to its end, where an event loop may be running already.
 
     Raises:
@@ -90,78 +110,148 @@ def predict_file(
     """
     settings = settings or PredictSettings()
     try:
-        rows = [PromptRow.parse(number, line) for number, line in _lines(source)]
+        texts = list(_lines(source))
     except FileNotFoundError:
         raise DataError(f"{source} does not exist; expected JSON lines with prompts") from None
-    kept = _already_written(output, rows, model)
-    failed = run(_answer_rows(worker, rows[kept:], output, model, adapter, settings))
-    report = PredictReport(len(rows) - kept - failed, failed, kept)
+    work: _Work
+    if are_batch_lines(text for _, text in texts):
+        lines = without_doubles(BatchLine.parse(number, text) for number, text in texts)
+        names = names or PinnedNames(model, {model: adapter})
+        work = _BatchWork(backend, lines, model, settings, names)
+    else:
+        rows = [PromptRow.parse(number, text) for number, text in texts]
+        work = _RowWork(backend, rows, model, adapter, settings)
+    kept = _already_written(output, work)
+    failed = run(_write_answers(work, kept, output, settings.concurrency))
+    report = PredictReport(len(texts) - kept - failed, failed, kept)
     _log.info("%s: %d answered, %d failed, %d kept", output, report.num_answered, report.num_failed, report.num_kept)
     return report
 
 
-@dataclass(frozen=True, slots=True)
-class PromptRow:
-    """One line of the input."""
-
-    line: int
-    """Counted from 1."""
-    fields: dict[str, Any]
-    prompt: Prompt | None
-    """None when the row is bad."""
-    error: str = ""
-
-    @classmethod
-    def parse(cls, line: int, text: bytes) -> "PromptRow":
-        """Read one line; what is wrong with it goes into `error`."""
-        try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            return cls(line, {}, None, f"not valid JSON: {error}")
-        if not isinstance(values, dict):
-            return cls(line, {}, None, f"expected a JSON object, found {type(values).__name__}")
-        try:
-            json.dumps(values, ensure_ascii=False).encode("utf-8")
-        except UnicodeEncodeError:
-            return cls(line, {}, None, "holds half of a surrogate pair, which is no character")
-        try:
-            return cls(line, values, prompt_of(values))
-        except DataError as error:
-            return cls(line, values, None, str(error))
-
-    def record(self, **added: Any) -> dict[str, Any]:
-        """The output line: the input's fields and what is added."""
-        return {**{key: value for key, value in self.fields.items() if key not in _ADDED}, **added}
+async def answered_in_order(
+    backend: Backend,
+    rows: Sequence[PromptRow],
+    adapter: ModelVersion | AdapterRef | None,
+    settings: PredictSettings,
+    model: str,
+) -> AsyncIterator[dict[str, Any]]:
+    """Each row with `prediction` and `model` added, or `error`, `line` and `model`; see `predict_file`."""
+    work = _RowWork(backend, rows, model, adapter, settings)
+    async for record in _in_order(work.answered, range(len(rows)), settings.concurrency):
+        yield record
 
 
-def prompt_of(values: dict[str, Any]) -> tuple[Message, ...]:
-    """What a row asks.
-
-    Raises:
-        DataError: it has none of the fields, or they hold something else.
-    """
-    values = {
-        field: value for field, value in values.items() if value is not None
-    }  # a table has all, some of them null
-    if "messages" in values:
-        return prompt_turns(values)
-    if "prompt" in values:
-        return _asked(values, _text(values, "prompt"))
-    if "instruction" in values:
-        parts = [_text(values, "instruction"), _text(values, "input") if values.get("input") else ""]
-        return _asked(values, "\n\n".join(part for part in parts if part))
-    raise DataError(f"expected a field prompt, messages or instruction; found {sorted(values)}")
+def batch_models(source: Path) -> tuple[str, ...]:
+    """The models that a file's batch lines name, each once; none where it holds other rows, or is not there."""
+    if not source.is_file():
+        return ()
+    texts = list(_lines(source))
+    if not are_batch_lines(text for _, text in texts):
+        return ()
+    named = (BatchLine.parse(number, text).model for number, text in texts)
+    return tuple(dict.fromkeys(name for name in named if name is not None))
 
 
-def _asked(values: dict[str, Any], text: str) -> tuple[Message, ...]:
-    return prompt_turns({**values, "messages": [{"role": "user", "content": text}]})
+class _Work(Protocol):
+    """The lines of an input, by number."""
+
+    def check(self, number: int, record: dict[str, Any], output: Path) -> None:
+        """Raise DataError where a record of an earlier output does not belong to this line, or there is none."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    async def answered(self, number: int) -> dict[str, Any]:
+        """The output of a line."""
+        ...
+
+    def has_failed(self, record: dict[str, Any]) -> bool:
+        """Whether an output holds no answer."""
+        ...
 
 
-def _text(values: dict[str, Any], field: str) -> str:
-    text = values[field]
-    if not isinstance(text, str) or not text.strip():
-        raise DataError(f"{field}: expected text, found {str(text)[:50]!r}")
-    return text
+class _RowWork(_Work):
+    """Rows with prompts."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        rows: Sequence[PromptRow],
+        model: str,
+        adapter: ModelVersion | AdapterRef | None,
+        settings: PredictSettings,
+    ) -> None:
+        self._backend, self._rows, self._model, self._adapter = backend, rows, model, adapter
+        self._settings = settings
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @override
+    def check(self, number: int, record: dict[str, Any], output: Path) -> None:
+        row = self._rows[number] if number < len(self._rows) else None
+        if row is None or {key: value for key, value in record.items() if key not in ADDED_FIELDS} != row.record():
+            raise DataError(f"{output} holds answers to other rows than this input's; give another output or remove it")
+        if (found := record.get("model")) != self._model:
+            raise DataError(f"{output} was begun with model {found!r}, not {self._model!r}; give another output")
+
+    @override
+    async def answered(self, number: int) -> dict[str, Any]:
+        row = self._rows[number]
+        answer, error = await self._answer(row)
+        if error:
+            return row.record(error=error, line=row.line, model=self._model)
+        return row.record(prediction=answer, model=self._model)
+
+    @override
+    def has_failed(self, record: dict[str, Any]) -> bool:
+        return "error" in record
+
+    async def _answer(self, row: PromptRow) -> tuple[str, str]:
+        settings = self._settings
+        if row.prompt is None:
+            return "", row.error
+        ask = Ask(
+            request_id=f"line-{row.line}",
+            prompt=row.prompt,
+            adapter=self._adapter,
+            max_new_tokens=settings.max_new_tokens,
+            timeout_seconds=settings.timeout_seconds,
+            sampling=Sampling(settings.temperature, settings.top_p, seed=settings.seed + row.line),
+        )
+        text, refusal = await whole_text(self._backend.ask(ask))
+        return text, refusal.message if refusal else ""
+
+
+class _BatchWork(_Work):
+    """OpenAI's batch lines."""
+
+    def __init__(
+        self, backend: Backend, lines: Sequence[BatchLine], model: str, settings: PredictSettings, names: PinnedNames
+    ) -> None:
+        self._lines = lines
+        promised = GatewaySettings(settings.max_new_tokens, settings.timeout_seconds)
+        self._gateway = Gateway(backend, names, promised)
+        if settings.temperature:
+            _log.warning("temperature has no effect on batch lines: each says its own")
+        for line in lines:
+            if line.body is not None:
+                line.body.setdefault("model", model)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @override
+    def check(self, number: int, record: dict[str, Any], output: Path) -> None:
+        check_same(record, self._lines[number] if number < len(self._lines) else None, output)
+
+    @override
+    async def answered(self, number: int) -> dict[str, Any]:
+        return await answered_line(self._gateway, self._lines[number])
+
+    @override
+    def has_failed(self, record: dict[str, Any]) -> bool:
+        return has_failed(record)
 
 
 def _lines(source: Path) -> Iterator[tuple[int, bytes]]:
@@ -171,7 +261,7 @@ def _lines(source: Path) -> Iterator[tuple[int, bytes]]:
                 yield number, line
 
 
-def _already_written(output: Path, rows: list[PromptRow], model: str) -> int:
+def _already_written(output: Path, work: _Work) -> int:
     """Complete lines of an earlier run. A last line without its end is cut off."""
     if not output.exists():
         return 0
@@ -181,79 +271,44 @@ def _already_written(output: Path, rows: list[PromptRow], model: str) -> int:
     if len(complete) < len(content):
         with output.open("r+b") as stream:
             stream.truncate(len(complete))
-    if not lines:
-        return 0
-    last = json.loads(lines[-1])
-    row = rows[len(lines) - 1] if len(lines) <= len(rows) else None
-    if row is None or {key: value for key, value in last.items() if key not in _ADDED} != row.record():
-        raise DataError(f"{output} holds answers to other rows than this input's; give another output or remove it")
-    if last.get("model") != model:
-        raise DataError(f"{output} was begun with model {last.get('model')!r}, not {model!r}; give another output")
+    if lines:
+        work.check(len(lines) - 1, json.loads(lines[-1]), output)
     return len(lines)
 
 
-async def _answer_rows(
-    worker: Worker,
-    rows: list[PromptRow],
-    output: Path,
-    model: str,
-    adapter: ModelVersion | AdapterRef | None,
-    settings: PredictSettings,
-) -> int:
+async def _write_answers(work: _Work, kept: int, output: Path, concurrency: int) -> int:
+    """Write what is missing; returns how many lines could not be answered."""
     failed = 0
-    async for answered in answered_in_order(worker, rows, adapter, settings, model):
-        failed += "error" in answered
-        append_jsonl(output, answered)
+    async for record in _in_order(work.answered, range(kept, len(work)), concurrency):
+        failed += work.has_failed(record)
+        append_jsonl(output, record)
     return failed
 
 
-async def answered_in_order(
-    worker: Worker,
-    rows: list[PromptRow],
-    adapter: ModelVersion | AdapterRef | None,
-    settings: PredictSettings,
-    model: str,
-) -> AsyncIterator[dict[str, Any]]:
-    """Each row with `prediction` and `model` added, or `error`, `line` and `model`; see `predict_file`."""
-    async for row, answer, error in _in_order(worker, rows, adapter, settings):
-        if error:
-            yield row.record(error=error, line=row.line, model=model)
-        else:
-            yield row.record(prediction=answer, model=model)
-
-
 async def _in_order(
-    worker: Worker, rows: list[PromptRow], adapter: ModelVersion | AdapterRef | None, settings: PredictSettings
-) -> AsyncIterator[tuple[PromptRow, str, str]]:
-    """Row, answer and error of each row, in order, with `concurrency` rows in work."""
-    running: deque[tuple[PromptRow, asyncio.Task[tuple[str, str]]]] = deque()
-    waiting = iter(rows)
+    answered: Callable[[int], Awaitable[_Answer]], numbers: range, concurrency: int
+) -> AsyncGenerator[_Answer, None]:
+    """The answer of each number, in order, with `concurrency` of them in work.
+
+    One that takes long holds up what is written behind it, and not what is computed, up to `_AHEAD` times as many.
+    """
+    free = asyncio.Semaphore(concurrency)
+
+    async def one(number: int) -> _Answer:
+        async with free:
+            return await answered(number)
+
+    running: deque[asyncio.Task[_Answer]] = deque()
+    waiting = iter(numbers)
     try:
         while True:
-            while len(running) < settings.concurrency and (row := next(waiting, None)) is not None:
-                running.append((row, asyncio.create_task(_answer(worker, row, adapter, settings))))
+            while len(running) < _AHEAD * concurrency and (number := next(waiting, None)) is not None:
+                running.append(asyncio.create_task(one(number)))
             if not running:
                 return
-            row, task = running.popleft()
-            yield (row, *await task)
+            yield await running[0]
+            running.popleft()
     finally:
-        for _, task in running:
+        for task in running:
             task.cancel()
-        await asyncio.gather(*(task for _, task in running), return_exceptions=True)
-
-
-async def _answer(
-    worker: Worker, row: PromptRow, adapter: ModelVersion | AdapterRef | None, settings: PredictSettings
-) -> tuple[str, str]:
-    if row.prompt is None:
-        return "", row.error
-    ask = Ask(
-        request_id=f"line-{row.line}",
-        prompt=row.prompt,
-        adapter=adapter,
-        max_new_tokens=settings.max_new_tokens,
-        timeout_seconds=settings.timeout_seconds,
-        sampling=Sampling(settings.temperature, settings.top_p, seed=settings.seed + row.line),
-    )
-    text, refusal = await whole_text(worker.ask(ask))
-    return text, refusal.message if refusal else ""
+        await asyncio.gather(*running, return_exceptions=True)

@@ -29,11 +29,11 @@ from didact.serving.api.answers import (
     streamed,
 )
 from didact.serving.api.api_errors import ApiError, unknown_model
-from didact.serving.api.chat_types import Body, turns_of
+from didact.serving.api.chat_types import Body
 from didact.serving.api.keys import Key, Keyring
 from didact.serving.api.openai_answers import OpenAiEndpoint
 from didact.serving.api.openai_types import AskingBody, ChatRequest, CompletionRequest, GenerationBody, ModelCard
-from didact.serving.api.parameters import read_body
+from didact.serving.api.parameters import prompts_of, read_asking, read_body
 from didact.serving.api.spelling import DetokenizeRequest, TokenizeRequest, tokenized, tokenizer_info
 from didact.serving.engine.grammar.grammar import Grammar
 from didact.serving.engine.protocol import ReplicaLost
@@ -72,6 +72,17 @@ class GatewaySettings:
     """Ray Serve's proxy stands before the application, and adds `x-request-id` to what it answers."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A request on its way to the backend."""
+
+    asks: list[Ask]
+    endpoint: Endpoint
+    tally: Tally
+    fingerprint: str
+    """The version that answers."""
+
+
 class Gateway:
     """Turns bodies into asks and events into answers."""
 
@@ -86,17 +97,33 @@ class Gateway:
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
         body = await self.read(request, ChatRequest)
-        if body.top_logprobs and not body.logprobs:
-            message = f"top_logprobs: found {body.top_logprobs}; expected logprobs: true beside it."
-            raise ApiError(400, message, code="invalid_value", param="top_logprobs")
-        _check_choice(body)
-        prompt = turns_of(body.messages, body.tools if body.offered else None)
-        return await self.answer(body, [prompt], request, partial(self._openai, body, True))
+        return await self.answer(body, prompts_of(body), request, partial(self._openai, body, True))
 
     async def completions(self, request: Request) -> Response:
         """POST /v1/completions."""
         body = await self.read(request, CompletionRequest)
-        return await self.answer(body, list(body.prompts), request, partial(self._openai, body, False))
+        return await self.answer(body, prompts_of(body), request, partial(self._openai, body, False))
+
+    async def answer_body(self, path: str, content: bytes, key: Key | None = None) -> dict[str, Any]:
+        """What a POST of `content` to `path` is answered with, for lines of batches, which have no connection.
+
+        Args:
+            path: one of `parameters.ANSWERED_PATHS`.
+            content: the body, as JSON.
+            key: whose limits count.
+
+        Raises:
+            ApiError: there is no answer.
+        """
+        body = read_asking(path, content)
+        if body.stream:
+            raise ApiError(400, "stream: found true; expected false in a batch.", code="invalid_value", param="stream")
+        endpoint_of = partial(self._openai, body, isinstance(body, ChatRequest))
+        begun = await self._begin(body, prompts_of(body), key, endpoint_of)
+        try:
+            return await self._whole(begun.asks, begun.endpoint, begun.tally)
+        finally:
+            self.admission.charge(key, begun.tally)
 
     async def tokenize(self, request: Request) -> Response:
         """POST /tokenize."""
@@ -204,6 +231,26 @@ class Gateway:
         record = record_of(request)
         record.model, record.stream = body.model, bool(body.stream)
         record.prompts = prompts if self.settings.log_prompts else None
+        begun = await self._begin(body, prompts, key, endpoint_of)
+        endpoint, tally, headers = begun.endpoint, begun.tally, {"x-didact-model-version": begun.fingerprint}
+        record.version, record.tally = begun.fingerprint, tally
+        if not body.stream:
+            try:
+                return JSONResponse(await self._whole(begun.asks, endpoint, tally), headers=headers)
+            finally:
+                self.admission.charge(key, tally)
+        first, rest = await self._opened(begun.asks, endpoint)
+        events = streamed(endpoint, first, rest, tally, on_error=as_api_error)
+        return StreamingResponse(
+            self.admission.charged(events, key, tally),
+            media_type="text/event-stream",
+            headers={**headers, "cache-control": "no-cache"},
+        )
+
+    async def _begin(
+        self, body: AskingBody, prompts: list[Prompt], key: Key | None, endpoint_of: Callable[[str, str], Endpoint]
+    ) -> _Begun:
+        """Everything before the backend is asked: what the name means, whether the key has anything left."""
         meaning = await self._meaning(body.model, key)
         self.admission.admit(key)
         request_id = uuid.uuid4().hex
@@ -212,22 +259,8 @@ class Gateway:
             for index, prompt in enumerate(prompts)
             for choice in range(body.num_choices)
         ]
-        fingerprint = version_id(meaning.version) if meaning.version else await self._base_id()
-        headers = {"x-didact-model-version": fingerprint}
-        endpoint = endpoint_of(request_id, fingerprint)
-        record.version, record.tally = fingerprint, (tally := Tally(body.num_choices))
-        if not body.stream:
-            try:
-                return JSONResponse(await self._whole(asks, endpoint, tally), headers=headers)
-            finally:
-                self.admission.charge(key, tally)
-        first, rest = await self._opened(asks, endpoint)
-        events = streamed(endpoint, first, rest, tally, on_error=as_api_error)
-        return StreamingResponse(
-            self.admission.charged(events, key, tally),
-            media_type="text/event-stream",
-            headers={**headers, "cache-control": "no-cache"},
-        )
+        fingerprint = await self._base_id() if meaning.adapter is None else version_id(meaning.adapter)
+        return _Begun(asks, endpoint_of(request_id, fingerprint), Tally(body.num_choices), fingerprint)
 
     def _ask(self, body: AskingBody, prompt: Prompt, meaning: Meaning, request_id: str, choice: int) -> Ask:
         longest = self.settings.max_new_tokens if body.answer_length is None else body.answer_length
@@ -243,7 +276,7 @@ class Gateway:
         return Ask(
             request_id=request_id,
             prompt=prompt,
-            adapter=meaning.version,
+            adapter=meaning.adapter,
             max_new_tokens=longest,
             timeout_seconds=self.settings.request_timeout_seconds,
             sampling=body.sampling(choice),
@@ -306,14 +339,6 @@ class Gateway:
 
     async def _base_id(self) -> str:
         return f"{self.catalog.base_name}#{(await self._base()).fingerprint[:12]}"
-
-
-def _check_choice(body: ChatRequest) -> None:
-    """Raises ApiError for a demanded call of a function that is not on offer."""
-    if body.must_call is not None and (not body.offered or (body.must_call and body.must_call not in body.offered)):
-        offered = ", ".join(body.offered) or "none"
-        message = f"tool_choice: found {body.must_call or 'required'}; the functions in tools are: {offered}."
-        raise ApiError(400, message, code="invalid_value", param="tool_choice")
 
 
 def _check_beside(body: AskingBody, grammar: Grammar) -> None:

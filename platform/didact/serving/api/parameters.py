@@ -1,21 +1,30 @@
 """A body's parameters: those that are honoured, those that may stand there without effect, and what else is refused.
 
-    body -> read_body(body, ChatRequest) -> ChatRequest | ApiError
+    body -> read_body(body, ChatRequest) -> ChatRequest | ApiError -> prompts_of -> what the backend is asked
 
 Every parameter that would change the answer and is not served is refused by name, so that no client believes it obeyed.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from didact.serving.api.api_errors import ApiError, as_json, invalid_body, unsupported
+from didact.serving.api.chat_types import turns_of
+from didact.serving.api.openai_types import ChatRequest, CompletionRequest
+from didact.serving.replica.backend import Prompt
 from didact.spec.explain.schema import Expected, expected_in, is_model, items_of
 
 _Body = TypeVar("_Body", bound=BaseModel)
+
+ANSWERED_PATHS: Mapping[str, type[ChatRequest] | type[CompletionRequest]] = {
+    "/v1/chat/completions": ChatRequest,
+    "/v1/completions": CompletionRequest,
+}
+"""Where bodies are answered with text, and what a body is there."""
 
 _WITHOUT_EFFECT = frozenset(
     [
@@ -98,6 +107,29 @@ def read_body(body: bytes, kind: type[_Body]) -> _Body:
     if refusals:
         raise refusals[0]
     return read
+
+
+def read_asking(path: str, body: bytes) -> ChatRequest | CompletionRequest:
+    """A body that is sent to one of `ANSWERED_PATHS`; see `read_body`."""
+    return read_body(body, ChatRequest) if ANSWERED_PATHS[path] is ChatRequest else read_body(body, CompletionRequest)
+
+
+def prompts_of(body: ChatRequest | CompletionRequest) -> list[Prompt]:
+    """What a body asks, each of which gets `num_choices` answers.
+
+    Raises:
+        ApiError: 400 for fields of a chat that do not go together.
+    """
+    if isinstance(body, CompletionRequest):
+        return list(body.prompts)
+    if body.top_logprobs and not body.logprobs:
+        message = f"top_logprobs: found {body.top_logprobs}; expected logprobs: true beside it."
+        raise ApiError(400, message, code="invalid_value", param="top_logprobs")
+    if body.must_call is not None and (not body.offered or (body.must_call and body.must_call not in body.offered)):
+        offered = ", ".join(body.offered) or "none"
+        message = f"tool_choice: found {body.must_call or 'required'}; the functions in tools are: {offered}."
+        raise ApiError(400, message, code="invalid_value", param="tool_choice")
+    return [turns_of(body.messages, body.tools if body.offered else None)]
 
 
 def _served(value: Any, alternatives: list[Expected], path: tuple[str, ...], refusals: list[ApiError]) -> Any:

@@ -12,9 +12,11 @@ _REMEMBERED = 1024
 _Files = dict[str, tuple[int, int]]
 
 
-def version_id(version: ModelVersion) -> str:
+def version_id(version: ModelVersion | AdapterRef) -> str:
     """`NAME:VERSION#CONTENT`: MLflow counts from 1 again when a name is deleted and made anew, so the number alone
     could mean other weights one day."""
+    if isinstance(version, AdapterRef):
+        return version.version_id
     return f"{version.id}#{version.adapter_sha256[:12]}"
 
 

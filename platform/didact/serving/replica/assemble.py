@@ -1,10 +1,14 @@
 """`ServeSpec` -> names and the catalog, for the HTTP side of a server, which loads no torch."""
 
+from collections.abc import Iterable, Mapping
+
 from didact import env
 from didact.registry import ModelVersion, Registry
 from didact.serving.engine.on_vllm.served import why_not_served
+from didact.serving.engine.protocol import AdapterRef
 from didact.serving.replica.backend import Backend
 from didact.serving.replica.catalog import Catalog
+from didact.serving.replica.pinned import PinnedNames
 from didact.spec import ServeSpec, TrackingSpec
 from didact.tracking import resolve_uri
 
@@ -37,3 +41,19 @@ def build_catalog(spec: ServeSpec, backend: Backend) -> Catalog:
         poll_seconds=spec.registry_poll_seconds,
         unfit=unfit,
     )
+
+
+def pinned_names(
+    spec: ServeSpec, names: Iterable[str], also: Mapping[str, ModelVersion | AdapterRef | None]
+) -> PinnedNames:
+    """What `names` mean now in the spec's registry, which is not asked where there are none.
+
+    Raises:
+        RegistryError: the registry cannot be reached.
+    """
+    asked = [name for name in names if name not in also and name != base_name(spec)]
+    if not asked:
+        return PinnedNames(base_name(spec), also)
+    registry = Registry(tracking_uri(spec))
+    catalog = Catalog(base_name(spec), registry, lambda version: None, default_alias=spec.default_alias)
+    return PinnedNames.of(catalog, asked, also)

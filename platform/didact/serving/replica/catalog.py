@@ -19,6 +19,7 @@ from typing import Any
 from didact.errors import AdapterError, DidactError, NotRegistered, RegistryError
 from didact.logs import get_logger
 from didact.registry import CHAMPION, Holding, ModelVersion, Reference, Registry, meant_by_bare_name, parse_reference
+from didact.serving.engine.protocol import AdapterRef
 from didact.serving.replica.adapter_store import version_id
 from didact.serving.replica.worker import words_for_clients
 
@@ -46,7 +47,14 @@ class Meaning:
     name: str
     """As the client wrote it."""
     version: ModelVersion | None
-    """None is the base."""
+    """None is the base, or a folder."""
+    folder: AdapterRef | None = None
+    """An adapter that is not registered."""
+
+    @property
+    def adapter(self) -> ModelVersion | AdapterRef | None:
+        """What answers; None is the base."""
+        return self.folder or self.version
 
 
 @dataclass(frozen=True, slots=True)
