@@ -295,8 +295,14 @@ def serve(
     config: Annotated[Path, typer.Argument(help="A Ray Serve file")] = Path("serve/local.yaml"),
     overrides: Overrides = None,
     port: Annotated[int | None, typer.Option(help="Instead of the file's")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be started, and what fits")] = False,
 ) -> None:
     """Serve the base and every registered adapter over HTTP until Ctrl-C."""
+    if dry_run:
+        from didact.serving.start_plan import plan_start
+
+        Console().print(plan_start(config, overrides or [], port), soft_wrap=True)
+        return
     from didact.serving.deploy import serve_forever
 
     serve_forever(config, port, overrides or [])

@@ -146,8 +146,8 @@ def deploy(
     plan = read_plan(config, overrides, port)
     with contextlib.ExitStack() as held:
         ours = not ray.is_initialized() and env.ray_address() is None
-        _check_engine(plan, config, here=ours)
-        _check_base(plan.spec, here=ours)
+        check_engine(plan, config, here=ours)
+        check_base(plan.spec, here=ours)
         if not ray.is_initialized():
             check_ray()
             if ours:
@@ -158,8 +158,8 @@ def deploy(
             if not log_to_driver:
                 _log.info("what Ray and the replicas say goes to %s", ray_logs())
         key = new_key()
-        options = _with_environment(plan, key)
-        _check_room(options, config)
+        options = with_environment(plan, key)
+        check_room(options, config, Cluster.of(ray.nodes(), env.launcher_file()))
         _check_not_running(plan)
         hand_over(key)
         get_logger("ray.serve").setLevel("WARNING")  # says where it answers before it is known whether it will
@@ -210,11 +210,14 @@ def _greeting(deployed: Deployed) -> str:
     )
 
 
-def _check_room(options: Mapping[str, Mapping[str, Any]], config: Path) -> None:
-    """Serve itself waits for ever for a replica that cannot be placed."""
-    cluster = Cluster.of(ray.nodes(), env.launcher_file())
+def check_room(options: Mapping[str, Mapping[str, Any]], config: Path, cluster: Cluster) -> None:
+    """Nothing, where replicas fit on a cluster, or may once it has grown: Serve itself waits for them for ever.
+
+    Raises:
+        PlacementError: they never will.
+    """
     for name, given in options.items():
-        ask, number = _ask(given["ray_actor_options"]), _fewest(given)
+        ask, number = asked_by(given["ray_actor_options"]), fewest_replicas(given)
         never, now = cluster.lasting_shortage(ask, number), cluster.shortage(ask, number)
         replicas = f"{number} {name}" if number == 1 else f"{number} of {name}"
         words = f"{config}: no room for {replicas}: {(never or now).words}. The cluster has {cluster}" if now else ""
@@ -224,7 +227,7 @@ def _check_room(options: Mapping[str, Mapping[str, Any]], config: Path) -> None:
             _log.warning("%s; waiting for nodes that have it", words)
 
 
-def _ask(actor: Mapping[str, Any]) -> Resources:
+def asked_by(actor: Mapping[str, Any]) -> Resources:
     """What a replica reserves, by Ray's names."""
     ask = {"CPU": actor.get("num_cpus", 1), "GPU": actor.get("num_gpus", 0), **(actor.get("resources") or {})}
     if kind := actor.get("accelerator_type"):
@@ -232,7 +235,7 @@ def _ask(actor: Mapping[str, Any]) -> Resources:
     return {name: amount for name, amount in ask.items() if amount}
 
 
-def _fewest(given: Mapping[str, Any]) -> int:
+def fewest_replicas(given: Mapping[str, Any]) -> int:
     """Replicas that an application needs to answer at all."""
     scaling = given.get("autoscaling_config")
     number = scaling.get("min_replicas", 1) if isinstance(scaling, Mapping) else given.get("num_replicas", 1)
@@ -246,8 +249,12 @@ def _reason(error: RuntimeError) -> str:
     return own[-1].partition(": ")[2] if own else str(error)
 
 
-def _check_engine(plan: DeployPlan, config: Path, *, here: bool) -> None:
-    """vLLM is looked for where the replicas run on this machine (`here`); nodes of a cluster say it themselves."""
+def check_engine(plan: DeployPlan, config: Path, *, here: bool) -> None:
+    """vLLM is looked for where the replicas run on this machine (`here`); nodes of a cluster say it themselves.
+
+    Raises:
+        SpecError, DeviceError: its settings do not go together; it is not installed.
+    """
     spec = plan.spec
     if spec.engine != "vllm":
         if "vllm" in spec.model_fields_set:
@@ -264,8 +271,12 @@ def _check_engine(plan: DeployPlan, config: Path, *, here: bool) -> None:
         find_vllm(spec.vllm.python)
 
 
-def _check_base(spec: ServeSpec, *, here: bool) -> None:
-    """A base that is not there is told at once. On a cluster a path may exist on its nodes only."""
+def check_base(spec: ServeSpec, *, here: bool) -> None:
+    """A base that is not there is told at once. On a cluster a path may exist on its nodes only.
+
+    Raises:
+        ModelError: there is no such base.
+    """
     base = Path(spec.model.base)
     if spec.model.base == BUNDLED_BASE or (base / "config.json").is_file():
         return
@@ -309,7 +320,7 @@ def _spec(args: dict[str, Any], overrides: Sequence[str], config: Path) -> Serve
     return spec.model_copy(update={"model": model, "model_name": base_name(spec)})
 
 
-def _with_environment(plan: DeployPlan, key: str) -> dict[str, dict[str, Any]]:
+def with_environment(plan: DeployPlan, key: str) -> dict[str, dict[str, Any]]:
     """The deployments' options, with the environment that lets their processes find and run didact."""
     options = {}
     for deployment in ("Gateway", "ModelReplica"):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from didact.models.footprint.machines import CUT, OFFLOADED, Fit, fewest
     from didact.models.footprint.published import published_config
     from didact.models.footprint.remembered import footprint_of
+    from didact.models.footprint.served import ServedFootprint, served_footprint
     from didact.models.footprint.sharding import StateSharding
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Fit",
     "Footprint",
     "Load",
+    "ServedFootprint",
     "StateSharding",
     "check_method",
     "demand_of",
@@ -43,6 +45,7 @@ __all__ = [
     "footprint_of",
     "positions_at_once",
     "published_config",
+    "served_footprint",
 ]
 
 __getattr__ = lazily(__name__)

@@ -14,7 +14,7 @@ from didact.models.base.description import base_description
 from didact.models.base.load import compute_dtype
 from didact.models.dropout import turn_off_dropout
 from didact.models.methods import peft_config
-from didact.spec import MethodSpec, ModelSpec, PeftSpec
+from didact.spec import MethodSpec, ModelSpec, PeftSpec, QuantizationSpec
 
 _ANY_LENGTH = 1000  # a schedule over the steps changes no count
 
@@ -92,3 +92,18 @@ def packed_weights(model: PreTrainedModel) -> set[torch.nn.Parameter]:
     head = model.get_output_embeddings()
     layers = (each for each in model.modules() if isinstance(each, torch.nn.Linear | Conv1D) and each is not head)
     return {each.weight for each in layers}
+
+
+def held_bytes(model: ModelSpec, bare: PreTrainedModel) -> dict[torch.nn.Parameter, float]:
+    """How many bytes each weight of a base takes as the model's spec has it held."""
+    held: dict[torch.nn.Parameter, float] = {each: each.numel() * each.element_size() for each in bare.parameters()}
+    if model.quantization is not None:
+        held |= {each: each.numel() * _packed_bytes(model.quantization) for each in packed_weights(bare)}
+    return held
+
+
+def _packed_bytes(spec: QuantizationSpec) -> float:
+    if spec.bits == 8:
+        return 1.0
+    scale_bits = 0.127 if spec.double else 0.5  # a scale per 64 weights, quantized itself or not
+    return 0.5 + scale_bits / 8

@@ -10,12 +10,12 @@ from didact.models.base.load import base_of
 from didact.models.base.quantize import stacked_weights, unpacked_words
 from didact.models.dropout import own_dropout
 from didact.models.footprint.activations import Load, layers_alike, measure_activations
-from didact.models.footprint.counting import Subject, packed_weights
+from didact.models.footprint.counting import Subject, held_bytes, packed_weights
 from didact.models.footprint.footprint import Footprint
 from didact.models.footprint.logits import in_pieces, logit_bytes
 from didact.models.footprint.sharding import StateSharding
 from didact.models.methods import left_out
-from didact.spec import FinetuneSpec, MethodSpec, ModelSpec, QuantizationSpec
+from didact.spec import FinetuneSpec, MethodSpec, ModelSpec
 
 _GIB = 2**30
 _FLOAT = 4
@@ -144,12 +144,10 @@ def demand_of(
     """
     subject = Subject(model, adapter, num_steps, load.on_cpu, load.base_dropout)
     bare = subject.bare(config)
-    held = {parameter: parameter.numel() * parameter.element_size() for parameter in bare.parameters()}
+    held = held_bytes(model, bare)
     unpacked = 0
-    if model.quantization is not None:
-        packed = packed_weights(bare)
-        unpacked = max(held[parameter] for parameter in packed)  # the layer that computes
-        held |= {parameter: parameter.numel() * _packed_bytes(model.quantization) for parameter in packed}
+    if model.quantization is not None:  # the layer that computes
+        unpacked = max(each.numel() * each.element_size() for each in packed_weights(bare))
     values = sum(parameter.numel() for parameter in held)
     embedding, head = bare.get_input_embeddings().weight, bare.get_output_embeddings().weight
     outside = sum(held[weight] for weight in {embedding, head})
@@ -209,10 +207,3 @@ def _flops(config: PreTrainedConfig, weights: float, adapter: MethodSpec, load: 
     per_weight = 2 + 2 + (2 if adapter.trains_base else 0) + (2 if load.recompute else 0)
     attention = text.num_hidden_layers * text.hidden_size * load.rows[1] * load.tokens  # causal: half of 4
     return per_weight * (weights * load.tokens + attention)
-
-
-def _packed_bytes(spec: QuantizationSpec) -> float:
-    if spec.bits == 8:
-        return 1.0
-    scale_bits = 0.127 if spec.double else 0.5  # a scale per 64 weights, quantized itself or not
-    return 0.5 + scale_bits / 8

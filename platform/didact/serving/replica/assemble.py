@@ -27,8 +27,8 @@ def tracking_uri(spec: ServeSpec) -> str:
     return resolve_uri(TrackingSpec(uri=spec.tracking_uri), env.runs_dir())
 
 
-def build_catalog(spec: ServeSpec, backend: Backend) -> Catalog:
-    """Names for `backend`'s adapters, from the spec's registry."""
+def build_catalog(spec: ServeSpec, backend: Backend | None) -> Catalog:
+    """Names for `backend`'s adapters, from the spec's registry; without a backend, to be looked at only."""
 
     def unfit(version: ModelVersion) -> str | None:
         return why_not_served(version.tags, spec.vllm.max_lora_rank) if spec.engine == "vllm" else None
@@ -36,7 +36,7 @@ def build_catalog(spec: ServeSpec, backend: Backend) -> Catalog:
     return Catalog(
         base_name(spec),
         Registry(tracking_uri(spec)),
-        backend.prepare,
+        (lambda version: None) if backend is None else backend.prepare,
         default_alias=spec.default_alias,
         poll_seconds=spec.registry_poll_seconds,
         unfit=unfit,
@@ -54,6 +54,4 @@ def pinned_names(
     asked = [name for name in names if name not in also and name != base_name(spec)]
     if not asked:
         return PinnedNames(base_name(spec), also)
-    registry = Registry(tracking_uri(spec))
-    catalog = Catalog(base_name(spec), registry, lambda version: None, default_alias=spec.default_alias)
-    return PinnedNames.of(catalog, asked, also)
+    return PinnedNames.of(build_catalog(spec, None), asked, also)
