@@ -6,6 +6,7 @@ import_path: didact.serving.app:build        # in serve/*.yaml; `args` are the f
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -26,6 +27,7 @@ from didact.serving.api.gateway import GatewaySettings
 from didact.serving.engine.protocol import EngineDied, EngineStats, ReplicaLost
 from didact.serving.metrics.requests import HttpMetrics
 from didact.serving.metrics.snapshots import Snapshot
+from didact.serving.replica.adapter_store import FolderVersion
 from didact.serving.replica.assemble import base_name, build_catalog, tracking_uri
 from didact.serving.replica.backend import Ask, Backend, BaseFacts, Event, Refusal, Spelled, Spelling, TokenizerFacts
 from didact.spec import ServeSpec, validate
@@ -54,7 +56,7 @@ class ModelReplica:
             async for event in events:
                 yield event
 
-    async def prepare(self, version: ModelVersion) -> Refusal | None:
+    async def prepare(self, version: ModelVersion | FolderVersion) -> Refusal | None:
         """Bring a version into memory; what is wrong with it is returned, because Serve would wrap an error."""
         try:
             await asyncio.to_thread(self._worker.prepare, version)
@@ -120,7 +122,7 @@ class RayBackend(Backend):
             events.cancel()
 
     @override
-    def prepare(self, version: ModelVersion) -> None:
+    def prepare(self, version: ModelVersion | FolderVersion) -> None:
         """Call from a thread without an event loop."""
         try:
             refusal = self._replicas.prepare.remote(version).result(timeout_s=_PREPARE_SECONDS)
@@ -178,6 +180,8 @@ class GatewayIngress:
             cors_origins=spec.cors_origins,
             log_prompts=spec.log_prompts,
             behind_serve=True,
+            adapter_roots=tuple(map(Path, spec.adapter_roots)),
+            loaded_record=env.runs_dir() / "serving" / f"{base_name(spec)}-loaded.json",
         )
         self._requests = HttpMetrics()
         self._gateways: DeploymentHandle | None = None

@@ -23,6 +23,7 @@ from didact.logs import kept_file, kept_in
 from didact.registry import ModelVersion
 from didact.serving.engine.protocol import EngineDied, EngineStats, EngineStopped
 from didact.serving.metrics.snapshots import Snapshot
+from didact.serving.replica.adapter_store import FolderVersion
 from didact.serving.replica.backend import Ask, Backend, BaseFacts, Event, Refusal, Spelled, Spelling, TokenizerFacts
 from didact.spec import ServeSpec
 
@@ -113,7 +114,7 @@ class WorkerBackend(Backend):
             yield event
 
     @override
-    def prepare(self, version: ModelVersion) -> None:
+    def prepare(self, version: ModelVersion | FolderVersion) -> None:
         """Versions are brought into memory by the first line that wants them."""
 
     @override

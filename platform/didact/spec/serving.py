@@ -69,6 +69,9 @@ class ServeSpec(Spec):
     """How soon a moved alias is followed."""
     num_threads: int | None = Field(default=None, ge=1)
     """Threads for matrix products on a CPU replica; default: the CPUs Ray gave it."""
+    adapter_roots: tuple[str, ...] = ()
+    """Folders below which keys of role admin may load adapters from while the server runs; empty: nobody may. On a
+    cluster: paths that every node sees."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose web pages may ask the API, such as `https://chat.example.org`; `*` for all."""
     log_prompts: bool = False

@@ -65,6 +65,18 @@ class Admission:
         if not self.may_read_figures(request):
             raise ApiError(403, "This key may not read figures; expected one of role metrics.", code="forbidden")
 
+    async def authorise_admin(self, request: Request) -> None:
+        """Refuse whoever may not change what is served: an API without keys has nobody who may.
+
+        Raises:
+            ApiError: 401, 403.
+        """
+        await self.authorise(request)
+        key: Key | None = request.state.key
+        if key is None or "admin" not in key.roles:
+            message = "Only a key of role admin may load and unload adapters (`didact keys add NAME --role admin`)."
+            raise ApiError(403, message, code="forbidden")
+
     def may_read_figures(self, request: Request) -> bool:
         """Whether whoever asks may know what is asked of which models: anybody, where the API is open."""
         if self._keyring.is_open:

@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from didact.logs import get_logger
 from didact.serving.api.access import AccessLog
+from didact.serving.api.adapters import LoadRequest, UnloadRequest, load_adapter, unload_adapter
 from didact.serving.api.api_errors import ApiError
 from didact.serving.api.chat_types import Body
 from didact.serving.api.gateway import Gateway, GatewaySettings, as_api_error
@@ -96,6 +97,13 @@ def _add_api(app: FastAPI, gateway: Gateway) -> None:
     }
     for path, (answered, kind) in anthropic.items():
         app.post(path, dependencies=keyed, openapi_extra=_documented(kind))(_on(gateway, answered))
+    if gateway.loaded is not None:
+        admin = [Depends(gateway.admission.authorise_admin)]
+        for path, (answered, kind) in {
+            "/v1/load_lora_adapter": (load_adapter, LoadRequest),
+            "/v1/unload_lora_adapter": (unload_adapter, UnloadRequest),
+        }.items():
+            app.post(path, dependencies=admin, openapi_extra=_documented(kind))(_on(gateway, answered))
     app.post("/tokenize", dependencies=keyed, openapi_extra=_documented(TokenizeRequest))(gateway.tokenize)
     app.post("/detokenize", dependencies=keyed, openapi_extra=_documented(DetokenizeRequest))(gateway.detokenize)
     app.get("/tokenizer_info", dependencies=keyed)(gateway.tokenizer_info)

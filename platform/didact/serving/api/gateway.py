@@ -37,9 +37,10 @@ from didact.serving.api.parameters import prompts_of, read_asking, read_body
 from didact.serving.api.spelling import DetokenizeRequest, TokenizeRequest, tokenized, tokenizer_info
 from didact.serving.engine.grammar.grammar import Grammar
 from didact.serving.engine.protocol import ReplicaLost
-from didact.serving.replica.adapter_store import version_id
+from didact.serving.replica.adapter_store import FolderVersion, version_id
 from didact.serving.replica.backend import Ask, Backend, BaseFacts, Event, Prompt, Refusal, Spelled, Spelling
 from didact.serving.replica.catalog import Catalog, Meaning
+from didact.serving.replica.loaded import LoadedAdapters
 from didact.serving.replica.suspects import Suspects
 from didact.spec import ServeSpec
 
@@ -68,6 +69,10 @@ class GatewaySettings:
     """Web pages of these origins may ask; `*` for all."""
     log_prompts: bool = False
     """Have the access log tell prompts as well."""
+    adapter_roots: tuple[Path, ...] = ()
+    """Folders below which administrators may load adapters from while the server runs; empty: nobody may."""
+    loaded_record: Path | None = None
+    """The file that says what they loaded."""
     behind_serve: bool = False
     """Ray Serve's proxy stands before the application, and adds `x-request-id` to what it answers."""
 
@@ -92,6 +97,9 @@ class Gateway:
         self.settings = settings
         self._suspects = Suspects()
         self._facts: BaseFacts | None = None
+        self.loaded: LoadedAdapters | None = None
+        if settings.adapter_roots and settings.loaded_record is not None:
+            self.loaded = LoadedAdapters(settings.adapter_roots, settings.loaded_record)
         self.admission = Admission(Keyring(settings.keys_file, settings.api_keys))
 
     async def chat(self, request: Request) -> Response:
@@ -152,7 +160,7 @@ class Gateway:
     ) -> Spelled:
         """A prompt's tokens and their text; raises ApiError naming `field` for what cannot be spelled."""
         meaning = await self._meaning(model or self.catalog.base_name, key)
-        found = await self.backend.spell(Spelling(prompt, meaning.version, special, header))
+        found = await self.backend.spell(Spelling(prompt, meaning.adapter, special, header))
         if isinstance(found, Refusal):
             raise refusal_error(found, field)
         return found
@@ -165,7 +173,9 @@ class Gateway:
     async def _cards(self) -> list[ModelCard]:
         base = await self._card(self.catalog.base_name, None)
         offers = [offer for offer in self.catalog.offers() if offer.version.name != base.id]
-        return [base, *[await self._card(offer.version.name, offer.version, offer.aliases) for offer in offers]]
+        registered = [await self._card(offer.version.name, offer.version, offer.aliases) for offer in offers]
+        loaded = self.loaded.all() if self.loaded is not None else ()
+        return [base, *registered, *[await self._card(each.name, each) for each in loaded]]
 
     async def card(self, name: str, request: Request) -> ModelCard:
         """One model, by any name that requests may use.
@@ -174,20 +184,24 @@ class Gateway:
             ApiError: 404.
         """
         meaning = await self._meaning(name, request.state.key)
+        if isinstance(meaning.folder, FolderVersion):
+            return await self._card(name, meaning.folder)
         return await self._card(name, meaning.version, meaning.version.aliases if meaning.version else ())
 
-    async def _card(self, name: str, version: ModelVersion | None, aliases: Sequence[str] = ()) -> ModelCard:
+    async def _card(
+        self, name: str, version: ModelVersion | FolderVersion | None, aliases: Sequence[str] = ()
+    ) -> ModelCard:
         base, length = self.catalog.base_name, (await self._base()).context_length
         if version is None:
             return ModelCard(id=name, root=await self._base_id(), max_model_len=length)
         return ModelCard(
             id=name,
-            created=version.created_ms // 1000,
+            created=version.created if isinstance(version, FolderVersion) else version.created_ms // 1000,
             root=version_id(version),
             parent=base,
             max_model_len=length,
             aliases=list(aliases),
-            problem=self.catalog.problem(name, version),
+            problem=None if isinstance(version, FolderVersion) else self.catalog.problem(name, version),
         )
 
     async def read(self, request: Request, kind: type[_Body]) -> _Body:
@@ -317,6 +331,8 @@ class Gateway:
     async def _meaning(self, name: str, key: Key | None) -> Meaning:
         if key is not None and not key.may_ask(name):
             raise unknown_model(name)
+        if self.loaded is not None and name != self.catalog.base_name and (adapter := self.loaded.find(name)):
+            return Meaning(name, None, adapter)
         try:
             found = self.catalog.meaning(name)
             if found is None:

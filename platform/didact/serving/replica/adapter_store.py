@@ -1,10 +1,16 @@
 """Registered adapter versions as folders on this machine."""
 
+import shutil
 import threading
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 
-from didact.errors import RegistryError
+from filelock import FileLock
+
+from didact.adapter_folder import check_folder
+from didact.errors import AdapterError, RegistryError
+from didact.files import new_folder
 from didact.registry import ModelVersion, Registry
 from didact.serving.engine.protocol import AdapterRef
 
@@ -12,11 +18,32 @@ _REMEMBERED = 1024
 _Files = dict[str, tuple[int, int]]
 
 
-def version_id(version: ModelVersion | AdapterRef) -> str:
+@dataclass(frozen=True, slots=True)
+class FolderVersion:
+    """An adapter that is served from a folder, without a registry: these bytes of it, whatever it holds later."""
+
+    name: str
+    folder: Path
+    """A path that every replica sees."""
+    sha256: str
+    """Of the adapter (`adapter_identity`)."""
+    manifest_sha256: str
+    created: int
+    """Seconds since 1970."""
+
+    @property
+    def id(self) -> str:
+        """What clients call it."""
+        return self.name
+
+
+def version_id(version: ModelVersion | FolderVersion | AdapterRef) -> str:
     """`NAME:VERSION#CONTENT`: MLflow counts from 1 again when a name is deleted and made anew, so the number alone
     could mean other weights one day."""
     if isinstance(version, AdapterRef):
         return version.version_id
+    if isinstance(version, FolderVersion):
+        return f"{version.name}#{version.sha256[:12]}"
     return f"{version.id}#{version.adapter_sha256[:12]}"
 
 
@@ -30,8 +57,8 @@ class AdapterStore:
         self._lock = threading.Lock()
         """One download at a time: two requests for one new version would otherwise write the same folder."""
 
-    def fetch(self, version: ModelVersion) -> AdapterRef:
-        """The version's folder, downloaded and verified on first use.
+    def fetch(self, version: ModelVersion | FolderVersion) -> AdapterRef:
+        """The version's folder in the cache, downloaded or copied, and verified on first use.
 
         Raises:
             AdapterError: the files are damaged, unsafe or not those that were registered.
@@ -45,7 +72,10 @@ class AdapterStore:
                 return known
             before = self._refs.get(name)
             try:
-                folder = self._registry.download(version, self._cache_dir)
+                if isinstance(version, FolderVersion):
+                    folder = _copied(version, self._cache_dir)
+                else:
+                    folder = self._registry.download(version, self._cache_dir)
             except RegistryError:
                 if before is None:
                     raise
@@ -63,6 +93,31 @@ class AdapterStore:
     def _unchanged(self, name: str) -> AdapterRef | None:
         known = self._refs.get(name)
         return known[0] if known is not None and known[1] == _files(known[0].folder) else None
+
+
+def _copied(version: FolderVersion, cache_dir: Path) -> Path:
+    """The adapter's own copy, which nobody changes; made once."""
+    target = cache_dir / "adapters" / version.sha256
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_name(f".{target.name}.lock")):
+        if not _is_whole(target, version):
+            names = check_folder(version.folder, to_publish=True).names
+            with new_folder(target) as scratch:
+                for name in names:
+                    shutil.copyfile(version.folder / name, scratch / name)
+                if not _is_whole(scratch, version):
+                    raise AdapterError(f"adapter {version.name} has changed since it was loaded; load it again")
+    return target
+
+
+def _is_whole(folder: Path, version: FolderVersion) -> bool:
+    if not folder.is_dir():
+        return False
+    try:
+        found = check_folder(folder, to_publish=True)
+    except AdapterError:
+        return False
+    return (found.sha256, found.manifest_sha256) == (version.sha256, version.manifest_sha256)
 
 
 def _files(folder: Path) -> _Files:

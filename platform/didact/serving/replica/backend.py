@@ -13,6 +13,7 @@ from didact.registry import ModelVersion
 from didact.serving.engine.grammar.grammar import Grammar
 from didact.serving.engine.protocol import AdapterRef, Delta, EngineStats, Sampling
 from didact.serving.metrics.snapshots import Snapshot
+from didact.serving.replica.adapter_store import FolderVersion
 from didact.serving.replica.token_words import TokenWord
 
 CallFormat = Literal["hermes", "mistral", "llama3"]
@@ -41,8 +42,8 @@ class Ask:
     request_id: str
     prompt: Prompt
     """Messages of a chat, plain text, or token ids."""
-    adapter: ModelVersion | AdapterRef | None
-    """A registered version, a folder on this machine, or None for the base."""
+    adapter: ModelVersion | FolderVersion | AdapterRef | None
+    """A registered version, a folder that every replica sees or one on this machine, or None for the base."""
     max_new_tokens: int
     timeout_seconds: float
     sampling: Sampling = field(default_factory=Sampling)
@@ -71,6 +72,8 @@ class Ask:
         adapter: object = self.adapter
         if isinstance(self.adapter, ModelVersion):  # aliases and tags may change
             adapter = (self.adapter.name, self.adapter.version, self.adapter.adapter_sha256)
+        elif isinstance(self.adapter, FolderVersion):
+            adapter = (self.adapter.name, self.adapter.sha256)
         sampling = {**asdict(self.sampling), "seed": None}
         length = (self.max_new_tokens, self.min_tokens, self.ignore_eos, self.logprobs, self.echo, self.must_call)
         decided = repr((adapter, self.prompt, sampling, length, self.stop, self.stop_token_ids, self.grammar))
@@ -127,7 +130,7 @@ class Spelling:
 
     prompt: Prompt
     """Messages, text, or token ids."""
-    adapter: ModelVersion | AdapterRef | None = None
+    adapter: ModelVersion | FolderVersion | AdapterRef | None = None
     add_special_tokens: bool = True
     """Of text: with what the tokenizer puts around it by itself."""
     add_generation_prompt: bool = True
@@ -171,7 +174,7 @@ class Backend(Protocol):
         """
         ...
 
-    def prepare(self, version: ModelVersion) -> None:
+    def prepare(self, version: ModelVersion | FolderVersion) -> None:
         """Block until a version is verified and in memory.
 
         Raises:

@@ -20,7 +20,7 @@ from didact.errors import AdapterError, DidactError, NotRegistered, RegistryErro
 from didact.logs import get_logger
 from didact.registry import CHAMPION, Holding, ModelVersion, Reference, Registry, meant_by_bare_name, parse_reference
 from didact.serving.engine.protocol import AdapterRef
-from didact.serving.replica.adapter_store import version_id
+from didact.serving.replica.adapter_store import FolderVersion, version_id
 from didact.serving.replica.worker import words_for_clients
 
 _log = get_logger(__name__)
@@ -48,11 +48,11 @@ class Meaning:
     """As the client wrote it."""
     version: ModelVersion | None
     """None is the base, or a folder."""
-    folder: AdapterRef | None = None
+    folder: AdapterRef | FolderVersion | None = None
     """An adapter that is not registered."""
 
     @property
-    def adapter(self) -> ModelVersion | AdapterRef | None:
+    def adapter(self) -> ModelVersion | AdapterRef | FolderVersion | None:
         """What answers; None is the base."""
         return self.folder or self.version
 

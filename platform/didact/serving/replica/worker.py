@@ -41,7 +41,7 @@ from didact.serving.engine.protocol import (
 )
 from didact.serving.metrics.answers import AnswerMetrics
 from didact.serving.metrics.snapshots import Snapshot
-from didact.serving.replica.adapter_store import AdapterStore
+from didact.serving.replica.adapter_store import AdapterStore, FolderVersion
 from didact.serving.replica.backend import (
     Ask,
     Backend,
@@ -156,7 +156,7 @@ class Worker(Backend):
             meter.end("abort")  # the client left
 
     @override
-    def prepare(self, version: ModelVersion) -> None:
+    def prepare(self, version: ModelVersion | FolderVersion) -> None:
         adapter = self._store.fetch(version)
         self._contract_of(adapter)
         self.engine.preload(adapter).result()
@@ -231,8 +231,8 @@ class Worker(Backend):
             return ask.grammar
         return behind_thoughts(ask.grammar, speech.thoughts, bool(self._begun_thoughts(speech, ids)))
 
-    def _folder_of(self, adapter: ModelVersion | AdapterRef | None) -> AdapterRef | None:
-        return self._store.fetch(adapter) if isinstance(adapter, ModelVersion) else adapter
+    def _folder_of(self, adapter: ModelVersion | FolderVersion | AdapterRef | None) -> AdapterRef | None:
+        return self._store.fetch(adapter) if isinstance(adapter, ModelVersion | FolderVersion) else adapter
 
     def _check_known(self, ids: list[int]) -> None:
         if ids and max(ids) >= self.engine.vocabulary_size:
@@ -311,7 +311,7 @@ def words_for_clients(error: Exception, name: str) -> str:
     return f"{name}: {text}" if isinstance(error, AdapterError) and name not in text else text
 
 
-def _refusal(error: Exception, asked: ModelVersion | AdapterRef | None) -> Refusal:
+def _refusal(error: Exception, asked: ModelVersion | FolderVersion | AdapterRef | None) -> Refusal:
     kinds: dict[type[Exception], RefusalKind] = {
         NoToolSyntax: "no_tools",
         GrammarsMissing: "no_grammars",
@@ -330,17 +330,19 @@ def _refusal(error: Exception, asked: ModelVersion | AdapterRef | None) -> Refus
     return Refusal(kind, words_for_clients(error, _name_of(asked)))
 
 
-def _name_of(adapter: ModelVersion | AdapterRef | None) -> str:
+def _name_of(adapter: ModelVersion | FolderVersion | AdapterRef | None) -> str:
     if adapter is None:
         return "the base"
-    return adapter.id if isinstance(adapter, ModelVersion) else adapter.version_id
+    return adapter.version_id if isinstance(adapter, AdapterRef) else adapter.id
 
 
-def _labels(adapter: ModelVersion | AdapterRef | None) -> tuple[str | None, str, tuple[str, ...]]:
+def _labels(adapter: ModelVersion | FolderVersion | AdapterRef | None) -> tuple[str | None, str, tuple[str, ...]]:
     """Model, version, and all names of an adapter, for metrics."""
     if adapter is None:
         return None, "", ()
     if isinstance(adapter, AdapterRef):
         return adapter.version_id, "", (adapter.version_id,)
+    if isinstance(adapter, FolderVersion):
+        return adapter.name, "", (adapter.name,)
     aliases = (f"{adapter.name}@{alias}" for alias in adapter.aliases)
     return adapter.name, str(adapter.version), (adapter.name, adapter.id, *aliases)

@@ -1,0 +1,175 @@
+"""Adapters loaded and unloaded over HTTP while the server runs."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from didact.serving.api.keys import KeyFile
+from didact.serving.replica.worker import Worker
+from tests.fakes.adapters import save_tiny_adapter
+
+LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an adapter, a run, a damaged adapter and one of another base; beside it one that is nobody's."""
+    parent = tmp_path_factory.mktemp("built")
+    folder = parent / "root"
+    save_tiny_adapter(folder / "mine", 3)
+    save_tiny_adapter(folder / "run" / "adapter", 4)
+    save_tiny_adapter(folder / "foreign", 5, base_fingerprint="c" * 64)
+    save_tiny_adapter(folder / "damaged", 6)
+    (folder / "damaged" / "adapter_model.safetensors").write_bytes(b"0")
+    save_tiny_adapter(folder / "pickled", 7)
+    (folder / "pickled" / "adapter_model.bin").write_bytes(b"0")
+    save_tiny_adapter(parent / "outside", 8)
+    (folder / "empty").mkdir()
+    return parent
+
+
+@pytest.fixture()
+def root(built: Path, tmp_path: Path) -> Path:
+    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "root" / "link").symlink_to(tmp_path / "outside")
+    return tmp_path / "root"
+
+
+@pytest.fixture()
+def keys(tmp_path: Path) -> dict[str, str]:
+    file = KeyFile(tmp_path / "keys.json")
+    roles = {"root": ("admin",), "prometheus": ("metrics",), "ann": ()}
+    return {name: file.add(name, roles=given) for name, given in roles.items()}
+
+
+@pytest.fixture()
+def open_client(
+    worker: Worker, serve_worker: Callable[..., TestClient], root: Path, keys: dict[str, str], tmp_path: Path
+) -> Callable[[], TestClient]:
+    def build() -> TestClient:
+        return serve_worker(
+            worker,
+            adapter_roots=(root,),
+            loaded_record=tmp_path / "state" / "loaded.json",
+            keys_file=tmp_path / "keys.json",
+        )
+
+    return build
+
+
+@pytest.fixture()
+def client(open_client: Callable[[], TestClient], keys: dict[str, str]) -> Iterator[TestClient]:
+    with open_client() as each:
+        each.headers["authorization"] = f"Bearer {keys['root']}"
+        yield each
+
+
+def load(client: TestClient, path: str, name: str = "mine", **more: Any) -> Any:
+    return client.post(LOAD, json={"lora_name": name, "lora_path": path, **more})
+
+
+def text(client: TestClient, model: str) -> str:
+    body = {"model": model, "prompt": "abc", "max_tokens": 12, "temperature": 0}
+    answer = client.post("/v1/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["choices"][0]["text"]
+
+
+def test_an_adapter_is_loaded_asked_listed_and_unloaded(
+    client: TestClient, open_client: Callable[[], TestClient], root: Path, tmp_path: Path
+) -> None:
+    assert load(client, "mine").text == "Success: LoRA adapter 'mine' added successfully."
+    assert load(client, str(root / "mine")).status_code == 200  # the same once more
+    assert load(client, "run", "team/run").status_code == 200
+    assert len({text(client, name) for name in ("tiny", "mine", "team/run")}) == 3
+    card = next(each for each in client.get("/v1/models").json()["data"] if each["id"] == "mine")
+    assert (card["parent"], card["root"][:5]) == ("tiny", "mine#")
+    assert str(tmp_path) not in client.get("/v1/models").text
+    with open_client() as other:  # another gateway, or the next start
+        other.headers["authorization"] = client.headers["authorization"]
+        assert text(other, "mine") == text(client, "mine")
+        gone = other.post(UNLOAD, json={"lora_name": "mine"})
+    assert gone.text == "Success: LoRA adapter 'mine' removed successfully."
+    for answer in (client.post("/v1/completions", json={"model": "mine", "prompt": "a"}),
+                   client.post(UNLOAD, json={"lora_name": "mine"})):  # fmt: skip
+        assert answer.status_code == 404
+    assert answer.json()["type"] == answer.json()["error"]["type"] == "NotFoundError"
+    assert text(client, "team/run")
+
+
+def test_another_adapter_of_the_name_needs_load_inplace(client: TestClient) -> None:
+    load(client, "mine")
+    before = text(client, "mine")
+    taken = load(client, "run")
+    assert (taken.status_code, taken.json()["type"]) == (400, "InvalidUserInput")
+    assert "has already been loaded" in taken.json()["message"]
+    assert text(client, "mine") == before
+    assert load(client, "run", load_inplace=True).status_code == 200
+    assert text(client, "mine") != before
+
+
+def test_what_was_loaded_is_served_whatever_becomes_of_its_folder(client: TestClient, root: Path) -> None:
+    load(client, "mine")
+    before = text(client, "mine")
+    shutil.rmtree(root / "mine")
+    assert text(client, "mine") == before
+
+
+PATHS = [
+    *("../outside", "link", "mine/../../outside", "/etc", "nothing", "empty", ".", "", "x" * 5000, "\0", "mine\0"),
+    *("..%2foutside", "%2e%2e/outside", "..\\outside", "\u2024\u2024/outside", "~/x", "file:///etc", "s3://bucket/x"),
+]
+
+
+def test_only_folders_below_a_root_are_looked_at(client: TestClient, tmp_path: Path) -> None:
+    for given in [*PATHS, str(tmp_path / "outside")]:
+        refused = load(client, given)
+        assert refused.status_code == 400, refused.text
+        assert str(tmp_path) not in refused.text
+    assert len(client.get("/v1/models").json()["data"]) == 2
+
+
+REFUSED: list[tuple[str, Any, dict[str, Any], str]] = [
+    ("foreign", "foreign", {}, "trained on base"),
+    ("damaged", "damaged", {}, "damaged"),
+    ("pickled", "pickled", {}, "adapter_model.bin"),
+    ("tiny", "mine", {}, "is the base"),
+    ("demo", "mine", {}, "registered model"),
+    ("a b", "mine", {}, "letters, digits"),
+    ("../x", "mine", {}, "letters, digits"),
+    ("x", "mine", {"base_model_name": "other"}, "'tiny'"),
+    ("x", 7, {}, "lora_path"),
+    ("x", "mine", {"lora_rank": 8}, "lora_rank"),
+]
+
+
+def test_refusals_say_why_and_name_no_folder(client: TestClient, tmp_path: Path) -> None:
+    for name, path, more, said in REFUSED:
+        refused = client.post(LOAD, json={"lora_name": name, "lora_path": path, **more})
+        assert refused.status_code == 400
+        assert said in json.dumps(refused.json())
+        assert str(tmp_path) not in refused.text
+
+
+def test_only_keys_of_role_admin_may(
+    client: TestClient, keys: dict[str, str], worker: Worker, serve_worker: Callable[..., TestClient], root: Path
+) -> None:
+    for headers, status in [({}, 401), ({"authorization": "Bearer wrong"}, 401), *(
+        ({"authorization": f"Bearer {keys[name]}"}, 403) for name in ("prometheus", "ann")
+    )]:  # fmt: skip
+        for path in (LOAD, UNLOAD):
+            del client.headers["authorization"]
+            refused = client.post(path, json={"lora_name": "mine", "lora_path": "mine"}, headers=headers)
+            assert refused.status_code == status
+            client.headers["authorization"] = "Bearer x"
+    record = root.parent / "open.json"
+    with serve_worker(worker, adapter_roots=(root,), loaded_record=record) as without_keys:
+        assert load(without_keys, "mine").status_code == 403
+    with serve_worker(worker) as off:
+        assert load(off, "mine").status_code == 404
+        assert LOAD not in off.get("/openapi.json").json()["paths"]
