@@ -57,7 +57,8 @@ def texts(output: Path) -> list[tuple[str | None, str | None]]:
 
 def test_workers_answer_as_one_process_does_and_go_on_after_a_kill(base: ModelSpec, tmp_path: Path) -> None:
     source, here, spread = batch(tmp_path, 40), tmp_path / "here.jsonl", tmp_path / "spread.jsonl"
-    assert predict_locally(base, None, source, here) == PredictReport(num_answered=40, num_failed=1, num_kept=0)
+    report = predict_locally(base, None, source, here)
+    assert report == PredictReport(num_answered=40, num_failed=1, num_kept=0), here.read_text()[:2000]
     assert predict_locally(base, None, source, spread, workers=2).num_answered == 40
     assert texts(spread) == texts(here)
     assert len({text for _, text in texts(here)[:3]}) == 3

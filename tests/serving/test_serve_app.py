@@ -50,6 +50,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> It
         f"model.base={base}",
         f"tracking_uri={registry.uri}",
         "registry_poll_seconds=0.2",
+        f"batches.folder={folder / 'batches'}",
         "model.dtype=float32",
     ]
     with pytest.MonkeyPatch.context() as patch:
@@ -99,6 +100,25 @@ def test_official_client_chats_streams_and_lists(client: openai.OpenAI, deployed
     assert "".join(talk.answer("demo", [Message("user", "hello")])) == texts["demo"]
     with pytest.raises(ChatError, match="does not exist"):
         list(talk.answer("nobody", [Message("user", "hello")]))
+
+
+def test_official_client_has_a_batch_answered(client: openai.OpenAI) -> None:
+    bodies = {
+        name: {"model": name, "messages": HELLO, "max_tokens": 8, "temperature": 0} for name in ("tiny", "demo:2")
+    }
+    lines = [{"custom_id": n, "method": "POST", "url": "/v1/chat/completions", "body": b} for n, b in bodies.items()]
+    content = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    file = client.files.create(file=("in.jsonl", content), purpose="batch")
+    begun = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+    deadline = time.monotonic() + 60
+    while (batch := client.batches.retrieve(begun.id)).status != "completed":
+        assert time.monotonic() < deadline and batch.status != "failed"
+    answers = {
+        each["custom_id"]: each for each in map(json.loads, client.files.content(batch.output_file_id).iter_lines())
+    }
+    for name in bodies:
+        choice = answers[name]["response"]["body"]["choices"][0]
+        assert choice["message"]["content"] == ask(client, name)
 
 
 def test_anthropics_client_asks_the_same_models(client: openai.OpenAI, deployed: Deployed) -> None:

@@ -24,6 +24,7 @@ from didact.registry import ModelVersion
 from didact.serving.api.access import ACCESS_LOG
 from didact.serving.api.application import build_gateway
 from didact.serving.api.gateway import GatewaySettings
+from didact.serving.batch.routes import Batches
 from didact.serving.engine.protocol import EngineDied, EngineStats, ReplicaLost
 from didact.serving.metrics.requests import HttpMetrics
 from didact.serving.metrics.snapshots import Snapshot
@@ -186,7 +187,12 @@ class GatewayIngress:
         self._requests = HttpMetrics()
         self._gateways: DeploymentHandle | None = None
         self._app = build_gateway(
-            backend, build_catalog(spec, backend), settings, requests=self._requests, gateways=self._all_gateways
+            backend,
+            build_catalog(spec, backend),
+            settings,
+            requests=self._requests,
+            gateways=self._all_gateways,
+            extensions=[Batches(spec.batches)] if spec.batches is not None else [],
         )
 
     async def metrics(self) -> Sequence[Snapshot]:

@@ -28,6 +28,7 @@ from didact.spec.adapter import (
     VeraSpec,
 )
 from didact.spec.base import MethodSpec, Spec, validate
+from didact.spec.batches import BatchesSpec
 from didact.spec.data import (
     ChoiceSpec,
     ContaminationSpec,
@@ -115,6 +116,7 @@ __all__ = [
     "AdapterSpec",
     "AnswererSpec",
     "AquaTask",
+    "BatchesSpec",
     "BbhTask",
     "BelleEvalTask",
     "BoftSpec",

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from didact.spec.base import Spec
+from didact.spec.batches import BatchesSpec
 from didact.spec.model import ModelSpec
 from didact.spec.training import MlflowAddress
 
@@ -72,6 +73,8 @@ class ServeSpec(Spec):
     adapter_roots: tuple[str, ...] = ()
     """Folders below which keys of role admin may load adapters from while the server runs; empty: nobody may. On a
     cluster: paths that every node sees."""
+    batches: BatchesSpec | None = None
+    """Files of requests that are answered in the background; None: the routes are not there."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose web pages may ask the API, such as `https://chat.example.org`; `*` for all."""
     log_prompts: bool = False

@@ -77,6 +77,17 @@ class Admission:
             message = "Only a key of role admin may load and unload adapters (`didact keys add NAME --role admin`)."
             raise ApiError(403, message, code="forbidden")
 
+    def owner_key(self, name: str | None) -> tuple[Key | None, bool]:
+        """The key of that name, for work that goes on without its client, and whether it still may ask.
+
+        Args:
+            name: None for work of an API that was open.
+        """
+        if name is None:
+            return None, self._keyring.is_open
+        key = self._keyring.named(name)
+        return key, key is not None
+
     def may_read_figures(self, request: Request) -> bool:
         """Whether whoever asks may know what is asked of which models: anybody, where the API is open."""
         if self._keyring.is_open:

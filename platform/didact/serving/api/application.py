@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict
 from importlib import resources
 from importlib.metadata import version as didact_version
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
@@ -38,6 +38,18 @@ Gateways = Callable[[], Awaitable[Sequence[Snapshot]]]
 Answered = Callable[[Gateway, Request], Awaitable[Response]]
 
 
+class Extension(Protocol):
+    """More routes on a gateway, and what runs beside them."""
+
+    def add_to(self, app: FastAPI, gateway: Gateway) -> None:
+        """Add the routes."""
+        ...
+
+    def running(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """Runs while the application does."""
+        ...
+
+
 def build_gateway(
     backend: Backend,
     catalog: Catalog,
@@ -45,6 +57,7 @@ def build_gateway(
     *,
     requests: HttpMetrics | None = None,
     gateways: Gateways | None = None,
+    extensions: Sequence[Extension] = (),
 ) -> FastAPI:
     """The application; its catalog is followed while it runs (from start-up to shut-down).
 
@@ -54,6 +67,7 @@ def build_gateway(
         settings: what clients are promised.
         requests: counts this gateway's requests.
         gateways: gives what all gateways have counted, where there are several.
+        extensions: more routes.
     """
     gateway = Gateway(backend, catalog, settings)
     requests = requests or HttpMetrics()
@@ -61,7 +75,10 @@ def build_gateway(
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(catalog.start)
-        yield
+        async with contextlib.AsyncExitStack() as running:
+            for each in extensions:
+                await running.enter_async_context(each.running())
+            yield
         await asyncio.to_thread(catalog.close)
 
     app = _Documented(title="didact", lifespan=lifespan)
@@ -80,6 +97,8 @@ def build_gateway(
     app.add_exception_handler(ApiError, _error_response)
     app.add_exception_handler(HTTPException, _http_error_response)
     _add_api(app, gateway)
+    for each in extensions:
+        each.add_to(app, gateway)
     _add_pages(app, gateway)
     _add_metrics(app, gateway, requests, gateways)
     return app
@@ -87,7 +106,7 @@ def build_gateway(
 
 def _add_api(app: FastAPI, gateway: Gateway) -> None:
     keyed = [Depends(gateway.admission.authorise)]
-    chat, completions = _documented(ChatRequest), _documented(CompletionRequest)
+    chat, completions = documented(ChatRequest), documented(CompletionRequest)
     app.post("/v1/chat/completions", dependencies=keyed, openapi_extra=chat)(gateway.chat)
     app.post("/v1/completions", dependencies=keyed, openapi_extra=completions)(gateway.completions)
 
@@ -96,16 +115,16 @@ def _add_api(app: FastAPI, gateway: Gateway) -> None:
         "/v1/messages/count_tokens": (count_tokens, CountRequest),
     }
     for path, (answered, kind) in anthropic.items():
-        app.post(path, dependencies=keyed, openapi_extra=_documented(kind))(_on(gateway, answered))
+        app.post(path, dependencies=keyed, openapi_extra=documented(kind))(_on(gateway, answered))
     if gateway.loaded is not None:
         admin = [Depends(gateway.admission.authorise_admin)]
         for path, (answered, kind) in {
             "/v1/load_lora_adapter": (load_adapter, LoadRequest),
             "/v1/unload_lora_adapter": (unload_adapter, UnloadRequest),
         }.items():
-            app.post(path, dependencies=admin, openapi_extra=_documented(kind))(_on(gateway, answered))
-    app.post("/tokenize", dependencies=keyed, openapi_extra=_documented(TokenizeRequest))(gateway.tokenize)
-    app.post("/detokenize", dependencies=keyed, openapi_extra=_documented(DetokenizeRequest))(gateway.detokenize)
+            app.post(path, dependencies=admin, openapi_extra=documented(kind))(_on(gateway, answered))
+    app.post("/tokenize", dependencies=keyed, openapi_extra=documented(TokenizeRequest))(gateway.tokenize)
+    app.post("/detokenize", dependencies=keyed, openapi_extra=documented(DetokenizeRequest))(gateway.detokenize)
     app.get("/tokenizer_info", dependencies=keyed)(gateway.tokenizer_info)
 
     @app.get("/v1/models", dependencies=keyed)
@@ -188,7 +207,7 @@ class _Documented(FastAPI):
         return document
 
 
-def _documented(kind: type[Body]) -> dict[str, Any]:
+def documented(kind: type[Body]) -> dict[str, Any]:
     """The body's schema for /docs; the body is read by hand to limit its size and to shape its errors."""
     schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

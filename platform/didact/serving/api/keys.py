@@ -202,6 +202,12 @@ class Keyring:
         same = [key for key in (*self._plain, *self._read_keys) if hmac.compare_digest(asked, key.sha256)]
         return next((key for key in same if key.is_valid(now)), None)
 
+    def named(self, name: str) -> Key | None:
+        """The valid key of that name; None where there is none."""
+        self._look()
+        found = (key for key in (*self._plain, *self._read_keys) if key.name == name)
+        return next((key for key in found if key.is_valid(time.time())), None)
+
     def _look(self, first: bool = False) -> None:
         with self._lock:
             if self._file is None or time.monotonic() < self._looked + _LOOK_SECONDS:
