@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 _SHARED_PREFIXES = ("NCCL_", "TORCH_NCCL_", "TORCH_FR_", "GLOO_")
 _SHARED = ("HF_HUB_OFFLINE", "HF_HOME")
 # Any of these may hold a secret, if only in an address.
-_PRIVATE_PREFIXES = ("AWS_", "AZURE_", "FSSPEC_", "MLFLOW_TRACKING_")
+_PRIVATE_PREFIXES = ("AWS_", "AZURE_", "FSSPEC_", "MLFLOW_TRACKING_", "OTEL_")
 _PRIVATE = (
     *("MLFLOW_S3_ENDPOINT_URL", "HF_TOKEN", "HF_ENDPOINT", "DIDACT_API_KEYS"),
     *("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "STORAGE_EMULATOR_HOST"),
@@ -182,6 +182,42 @@ def keys_file() -> Path | None:
     """The serving API's keys with names, models and rates (`DIDACT_KEYS`). On a cluster: a path every node sees."""
     path = os.environ.get("DIDACT_KEYS")
     return Path(path).expanduser().absolute() if path else None
+
+
+def traces_endpoint() -> str | None:
+    """Where traces of requests go (`OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, or `OTEL_EXPORTER_OTLP_ENDPOINT` with
+    `/v1/traces` behind it); None where nobody has said, or with `OTEL_SDK_DISABLED` or `OTEL_TRACES_EXPORTER=none`."""
+    disabled = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    if disabled or os.environ.get("OTEL_TRACES_EXPORTER", "otlp").strip() == "none":
+        return None
+    if own := os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "").strip():
+        return own
+    base = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip()
+    return f"{base.rstrip('/')}/v1/traces" if base else None
+
+
+def traces_protocol() -> str:
+    """How traces are sent (`OTEL_EXPORTER_OTLP_TRACES_PROTOCOL`, `OTEL_EXPORTER_OTLP_PROTOCOL`)."""
+    return _for_traces("PROTOCOL") or "http/protobuf"
+
+
+def traces_headers() -> dict[str, str]:
+    """Headers for whoever takes traces (`OTEL_EXPORTER_OTLP_TRACES_HEADERS`, `OTEL_EXPORTER_OTLP_HEADERS`)."""
+    pairs = (each.partition("=") for each in _for_traces("HEADERS").split(",") if "=" in each)
+    return {unquote(name).strip(): unquote(value).strip() for name, _, value in pairs}
+
+
+def traces_timeout() -> float:
+    """Seconds for one message of traces (`OTEL_EXPORTER_OTLP_TRACES_TIMEOUT`, `OTEL_EXPORTER_OTLP_TIMEOUT`)."""
+    try:
+        return max(0.1, float(_for_traces("TIMEOUT") or 10))
+    except ValueError:
+        return 10.0
+
+
+def _for_traces(name: str) -> str:
+    own, common = f"OTEL_EXPORTER_OTLP_TRACES_{name}", f"OTEL_EXPORTER_OTLP_{name}"
+    return (os.environ.get(own) or os.environ.get(common) or "").strip()
 
 
 def verdict_key() -> bytes | None:

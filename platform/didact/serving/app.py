@@ -22,7 +22,7 @@ from didact.connect import receive
 from didact.errors import AdapterError, RegistryError
 from didact.registry import ModelVersion
 from didact.serving.api.access import ACCESS_LOG
-from didact.serving.api.application import build_gateway
+from didact.serving.api.application import Extension, build_gateway
 from didact.serving.api.gateway import GatewaySettings
 from didact.serving.batch.routes import Batches
 from didact.serving.engine.protocol import EngineDied, EngineStats, ReplicaLost
@@ -31,6 +31,7 @@ from didact.serving.metrics.snapshots import Snapshot
 from didact.serving.replica.adapter_store import FolderVersion
 from didact.serving.replica.assemble import base_name, build_catalog, tracking_uri
 from didact.serving.replica.backend import Ask, Backend, BaseFacts, Event, Refusal, Spelled, Spelling, TokenizerFacts
+from didact.serving.tracing import Tracing
 from didact.spec import ServeSpec, validate
 
 _LOST = (RayActorError, ReplicaUnavailableError, DeploymentUnavailableError)
@@ -192,7 +193,7 @@ class GatewayIngress:
             settings,
             requests=self._requests,
             gateways=self._all_gateways,
-            extensions=[Batches(spec.batches)] if spec.batches is not None else [],
+            extensions=_extensions(spec),
         )
 
     async def metrics(self) -> Sequence[Snapshot]:
@@ -208,6 +209,13 @@ class GatewayIngress:
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The application, built where it runs: it holds a thread and locks, which do not travel."""
         return self._app
+
+
+def _extensions(spec: ServeSpec) -> list[Extension]:
+    found: list[Extension] = [] if spec.batches is None else [Batches(spec.batches)]
+    if (address := env.traces_endpoint()) is not None:
+        found.append(Tracing(address))
+    return found
 
 
 def build(args: ServeSpec | dict[str, Any]) -> serve.Application:

@@ -33,6 +33,7 @@ from didact.serving.engine.on_vllm.vllm_link import find_vllm
 from didact.serving.place import check_port, place_for
 from didact.serving.replica.assemble import base_name
 from didact.serving.serve_options import unknown_options
+from didact.serving.tracing import check_protocol
 from didact.spec import BUNDLED_BASE, ServeSpec, read_mapping, set_dotted, validate
 from didact.spec.explain import complaints
 from didact.spec.load import read_override
@@ -253,8 +254,9 @@ def check_engine(plan: DeployPlan, config: Path, *, here: bool) -> None:
     """vLLM is looked for where the replicas run on this machine (`here`); nodes of a cluster say it themselves.
 
     Raises:
-        SpecError, DeviceError: its settings do not go together; it is not installed.
+        SpecError, DeviceError: settings do not go together; vLLM is not installed.
     """
+    check_protocol()
     spec = plan.spec
     if spec.engine != "vllm":
         if "vllm" in spec.model_fields_set:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -39,6 +40,10 @@ class Tally:
         self._per_prompt = answers_per_prompt
         self._prompts: dict[int, int] = {}
         self._completion = 0
+        self.first_at: float | None = None
+        """On the clock of `time.monotonic`: when the first token was here."""
+        self.queued_seconds: float | None = None
+        """How long the request waited in the engine, where the engine tells."""
 
     def clear(self) -> None:
         """Begin again, as another replica does."""
@@ -50,6 +55,8 @@ class Tally:
             self._prompts[index // self._per_prompt] = event.num_prompt_tokens
         else:
             self._completion += len(event.token_ids)
+            if self.first_at is None:
+                self.first_at, self.queued_seconds = time.monotonic(), event.queued_seconds
 
     @property
     def usage(self) -> Usage:

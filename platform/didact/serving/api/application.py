@@ -118,10 +118,11 @@ def _add_api(app: FastAPI, gateway: Gateway) -> None:
         app.post(path, dependencies=keyed, openapi_extra=documented(kind))(_on(gateway, answered))
     if gateway.loaded is not None:
         admin = [Depends(gateway.admission.authorise_admin)]
-        for path, (answered, kind) in {
+        changing: dict[str, tuple[Answered, type[Body]]] = {
             "/v1/load_lora_adapter": (load_adapter, LoadRequest),
             "/v1/unload_lora_adapter": (unload_adapter, UnloadRequest),
-        }.items():
+        }
+        for path, (answered, kind) in changing.items():
             app.post(path, dependencies=admin, openapi_extra=documented(kind))(_on(gateway, answered))
     app.post("/tokenize", dependencies=keyed, openapi_extra=documented(TokenizeRequest))(gateway.tokenize)
     app.post("/detokenize", dependencies=keyed, openapi_extra=documented(DetokenizeRequest))(gateway.detokenize)

@@ -58,9 +58,9 @@ class BatchLine:
             )
         named = values.get("custom_id")
         custom_id = named if isinstance(named, str) and 0 < len(named) <= _LONGEST_ID and _is_text(named) else None
-        error = _what_is_wrong(line, values, custom_id)
-        if error is not None:
-            return cls(line, custom_id, error=error)
+        wrong = _what_is_wrong(line, values, custom_id)
+        if wrong is not None:
+            return cls(line, custom_id, error=wrong)
         return cls(line, custom_id, values["url"], values["body"])
 
     @property

@@ -220,7 +220,8 @@ def _page(found: Sequence[StoredFile] | Sequence[StoredBatch], request: Request)
         raise ApiError(
             400, f"limit: found {limit[:20]!r}; expected a number from 1.", code="invalid_value", param="limit"
         )
-    found = list(reversed(found)) if request.query_params.get("order") == "asc" else list(found)
+    if request.query_params.get("order") == "asc":
+        found = found[::-1]
     if after is not None:
         ids = [each.id for each in found]
         if after not in ids:

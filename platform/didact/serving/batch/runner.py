@@ -117,7 +117,8 @@ class BatchRunner:
         ]
         counting = asyncio.create_task(self._stopped(batch))
         try:
-            await asyncio.wait([asyncio.gather(*tasks), counting], return_when=asyncio.FIRST_COMPLETED)
+            working: asyncio.Future[Any] = asyncio.gather(*tasks)
+            await asyncio.wait([working, counting], return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
                 if task.done():
                     task.result()

@@ -9,8 +9,10 @@ from typing_extensions import override
 from didact.errors import NotRegistered
 from didact.registry import ModelVersion
 from didact.serving.engine.protocol import AdapterRef
+from didact.serving.replica.adapter_store import FolderVersion
 from didact.serving.replica.catalog import Catalog, Meaning, Offer
 
+_Adapter = ModelVersion | FolderVersion | AdapterRef | None
 _PER_LOOK = 500
 """Names that are resolved by one look at the registry; a catalog remembers twice as many."""
 
@@ -23,20 +25,23 @@ class PinnedNames(Catalog):
         adapters: name -> what answers; None is the base.
     """
 
-    def __init__(self, base_name: str, adapters: Mapping[str, ModelVersion | AdapterRef | None]) -> None:
+    def __init__(self, base_name: str, adapters: Mapping[str, _Adapter]) -> None:
         self.base_name = base_name
         self._adapters = adapters
 
     @classmethod
     def of(
-        cls, catalog: Catalog, names: Iterable[str], also: Mapping[str, ModelVersion | AdapterRef | None]
+        cls,
+        catalog: Catalog,
+        names: Iterable[str],
+        also: Mapping[str, _Adapter],
     ) -> "PinnedNames":
         """What `names` mean in a catalog now; those that it does not have stay unknown.
 
         Raises:
             RegistryError: the registry cannot be reached.
         """
-        found: dict[str, ModelVersion | AdapterRef | None] = {}
+        found: dict[str, _Adapter] = {}
         asked = [name for name in names if name not in also]
         for start in range(0, len(asked), _PER_LOOK):
             some = asked[start : start + _PER_LOOK]
@@ -54,7 +59,7 @@ class PinnedNames(Catalog):
         adapter = self._adapters.get(name)
         if name not in self._adapters and name != self.base_name:
             raise NotRegistered(f"no model {name!r}")
-        if isinstance(adapter, AdapterRef):
+        if isinstance(adapter, AdapterRef | FolderVersion):
             return Meaning(name, None, adapter)
         return Meaning(name, adapter)
 
