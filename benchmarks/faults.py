@@ -102,6 +102,31 @@ ROWS = {
         "a judge that is down, hangs, drips, refuses, or answers rubbish in fourteen ways",
         "no score comes of it; the evaluation ends by its deadline, says that it is incomplete, and promotes nothing",
     ),
+    "S2": (
+        "an alias moved to a version of another base",
+        "the name answers as before; its entry says why",
+    ),
+    "S6": (
+        "adapters with files missing, changed, unlisted, linked, pickled; of another base",
+        "400 for that name alone; no folder of the server is named",
+    ),
+    "S7": ("two adapters by turns in one place", "every answer that of the adapter alone"),
+    "S9": (
+        "prompts over the context, 10,000 messages, 60 MB, huge n and seed",
+        "400 or 413; the model reads no token of it",
+    ),
+    "S10": ("a body that never arrives", "408 and the connection closed"),
+    "S11": ("more requests than the engine queues", "429 with Retry-After"),
+    "S12": ("a registry that is down", "names in use keep answering; others get 503 with Retry-After"),
+    "S13": ("an adapter that takes long to read", "nobody waits who does not ask for it"),
+    "X1": ("no, a wrong, an expired, a revoked key on every route", "401 on all but health, readiness and version"),
+    "X2": (
+        "names and paths with `..`, encoded, NUL, absolute, 300 characters, other dots, links",
+        "404 or 400; nothing outside is looked at, and no answer names a folder",
+    ),
+    "X3": ("secrets in keys and environment", "none in errors, headers, metrics and logs"),
+    "X4": ("a pickle beside an adapter's weights", "refused; not loaded"),
+    "X6": ("a key that asks for another's models, files and batches", "404, as if there were none"),
 }
 OPTIONAL = {f"D{number}" for number in range(1, 8)}
 HEAD = """# Faults

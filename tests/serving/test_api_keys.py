@@ -139,6 +139,7 @@ def test_tokens_that_were_used_are_waited_for() -> None:
     assert quotas.admit(free) is None
 
 
+@pytest.mark.fault("X6")
 def test_a_key_asks_its_models_only(worker: Worker, serve_worker: Callable[..., TestClient], tmp_path: Path) -> None:
     file = KeyFile(tmp_path / "keys.json")
     only, everything = file.add("only", models=["demo", "demo@*"]), file.add("everything")

@@ -185,6 +185,7 @@ def test_a_batch_that_is_too_late_expires(serve: Callable[..., TestClient], tmp_
     assert late.status == "expired" and late.request_counts is not None and late.request_counts.completed < 60
 
 
+@pytest.mark.fault("X6")
 def test_keys_see_their_own_and_a_revoked_key_answers_no_more(serve: Callable[..., TestClient], tmp_path: Path) -> None:
     keys = KeyFile(tmp_path / "keys.json")
     ann_key, bob_key = keys.add("ann", models=["tiny"]), keys.add("bob")

@@ -56,6 +56,7 @@ def test_a_version_that_cannot_be_served_changes_nothing(
     assert len([record for record in caplog.records if "demo:2" in record.getMessage()]) == 1
 
 
+@pytest.mark.fault("S12")
 def test_a_dead_registry_freezes_meanings(registry: ShelfRegistry, caplog: pytest.LogCaptureFixture) -> None:
     names = catalog(registry)
     means(names, "demo")
@@ -150,6 +151,7 @@ def test_known_names_never_wait_for_the_registry(adapters: list[Path]) -> None:
         names.close()
 
 
+@pytest.mark.fault("S13")
 def test_a_version_that_takes_long_to_prepare_holds_up_no_other_name(
     registry: ShelfRegistry, adapters: list[Path]
 ) -> None:

@@ -214,6 +214,7 @@ def test_size_limit_unknown_fields_and_unknown_paths(client: TestClient) -> None
     assert client.get("/v1/chat/completions").status_code == 405
 
 
+@pytest.mark.fault("S10")
 def test_a_body_that_does_not_arrive_is_not_waited_for(worker: Worker, serve_worker: Callable[..., TestClient]) -> None:
     sent: list[dict] = []
 
@@ -248,6 +249,7 @@ def test_keys(worker: Worker, serve_worker: Callable[..., TestClient]) -> None:
         assert client.post("/v1/chat/completions", json=HELLO, headers=accepted).status_code == 200
 
 
+@pytest.mark.fault("S11")
 def test_a_full_engine_answers_429(
     registry: ShelfRegistry, tmp_path: Path, serve_worker: Callable[..., TestClient]
 ) -> None:
@@ -306,6 +308,7 @@ def test_behind_serve_the_proxy_adds_the_request_id(worker: Worker, serve_worker
             assert "x-request-id" not in client.get(path, headers={"x-request-id": "one"}).headers
 
 
+@pytest.mark.fault("S6")
 def test_no_answer_names_a_folder_of_the_server(client: TestClient, registry: ShelfRegistry, tmp_path: Path) -> None:
     spoiled = {
         "missing": lambda folder: (folder / "adapter_config.json").unlink(),
@@ -347,6 +350,7 @@ def test_words_for_clients(error: Exception, said: str) -> None:
     assert words_for_clients(error, "demo:2") == said
 
 
+@pytest.mark.fault("S6")
 def test_damaged_and_foreign_adapters_are_400(client: TestClient, registry: ShelfRegistry, tmp_path: Path) -> None:
     save_tiny_adapter(tmp_path / "foreign", 5, base_fingerprint="c" * 64)
     save_tiny_adapter(tmp_path / "damaged", 6)
@@ -361,6 +365,7 @@ def test_damaged_and_foreign_adapters_are_400(client: TestClient, registry: Shel
     assert chat(client, model="demo")["model"] == "demo"
 
 
+@pytest.mark.fault("S2")
 def test_a_promoted_version_that_cannot_be_served_is_told_on_its_card(
     client: TestClient, registry: ShelfRegistry, tmp_path: Path
 ) -> None:
@@ -375,6 +380,7 @@ def test_a_promoted_version_that_cannot_be_served_is_told_on_its_card(
     assert chat(client, model="demo")["system_fingerprint"].startswith("demo:1#")
 
 
+@pytest.mark.fault("S12")
 def test_an_unreachable_registry_is_503_for_new_names_only(client: TestClient, registry: ShelfRegistry) -> None:
     chat(client, model="demo")
     registry.down = True

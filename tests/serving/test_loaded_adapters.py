@@ -126,6 +126,7 @@ PATHS = [
 ]
 
 
+@pytest.mark.fault("X2")
 def test_only_folders_below_a_root_are_looked_at(client: TestClient, tmp_path: Path) -> None:
     for given in [*PATHS, str(tmp_path / "outside")]:
         refused = load(client, given)
@@ -148,6 +149,7 @@ REFUSED: list[tuple[str, Any, dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.fault("X4")
 def test_refusals_say_why_and_name_no_folder(client: TestClient, tmp_path: Path) -> None:
     for name, path, more, said in REFUSED:
         refused = client.post(LOAD, json={"lora_name": name, "lora_path": path, **more})

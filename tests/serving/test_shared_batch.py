@@ -163,6 +163,7 @@ def test_a_base_whose_rows_see_each_other_gives_every_adapter_its_own_batch(
     assert "a batch of its own on this base" in caplog.text
 
 
+@pytest.mark.fault("S13")
 def test_an_adapter_that_takes_long_to_read_holds_up_nobody_else(
     refs: list[AdapterRef], engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
