@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from didact.errors import RunError
 from didact.spec import StudySpec
-from didact.studies.figures import Of, values_by_class
+from didact.studies.figures import values_by_class
 from didact.studies.published.paper import (
     Paper,
     PublishedTable,
@@ -20,6 +20,7 @@ from didact.studies.published.paper import (
 )
 from didact.studies.results import CellResult, StudyResult
 from didact.studies.tables import counterparts
+from didact.studies.values import Of
 
 _FEWEST = 2
 """Levels that a study must share with a table."""
