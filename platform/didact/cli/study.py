@@ -75,7 +75,7 @@ def check(file: Annotated[Path, typer.Argument(help="An archive of a study")]) -
     from didact.studies.archive import check_archive
 
     found = check_archive(file)
-    Console().print(found.result)
+    terminal().print(found.result)
     typer.echo(
         f"{found.num_files} files are as they were written; {found.num_figures} figures worked out anew from answers"
     )

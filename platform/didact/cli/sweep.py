@@ -43,7 +43,7 @@ def report(
 
     folder = folder_named(name)
     result, file = read_results(folder), page or folder / "results.html"
-    console = Console()
+    console = terminal()
     console.print(result)
     write_text(file, render_sweep(sweep_facts(result)))
     console.print(f"written: {file}", highlight=False, markup=False, soft_wrap=True)

@@ -155,7 +155,7 @@ def tune(
     spec = load_spec(SweepSpec, search, [*(overrides or []), *stated])
     from didact.tuning import run_sweep
 
-    Console().print(run_sweep(spec, search))
+    terminal().print(run_sweep(spec, search))
 
 
 @app.command()
@@ -301,7 +301,7 @@ def serve(
     if dry_run:
         from didact.serving.start_plan import plan_start
 
-        Console().print(plan_start(config, overrides or [], port), soft_wrap=True)
+        terminal().print(plan_start(config, overrides or [], port), soft_wrap=True)
         return
     from didact.serving.deploy import serve_forever
 

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 from typing_extensions import override
 
-from didact.display import Shown, in_notebook
+from didact.display import Shown, in_notebook, terminal
 from didact.files import follow_jsonl
 from didact.pages import spent
 from didact.runs import Run
@@ -237,7 +237,7 @@ def _follow(watcher: Watcher, stop: threading.Event) -> None:
 
 @contextlib.contextmanager
 def _shown() -> Iterator[Callable[[BoardFacts], object]]:
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     if in_notebook():
         from IPython.display import display
 
