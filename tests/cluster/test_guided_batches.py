@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from didact.cache.entry import CacheEntry
-from didact.cluster.prepare import guided
+from didact.cluster.preparing.parts import guided
 from didact.preparation import PartJob
 
 

@@ -23,8 +23,8 @@ from didact.cluster.placement import (
     runs_at_once,
     worker_resources,
 )
-from didact.cluster.prepare import WORTH_RAY_BYTES, ray_runner, run_on_ray
-from didact.cluster.scoring import score_on_ray
+from didact.cluster.preparing.parts import WORTH_RAY_BYTES, ray_runner, run_on_ray
+from didact.cluster.preparing.scores import score_on_ray
 from didact.cluster.several import finetune_each
 from didact.connect import SOURCE_ROOT, ray_cluster, runtime_env
 

@@ -23,9 +23,9 @@ from didact.cluster.asking.others import check_others
 from didact.cluster.attempts import train_to_the_end
 from didact.cluster.evaluate import evaluate_on_ray, subject_beside, trained_subject
 from didact.cluster.placement import worker_resources
-from didact.cluster.prepare import WORTH_RAY_BYTES, ray_runner
+from didact.cluster.preparing.parts import WORTH_RAY_BYTES, ray_runner
+from didact.cluster.preparing.scores import score_on_ray
 from didact.cluster.progress import show_progress
-from didact.cluster.scoring import score_on_ray
 from didact.connect import check_ray, ray_cluster
 from didact.devices import num_gpus
 from didact.display import Shown

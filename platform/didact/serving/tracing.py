@@ -18,10 +18,9 @@ from typing_extensions import override
 
 from didact import env
 from didact.errors import SpecError
-from didact.serving.api.access import RequestRecord
+from didact.serving.api.access import RequestRecord, request_id
 from didact.serving.api.application import Extension
 from didact.serving.api.gateway import Gateway
-from didact.serving.api.request_ids import request_id
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

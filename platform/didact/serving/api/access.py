@@ -1,14 +1,19 @@
-"""Each request counted, and told in one line of JSON: who asked what, how long it took, how it ended. No prompts.
+"""Each request numbered, counted, and told in one line of JSON: who asked what, how long it took, how it ended.
+
+No prompts. `x-request-id` stands once in every answer: the client's own where it sent one that can be echoed.
 
 RequestRecord, filled while a request is answered -> AccessLog -> HttpMetrics, and a line of logger `didact.access`
 """
 
 import json
+import re
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as AsgiMessage
@@ -16,11 +21,15 @@ from starlette.types import Message as AsgiMessage
 from didact.datasets.conversation import Message
 from didact.logs import get_logger
 from didact.serving.api.answers import Tally
-from didact.serving.api.request_ids import request_id
 from didact.serving.metrics.requests import HttpMetrics
 
 ACCESS_LOG = "didact.access"
 _log = get_logger(ACCESS_LOG)
+REQUEST_ID_HEADERS = "didact.request_id_headers"
+"""Key of an ASGI scope: the headers to add to an answer that does not pass through `RequestIds`."""
+
+_ID_HEADER = "x-request-id"
+_CAN_BE_ECHOED = re.compile(r"[\x21-\x7e]{1,200}")
 _METHODS = ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH")
 _QUIET = ("/health", "/ready", "/metrics")
 """Asked every few seconds by machines; a line is worth it only where they fail."""
@@ -115,3 +124,32 @@ def _plain(prompt: Any) -> Any:
     if isinstance(prompt, str):
         return prompt
     return [asdict(part) if isinstance(part, Message) else part for part in prompt]
+
+
+def request_id(scope: Scope) -> str | None:
+    """The id of a request that is being answered."""
+    made = scope.get(REQUEST_ID_HEADERS, {}).get(_ID_HEADER)
+    given = Headers(scope=scope).get(_ID_HEADER, "")  # a proxy before this application has put it there
+    return made or (given if _CAN_BE_ECHOED.fullmatch(given) else None)
+
+
+class RequestIds:
+    """ASGI middleware, for where no proxy before the application does the same."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        given = Headers(scope=scope).get(_ID_HEADER, "")
+        number = given if _CAN_BE_ECHOED.fullmatch(given) else uuid.uuid4().hex
+        scope[REQUEST_ID_HEADERS] = {_ID_HEADER: number}
+
+        async def numbered(message: AsgiMessage) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)[_ID_HEADER] = number
+            await send(message)
+
+        return await self._app(scope, receive, numbered)

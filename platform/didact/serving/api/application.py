@@ -19,14 +19,13 @@ from starlette.middleware.cors import CORSMiddleware
 from typing_extensions import override
 
 from didact.logs import get_logger
-from didact.serving.api.access import AccessLog
+from didact.serving.api.access import REQUEST_ID_HEADERS, AccessLog, RequestIds
 from didact.serving.api.adapters import LoadRequest, UnloadRequest, load_adapter, unload_adapter
 from didact.serving.api.api_errors import ApiError
 from didact.serving.api.chat_types import Body
 from didact.serving.api.gateway import Gateway, GatewaySettings, as_api_error
 from didact.serving.api.messages import CountRequest, MessagesRequest, count_tokens, in_anthropics_form, messages
 from didact.serving.api.openai_types import ChatRequest, CompletionRequest
-from didact.serving.api.request_ids import REQUEST_ID_HEADERS, RequestIds
 from didact.serving.api.spelling import DetokenizeRequest, TokenizeRequest
 from didact.serving.metrics.requests import HttpMetrics
 from didact.serving.metrics.snapshots import MetricsSum, Snapshot
