@@ -5,11 +5,12 @@
 One process, the same base, questions, number format, threads and rows in a batch; greedy answers that end where the
 model ends them. Batches of `generate` are sorted by the length of prompts, as lm-eval's Hugging Face backend does it;
 with `--unsorted` also as the questions come. Loading and a first warm batch are not counted. Best of the rounds, which
-alternate.
+alternate. The steps tell how much faster continuous batching can be where a step costs the same.
 """
 
 import argparse
 import asyncio
+import math
 import random
 import sys
 import time
@@ -49,8 +50,12 @@ class Measured:
     """What one contestant did."""
 
     seconds: float
+    cpu_seconds: float
+    """Of all threads, which other work on the machine moves less."""
     texts: list[str]
     tokens: int
+    steps: int
+    """Decoding steps: those that static batches took; of continuous batching the fewest that its rows allow."""
 
 
 class OnEngine(Model):
@@ -92,22 +97,23 @@ def questions(count: int) -> list[Question]:
 def by_engine(models: EngineModels, task: TextTask, batch: int) -> Measured:
     """An evaluation as `didact evaluate` runs it, nothing remembered."""
     asked = {"model": Asked(OnEngine(models, 2 * batch), None)}
-    began = time.perf_counter()
+    began, computed = time.perf_counter(), time.process_time()
     result = asyncio.run(run_task(task, asked))
-    seconds = time.perf_counter() - began
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - computed
     texts = [each.answers[0].texts[0] for each in result.scored]
-    return Measured(seconds, [each.text for each in texts], sum(each.num_tokens for each in texts))
+    tokens = sum(each.num_tokens for each in texts)
+    return Measured(seconds, cpu_seconds, [each.text for each in texts], tokens, math.ceil(tokens / batch))
 
 
 def by_generate(
     model: Any, tokenizer: Any, contract: TemplateContract, task: TextTask, batch: int, *, sort: bool
 ) -> Measured:
     """Static batches, padded on the left; each lasts until its longest answer ends."""
-    began = time.perf_counter()
+    began, computed = time.perf_counter(), time.process_time()
     prompts = [contract.prompt_ids(tokenizer, question.messages) for question in task.questions]
     order = sorted(range(len(prompts)), key=lambda number: -len(prompts[number])) if sort else range(len(prompts))
     texts: dict[int, str] = {}
-    tokens = 0
+    tokens = steps = 0
     stops = list(contract.stop_token_ids)
     for start in range(0, len(prompts), batch):
         numbers = list(order)[start : start + batch]
@@ -123,11 +129,13 @@ def by_generate(
                 eos_token_id=stops,
                 pad_token_id=stops[0],
             )
+        steps += output.shape[1] - width
         for number, row in zip(numbers, output[:, width:].tolist(), strict=True):
             own = row[: next((at for at, token in enumerate(row) if token in stops), len(row))]
             tokens += len(own)
             texts[number] = tokenizer.decode(own, skip_special_tokens=True)
-    return Measured(time.perf_counter() - began, [texts[number] for number in range(len(prompts))], tokens)
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - computed
+    return Measured(seconds, cpu_seconds, [texts[number] for number in range(len(prompts))], tokens, steps)
 
 
 def main() -> None:
@@ -180,11 +188,13 @@ def show(best: dict[str, Measured], options: argparse.Namespace) -> None:
     ours = best["didact"]
     kind = processor().splitlines()[0].partition(":")[2].strip()
     print(f"{kind}, {torch.get_num_threads()} threads, {options.dtype}; {options.questions} questions\n")
-    print("| contestant | seconds | answer tokens/s | didact is faster by | equal answers |\n|---|---:|---:|---:|---:|")
+    print("| contestant | seconds | CPU seconds | answer tokens/s | steps | faster by | by CPU | equal answers |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for name, found in best.items():
         equal = sum(one == other for one, other in zip(ours.texts, found.texts, strict=True))
         speed, ratio = found.tokens / found.seconds, found.seconds / ours.seconds
-        print(f"| {name} | {found.seconds:.1f} | {speed:.0f} | {ratio:.2f} | {equal} |")
+        by_cpu, took = found.cpu_seconds / ours.cpu_seconds, f"{found.seconds:.1f} | {found.cpu_seconds:.1f}"
+        print(f"| {name} | {took} | {speed:.0f} | {found.steps} | {ratio:.2f} | {by_cpu:.2f} | {equal} |")
 
 
 if __name__ == "__main__":
