@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from didact.errors import AdapterError, RegistryError, TemplateError
 from didact.gpu_proof.tokenizer import byte_tokenizer
-from didact.serving.replica.worker import Worker, words_for_clients
+from didact.serving.replica.worker import Worker
 from tests.fakes.adapters import save_tiny_adapter
 from tests.fakes.registry import ShelfRegistry
 from tests.serving.conftest import open_worker
@@ -327,27 +326,6 @@ def test_no_answer_names_a_folder_of_the_server(client: TestClient, registry: Sh
         assert str(tmp_path) not in answer.text
         assert "/etc" not in answer.text
         assert f"{name}:1" in answer.json()["error"]["message"]
-
-
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (
-            AdapterError("adapter /srv/c/adapters/ab12 is damaged: x is missing"),
-            "adapter demo:2 is damaged: x is missing",
-        ),
-        (AdapterError("found '/home/me/base'; expected org/base"), "demo:2: found 'base'; expected org/base"),
-        (AdapterError("~/.cache/didact/a.json: is not JSON"), "demo:2: a.json: is not JSON"),
-        (TemplateError("read s3://bucket/key/t.jinja, line 3"), "read t.jinja, line 3"),
-        (AdapterError("adapter (/srv/x) and and/or 3/4 stay"), "demo:2: adapter (x) and and/or 3/4 stay"),
-        (
-            RegistryError("registry sqlite:////srv/mlflow.db could not read demo: disk /dev/sda"),
-            "The model registry cannot be read, and demo:2 was not used here before; try again shortly.",
-        ),
-    ],
-)
-def test_words_for_clients(error: Exception, said: str) -> None:
-    assert words_for_clients(error, "demo:2") == said
 
 
 @pytest.mark.fault("S6")
