@@ -28,7 +28,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelSpec]:
         save_tiny_adapter(folder / str(seed), seed, base_fingerprint=base_fingerprint(model), base=model.base)
         registry.register("demo", folder / str(seed), run_id=None, tags={"gate": "none"}, card="", alias=None)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", registry.uri)
         patch.setenv("DIDACT_CACHE", str(folder / "cache"))
         patch.setenv("DIDACT_RUNS", str(folder / "runs"))
         patch.setenv("OMP_NUM_THREADS", "1")
@@ -36,6 +35,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelSpec]:
         ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
         yield model
         ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def own_registry(base: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each test: the suite takes the variable away."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{Path(base.base).parent}/mlflow.db")
 
 
 def batch(folder: Path, number: int) -> Path:
