@@ -77,7 +77,7 @@ def _span(span: ReadableSpan) -> Span:
         trace_state=context.trace_state.to_header(),
         flags=int(context.trace_flags),
         name=span.name,
-        kind=span.kind.value + 1,  # the protocol counts from unspecified
+        kind=span.kind.value + 1,  # type: ignore[arg-type]  # the protocol counts from unspecified
         start_time_unix_nano=span.start_time or 0,
         end_time_unix_nano=span.end_time or 0,
         attributes=_attributes(span.attributes or {}),
