@@ -1,5 +1,7 @@
 """Memory of keys and values: of rows in generation, of prompts for later ones, and whether more rows have room.
 
+    CacheRoom -> may this row begin? -> RowCache, a layer -> its prompt -> PrefixCache -> a later row's first keys
+
 Example:
     >>> import torch
     >>> from didact.serving.engine.memory.row_cache import row_cache
