@@ -9,7 +9,7 @@ from didact.cluster import WORTH_RAY_BYTES, ray_runner, run_on_ray, score_on_ray
 from didact.datasets import load_dataset
 from didact.datasets.sources.opening import open_source
 from didact.datasets.stored.view import ConversationView
-from didact.errors import DataError, ModelError
+from didact.errors import DataError
 from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.preparation import Encoder, Runner, prepare_data, prepare_source, run_here, score_here, tokenize
 from didact.spec import SourceSpec, TokensSpec
@@ -130,8 +130,3 @@ def test_rows_are_scored_on_workers_as_in_this_process(tmp_path: Path, monkeypat
         mixtures.append(prepare_data(spec, score=score).mixture.fingerprint)
         assert len(list((tmp_path / name / "scores").glob("*/*.npy"))) == 2
     assert mixtures[0] == mixtures[1]
-    monkeypatch.setenv("DIDACT_CACHE", str(tmp_path / "none"))
-    wrong = tiny_recipe(tmp_path, data__sources=[source], model={"base": str(tmp_path / "base"), "dtype": "float32"})
-    (tmp_path / "base" / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ModelError, match=r"model\.safetensors"):
-        prepare_data(wrong, score=score_on_ray)

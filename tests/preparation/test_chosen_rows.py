@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from didact.datasets.conversation import Conversation
-from didact.errors import DataError
+from didact.errors import DataError, ModelError
 from didact.models import load_base
 from didact.preparation import DataFacts, RowScores, prepare_data, scores_of_rows, training_rows
 from didact.spec import ChoiceSpec, FinetuneSpec
@@ -121,3 +121,10 @@ def test_a_bound_that_leaves_nothing_is_refused(tmp_path: Path) -> None:
     expected = r"source 'sums': choose.below 0.5 leaves no row; the lowest answer_tokens is \d+$"
     with pytest.raises(DataError, match=expected):
         prepare_data(recipe(tmp_path, "answer_tokens", below=0.5))
+
+
+def test_a_damaged_base_scores_nothing(tmp_path: Path) -> None:
+    spec = recipe(tmp_path, "ifd")
+    (tmp_path / "base" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"model\.safetensors: .*header too small"):
+        prepare_data(spec)

@@ -90,6 +90,7 @@ def row_scores(
 
     Raises:
         DataError: `choice.below` leaves no row.
+        ModelError: the base's weights are damaged.
     """
     rows = np.concatenate([keys.rows for keys in dataset.train.key_blocks()])
     order = np.argsort(rows, kind="stable")
@@ -130,13 +131,14 @@ def all_stay(dataset: Dataset) -> Kept:
 
 def _losses(table: TokenTable, spec: FinetuneSpec, before: int | None, score: Scorer) -> np.ndarray:
     """float64 [2, samples]: the sum over each sample's learned tokens in nats, and how many these are."""
-    from didact.models import base_fingerprint  # loads what computes
+    from didact.models import base_folder, check_stored, weights_digest  # loads what computes
 
     model = spec.model
+    check_stored(model)
     decides = {
         "version": _VERSION,
         "samples": table.fingerprint,
-        "base": base_fingerprint(model),
+        "base": weights_digest(base_folder(model)),
         "dtype": model.dtype,
         "quantization": model.quantization.model_dump() if model.quantization else None,
         "before": before,

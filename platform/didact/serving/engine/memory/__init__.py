@@ -1,6 +1,6 @@
 """Memory of keys and values: of rows in generation, of prompts for later ones, and whether more rows have room.
 
-    CacheRoom -> may this row begin? -> RowCache, a layer -> its prompt -> PrefixCache -> a later row's first keys
+    CacheRoom -> may this row begin? -> RowLayer, of each layer -> its prompt -> PrefixCache -> a later row's first keys
 
 Example:
     >>> import torch
