@@ -11,6 +11,7 @@ from didact.tuning.journal import Entry, Journal
 from didact.tuning.proposals import Proposals
 from didact.tuning.searchers import Draw, RandomProposer, Seen
 from didact.tuning.spaces import Space
+from didact.tuning.tuner import settle
 
 SWEEP = {"name": "s", "recipe": "r.yaml", "space": {"adapter.dropout": {"uniform": [0, 0.5]}}}
 
@@ -55,6 +56,27 @@ def test_after_a_kill_the_same_is_proposed(tmp_path: Path) -> None:
     later = second.suggest("d")
     assert later is not None and later["draw"]["index"] == 2
     assert [drawn(again), drawn(later)] == whole[1:3]
+
+
+def test_a_trial_that_a_kill_took_leaves_no_trace_where_it_wrote_nothing(tmp_path: Path) -> None:
+    search, journal = proposals(tmp_path / "journal", at_once=4), Journal(tmp_path / "journal")
+    for name in ("a", "lost", "begun"):
+        search.suggest(name)
+    lost, begun = journal.find("lost"), journal.find("begun")
+    assert lost is not None and begun is not None
+    for name, entry in (("again", lost), ("once_more", begun)):
+        journal.begin(name, entry.sample)
+    (tmp_path / "trials" / "s-begun").mkdir(parents=True)
+    for name in ("a", "again"):
+        journal.end(name)
+    known = {"a": None, "again": None, "once_more": "out of memory"}
+    settle(journal, known, tmp_path / "trials", validate(SweepSpec, SWEEP, "s.yaml"))
+    told = {entry.trial_id: (entry.ended, entry.error) for entry in journal.entries()}
+    assert told.pop("begun") == (
+        False,
+        "the sweep was killed before Ray Tune had saved this trial; others replace it",
+    )
+    assert told == {"a": (True, None), "again": (True, None), "once_more": (False, "out of memory")}
 
 
 def test_ray_tune_makes_trials_of_proposals_and_saves_what_is_live(tmp_path: Path) -> None:

@@ -91,6 +91,13 @@ def continued(search_file: Path) -> Iterator[Continued]:
         yield Continued(runs, cache, left, result)
 
 
+def all_saved(sweep: Path) -> bool:
+    """Whether Tune's newest state holds every trial that began: what it does not hold would begin again."""
+    states = sorted((sweep / "tune").glob("experiment_state-*.json"))
+    saved = states[-1].read_text() if states else ""
+    return all(entry.trial_id in saved for entry in Journal(sweep / "journal").entries())
+
+
 def run_until_a_trial_has_ended(search_file: Path, runs: Path) -> dict[str, bytes]:
     """Start the sweep in a process of its own, SIGKILL it, and return what ended trials have written."""
     path = os.pathsep.join([str(ROOT / "platform"), str(ROOT)])
@@ -99,7 +106,7 @@ def run_until_a_trial_has_ended(search_file: Path, runs: Path) -> dict[str, byte
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, stdout=log, stderr=log)
     journal = Journal(runs / "small" / "journal")
     try:
-        while not any(entry.ended for entry in journal.entries()):
+        while not (any(entry.ended for entry in journal.entries()) and all_saved(runs / "small")):
             try:
                 code = process.wait(timeout=0.1)
             except subprocess.TimeoutExpired:

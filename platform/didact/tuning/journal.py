@@ -58,6 +58,10 @@ class Journal:
         """A trial failed."""
         self._write(replace(self._known(trial_id), ended=False, error=error))
 
+    def forget(self, trial_id: str) -> None:
+        """A trial left nothing, and another one has its draw."""
+        (self._folder / f"{trial_id}.json").unlink()
+
     def close(self, trials: int, why: str) -> None:
         """No more than these trials will be begun."""
         write_json(self._closed, {"trials": trials, "why": why})

@@ -1,5 +1,6 @@
 """Ray Tune: started or continued, until every trial has ended or failed."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ from ray.tune.execution import class_cache
 from didact import env
 from didact.cluster import runs_at_once
 from didact.logs import get_logger
+from didact.spec import SweepSpec
 from didact.tuning.budget import Ledger
 from didact.tuning.endings import ending
 from didact.tuning.halving import Halving
 from didact.tuning.journal import Journal, JournalKeeper
 from didact.tuning.proposals import Proposals, index_of
 from didact.tuning.records import read_trial, seen_of
+from didact.tuning.search import trial_name
 from didact.tuning.searchers import Proposer
 from didact.tuning.trial import TrialPlan, trainable
 
@@ -81,19 +84,42 @@ def run_trials(
             enough=ending(plan, ledger),
         )
         tuner = _new_tuner(plan, trial, state, max_steps, proposals, total - earlier, ledger)
-    outcomes = {Path(outcome.path).name: outcome.error for outcome in tuner.fit()}
-    for entry in journal.entries():
-        error = outcomes.get(entry.trial_id)
-        if error is not None:
-            journal.fail(entry.trial_id, _reason(error))
-        elif entry.trial_id not in outcomes and not entry.ended:
-            journal.fail(entry.trial_id, "the sweep was killed before Ray Tune had saved this trial; others replace it")
+    outcomes = {Path(outcome.path).name: outcome.error and _reason(outcome.error) for outcome in tuner.fit()}
+    settle(journal, outcomes, plan.trials_dir, spec)
     entries = journal.entries()
     if not all(entry.ended or entry.error for entry in entries) or len(
         {index_of(entry, place) for place, entry in enumerate(entries)}
     ) < wanted(total, journal):
         _LOG.warning("sweep %s is interrupted; the same command continues it", spec.name)
         raise KeyboardInterrupt
+
+
+def settle(journal: Journal, outcomes: Mapping[str, str | None], trials_dir: Path, spec: SweepSpec) -> None:
+    """Have the journal say what became of every trial.
+
+    Tune knows nothing of a trial that began just before a kill; its draw was tried again. What had not written its
+    recipe yet leaves no trace; what had is told as failed, since its folder lies there.
+
+    Args:
+        journal: of the sweep.
+        outcomes: trials that Tune knows, each with why it failed.
+        trials_dir: where trials' run folders lie.
+        spec: of the sweep.
+    """
+    entries = journal.entries()
+    numbers = {entry.trial_id: index_of(entry, place) for place, entry in enumerate(entries)}
+    again = {numbers[name] for name in outcomes if name in numbers}
+    for entry in entries:
+        error = outcomes.get(entry.trial_id)
+        if error is not None:
+            journal.fail(entry.trial_id, error)
+        elif entry.trial_id not in outcomes and not entry.ended:
+            is_there = (trials_dir / trial_name(spec, entry.trial_id)).exists()
+            if numbers[entry.trial_id] in again and not is_there:
+                journal.forget(entry.trial_id)
+            else:
+                lost = "the sweep was killed before Ray Tune had saved this trial; others replace it"
+                journal.fail(entry.trial_id, lost)
 
 
 def _new_tuner(
