@@ -35,7 +35,7 @@ from didact.spec import LoraSpec, ModelSpec
 from tests.fakes.engine_contract import save_contract_adapter, save_contract_base
 
 FAKE = Path(__file__).resolve().parents[1] / "fakes" / "fake_vllm"
-DIE, FAIL = 250, 251
+DIE, FAIL, ENDLESS = 250, 251, 252
 _NUMBERS = itertools.count()
 Open = Callable[..., VllmEngine]
 
@@ -176,7 +176,7 @@ def test_the_end_of_vllm_is_told_to_all_and_its_processes_are_gone(
     open_engine: Open, adapters: list[AdapterRef]
 ) -> None:
     engine = open_engine()
-    lost = answers(engine, ask(1, tokens=500), ask(DIE), ask(2, adapters[0]))
+    lost = answers(engine, ask(ENDLESS), ask(DIE), ask(2, adapters[0]))
     assert isinstance(lost[0], EngineDied)
     with pytest.raises(EngineStopped, match="the fake engine died"):
         engine.health()

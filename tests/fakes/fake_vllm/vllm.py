@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 __version__ = "0.0.fake"
 __path__: list[str] = []
 VOCABULARY = 256
-DIE, FAIL = 250, 251
+DIE, FAIL, ENDLESS = 250, 251, 252
 WRONG = os.environ.get("FAKE_VLLM", "")
 
 
@@ -60,6 +60,8 @@ class AsyncLLM:
         ids, answer = list(prompt["prompt_token_ids"]), []
         if ids[0] == FAIL:
             raise ValueError("this request is refused")
+        if ids[0] == ENDLESS:
+            await asyncio.Event().wait()
         if ids[0] == DIE:
             self.errored = True
             raise self.dead_error
