@@ -37,6 +37,27 @@ def asked_by_worker(num_cpus: int, *, use_gpu: bool, accelerator_type: str | Non
     return ask
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerResources:
+    """Resources of one worker, resolved against a cluster."""
+
+    num_cpus: int
+    use_gpu: bool
+    accelerator_type: str | None = None
+
+    def bundle(self) -> dict[str, float]:
+        """As Ray writes it."""
+        return asked_by_worker(self.num_cpus, use_gpu=self.use_gpu, accelerator_type=self.accelerator_type)
+
+    def actor_options(self) -> dict[str, Any]:
+        """As actors take it."""
+        return {
+            "num_cpus": self.num_cpus,
+            "num_gpus": 1 if self.use_gpu else 0,
+            "accelerator_type": self.accelerator_type,
+        }
+
+
 def asked_in_words(ask: Resources, num_workers: int) -> str:
     """`2 workers with 1 CPU, 1 GPU each`."""
     each = ", ".join(name.removeprefix(_TYPE) if amount < 1 else f"{amount:g} {name}" for name, amount in ask.items())

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import ray
 
+from didact.capacity import WorkerResources
 from didact.cluster.asking.answerers import Answerers
 from didact.cluster.asking.answering import Subject
 from didact.cluster.evaluate import evaluate_on_ray
-from didact.cluster.placement import WorkerResources
 from didact.datasets.conversation import Message
 from didact.errors import ModelError
 from didact.evaluation import Answer, EvalReport, Generation, Likelihood

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from didact.capacity import Cluster
+from didact.capacity import Cluster, WorkerResources
 from didact.cluster import evaluate_adapter
 from didact.cluster.asking.answering import Subject
 from didact.cluster.asking.others import Others, check_others, with_preference
-from didact.cluster.placement import WorkerResources
 from didact.errors import EndpointError, EndpointRefused, PlacementError, SpecError
 from didact.evaluation import Asked, TaskResult
 from didact.evaluation.asks import Identity

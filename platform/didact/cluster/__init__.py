@@ -12,11 +12,11 @@ Example:
     False
 """
 
+from didact.capacity import WorkerResources
 from didact.cluster.attempts import train_to_the_end
 from didact.cluster.evaluate import evaluate_adapter, evaluate_on_ray
 from didact.cluster.finetune import FinetuneResult, finetune, is_trained
 from didact.cluster.placement import (
-    WorkerResources,
     check_room,
     connected_cluster,
     room_for_workers,

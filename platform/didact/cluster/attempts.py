@@ -10,9 +10,10 @@ from typing import Protocol
 
 from ray.train import UserCallback
 
+from didact.capacity import WorkerResources
 from didact.cluster.failures import STOPPED, Failure, Kind, classify, final_error, stack_file, with_stacks
 from didact.cluster.memory import final_word
-from didact.cluster.placement import WorkerResources, fits, room_for_workers, worker_resources
+from didact.cluster.placement import fits, room_for_workers, worker_resources
 from didact.cluster.train import Attempt, train_on_ray
 from didact.errors import ModelTooLarge, OutOfMemory, WorkersLost
 from didact.files import append_jsonl

@@ -1,12 +1,10 @@
 """What a worker needs, and whether the cluster has it."""
 
-from dataclasses import dataclass
-
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from didact import env
-from didact.capacity import Cluster, asked_by_worker, asked_in_words
+from didact.capacity import Cluster, WorkerResources, asked_in_words
 from didact.errors import PlacementError
 from didact.logs import get_logger
 from didact.spec import PlacementSpec
@@ -19,19 +17,6 @@ _FIELDS = {
     "accelerator_type": "placement.accelerator_type",
     "number": "placement.num_workers",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerResources:
-    """Resources of one worker, resolved against the connected cluster."""
-
-    num_cpus: int
-    use_gpu: bool
-    accelerator_type: str | None
-
-    def bundle(self) -> dict[str, float]:
-        """As Ray writes it."""
-        return asked_by_worker(self.num_cpus, use_gpu=self.use_gpu, accelerator_type=self.accelerator_type)
 
 
 def connected_cluster() -> Cluster:

@@ -12,7 +12,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from typing_extensions import override
 
 from didact import env
-from didact.cluster.placement import WorkerResources
+from didact.capacity import WorkerResources
 from didact.runs import Run
 from didact.spec import FinetuneSpec
 from didact.training import TrainResult

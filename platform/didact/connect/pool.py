@@ -5,15 +5,19 @@ second one, since the question may be the cause.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
 
+from didact.capacity import WorkerResources
+from didact.connect.handover import receive
 from didact.errors import RunError
-from didact.logs import get_logger
+from didact.logs import get_logger, kept_in
 
 _log = get_logger(__name__)
 TRIES = 2
@@ -25,13 +29,18 @@ _REPLACED_AT_MOST = 3
 _LOST = (RayActorError, OutOfMemoryError, WorkerCrashedError)
 
 
-@dataclass(frozen=True, slots=True)
-class ActorResources:
-    """What one actor reserves."""
+_UNTIL_THE_END = contextlib.ExitStack()
 
-    num_cpus: int
-    use_gpu: bool
-    accelerator_type: str | None = None
+
+def begin_actor(log: Path | None) -> None:
+    """First thing in an actor: take what the driver handed over, and keep its log until the process ends.
+
+    Args:
+        log: the file; None where there is none.
+    """
+    receive()
+    if log is not None:
+        _UNTIL_THE_END.enter_context(kept_in(log))
 
 
 @dataclass(slots=True, eq=False)
@@ -59,7 +68,7 @@ class ActorPool:
         self,
         kind: type,
         arguments: Sequence[Any],
-        resources: ActorResources,
+        resources: WorkerResources,
         *,
         number: int,
         work: str,
@@ -140,15 +149,7 @@ class ActorPool:
         starting.add_done_callback(self._starting.discard)
 
     async def _load(self) -> None:
-        actor = (
-            ray.remote(self._kind)
-            .options(
-                num_cpus=self._resources.num_cpus,
-                num_gpus=1 if self._resources.use_gpu else 0,
-                accelerator_type=self._resources.accelerator_type,
-            )
-            .remote(*self._arguments)
-        )
+        actor = ray.remote(self._kind).options(**self._resources.actor_options()).remote(*self._arguments)
         self.actors.append(actor)
         try:
             loaded = await actor.load.remote()

@@ -6,7 +6,6 @@ Serve would do the same for a server; here nothing listens, and workers end with
 """
 
 import asyncio
-import contextlib
 import math
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
@@ -15,11 +14,11 @@ from typing import Any, Self
 from typing_extensions import override
 
 from didact import env
-from didact.capacity import asked_by_worker
-from didact.connect import cluster_to_join, receive
-from didact.connect.pool import TRIES, ActorPool, ActorResources
+from didact.capacity import WorkerResources
+from didact.connect import cluster_to_join
+from didact.connect.pool import TRIES, ActorPool, begin_actor
 from didact.errors import ClusterError, PlacementError
-from didact.logs import kept_file, kept_in
+from didact.logs import kept_file
 from didact.registry import ModelVersion
 from didact.serving.engine.protocol import EngineDied, EngineStats, EngineStopped
 from didact.serving.metrics.snapshots import Snapshot
@@ -31,12 +30,9 @@ from didact.spec import ServeSpec
 class _Replica:
     """One base in memory with its engine, in a process of its own."""
 
-    def __init__(self, spec: ServeSpec, resources: ActorResources, log: Path | None) -> None:
-        receive()
+    def __init__(self, spec: ServeSpec, resources: WorkerResources, log: Path | None) -> None:
+        begin_actor(log)
         env.quiet_libraries()
-        self._kept = contextlib.ExitStack()  # until the process ends
-        if log is not None:
-            self._kept.enter_context(kept_in(log))
         self._spec, self._resources = spec, resources
 
     async def load(self) -> BaseFacts:
@@ -82,16 +78,15 @@ class WorkerBackend(Backend):
         cluster = cluster_to_join()
         if cluster is None:
             raise ClusterError("no Ray is joined; expected to be inside `ray_cluster()`")
-        resources = ActorResources(num_cpus, cluster.has_gpus())
-        asked = asked_by_worker(num_cpus, use_gpu=resources.use_gpu)
-        if (shortage := cluster.lasting_shortage(asked, 1)) is not None:
+        resources = WorkerResources(num_cpus, cluster.has_gpus())
+        if (shortage := cluster.lasting_shortage(resources.bundle(), 1)) is not None:
             raise PlacementError(f"no room for a worker: {shortage.words}. The cluster has {cluster}; add nodes")
         useful = max(1, math.ceil(num_asks / spec.max_batch_size))
         self._pool = ActorPool(
             _Replica,
             (spec, resources, kept_file()),
             resources,
-            number=min(max(1, cluster.room(asked)), useful, most or useful),
+            number=min(max(1, cluster.room(resources.bundle())), useful, most or useful),
             work="prediction",
             spent=(EngineStopped, EngineDied),
         )

@@ -6,7 +6,6 @@ A question that ends two workers is given up with that as its problem, since it 
 """
 
 import asyncio
-import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,14 +15,14 @@ from typing import Any, Self
 import torch
 from typing_extensions import override
 
+from didact.capacity import WorkerResources
 from didact.cluster.asking.answering import EngineModels, Subject, SubjectFacts
-from didact.cluster.placement import WorkerResources, connected_cluster
-from didact.connect import receive
-from didact.connect.pool import TRIES, ActorPool, ActorResources
+from didact.cluster.placement import connected_cluster
+from didact.connect.pool import TRIES, ActorPool, begin_actor
 from didact.devices import is_out_of_memory, memory_words
 from didact.errors import OutOfMemory, RunError
 from didact.evaluation import Answer, Ask, Identity, Model, TaskResult, held_out_result, task_texts
-from didact.logs import kept_file, kept_in
+from didact.logs import kept_file
 from didact.models import supports_packing
 from didact.preparation import open_prepared, prepare_data
 from didact.serving.engine import EngineDied, EngineStopped
@@ -51,10 +50,7 @@ class _Worker:
     def __init__(
         self, subjects: Mapping[str, Subject], resources: WorkerResources, batch_size: int, log: Path | None
     ) -> None:
-        receive()
-        self._kept = contextlib.ExitStack()  # until the process ends
-        if log is not None:
-            self._kept.enter_context(kept_in(log))
+        begin_actor(log)
         self._device = torch.device("cuda" if resources.use_gpu else "cpu")
         self._batch_size = batch_size
         self._subjects = subjects
@@ -112,7 +108,7 @@ class Answerers:
         self._pool = ActorPool(
             _Worker,
             (subjects, resources, batch_size, kept_file()),
-            ActorResources(resources.num_cpus, resources.use_gpu, resources.accelerator_type),
+            resources,
             number=max(1, min(room, math.ceil(num_asks / batch_size))),
             work="evaluation",
             spent=(EngineStopped, EngineDied),

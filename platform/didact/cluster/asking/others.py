@@ -10,11 +10,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import cast
 
-from didact.capacity import Cluster, asked_in_words
+from didact.capacity import Cluster, WorkerResources, asked_in_words
 from didact.cluster.asking.answerers import Answerers
 from didact.cluster.asking.answering import Subject
 from didact.cluster.asking.asked import asked_by_role
-from didact.cluster.placement import WorkerResources
 from didact.errors import PlacementError
 from didact.evaluation import Asked, TaskResult
 from didact.evaluation.asks import Model, Role

@@ -1,6 +1,5 @@
 """Rows scored by the base on the cluster: as many workers as a run has, or as there is room for."""
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,11 +8,13 @@ import torch
 from ray.exceptions import RayActorError, RayTaskError
 from ray.util import ActorPool
 
-from didact.cluster.placement import WorkerResources, room_for_workers, worker_resources
-from didact.connect import ray_cluster, receive
+from didact.capacity import WorkerResources
+from didact.cluster.placement import room_for_workers, worker_resources
+from didact.connect import ray_cluster
+from didact.connect.pool import begin_actor
 from didact.devices import is_out_of_memory, memory_words
 from didact.errors import OutOfMemory, RunError
-from didact.logs import kept_file, kept_in
+from didact.logs import kept_file
 from didact.preparation import ScoreJob, ScoringModel
 from didact.spec import FinetuneSpec
 
@@ -48,13 +49,7 @@ def score_on_ray(jobs: Sequence[ScoreJob], spec: FinetuneSpec) -> Iterator[int]:
 def _start(spec: FinetuneSpec, resources: WorkerResources) -> "ray.actor.ActorHandle[_Worker]":
     return (
         ray.remote(_Worker)
-        .options(
-            num_cpus=resources.num_cpus,
-            num_gpus=1 if resources.use_gpu else 0,
-            accelerator_type=resources.accelerator_type,
-            max_restarts=_RESTARTS,
-            max_task_retries=_RESTARTS,
-        )
+        .options(**resources.actor_options(), max_restarts=_RESTARTS, max_task_retries=_RESTARTS)
         .remote(spec, resources, kept_file())
     )
 
@@ -63,10 +58,7 @@ class _Worker:
     """The base in memory, in a process of its own; loaded by the first job, as errors of `__init__` are Ray's."""
 
     def __init__(self, spec: FinetuneSpec, resources: WorkerResources, log: Path | None) -> None:
-        receive()
-        self._kept = contextlib.ExitStack()  # until the process ends
-        if log is not None:
-            self._kept.enter_context(kept_in(log))
+        begin_actor(log)
         self._spec, self._device = spec, torch.device("cuda" if resources.use_gpu else "cpu")
         if not resources.use_gpu:
             torch.set_num_threads(resources.num_cpus)
