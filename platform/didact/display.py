@@ -1,9 +1,13 @@
 """How results show themselves: HTML in a notebook, text in a terminal. The same rich tables as on the command line."""
 
+import contextlib
+import contextvars
 import io
 import re
 import shutil
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -78,6 +82,27 @@ def write_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def alongside(follow: Callable[[threading.Event], None], name: str) -> Iterator[None]:
+    """Run `follow` on a thread until the block ends, which its event tells; what it prints in a notebook stays in the
+    block's cell.
+
+    Args:
+        follow: looks and shows until the event is set, and then once more.
+        name: of the thread.
+    """
+    stop = threading.Event()
+    # The cell that a notebook prints below is part of the context, which a thread does not have by itself.
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(follow, stop), daemon=True, name=name)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def in_notebook() -> bool:

@@ -167,6 +167,24 @@ def append_jsonl(path: Path, record: dict[str, Any]) -> None:
         stream.write(line)
 
 
+def cut_to_lines(path: Path) -> None:
+    """Cut off a last line without its end, which a kill left."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file that are not blank, each with its number, counted from 1."""
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if line.strip():
+                yield number, line
+
+
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Records of a JSON-lines file that we wrote; a last line cut off by a kill is passed over."""
     yield from follow_jsonl(path, 0)[0]

@@ -11,7 +11,7 @@ import torch
 from didact.datasets.conversation import Conversation
 from didact.errors import DataError, ModelError
 from didact.models import load_base
-from didact.preparation import DataFacts, RowScores, prepare_data, scores_of_rows, training_rows
+from didact.preparation import DataFacts, RowScores, prepare_data, score_here, scores_of_rows, training_rows
 from didact.spec import ChoiceSpec, FinetuneSpec
 from tests.fakes.recipes import tiny_recipe
 
@@ -106,6 +106,17 @@ def test_another_share_asks_the_base_nothing(tmp_path: Path, cache: Path) -> Non
         prepare_data(changed, score=refuse)
     assert asked == [] and sorted((cache / "scores").iterdir()) == made
     assert len(whole.mixture.tables[0]) == 52
+
+
+def test_both_losses_of_a_row_are_asked_at_once(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def counted(jobs: Any, spec: FinetuneSpec) -> Any:
+        calls.append(len(jobs))
+        return score_here(jobs, spec)
+
+    prepare_data(recipe(tmp_path, "ifd"), score=counted)
+    assert calls == [2]
 
 
 def test_random_rows_follow_the_seed(tmp_path: Path) -> None:

@@ -2,17 +2,17 @@
 lines elsewhere."""
 
 import contextlib
-import contextvars
 import html
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 from typing_extensions import override
 
-from didact.display import Shown, in_notebook, terminal
+from didact.display import Shown, alongside, in_notebook, terminal
 from didact.files import follow_jsonl
 from didact.runs import Run
 
@@ -44,16 +44,8 @@ class NotebookBar(Shown):
 @contextlib.contextmanager
 def show_progress(run: Run, num_steps: int) -> Iterator[None]:
     """Follow `steps.jsonl` until the block ends."""
-    stop = threading.Event()
-    # The cell that a notebook prints below is part of the context, which a thread does not have by itself.
-    context = contextvars.copy_context()
-    thread = threading.Thread(target=context.run, args=(_follow, run, num_steps, stop), daemon=True, name="progress")
-    thread.start()
-    try:
+    with alongside(partial(_follow, run, num_steps), "progress"):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _follow(run: Run, num_steps: int, stop: threading.Event) -> None:

@@ -115,6 +115,8 @@ def scores_of_rows(spec: FinetuneSpec, task_texts: TaskTexts | None = None) -> d
     Raises:
         DataError, TemplateError: as `prepare_data`.
     """
+    if not any(source.choose for source in spec.data.sources):
+        return {}
     encoder = _encoder(spec)
     left = _without_filtered(spec, _read(spec, encoder, None, run_here), task_texts)
     scores = _scores(spec, encoder, left, run_here, score_here)

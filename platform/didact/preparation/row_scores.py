@@ -8,6 +8,7 @@ of the same losses, costs nothing.
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,12 +106,10 @@ def row_scores(
     elif choice.by == "answer_tokens":
         values = counts
     else:
-        given, learned = (summed(each) for each in _losses(table, spec, None, score))
+        asked = (None, before) if choice.by == "ifd" else (None,)
         with np.errstate(invalid="ignore", divide="ignore"):
-            values = given / learned
-            if choice.by == "ifd":
-                alone, tokens = (summed(each) for each in _losses(table, spec, before, score))
-                values = values / (alone / tokens)
+            given, *alone = (summed(losses) / summed(tokens) for losses, tokens in _losses(table, spec, asked, score))
+            values = given / alone[0] if alone else given
     found = RowScores.of(choice, np.where(summed(np.ones(len(table))) > 0, values, np.nan))
     if not np.any(found.keep & ~np.isnan(found.values)):
         lowest = f"the lowest {choice.by} is {np.nanmin(found.values):.4g}"
@@ -129,8 +128,37 @@ def all_stay(dataset: Dataset) -> Kept:
     return Kept(np.ones(len(dataset.train), dtype=bool), {})
 
 
-def _losses(table: TokenTable, spec: FinetuneSpec, before: int | None, score: Scorer) -> np.ndarray:
-    """float64 [2, samples]: the sum over each sample's learned tokens in nats, and how many these are."""
+def _losses(table: TokenTable, spec: FinetuneSpec, asked: Sequence[int | None], score: Scorer) -> list[np.ndarray]:
+    """For each `ScoreJob.before`, float64 [2, samples]: a sample's losses summed in nats, and over how many tokens.
+
+    What is missing of all of them is asked at once, so that the base is loaded once.
+    """
+    entries = {before: _entry(table, spec, before) for before in asked}
+    starts = range(0, len(table), _PART)
+    keys = [f"{number:05d}" for number in range(len(starts))]
+    with ExitStack() as locks:
+        open_ = {before: entry for before, entry in entries.items() if not entry.is_complete(keys)}
+        jobs = []
+        for before, entry in open_.items():
+            locks.enter_context(entry.lock())
+            missing = set(entry.missing(keys))
+            jobs += [
+                ScoreJob(entry, key, table.address, table.name, start, min(start + _PART, len(table)), before)
+                for key, start in zip(keys, starts, strict=True)
+                if key in missing
+            ]
+        _score_all(jobs, table.name, spec, score)
+        for entry in open_.values():
+            entry.finish(keys, {"source": table.name, "base": spec.model.base, "samples": len(table)})
+    return [_stored(entry, keys) for entry in entries.values()]
+
+
+def _entry(table: TokenTable, spec: FinetuneSpec, before: int | None) -> CacheEntry:
+    """Where losses are kept.
+
+    Raises:
+        ModelError: the base's weights are damaged.
+    """
     from didact.models import base_folder, check_stored, weights_digest  # loads what computes
 
     model = spec.model
@@ -143,25 +171,20 @@ def _losses(table: TokenTable, spec: FinetuneSpec, before: int | None, score: Sc
         "quantization": model.quantization.model_dump() if model.quantization else None,
         "before": before,
     }
-    entry = CacheEntry(cache_dir() / "scores" / files.fingerprint(decides))
-    starts = range(0, len(table), _PART)
-    keys = [f"{number:05d}" for number in range(len(starts))]
+    return CacheEntry(cache_dir() / "scores" / files.fingerprint(decides))
 
-    def make(missing: list[str]) -> None:
-        wanted = set(missing)
-        jobs = [
-            ScoreJob(entry, key, table.address, table.name, start, min(start + _PART, len(table)), before)
-            for key, start in zip(keys, starts, strict=True)
-            if key in wanted
-        ]
-        total, done = sum(job.stop - job.start for job in jobs), 0
-        what = "answers behind their prompts" if before is None else "answers alone"
-        _log.info("source %s: the base scores %s of %s samples", table.name, what, f"{total:,}")
-        for number in score(jobs, spec):
-            done += number
-            _log.info("source %s: %s of %s samples scored", table.name, f"{done:,}", f"{total:,}")
 
-    entry.fill(keys, {"source": table.name, "base": model.base, "samples": len(table)}, make)
+def _score_all(jobs: Sequence[ScoreJob], source: str, spec: FinetuneSpec, score: Scorer) -> None:
+    if not jobs:
+        return
+    total, done = sum(job.stop - job.start for job in jobs), 0
+    _log.info("source %s: the base scores %s samples", source, f"{total:,}")
+    for number in score(jobs, spec):
+        done += number
+        _log.info("source %s: %s of %s samples scored", source, f"{done:,}", f"{total:,}")
+
+
+def _stored(entry: CacheEntry, keys: Sequence[str]) -> np.ndarray:
     with entry.hold():
         records = [entry.record(key) for key in keys]
         parts = [np.load(entry.sound_shard(record.shards[0])) for record in records if record is not None]

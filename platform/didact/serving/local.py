@@ -11,6 +11,7 @@ from typing import Any
 from didact import env
 from didact.connect import check_ray, ray_cluster
 from didact.errors import AdapterError, NotRegistered
+from didact.files import numbered_lines
 from didact.logs import get_logger
 from didact.registry import locate_adapter, open_registry, recorded_base
 from didact.serving.chat import HttpTalk, LocalTalk, chat_loop
@@ -123,8 +124,7 @@ def _for_other_processes(spec: ServeSpec) -> ServeSpec:
 def _num_lines(source: Path) -> int:
     if not source.is_file():
         return 0
-    with source.open("rb") as stream:
-        return sum(1 for line in stream if line.strip())
+    return sum(1 for _ in numbered_lines(source))
 
 
 def chat_locally(model: ModelSpec | None, adapter: str | None = None) -> None:

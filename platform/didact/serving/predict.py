@@ -8,7 +8,7 @@ An interrupted run goes on behind the last complete line of its output.
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 from typing_extensions import override
 
 from didact.errors import DataError
-from didact.files import append_jsonl
+from didact.files import append_jsonl, cut_to_lines, numbered_lines
 from didact.logs import get_logger
 from didact.registry import ModelVersion
 from didact.serving.api.answers import whole_text
@@ -110,7 +110,7 @@ def predict_file(
     """
     settings = settings or PredictSettings()
     try:
-        texts = list(_lines(source))
+        texts = list(numbered_lines(source))
     except FileNotFoundError:
         raise DataError(f"{source} does not exist; expected JSON lines with prompts") from None
     work: _Work
@@ -145,7 +145,7 @@ def batch_models(source: Path) -> tuple[str, ...]:
     """The models that a file's batch lines name, each once; none where it holds other rows, or is not there."""
     if not source.is_file():
         return ()
-    texts = list(_lines(source))
+    texts = list(numbered_lines(source))
     if not are_batch_lines(text for _, text in texts):
         return ()
     named = (BatchLine.parse(number, text).model for number, text in texts)
@@ -254,23 +254,12 @@ class _BatchWork(_Work):
         return has_failed(record)
 
 
-def _lines(source: Path) -> Iterator[tuple[int, bytes]]:
-    with source.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            if line.strip():
-                yield number, line
-
-
 def _already_written(output: Path, work: _Work) -> int:
     """Complete lines of an earlier run. A last line without its end is cut off."""
     if not output.exists():
         return 0
-    content = output.read_bytes()
-    complete = content[: content.rfind(b"\n") + 1]
-    lines = complete.splitlines()
-    if len(complete) < len(content):
-        with output.open("r+b") as stream:
-            stream.truncate(len(complete))
+    cut_to_lines(output)
+    lines = output.read_bytes().splitlines()
     if lines:
         work.check(len(lines) - 1, json.loads(lines[-1]), output)
     return len(lines)

@@ -5,12 +5,12 @@ did.
 """
 
 import contextlib
-import contextvars
 import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from rich.console import Group
@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 from typing_extensions import override
 
-from didact.display import Shown, in_notebook, terminal
+from didact.display import Shown, alongside, in_notebook, terminal
 from didact.files import follow_jsonl
 from didact.pages import spent
 from didact.runs import Run
@@ -215,16 +215,8 @@ def rungs_of(sweep: SweepSpec, num_steps: int) -> tuple[int, ...]:
 @contextlib.contextmanager
 def show_board(watcher: Watcher) -> Iterator[None]:
     """Look again and again until the block ends, and show what is seen."""
-    stop = threading.Event()
-    # The cell that a notebook prints below is part of the context, which a thread does not have by itself.
-    context = contextvars.copy_context()
-    thread = threading.Thread(target=context.run, args=(_follow, watcher, stop), daemon=True, name="board")
-    thread.start()
-    try:
+    with alongside(partial(_follow, watcher), "board"):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _follow(watcher: Watcher, stop: threading.Event) -> None:

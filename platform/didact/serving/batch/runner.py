@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from didact.files import append_jsonl, read_jsonl
+from didact.files import append_jsonl, cut_to_lines, numbered_lines, read_jsonl
 from didact.logs import get_logger
 from didact.serving.api.gateway import Gateway
 from didact.serving.api.keys import Key
 from didact.serving.batch.lines import BatchLine, answered_line, has_failed, without_doubles
-from didact.serving.batch.store import ACTIVE, BatchStore, Status, StoredBatch, cut_to_lines, moved, new_file_id
+from didact.serving.batch.store import ACTIVE, BatchStore, Status, StoredBatch, moved, new_file_id
 from didact.spec import BatchesSpec
 
 _log = get_logger(__name__)
@@ -217,10 +217,7 @@ def _counted(batch: StoredBatch, counts: tuple[int, int]) -> StoredBatch:
 
 
 def _lines(source: Path) -> Iterator[BatchLine]:
-    with source.open("rb") as stream:
-        for number, text in enumerate(stream, start=1):
-            if text.strip():
-                yield BatchLine.parse(number, text)
+    return (BatchLine.parse(number, text) for number, text in numbered_lines(source))
 
 
 def _written(folder: Path) -> set[str]:

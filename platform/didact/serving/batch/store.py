@@ -8,7 +8,6 @@ Whoever is not the owner does not see a file or a batch.
 
 import contextlib
 import json
-import os
 import re
 import shutil
 import time
@@ -223,13 +222,3 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return values
-
-
-def cut_to_lines(path: Path) -> None:
-    """Cut off a last line without its end, which a kill left."""
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(path, whole)

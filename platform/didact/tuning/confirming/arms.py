@@ -1,10 +1,9 @@
 """What is run again, and beside what."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from didact.files import fingerprint
 from didact.spec import FinetuneSpec, set_dotted, validate
 from didact.tuning.records import TrialResult
 from didact.tuning.search import Search, named_mixtures, trial_spec
@@ -82,4 +81,4 @@ def arm_spec(search: Search, arm: Arm, seed: int, tracking_uri: str | None = Non
 
 
 def _digest(values: Values) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+    return fingerprint(values)[:8]
