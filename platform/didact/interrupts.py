@@ -40,8 +40,10 @@ def ending_in_order() -> Iterator[None]:
     try:
         yield
     except SystemExit as error:
-        if told and not isinstance(error, Terminated):
-            raise Terminated from error  # Ray, found waiting, makes an exit of its own with code 1
+        # Ray, found waiting, makes an exit of its own with code 1. A command that took it as its end, as a server does,
+        # exits with 0.
+        if told and error.code and not isinstance(error, Terminated):
+            raise Terminated from error
         raise
     finally:
         signal.signal(signal.SIGTERM, before)

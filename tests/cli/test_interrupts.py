@@ -56,6 +56,14 @@ def test_the_exit_that_ray_makes_of_sigterm_while_it_waits_keeps_the_signals_cod
             raise SystemExit(1) from None
 
 
+def test_a_command_that_takes_sigterm_as_its_end_ends_well() -> None:
+    with pytest.raises(SystemExit) as ended, guarded():
+        with contextlib.suppress(Terminated):
+            tell(signal.SIGTERM)
+        raise SystemExit(0)  # as Typer ends every command
+    assert ended.value.code == 0
+
+
 def test_a_second_sigterm_does_not_disturb_the_end() -> None:
     ended = []
     with pytest.raises(Terminated), ending_in_order():

@@ -187,12 +187,8 @@ def serve_forever(config: Path, port: int | None = None, overrides: Sequence[str
     Raises:
         SpecError, PlacementError: see `deploy`.
     """
-    with (
-        deploy(config, overrides, port, log_to_driver=False) as deployed,
-        contextlib.suppress(KeyboardInterrupt, Terminated),
-    ):
-        print(_greeting(deployed), flush=True)
-        deployed.wait()
+    with deploy(config, overrides, port, log_to_driver=False) as deployed:
+        deployed.wait(_greeting(deployed))
 
 
 def _greeting(deployed: Deployed) -> str:
