@@ -7,8 +7,8 @@ import pytest
 
 from didact.errors import RunError
 from didact.studies import read_study
-from didact.studies.effects import effects_of
 from didact.studies.figures import figure_of
+from didact.studies.findings.effects import effects_of
 from didact.studies.page import render_study
 from didact.studies.reporting import markdown, write_report
 from didact.studies.tables import tables_of

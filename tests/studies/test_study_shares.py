@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from didact.studies import StudyResult, read_study
+from didact.studies.findings.scaling import amount_of, scalings_of
+from didact.studies.findings.shares import _shapley_weights, shares_of, transfers_of
 from didact.studies.page import render_study
 from didact.studies.reporting import markdown
-from didact.studies.scaling import amount_of, scalings_of
-from didact.studies.shares import _shapley_weights, shares_of, transfers_of
 from tests.fakes.studies import made_study, study_spec
 
 SUBSETS = ["a", "b", "c", "a+b", "a+c", "b+c", "a+b+c"]

@@ -52,8 +52,8 @@ def test_a_path_with_values_is_short_for_a_level_a_value() -> None:
     [
         ({"defaults": {"size": "big"}}, r"defaults: there is no factor 'size'; expected some of \['method', 'rank'\]"),
         ({"defaults": {"rank": "32"}}, r"defaults.rank: found '32'; expected one of the levels \['4', '8', '16'\]"),
-        ({"design": "listed"}, "cells and design: listed belong together"),
-        ({"cells": [{"rank": "4"}]}, "cells and design: listed belong together"),
+        ({"design": "listed"}, "design: listed needs cells"),
+        ({"cells": [{"rank": "4"}]}, "the design full has all combinations"),
         ({"tables": [{"name": "t", "rows": "size"}]}, r"tables.0.rows: found 'size'; expected one of"),
         (
             {"tables": [{"name": "t", "rows": "rank", "fixed": {"method": "dora"}}]},

@@ -37,7 +37,7 @@ def finetune_each(
             yield place, _attempt(spec, runs_dir, parent_run_id)
         return
     # Nothing is reserved for a run itself: its workers have their own reservation, and would else not fit.
-    elsewhere = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(_elsewhere)
+    elsewhere = ray.remote(num_cpus=0, max_retries=0)(_elsewhere)
     left, begun = list(enumerate(specs)), dict[Any, int]()
     while left or begun:
         while left and len(begun) < at_once:

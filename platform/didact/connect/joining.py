@@ -82,6 +82,9 @@ def join_ray(
         return
     _LOG.info("starting a local Ray")
     port = None
+    if environment is not None:
+        # Nobody takes this machine away from itself, and the watcher is one process more for every training.
+        environment["env_vars"]["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
     if dashboard and environment is not None:
         # Named for the processes that free workers: beside another Ray here they could not tell which one to ask.
         with socket.socket() as free:

@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from didact.files import write_text
-from didact.studies.effects import effects_of
+from didact.studies.findings import effects_of, proposals_of, scalings_of, shares_of
 from didact.studies.page import render_study
 from didact.studies.published import Beside, Paper, beside
 from didact.studies.results import StudyResult
-from didact.studies.scaling import scalings_of
-from didact.studies.shares import shares_of
 from didact.studies.tables import tables_of
 
 
@@ -53,6 +51,9 @@ def markdown(result: StudyResult, published: Sequence[Beside] = (), paper: Paper
     more = [*scalings_of(result), *shares_of(result)]
     if more:
         lines += ["## More of it, and what each dataset brings", "", *(f"- {each}" for each in more), ""]
+    proposals = proposals_of(result)
+    if proposals:
+        lines += ["## What to train next", "", *(f"- {each}" for each in proposals), ""]
     if paper is not None:
         lines += ["## Beside the paper", "", f"{paper.title}. {paper.source}. Per cent; the paper's in brackets.", ""]
         lines += [each.markdown() for each in published]

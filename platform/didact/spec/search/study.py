@@ -93,7 +93,7 @@ class StudySpec(Spec):
     defaults: dict[str, str] = Field(default_factory=dict)
     """Factor -> level of `one_at_a_time` and of what listed cells leave out; default: each factor's first level."""
     cells: tuple[dict[str, str], ...] = ()
-    """With design `listed`: factor -> level of each cell."""
+    """Factor -> level of each cell of the design `listed`, and of more cells beside those of `one_at_a_time`."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
     """Every combination is trained once with each."""
     evaluation: EvaluationSpec
@@ -118,8 +118,10 @@ class StudySpec(Spec):
                     raise ValueError(f"tables.{place}.{where}: found {named!r}; expected one of {list(self.factors)}")
             for factor, level in table.fixed.items():
                 self._check(factor, level, f"tables.{place}.fixed")
-        if bool(self.cells) != (self.design == "listed"):
-            raise ValueError("cells and design: listed belong together; set both or neither")
+        if self.design == "listed" and not self.cells:
+            raise ValueError("design: listed needs cells; list factor and level of each")
+        if self.design == "full" and self.cells:
+            raise ValueError("cells: the design full has all combinations; for some of them, set design: listed")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: each once; found {list(self.seeds)}")
         return self
@@ -139,11 +141,12 @@ class StudySpec(Spec):
     def combinations(self) -> list[dict[str, str]]:
         """Factor -> level of every combination, each once, in the order of the file."""
         defaults = {factor: self.reference(factor) for factor in self.factors}
-        if self.design == "listed":
-            found = [{**defaults, **cell} for cell in self.cells]
-        elif self.design == "one_at_a_time":
-            found = [defaults]
-            found += [{**defaults, factor: level} for factor, levels in self.factors.items() for level in levels]
+        if self.design != "full":
+            found = []
+            if self.design == "one_at_a_time":
+                found = [defaults]
+                found += [{**defaults, factor: level} for factor, levels in self.factors.items() for level in levels]
+            found += [{**defaults, **cell} for cell in self.cells]
         else:
             found = [{}]
             for factor, levels in self.factors.items():

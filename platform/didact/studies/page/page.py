@@ -11,13 +11,20 @@ from didact.display import visible
 from didact.evaluation.results import group_names
 from didact.evaluation.statistics import higher_is_better
 from didact.pages import Axis, Scale, Series, plot, radar, render_page, spent
-from didact.studies.contrasts import Contrast
-from didact.studies.effects import Effect, effects_of
 from didact.studies.figures import Figure, figure_of
+from didact.studies.findings import (
+    Contrast,
+    Effect,
+    Scaling,
+    Transfer,
+    effects_of,
+    proposals_of,
+    scalings_of,
+    shares_of,
+    transfers_of,
+)
 from didact.studies.published import Beside, Paper
 from didact.studies.results import CellResult, StudyResult
-from didact.studies.scaling import Scaling, scalings_of
-from didact.studies.shares import Transfer, shares_of, transfers_of
 from didact.studies.tables import Table, counterparts, shown, tables_of
 
 _TEMPLATE = Path(__file__).with_name("study.html.jinja")
@@ -58,6 +65,7 @@ def render_study(result: StudyResult, published: Sequence[Beside] = (), paper: P
         scalings=[(each, _line_over(each)) for each in scalings_of(result)],
         shares=shares_of(result),
         transfers=[(each, _heat(each)) for each in transfers_of(result)],
+        proposals=proposals_of(result),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from didact.studies.contrasts import Contrast, Term, contrast
+from didact.studies.findings.contrasts import Contrast, Term, contrast
 from didact.studies.results import CellResult, StudyResult
 from didact.studies.tables import counterparts
 from didact.studies.values import scatter_of

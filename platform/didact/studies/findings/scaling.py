@@ -5,8 +5,8 @@ import re
 from dataclasses import dataclass
 
 from didact.evaluation.statistics import higher_is_better
-from didact.studies.contrasts import Contrast, Term, contrast
 from didact.studies.figures import Figure, figure_of
+from didact.studies.findings.contrasts import Contrast, Term, contrast
 from didact.studies.results import StudyResult
 from didact.studies.tables import counterparts
 from didact.studies.values import scatter_of

@@ -32,6 +32,8 @@ class Contrast:
     """Of each term."""
     num_questions: int
     """0 for a metric that is no mean over questions."""
+    p_value: float
+    """Two-sided, of the span that the interval is of."""
 
     @property
     def shown(self) -> bool:
@@ -73,18 +75,19 @@ def contrast(terms: Sequence[Term], metric: str, scatter: Scatter | None = None)
         spans.append(_around(of_questions, passages(terms[0].cells[0], dict.fromkeys(common, 0.0))))
     if scatter is not None and all(only_seeds_differ(term.cells) for term in terms):
         # A base is not trained: it does not scatter.
-        reach = scatter.reach([term.weight for term in terms if term.of != "base"], len(runs))
-        spans.append((-reach, reach))
+        weights = [term.weight for term in terms if term.of != "base"]
+        reach = scatter.reach(weights, len(runs))
+        spans.append((-reach, reach, scatter.p_value(value, weights, len(runs))))
     elif len(runs) > 1:
         spans.append(_around(runs))
     spans = [span for span in spans if all(map(math.isfinite, span))]
     if not spans:
         return None
-    low, high = max(spans, key=lambda span: span[1] - span[0])
-    return Contrast(value, value + low, value + high, len(runs), len(common))
+    low, high, p_value = max(spans, key=lambda span: span[1] - span[0])
+    return Contrast(value, value + low, value + high, len(runs), len(common), p_value)
 
 
-def _around(sums: Sequence[float], clusters: Sequence[str] | None = None) -> tuple[float, float]:
-    """The ends of a mean's interval, from the mean. Taken as differences from zero: sums have no bounds."""
+def _around(sums: Sequence[float], clusters: Sequence[str] | None = None) -> tuple[float, float, float]:
+    """The ends of a mean's interval, from the mean, and its p-value. As differences from zero: sums have no bounds."""
     found = clustered_difference([0.0] * len(sums), sums, clusters)
-    return found.low - found.difference, found.high - found.difference
+    return found.low - found.difference, found.high - found.difference, found.p_value
