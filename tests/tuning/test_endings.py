@@ -1,22 +1,31 @@
 """When a search ends before it has all its trials."""
 
+import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from ray import cloudpickle
 from ray.tune.search import Searcher
+from rich.console import Console
 
 from didact.errors import SpecError
 from didact.spec import SweepSpec, validate
+from didact.spec.search.sweep import ExpectedImprovementSpec
 from didact.tracking import JsonLinesTracker
-from didact.tuning import TrialResult, load_search
+from didact.tuning import TrialResult, load_search, read_results
+from didact.tuning.board import BoardFacts
 from didact.tuning.budget import Ledger, Prices, spread
-from didact.tuning.endings import ending, without_gain
+from didact.tuning.endings import ending, without_gain, without_promise
 from didact.tuning.journal import Entry, Journal, JournalKeeper
+from didact.tuning.page import render_sweep, sweep_facts
 from didact.tuning.proposals import Proposals
-from didact.tuning.searchers import Draw, RandomProposer, Seen
+from didact.tuning.records import read_trial, seen_of
+from didact.tuning.results import result_of
+from didact.tuning.searchers import Draw, RandomProposer, Seen, build_proposer
 from didact.tuning.spaces import Space
 from didact.tuning.sweep import _remember
 from didact.tuning.trial import TrialPlan
@@ -39,7 +48,8 @@ def test_nothing_better_in_a_row_ends_a_search() -> None:
 def test_what_runs_may_still_be_better_and_what_failed_says_nothing() -> None:
     trials = [trial(0, 1.0), trial(1, 2.0), trial(2, None, "failed", error="no room", ended=False)]
     assert without_gain(trials, "min", 2) is None and without_gain(trials, "min", 1)
-    assert without_gain([*trials, trial(3, None, ended=False)], "min", 1) is None
+    assert without_gain([*trials, trial(3, 9.0, ended=False)], "min", 2) is None, "nothing is known of its end"
+    assert without_gain([*trials, trial(3, None, ended=False)], "min", 1), "the search waits for it, begins no other"
     assert without_gain([], "min", 1) is None
 
 
@@ -111,6 +121,109 @@ def test_a_search_without_gain_is_given_more_trials(tmp_path: Path) -> None:
     assert all_ended(4, plan.journal), "two are all that it wants"
     assert _remember(planned(tmp_path, patience=1, num_trials=9).search, tmp_path) == [2]
     assert plan.journal.closed() is None and not all_ended(9, plan.journal)
+
+
+PROMISE = ExpectedImprovementSpec(below=0.01, draws=3)
+
+
+def test_draws_that_promise_nothing_end_a_search() -> None:
+    trials = [trial(0, 2.0, gain=0.5), trial(2, 2.5, gain=0.019), trial(1, 3.0, gain=0.001)]
+    reason = without_promise(trials, "min", PROMISE, lambda: 0.0021)
+    assert (
+        reason == "each of 3 draws promised less than 0.01 of the best, 2: the next one 0.0021 (expected_improvement)"
+    )
+    assert without_promise(trials, "max", PROMISE, lambda: 0.0299), "the best is 3 there"
+    assert without_promise(trials, "min", PROMISE, lambda: 0.02) is None, "as much as 1% of the best"
+    assert without_promise(trials, "min", PROMISE, lambda: None) is None, "no constraint is kept yet"
+    assert without_promise([], "min", PROMISE, lambda: 0.0) is None
+
+
+@pytest.mark.parametrize("gain", [0.02, None])
+def test_an_earlier_draw_that_promised_something_keeps_a_search_alive(gain: float | None) -> None:
+    trials = [trial(0, 2.0), trial(1, 2.5, gain=gain), trial(2, 3.0, gain=0.001)]
+
+    def never() -> float | None:
+        raise AssertionError("the model is asked only where it decides")
+
+    assert without_promise(trials, "min", PROMISE, never) is None
+    assert without_promise(trials, "min", ExpectedImprovementSpec(draws=2), lambda: 0.0)
+
+
+def searched_to_its_end(folder: Path, measure: Callable[[float], float], **changes: Any) -> Journal:
+    """A search over one setting with `searcher: mixture`, its trials being formulas."""
+    asked = {"searcher": "mixture", "num_trials": 40, "initial": 6, "expected_improvement": {"draws": 2}, **changes}
+    plan = planned(folder, **asked)
+    objective, space = plan.search.objective, plan.search.space
+    proposer = build_proposer(plan.search.sweep, space, objective)
+    search = Proposals(
+        proposer,
+        plan.journal,
+        lambda entry: seen_of(read_trial(plan, entry), objective),
+        str,
+        total=40,
+        at_once=1,
+        enough=ending(plan, None, proposer),
+    )
+    for number in range(40):
+        sample = search.suggest(f"{number:02d}")
+        assert sample is not None
+        if sample == Searcher.FINISHED:
+            break
+        run = plan.trials_dir / f"s-{number:02d}" / "steps.jsonl"
+        run.parent.mkdir(parents=True)
+        loss = measure(sample["draw"]["values"]["adapter.dropout"])
+        JsonLinesTracker(run, 1).log(8, {"train/tokens": 100.0, "eval/loss": loss})
+        plan.journal.end(f"{number:02d}")
+        search.on_trial_complete(f"{number:02d}")
+    return plan.journal
+
+
+def test_a_search_whose_model_expects_no_more_says_so_and_ends(tmp_path: Path) -> None:
+    journal = searched_to_its_end(tmp_path, lambda dropout: 1 + 20 * (dropout - 0.2) ** 2)
+    closed = journal.closed()
+    assert closed is not None and 8 <= closed[0] < 20
+    assert closed[1].startswith("each of 2 draws promised less than 0.01 of the best, 1")
+    assert "no signal" not in closed[1]
+    best = min(abs(each.sample["draw"]["values"]["adapter.dropout"] - 0.2) for each in journal.entries())
+    assert best < 0.05
+    gains = [each.sample["draw"]["gain"] for each in journal.entries()]
+    assert gains[0] is None and gains[-1] < 0.01
+
+
+def test_a_search_without_signal_says_that(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0)
+    closed = searched_to_its_end(tmp_path, lambda _dropout: 2 + 1e-4 * float(noise.normal())).closed()
+    assert closed is not None and "; no signal: left-out trials are ranked with a correlation of" in closed[1]
+
+
+def test_what_the_ending_was_is_told_everywhere(tmp_path: Path) -> None:
+    search = planned(tmp_path).search
+    found = result_of("s", search.objective, [trial(0, 2.0)], ending="3 trials were no better (patience)")
+    found.save(tmp_path)
+    again = read_results(tmp_path)
+    assert again.ending == found.ending and "ended since 3 trials were no better" in found.markdown()
+    assert "Ended since 3 trials were no better (patience)." in render_sweep(sweep_facts(again))
+    console = Console(width=200, file=io.StringIO())
+    console.print(found)
+    facts = BoardFacts("s", "eval/loss", "min", 8, (), (), 3, ending=found.ending)
+    assert "ended since 3 trials" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert facts.line == "0 of 3 trials, ended since 3 trials were no better (patience)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"searcher": "optuna"}, "expected_improvement is told by the model of searcher 'mixture'; found .*'optuna'"),
+        (
+            {"searcher": "mixture", "goals": [{"metric": "eval/loss"}, {"metric": "cost/tokens"}]},
+            "expected_improvement needs a single goal; found 2",
+        ),
+        ({"searcher": "mixture", "expected_improvement": {"below": 0}}, "expected_improvement.below"),
+    ],
+)
+def test_an_expectation_that_nothing_tells_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        validate(SweepSpec, {**SWEEP, "expected_improvement": {}, **changes}, "s.yaml")
 
 
 def test_a_grid_has_no_patience() -> None:

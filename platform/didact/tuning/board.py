@@ -66,6 +66,8 @@ class BoardFacts(Shown):
     """Part of the budget that is spent; None without one."""
     seconds_left: float | None = None
     """Of the search; None while nothing tells."""
+    ending: str | None = None
+    """Why no other trial is begun before there are all of them."""
 
     @property
     def best(self) -> BoardRow | None:
@@ -86,6 +88,8 @@ class BoardFacts(Shown):
             parts.append(f"{self.share:.0%} of the budget")
         if self.seconds_left is not None:
             parts.append(f"about {spent(self.seconds_left)} left")
+        if self.ending is not None:
+            parts.append(f"ended since {self.ending}")
         return ", ".join(parts)
 
     @override
@@ -148,6 +152,7 @@ class Watcher:
             max(len(rows), self._total) if closed is None else closed[0],
             self._share(),
             self._left(rows, steps - self._steps_before, time.monotonic() - self._begun),
+            closed[1] if closed else None,
         )
 
     def _row(self, entry: Entry, rungs: tuple[int, ...]) -> BoardRow:

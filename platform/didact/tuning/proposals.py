@@ -1,7 +1,7 @@
 """A proposer as one of Ray Tune's searchers. The journal is its memory, so that a kill forgets nothing."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,11 @@ from ray.tune.search import Searcher
 from typing_extensions import override
 
 from didact.files import write_json
+from didact.logs import get_logger
 from didact.tuning.journal import Entry, Journal
 from didact.tuning.searchers import Draw, Proposer, Seen
 
+_LOG = get_logger(__name__)
 _FINISHED: dict[str, Any] = Searcher.FINISHED
 
 
@@ -60,8 +62,7 @@ class Proposals(Searcher):
         if len(self._live) >= self._at_once:
             return None
         kept, lost = self._entries()
-        taken = {index_of(entry, place) for place, entry in enumerate(kept)}
-        index = next(number for number in range(len(taken) + 1) if number not in taken)
+        index = next_index(kept)
         closed = self._journal.closed()
         if index >= (self._total if closed is None else min(self._total, closed[0])):
             return _FINISHED
@@ -69,7 +70,8 @@ class Proposals(Searcher):
         if reason is not None:
             if self._live:
                 return None
-            self._journal.close(len(taken), reason)
+            self._journal.close(index, reason)
+            _LOG.info("the search ends with %d trials: %s", index, reason)
             return _FINISHED
         again = [entry.sample for entry in lost if entry.sample.get("draw", {}).get("index") == index]
         draw = Draw(**again[0]["draw"]) if again else self._proposer.propose(index, [self._seen(each) for each in kept])
@@ -99,6 +101,12 @@ class Proposals(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         saved = json.loads(Path(checkpoint_path).read_text(encoding="utf-8"))
         self._live, self._known = set(saved["live"]), set(saved["known"])
+
+
+def next_index(entries: Sequence[Entry]) -> int:
+    """Number of the proposal that comes after those of these trials."""
+    taken = {index_of(entry, place) for place, entry in enumerate(entries)}
+    return next(number for number in range(len(taken) + 1) if number not in taken)
 
 
 def index_of(entry: Entry, place: int) -> int:

@@ -41,6 +41,8 @@ class TrialResult:
     """How the draw came about, in words."""
     expected: float | None = None
     """What the searcher's model expected of the first goal, less being better; None without a model."""
+    gain: float | None = None
+    """By how much that model expected it to be better than the best before it."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Every metric at its newest measurement, with what the trial cost (`cost/...`)."""
     rungs: tuple[tuple[int, float], ...] = ()
@@ -83,6 +85,7 @@ def read_trial(plan: TrialPlan, entry: Entry, place: int = 0) -> TrialResult:
         index=draw.get("index", place),
         origin=draw.get("origin", "random"),
         expected=draw.get("expected"),
+        gain=draw.get("gain"),
         metrics=metrics,
         rungs=rungs,
         violations=objective.violations(metrics),
@@ -97,6 +100,6 @@ def read_trials(plan: TrialPlan) -> list[TrialResult]:
 
 def seen_of(trial: TrialResult, objective: Objective) -> Seen:
     """The trial as searchers see it."""
-    draw = Draw(trial.index, trial.values, trial.origin, trial.expected)
+    draw = Draw(trial.index, trial.values, trial.origin, trial.expected, trial.gain)
     status: Literal["running", "ended", "failed"] = "failed" if trial.error else "ended" if trial.ended else "running"
     return Seen(draw, status, objective.losses(trial.metrics), trial.violations, trial.metrics)

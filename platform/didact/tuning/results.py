@@ -45,12 +45,15 @@ class SweepResult(Shown):
     """The best trials run again with fresh seeds, when the sweep asks for it."""
     spending: str | None = None
     """What was spent of a budget, in words."""
+    ending: str | None = None
+    """Why the search ended before it had all its trials."""
 
     @override
     def __rich__(self) -> Group:
         shown: list[Table | Text] = [self.table()]
         if self.confirmation:
             shown += [self.confirmation.__rich__(), Text(self.confirmation.words)]
+        shown += [Text(f"ended since {self.ending}")] if self.ending else []
         return Group(*shown, *([Text(self.spending)] if self.spending else []))
 
     def with_confirmation(self, found: Confirmation) -> "SweepResult":
@@ -76,6 +79,7 @@ class SweepResult(Shown):
         lines += ["", f"Best {self.metric} ({self.mode}): {self.best.name if self.best else 'none'}."]
         lines += ["", f"Beaten by none in all goals: {', '.join(self.front)}."] if self.front else []
         lines += ["", f"The searcher's model: {self.findings}."] if self.findings else []
+        lines += ["", f"The search ended since {self.ending}."] if self.ending else []
         if self.confirmation:
             again = self.confirmation.columns()
             lines += ["", "## Run again with fresh seeds", "", _row([heading for heading, _ in again])]
@@ -100,6 +104,7 @@ class SweepResult(Shown):
                 "front": self.front,
                 "findings": self.findings,
                 "spending": self.spending,
+                "ending": self.ending,
                 "confirmation": self.confirmation and _as_json(self.confirmation),
                 "trials": [{**asdict(trial), "run": str(trial.run)} for trial in self.trials],
             },
@@ -152,6 +157,7 @@ def read_results(folder: Path) -> SweepResult:
         goals=tuple(kept.get("goals", ())),
         findings=kept.get("findings"),
         spending=kept.get("spending"),
+        ending=kept.get("ending"),
         confirmation=confirmation_from(kept["confirmation"]) if kept.get("confirmation") else None,
     )
 
@@ -184,7 +190,13 @@ def rank(trials: list[TrialResult], mode: Literal["min", "max"]) -> tuple[TrialR
     return tuple(sorted(trials, key=key))
 
 
-def result_of(name: str, objective: Objective, trials: list[TrialResult], findings: str | None = None) -> SweepResult:
+def result_of(
+    name: str,
+    objective: Objective,
+    trials: list[TrialResult],
+    findings: str | None = None,
+    ending: str | None = None,
+) -> SweepResult:
     """All trials, ranked; the best one is the first that keeps the constraints."""
     mode = objective.goals[0].mode
     ranked = rank(trials, mode)
@@ -201,6 +213,7 @@ def result_of(name: str, objective: Objective, trials: list[TrialResult], findin
         front=tuple(finished[index].name for index in front),
         goals=tuple(goal.name for goal in objective.goals) if several else (),
         findings=findings,
+        ending=ending,
     )
 
 

@@ -242,7 +242,9 @@ def _tracked(search: Search, folder: Path, runs_dir: Path, grown: list[int]) -> 
 
 
 def _results(plan: TrialPlan, findings: str | None = None) -> SweepResult:
-    return result_of(plan.search.sweep.name, plan.search.objective, read_trials(plan), findings)
+    closed = plan.journal.closed()
+    ending = closed[1] if closed else None
+    return result_of(plan.search.sweep.name, plan.search.objective, read_trials(plan), findings, ending)
 
 
 def _findings(plan: TrialPlan, proposer: Proposer) -> str | None:

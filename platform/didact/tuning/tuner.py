@@ -81,7 +81,7 @@ def run_trials(
             lambda draw: plan.spec(draw.config(), "checked"),
             total=total,
             at_once=min(spec.max_concurrent or room, room),
-            enough=ending(plan, ledger),
+            enough=ending(plan, ledger, proposer),
         )
         tuner = _new_tuner(plan, trial, state, max_steps, proposals, total - earlier, ledger)
     outcomes = {Path(outcome.path).name: outcome.error and _reason(outcome.error) for outcome in tuner.fit()}

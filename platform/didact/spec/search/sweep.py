@@ -66,6 +66,15 @@ class SchedulerSpec(Spec):
     """One of so many trials survives a rung."""
 
 
+class ExpectedImprovementSpec(Spec):
+    """End a search when its model expects next to nothing of more trials (Jones et al., 1998)."""
+
+    below: float = Field(default=0.01, gt=0, lt=1)
+    """Share of the best value of the goal that counts as next to nothing."""
+    draws: int = Field(default=3, ge=1)
+    """As many draws, one after the other, must promise less than that."""
+
+
 class ConfirmSpec(Spec):
     """The best trials once more, with seeds that the search has not seen, beside mixtures or settings nobody searched.
 
@@ -106,6 +115,8 @@ class SweepSpec(Spec):
     """Samples from the space (with a grid: repetitions of the whole grid). With a budget it has no effect."""
     patience: int | None = Field(default=None, ge=1)
     """End the search when so many trials, one after the other, were no better than the best before them."""
+    expected_improvement: ExpectedImprovementSpec | None = None
+    """End the search when the model of `searcher: mixture` expects next to nothing of another trial."""
     budget: str | None = None
     """What the whole search may spend: a time (`2h`), tokens that are learned (`5e6 tokens`) or money (`$20`). It
     decides how many trials there are, when they may be stopped and, unless `confirm` is stated, how many runs with
@@ -192,5 +203,12 @@ def _check_searcher(sweep: SweepSpec) -> None:
         raise ValueError(f"initial is of searcher 'mixture'; found searcher {sweep.searcher!r}")
     if sweep.initial is not None and sweep.initial > sweep.num_trials:
         raise ValueError(f"initial is {sweep.initial}, above num_trials {sweep.num_trials}")
+    if sweep.expected_improvement is not None and sweep.searcher != "mixture":
+        raise ValueError(
+            f"expected_improvement is told by the model of searcher 'mixture'; found searcher {sweep.searcher!r}. Use "
+            "patience, or that searcher"
+        )
+    if sweep.expected_improvement is not None and len(sweep.goals) > 1:
+        raise ValueError(f"expected_improvement needs a single goal; found {len(sweep.goals)}. Use patience")
     if sweep.warm_start and sweep.searcher not in ("optuna", "mixture"):
         raise ValueError(f"warm_start needs a searcher that learns, optuna or mixture; found {sweep.searcher!r}")

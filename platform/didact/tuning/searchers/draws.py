@@ -23,6 +23,8 @@ class Draw:
     """How it came about, in words."""
     expected: float | None = None
     """What the searcher expects of the first goal, less being better; None where it has no model."""
+    gain: float | None = None
+    """By how much it expects the draw to be better than the best so far; None where it has no model."""
 
     def config(self) -> dict[str, Any]:
         """As Ray Tune hands it on and the journal keeps it."""

@@ -116,14 +116,16 @@ class MixtureProposer(Proposer):
         models = self._models(drawn, lies)
         pool = self._pool(rng, known)
         mean, sd = self._expected(models, pool)
-        score = self._log_allowed(known, pool)
+        score, may_improve = self._log_allowed(known, pool), False
         # What breaks a constraint is nothing to improve on.
         if kept := [each.draw.values for each in drawn if all(broken <= 0 for broken in each.violations)]:
             better = (self._expected(models, kept)[0].min() - mean) / sd
             gain = sd * (better * norm.cdf(better) + norm.pdf(better))
             score = score + np.log(np.maximum(gain, 1e-300))
+            may_improve = True
         chosen = int(np.argmax(score))
-        return Draw(index, pool[chosen], "expected improvement", float(mean[chosen]))
+        promised = float(np.exp(score[chosen])) if may_improve else None
+        return Draw(index, pool[chosen], "expected improvement", float(mean[chosen]), promised)
 
     def _log_allowed(self, known: Sequence[Seen], pool: Sequence[Values]) -> Vector:
         """Logarithm of the probability that all constraints are kept."""
@@ -142,7 +144,9 @@ class MixtureProposer(Proposer):
         some = [known[each] for each in rng.integers(len(known), size=len(known))] if explore else known
         models = self._models(some, self._first_goal(some))
         values, expected = self._best_of_law(models, self._pool(rng, known))
-        return Draw(index, values, "log-linear law of a bootstrap sample" if explore else "log-linear law", expected)
+        gain = max(0.0, float(self._expected(models, [each.draw.values for each in known])[0].min()) - expected)
+        origin = "log-linear law of a bootstrap sample" if explore else "log-linear law"
+        return Draw(index, values, origin, expected, gain)
 
     def _best_of_law(self, models: Sequence[Surrogate], pool: Sequence[Values]) -> tuple[Values, float]:
         """The pool's best, from there down to the bottom: the sum of the laws and of the distance is convex."""
