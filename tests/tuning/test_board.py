@@ -12,9 +12,10 @@ from didact.display import as_text
 from didact.spec import SweepSpec, validate
 from didact.tracking import JsonLinesTracker
 from didact.tuning import load_search
-from didact.tuning.board import BoardFacts, BoardRow, PlainLines, Watcher, rungs_of, show_board
+from didact.tuning.board import BoardFacts, BoardRow, PlainLines, Watcher, show_board
 from didact.tuning.budget import Ledger, Prices, spread
 from didact.tuning.journal import Journal
+from didact.tuning.schedulers import rungs_of
 from didact.tuning.trial import TrialPlan
 
 RECIPE: dict[str, Any] = {
@@ -56,7 +57,7 @@ def test_it_follows_journal_and_run_folders(tmp_path: Path) -> None:
     assert [(each.name, each.status, each.step, each.rung) for each in facts.rows] == [
         ("s-0", "ended", 4, 2), ("s-1", "running", 0, 0), ("s-2", "failed", 0, 0),
     ]  # fmt: skip
-    assert facts.rungs == rungs_of(found.search.sweep, 8) == (2, 4) and facts.best == facts.rows[0]
+    assert facts.rungs == rungs_of(found.search.sweep.scheduler, 8) == (2, 4) and facts.best == facts.rows[0]
     assert facts.line.startswith("1 of 4 trials, 1 running, 1 failed, best s-0 eval/loss 1.25")
     assert facts.seconds_left is not None
 

@@ -7,8 +7,10 @@ from didact.files import write_json
 from didact.spec import FinetuneSpec, to_json, validate
 from didact.spec.search.sweep import GoalSpec
 from didact.tracking import JsonLinesTracker
-from didact.tuning.halving import Halving
+from didact.tuning import halving as earlier
+from didact.tuning.journal import Journal
 from didact.tuning.objective import Objective
+from didact.tuning.schedulers import Halving
 
 GO_ON, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 
@@ -18,7 +20,7 @@ def scheduler(trials_dir: Path) -> Halving:
         objective=Objective((GoalSpec(metric="eval/loss"),)),
         trials_dir=trials_dir,
         max_steps=8,
-        grace_steps=2,
+        grace=2,
         reduction_factor=2,
     )
     built.set_search_properties("eval/loss", "min")
@@ -86,6 +88,59 @@ def test_what_was_decided_before_a_kill_is_decided_again(tmp_path: Path) -> None
     assert halving.on_trial_result(None, SimpleNamespace(trial_id="a"), {**resumed, "step": 8}) == GO_ON, "has ended"
 
 
+def test_time_in_tokens_is_fair_to_small_batches(tmp_path: Path) -> None:
+    halving = Halving(
+        objective=Objective((GoalSpec(metric="eval/loss"),)),
+        trials_dir=tmp_path,
+        grace=200,
+        reduction_factor=2,
+        unit="tokens",
+    )
+    halving.set_search_properties("eval/loss", "min")
+
+    def told(trial_id: str, step: int, tokens: float, loss: float) -> str:
+        result = {"step": step, "num_steps": 99, "tokens": tokens, "eval/loss": loss}
+        return halving.on_trial_result(None, SimpleNamespace(trial_id=trial_id), result)
+
+    for name in ("large", "small"):
+        halving.on_trial_add(None, SimpleNamespace(trial_id=name))
+    assert told("large", 2, 200, 1.0) == GO_ON
+    assert told("small", 2, 100, 5.0) == GO_ON, "as many steps, but half of the tokens"
+    assert told("small", 4, 200, 0.5) == GO_ON
+    assert told("large", 4, 400, 0.9) == GO_ON and told("small", 8, 400, 1.5) == STOP
+
+
+def test_brackets_are_taken_in_turn_by_the_numbers_of_draws(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal")
+    for number in range(4):
+        journal.begin(f"{number}", {"draw": {"index": number}})
+    halving = Halving(
+        objective=Objective((GoalSpec(metric="eval/loss"),)),
+        trials_dir=tmp_path / "trials",
+        grace=2,
+        reduction_factor=2,
+        max_steps=8,
+        brackets=2,
+    )
+    halving.set_search_properties("eval/loss", "min")
+    for number in (2, 0, 1):
+        assert report(halving, f"{number}", 2, 1.0 + number % 2) == GO_ON
+    assert report(halving, "3", 2, 9.0) == GO_ON, "the second bracket has no rung there"
+    trial = SimpleNamespace(trial_id="1")
+    assert halving.on_trial_result(None, trial, {"step": 4, "num_steps": 8, "eval/loss": 1.0}) == GO_ON
+    trial = SimpleNamespace(trial_id="3")
+    assert halving.on_trial_result(None, trial, {"step": 4, "num_steps": 8, "eval/loss": 9.0}) == STOP
+    short = Halving(
+        objective=Objective((GoalSpec(metric="eval/loss"),)),
+        trials_dir=tmp_path,
+        grace=4,
+        reduction_factor=2,
+        max_steps=8,
+        brackets=5,
+    )
+    assert len(short._brackets) == 2, "a third one would begin after the end"
+
+
 def test_a_scheduler_that_an_earlier_version_pickled_goes_on(tmp_path: Path) -> None:
     halving = scheduler(tmp_path)
     state = {key: value for key, value in vars(halving).items() if key != "_objective"}
@@ -93,3 +148,4 @@ def test_a_scheduler_that_an_earlier_version_pickled_goes_on(tmp_path: Path) -> 
     old.__setstate__({**state, "_reported": "eval/loss"})
     past_run(tmp_path, "s-a", {2: 1.0})
     assert report(old, "new", 2, 5.0) == STOP
+    assert earlier.Halving is Halving, "pickles name the class by where it was"

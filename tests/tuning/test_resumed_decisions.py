@@ -14,12 +14,13 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from didact.spec import FinetuneSpec, SweepSpec, to_json, validate
+from didact.spec.search.schedulers import HalvingSpec, MedianSpec
 from didact.spec.search.sweep import GoalSpec
 from didact.tracking import JsonLinesTracker, effective_records
-from didact.tuning.halving import Halving
 from didact.tuning.journal import Entry, Journal
 from didact.tuning.objective import Objective
 from didact.tuning.proposals import Proposals, index_of
+from didact.tuning.schedulers import Halving, Median, build_scheduler
 from didact.tuning.searchers import Draw, RandomProposer, Seen
 from didact.tuning.spaces import Space
 
@@ -27,6 +28,13 @@ TRIALS, STEPS, RUNGS = 8, 8, (2, 4)
 SWEEP = {"name": "s", "recipe": "r.yaml", "space": {"adapter.dropout": {"uniform": [0, 0.5]}}}
 OBJECTIVE = Objective((GoalSpec(metric="eval/loss"),))
 SPACE = Space(validate(SweepSpec, SWEEP, "s.yaml").space)
+SCHEDULERS: dict[str, HalvingSpec | MedianSpec] = {
+    "halving": HalvingSpec(grace_steps=RUNGS[0]),
+    "halving in tokens": HalvingSpec(grace_tokens=200),
+    "hyperband": HalvingSpec(grace_steps=RUNGS[0], brackets=2),
+    "median": MedianSpec(rule="median", grace_steps=2, min_trials=1),
+    "median in tokens": MedianSpec(rule="median", grace_tokens=200, min_trials=1),
+}
 RECIPE = {"name": "r", "data": {"sources": [{"name": "a", "path": "/x"}]}, "training": {"steps": STEPS}}
 
 
@@ -41,6 +49,7 @@ class Machine:
     folder: Path
     at_once: int
     kills: frozenset[int]
+    scheduler: HalvingSpec | MedianSpec
     events: int = 0
     attempts: dict[str, int] = field(default_factory=dict)
     begun: list[str] = field(default_factory=list)
@@ -70,13 +79,8 @@ def attempt(machine: Machine) -> None:
     state = machine.folder / "searcher.json"
     if state.exists():
         search.restore(str(state))
-    halving = Halving(
-        objective=OBJECTIVE,
-        trials_dir=machine.folder / "trials",
-        max_steps=STEPS,
-        grace_steps=RUNGS[0],
-        reduction_factor=2,
-    )
+    halving = build_scheduler(machine.scheduler, OBJECTIVE, machine.folder / "trials", STEPS)
+    assert halving is not None
     halving.set_search_properties("eval/loss", "min")
     running: dict[str, JsonLinesTracker] = {}
 
@@ -117,7 +121,9 @@ def write_recipe(machine: Machine, trial_id: str) -> None:
     (machine.steps(trial_id).parent / "recipe.json").write_text(to_json(recipe))
 
 
-def advance(machine: Machine, halving: Halving, journal: Journal, tracker: JsonLinesTracker, trial_id: str) -> bool:
+def advance(
+    machine: Machine, halving: Halving | Median, journal: Journal, tracker: JsonLinesTracker, trial_id: str
+) -> bool:
     """A step of a trial, after which its checkpoint is kept; whether that was its last."""
     records = effective_records(machine.steps(trial_id)) if machine.steps(trial_id).exists() else []
     step = len(records) + 1
@@ -125,11 +131,12 @@ def advance(machine: Machine, halving: Halving, journal: Journal, tracker: JsonL
     assert entry is not None
     if step <= STEPS:
         value = loss(entry.sample["draw"]["values"]["adapter.dropout"], step)
-        tracker.log(step, {"train/loss": 1.0, **({"eval/loss": value} if step % 2 == 0 else {})})
+        measured = {"eval/loss": value} if step % 2 == 0 else {}
+        tracker.log(step, {"train/loss": 1.0, "train/tokens": 100.0, **measured})
         machine.happened()
         if step % 2:
             return False
-        result = {"step": step, "num_steps": STEPS, "eval/loss": value}
+        result = {"step": step, "num_steps": STEPS, "tokens": 100.0 * step, "eval/loss": value}
         decision = halving.on_trial_result(None, SimpleNamespace(trial_id=trial_id), result)
         machine.happened()
         if decision == TrialScheduler.CONTINUE and step < STEPS:
@@ -139,9 +146,11 @@ def advance(machine: Machine, halving: Halving, journal: Journal, tracker: JsonL
     return True
 
 
-def run(folder: Path, at_once: int, kills: frozenset[int] = frozenset()) -> tuple[dict[int, str], Machine]:
+def run(
+    folder: Path, at_once: int, scheduler: HalvingSpec | MedianSpec, kills: frozenset[int] = frozenset()
+) -> tuple[dict[int, str], Machine]:
     """Index of a draw -> whether its trial finished or was stopped."""
-    machine = Machine(folder, at_once, kills)
+    machine = Machine(folder, at_once, kills, scheduler)
     folder.mkdir()
     while True:
         try:
@@ -160,9 +169,11 @@ def run(folder: Path, at_once: int, kills: frozenset[int] = frozenset()) -> tupl
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
-def test_kills_change_no_decision(tmp_path: Path, at_once: int) -> None:
-    whole, machine = run(tmp_path / "whole", at_once)
+@pytest.mark.parametrize("rule", SCHEDULERS)
+def test_kills_change_no_decision(tmp_path: Path, at_once: int, rule: str) -> None:
+    scheduler = SCHEDULERS[rule]
+    whole, machine = run(tmp_path / "whole", at_once, scheduler)
     assert set(whole.values()) == {"finished", "stopped"}
-    for first in range(1, machine.events, 17):
-        found, _ = run(tmp_path / str(first), at_once, frozenset({first, first + 12, first + 13}))
+    for first in range(1, machine.events, 17 if rule == "halving" else 41):
+        found, _ = run(tmp_path / str(first), at_once, scheduler, frozenset({first, first + 12, first + 13}))
         assert found == whole, f"killed at event {first}"

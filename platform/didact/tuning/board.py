@@ -23,9 +23,9 @@ from didact.display import Shown, alongside, in_notebook, terminal
 from didact.files import follow_jsonl
 from didact.pages import spent
 from didact.runs import Run
-from didact.spec import SweepSpec
 from didact.tuning.budget import Ledger
 from didact.tuning.journal import Entry
+from didact.tuning.schedulers import rungs_of
 from didact.tuning.search import trial_name
 from didact.tuning.trial import TrialPlan
 
@@ -58,7 +58,7 @@ class BoardFacts(Shown):
     num_steps: int
     """Of a trial that is not stopped."""
     rungs: tuple[int, ...]
-    """Steps at which trials that lag are stopped."""
+    """Steps, or tokens, at which trials that lag are stopped."""
     rows: tuple[BoardRow, ...]
     total: int
     """Trials of the whole search; with a budget, as planned."""
@@ -117,7 +117,14 @@ class BoardFacts(Shown):
 class Watcher:
     """Reads what is new in the journal and in the run folders at each look."""
 
-    def __init__(self, plan: TrialPlan, total: int, num_steps: int, ledger: Ledger | None = None) -> None:
+    def __init__(
+        self,
+        plan: TrialPlan,
+        total: int,
+        num_steps: int,
+        ledger: Ledger | None = None,
+        num_tokens: float | None = None,
+    ) -> None:
         """Nothing is read yet.
 
         Args:
@@ -125,7 +132,9 @@ class Watcher:
             total: trials of the search.
             num_steps: of a trial that is not stopped.
             ledger: of a budget.
+            num_tokens: of a trial that is not stopped.
         """
+        self._num_tokens = num_tokens
         self._plan, self._num_steps, self._ledger = plan, num_steps, ledger
         self._total = ledger.plan.trials if ledger else total
         self._seen: dict[str, _Seen] = {}
@@ -136,7 +145,7 @@ class Watcher:
         """The search now."""
         plan, objective = self._plan, self._plan.search.objective
         entries = plan.journal.entries()
-        rungs = rungs_of(plan.search.sweep, self._num_steps)
+        rungs = self._rungs()
         rows = tuple(self._row(entry, rungs) for entry in entries)
         steps = sum(row.step for row in rows)
         if self._steps_before is None:
@@ -155,6 +164,11 @@ class Watcher:
             closed[1] if closed else None,
         )
 
+    def _rungs(self) -> tuple[int, ...]:
+        scheduler = self._plan.search.sweep.scheduler
+        in_tokens = scheduler is not None and scheduler.unit == "tokens"
+        return rungs_of(scheduler, (self._num_tokens or 0.0) if in_tokens else self._num_steps)
+
     def _row(self, entry: Entry, rungs: tuple[int, ...]) -> BoardRow:
         name = trial_name(self._plan.search.sweep, entry.trial_id)
         seen = self._seen.setdefault(entry.trial_id, _Seen())
@@ -162,7 +176,9 @@ class Watcher:
         status: Literal["running", "ended", "failed"] = (
             "failed" if entry.error else "ended" if entry.ended else "running"
         )
-        return BoardRow(name, status, seen.step, sum(seen.measured_at >= rung for rung in rungs), seen.metric)
+        scheduler = self._plan.search.sweep.scheduler
+        time = seen.tokens_at if scheduler is not None and scheduler.unit == "tokens" else seen.measured_at
+        return BoardRow(name, status, seen.step, sum(time >= rung for rung in rungs), seen.metric)
 
     def _share(self) -> float | None:
         if self._ledger is None:
@@ -194,6 +210,11 @@ class _Seen:
         self.tokens: dict[int, float] = {}
         """By step, so that steps done again count once."""
 
+    @property
+    def tokens_at(self) -> float:
+        """Tokens up to the newest measurement."""
+        return sum(tokens for step, tokens in self.tokens.items() if step <= self.measured_at)
+
     def read(self, run: Run, value: Callable[[dict[str, Any]], float | None]) -> None:
         if not run.steps.is_file():
             return
@@ -204,17 +225,6 @@ class _Seen:
                 self.tokens[self.step] = float(metrics["train/tokens"])
             if (found := value(metrics)) is not None:
                 self.metric, self.measured_at = found, self.step
-
-
-def rungs_of(sweep: SweepSpec, num_steps: int) -> tuple[int, ...]:
-    """Steps at which trials that lag are stopped."""
-    found: list[int] = []
-    if sweep.scheduler is not None:
-        step = float(sweep.scheduler.grace_steps)
-        while step < num_steps:
-            found.append(math.ceil(step))
-            step *= sweep.scheduler.reduction_factor
-    return tuple(found)
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from didact.evaluation import task_texts
 from didact.files import write_json, write_text
 from didact.interrupts import INTERRUPTS
 from didact.logs import get_logger
-from didact.preparation import PreparedData, prepare_data
+from didact.preparation import DataFacts, PreparedData, prepare_data
 from didact.runs import locked, of_other_settings, open_run
 from didact.spec import FinetuneSpec, SweepSpec, validate
 from didact.tracking import FinalStatus, MlflowSync, resolve_uri
@@ -40,6 +40,7 @@ from didact.tuning.journal import Journal
 from didact.tuning.page import render_sweep, sweep_facts
 from didact.tuning.records import Status, read_trials, seen_of
 from didact.tuning.results import SweepResult, result_of
+from didact.tuning.schedulers import words_of
 from didact.tuning.search import Search, best_spec, load_search, named_mixtures, num_trials
 from didact.tuning.searchers import MixtureProposer, OptunaProposer, Proposer, build_proposer
 from didact.tuning.spaces import Sizes
@@ -105,7 +106,10 @@ def run_sweep(
                 earlier = grown[-1] if grown else 0
                 state = folder / (f"tune-{earlier}" if earlier else "tune")
                 points = num_trials(search) // spec.num_trials
-                with show_board(Watcher(plan, total, prepared.num_steps, ledger)):
+                tokens = sum(source.tokens_seen for source in DataFacts.of(longest, prepared).sources)
+                in_tokens = spec.scheduler is not None and spec.scheduler.unit == "tokens"
+                _LOG.info("early stopping: %s", words_of(spec.scheduler, tokens if in_tokens else prepared.num_steps))
+                with show_board(Watcher(plan, total, prepared.num_steps, ledger, tokens)):
                     run_trials(plan, state, prepared.num_steps, proposer, total, earlier * points, ledger)
             return _finished(plan, folder, ledger, _findings(plan, proposer))
 

@@ -16,9 +16,10 @@ from didact.files import write_json
 from didact.preparation import prepare_data
 from didact.runs import Run
 from didact.spec import FinetuneSpec
+from didact.spec.search.sweep import COSTS
 from didact.tracking import effective_records
 from didact.tuning.journal import Entry, Journal
-from didact.tuning.objective import Objective
+from didact.tuning.objective import Objective, costs
 from didact.tuning.search import Search, trial_name, trial_spec, trial_values
 
 
@@ -45,17 +46,29 @@ class TrialPlan:
 class MetricReport(TuneReportCallback):
     """Passes on the reports that carry the first goal; Tune refuses others. Runs in Train's controller."""
 
-    def __init__(self, objective: Objective, num_steps: int) -> None:
-        """Must be made on the trial's own thread."""
+    def __init__(self, objective: Objective, num_steps: int, steps: Path) -> None:
+        """Must be made on the trial's own thread.
+
+        Args:
+            objective: its first goal is passed on.
+            num_steps: of the trial.
+            steps: its record, which is written before a report.
+        """
         super().__init__()
-        self._objective, self._num_steps = objective, num_steps
+        self._objective, self._num_steps, self._steps = objective, num_steps, steps
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
         """Called once all workers have reported."""
         first = metrics[0]
         if (value := self._objective.value(first)) is not None:
-            kept = {"step": first["step"], "num_steps": self._num_steps, self._objective.name: value}
-            super().after_report(run_context, [kept], checkpoint)
+            kept = _measurement(self._steps, first["step"], self._num_steps)
+            super().after_report(run_context, [{**kept, self._objective.name: value}], checkpoint)
+
+
+def _measurement(steps: Path, step: int, num_steps: int) -> dict[str, Any]:
+    """What schedulers are told of a measurement beside its value."""
+    done = [record for record in effective_records(steps) if record.step <= step]
+    return {"step": step, "num_steps": num_steps, "tokens": costs(done).get(COSTS[0], 0.0)}
 
 
 def trainable(plan: TrialPlan) -> Callable[[dict[str, Any]], None]:
@@ -77,12 +90,12 @@ def trainable(plan: TrialPlan) -> Callable[[dict[str, Any]], None]:
                 "values": trial_values(plan.search, entry.sample),
             }
             write_json(Run(plan.trials_dir / spec.name).trial, drawn)
-            callbacks = [MetricReport(objective, num_steps)]
+            callbacks = [MetricReport(objective, num_steps, Run(plan.trials_dir / spec.name).steps)]
             done = finetune(spec, plan.trials_dir, parent_run_id=plan.parent_run_id, ray_callbacks=callbacks)
             trained_now = done.training is not None
         if not trained_now:  # ended in an earlier process that was killed before Tune had saved the end
-            records = effective_records(Run(plan.trials_dir / spec.name).steps)
-            last = [record for record in records if objective.value(record.metrics) is not None][-1]
-            tune.report({"step": last.step, "num_steps": num_steps, objective.name: objective.value(last.metrics)})
+            steps = Run(plan.trials_dir / spec.name).steps
+            last = [each for each in effective_records(steps) if objective.value(each.metrics) is not None][-1]
+            tune.report({**_measurement(steps, last.step, num_steps), objective.name: objective.value(last.metrics)})
 
     return trial

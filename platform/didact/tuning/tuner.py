@@ -13,10 +13,10 @@ from didact.logs import get_logger
 from didact.spec import SweepSpec
 from didact.tuning.budget import Ledger
 from didact.tuning.endings import ending
-from didact.tuning.halving import Halving
 from didact.tuning.journal import Journal, JournalKeeper
 from didact.tuning.proposals import Proposals, index_of
 from didact.tuning.records import read_trial, seen_of
+from didact.tuning.schedulers import build_scheduler
 from didact.tuning.search import trial_name
 from didact.tuning.searchers import Proposer
 from didact.tuning.trial import TrialPlan, trainable
@@ -139,7 +139,7 @@ def _new_tuner(
             mode=objective.goals[0].mode,
             num_samples=num_samples,
             search_alg=proposals,
-            scheduler=_scheduler(plan, max_steps),
+            scheduler=build_scheduler(plan.search.sweep.scheduler, objective, plan.trials_dir, max_steps),
             trial_dirname_creator=_trial_folder,
         ),
         run_config=tune.RunConfig(
@@ -148,21 +148,6 @@ def _new_tuner(
             callbacks=[JournalKeeper(plan.journal, objective.name, ledger.alive if ledger else None)],
             verbose=0,
         ),
-    )
-
-
-def _scheduler(plan: TrialPlan, max_steps: int) -> Halving | None:
-    spec = plan.search.sweep
-    if spec.scheduler is None:
-        return None
-    if spec.scheduler.grace_steps >= max_steps:
-        _LOG.warning("no trial can be stopped early: scheduler.grace_steps is not below the %d steps", max_steps)
-    return Halving(
-        objective=plan.search.objective,
-        trials_dir=plan.trials_dir,
-        max_steps=max_steps,
-        grace_steps=spec.scheduler.grace_steps,
-        reduction_factor=spec.scheduler.reduction_factor,
     )
 
 

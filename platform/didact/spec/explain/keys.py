@@ -118,7 +118,8 @@ def _elsewhere(model: type[BaseModel], values: Any, path: Path) -> Answer | None
         fields = [each for each in fields if ".against." not in each]
     if not fields:
         return None
-    if fields == [dotted((*path[:-2], 0, key))]:  # of another kind of element in the same list
+    # Of another kind of element in the same list, or of another kind of what stands here.
+    if fields in ([dotted((*path[:-2], 0, key))], [dotted(path)]):
         return Answer(text=f"unknown key; known here: {', '.join(keys_at(model, path[:-1], values))}")
     if len(fields) == 1 or fields[0].startswith("adapter."):
         return Answer(in_field(fields[0], value))

@@ -6,11 +6,14 @@ from pydantic import Field, field_validator, model_validator
 
 from didact.spec.base import Spec
 from didact.spec.search.budget import parse_budget
+from didact.spec.search.schedulers import HalvingSpec, Scheduler
 from didact.spec.search.space import Derived, Distribution, Grid, Mixture, Simplex, in_order
 
 COSTS = ("cost/tokens", "cost/seconds", "cost/steps")
 """What a trial costs, as metrics: tokens that were trained on, seconds of training, optimizer steps."""
 Mode = Literal["min", "max"]
+SchedulerSpec = HalvingSpec
+"""Its name in what interrupted sweeps of earlier versions have pickled."""
 
 
 class GoalSpec(Spec):
@@ -55,15 +58,6 @@ class ConstraintSpec(Spec):
         if (self.at_most is None) == (self.at_least is None):
             raise ValueError("give at_most or at_least, one of both")
         return self
-
-
-class SchedulerSpec(Spec):
-    """Asynchronous successive halving: trials that lag at a rung are stopped (Li et al., 2018)."""
-
-    grace_steps: int = Field(default=10, ge=1)
-    """Steps every trial gets before it may be stopped."""
-    reduction_factor: float = Field(default=2.0, gt=1)
-    """One of so many trials survives a rung."""
 
 
 class ExpectedImprovementSpec(Spec):
@@ -125,9 +119,9 @@ class SweepSpec(Spec):
     """What the whole cluster costs an hour, for a budget in money; default: `DIDACT_PRICE_PER_HOUR`."""
     max_concurrent: int | None = Field(default=None, ge=1)
     """Trials at once; default, and never more: as many as the cluster's CPUs or GPUs hold."""
-    scheduler: SchedulerSpec | None = SchedulerSpec()
-    """Early stopping; null lets every trial run to its end. `searcher: mixture` compares trials of equal length and
-    stops none."""
+    scheduler: Scheduler | None = HalvingSpec(grace_steps=10)
+    """Early stopping, by `rule: halving` or `rule: median`; null lets every trial run to its end. `searcher: mixture`
+    compares trials of equal length and stops none."""
     searcher: Literal["random", "quasi_random", "optuna", "mixture"] = "random"
     """Who chooses: independent samples; a scrambled Sobol sequence; Optuna; or a model of the goal over mixtures and
     settings, which suits few trials best."""
@@ -193,6 +187,10 @@ class SweepSpec(Spec):
 
 
 def _check_searcher(sweep: SweepSpec) -> None:
+    if sweep.budget is not None and isinstance(sweep.scheduler, HalvingSpec) and sweep.scheduler.grace_tokens:
+        raise ValueError(
+            "scheduler.grace_tokens has no effect: with a budget the steps of the rungs follow from it; remove one"
+        )
     if sweep.sampler != "tpe" and sweep.searcher != "optuna":
         raise ValueError(f"sampler {sweep.sampler!r} is one of Optuna's; set searcher: optuna")
     if sweep.sampler == "cmaes" and len(sweep.goals) > 1:

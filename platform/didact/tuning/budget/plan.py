@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from didact.spec import SweepSpec
-from didact.spec.search.sweep import ConfirmSpec, SchedulerSpec
+from didact.spec.search.schedulers import HalvingSpec, MedianSpec
+from didact.spec.search.sweep import ConfirmSpec
 from didact.tuning.budget.pace import Pace
 
 Unit = Literal["tokens", "seconds"]
@@ -84,7 +85,11 @@ class BudgetPlan:
 
     def applied(self, sweep: SweepSpec) -> SweepSpec:
         """The search with what the budget decides."""
-        stopping = [SchedulerSpec(grace_steps=rung, reduction_factor=self.reduction_factor) for rung in self.rungs[:1]]
+        stopping: list[HalvingSpec | MedianSpec] = [
+            HalvingSpec(grace_steps=rung, reduction_factor=self.reduction_factor) for rung in self.rungs[:1]
+        ]
+        # What median stopping saves is not known beforehand: it leaves room for more trials.
+        stopping += [sweep.scheduler] if isinstance(sweep.scheduler, MedianSpec) else []
         changed = {
             "num_trials": self.trials,
             "scheduler": stopping[0] if stopping else None,

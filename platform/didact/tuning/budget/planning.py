@@ -14,6 +14,7 @@ from didact.files import write_json
 from didact.preparation import DataFacts, PreparedData
 from didact.spec import FinetuneSpec, PlacementSpec
 from didact.spec.search.budget import parse_budget
+from didact.spec.search.schedulers import HalvingSpec
 from didact.spec.search.sweep import ConfirmSpec
 from didact.tuning.budget.pace import Pace, measured_pace, pace_of_earlier_runs
 from didact.tuning.budget.plan import BudgetPlan, Prices, spread
@@ -76,7 +77,7 @@ def plan_budget(search: Search, longest: FinetuneSpec, prepared: PreparedData, r
         at_once = max(1, min(sweep.max_concurrent or room, room))
         prices = Prices("seconds", pace.seconds(tokens), pace.seconds(again), pace.start_seconds, at_once, compared)
     # With the mixture searcher, or with `scheduler: null`, trials have equal lengths.
-    stopped = sweep.scheduler is not None
+    halving = sweep.scheduler if isinstance(sweep.scheduler, HalvingSpec) else None
     coordinates = sum(search.space.blocks)
     try:
         return spread(
@@ -86,7 +87,7 @@ def plan_budget(search: Search, longest: FinetuneSpec, prepared: PreparedData, r
             num_steps=steps,
             every=_every(search, longest),
             enough=max(8, 4 * coordinates),
-            reduction_factor=sweep.scheduler.reduction_factor if sweep.scheduler and stopped else None,
+            reduction_factor=halving.reduction_factor if halving else None,
             confirm=sweep.confirm,
             choose_confirm="confirm" not in sweep.model_fields_set,
             pace=pace,
