@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from didact.spec.base import Spec
 from didact.spec.search.budget import parse_budget
 from didact.spec.search.schedulers import HalvingSpec, Scheduler
-from didact.spec.search.space import Derived, Distribution, Grid, Mixture, Simplex, in_order
+from didact.spec.search.space import Choice, Derived, Distribution, Grid, Mixture, Simplex, in_order
 
 COSTS = ("cost/tokens", "cost/seconds", "cost/steps")
 """What a trial costs, as metrics: tokens that were trained on, seconds of training, optimizer steps."""
@@ -195,6 +195,13 @@ def _check_searcher(sweep: SweepSpec) -> None:
         raise ValueError(f"sampler {sweep.sampler!r} is one of Optuna's; set searcher: optuna")
     if sweep.sampler == "cmaes" and len(sweep.goals) > 1:
         raise ValueError("sampler 'cmaes' has one goal; with several use nsga2, tpe or gp")
+    for path, kind in sweep.space.items():
+        if sweep.sampler == "cmaes" and (isinstance(kind, Choice) or getattr(kind, "when", None)):
+            what = "when" if getattr(kind, "when", None) else "choice"
+            raise ValueError(
+                f"space.{path}: sampler 'cmaes' draws numbers that every trial has, and finds {what}; use randint or "
+                "uniform with step or factor, or sampler tpe"
+            )
     if sweep.searcher == "mixture" and sweep.scheduler is not None:
         raise ValueError("searcher 'mixture' compares trials of equal length; set scheduler to null")
     if sweep.initial is not None and sweep.searcher != "mixture":

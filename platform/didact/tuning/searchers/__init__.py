@@ -40,6 +40,9 @@ __all__ = [
     "build_proposer",
 ]
 _FEWEST = 8
+_GENERATIONS, _SMALLEST_POPULATION, _LARGEST_POPULATION = 5, 4, 50
+"""NSGA-II learns nothing within a generation, the first of which is random: a search has about five, each no larger
+than Optuna's own."""
 
 
 def build_proposer(
@@ -70,7 +73,15 @@ def build_proposer(
             kinds = {path: kind.model_dump(mode="json", exclude_defaults=True) for path, kind in sweep.space.items()}
             described = json.dumps({"goals": [goal.name for goal in objective.goals], "space": kinds}, sort_keys=True)
             return OptunaProposer(
-                space, objective, sweep.name, sweep.sampler, sweep.seed, study, described, tuple(earlier)
+                space,
+                objective,
+                sweep.name,
+                sweep.sampler,
+                sweep.seed,
+                study,
+                described,
+                tuple(earlier),
+                max(_SMALLEST_POPULATION, min(_LARGEST_POPULATION, sweep.num_trials // _GENERATIONS)),
             )
         case "quasi_random":
             return QuasiRandomProposer(space, sweep.seed)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +20,14 @@ from didact.tuning.spaces.settings import Drawn, levels
 if TYPE_CHECKING:
     import optuna
 
-_INDEX, _SPACE, _VIOLATIONS, _VALUES = "draw", "space", "violations", "values"
+_INDEX, _SPACE, _VIOLATIONS, _VALUES, _POPULATION = "draw", "space", "violations", "values", "population"
+_OLD_POPULATION = 20
+"""Of studies of earlier versions, which do not say it."""
 
 
 @dataclass(frozen=True)
 class OptunaProposer(Proposer):
-    """Asks a stored study, and tells it what trials measured. A study without a file lives in memory."""
+    """Asks a stored study, and tells it what trials measured. A study without a file lives as long as this proposer."""
 
     space: Space
     objective: Objective
@@ -35,6 +38,8 @@ class OptunaProposer(Proposer):
     described: str = ""
     """What the study's trials were drawn from; another description is another study."""
     earlier: tuple[Seen, ...] = ()
+    population: int = 20
+    """Of NSGA-II: trials of a generation."""
 
     @override
     def propose(self, index: int, seen: Sequence[Seen]) -> Draw:
@@ -65,6 +70,8 @@ class OptunaProposer(Proposer):
             raise SpecError(
                 "sampler: 'cmaes' needs the package cmaes (`pip install cmaes`), or choose tpe, gp or nsga2"
             )
+        if self.sampler == "cmaes" and self.space.num_units < 2:
+            raise SpecError("sampler: 'cmaes' needs at least two numbers to draw; use tpe or gp for a single one")
         if self.file is None or not self.file.is_file():
             return
         found = self._study(0).user_attrs.get(_SPACE)
@@ -74,26 +81,34 @@ class OptunaProposer(Proposer):
                 f"{self.described}\nSet another name, or remove that file"
             )
 
+    @cached_property
+    def _storage(self) -> Any:
+        """What Optuna keeps the study in."""
+        if self.file is None:
+            from optuna.storages import InMemoryStorage
+
+            return InMemoryStorage()
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        return f"sqlite:///{self.file.absolute()}"
+
     def _study(self, index: int) -> "optuna.Study":
         import optuna
 
-        storage = None
-        if self.file is not None:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            storage = f"sqlite:///{self.file.absolute()}"
         study = optuna.create_study(
-            storage=storage,
+            storage=self._storage,
             study_name=self.name,
-            sampler=self._sampler(index),
             directions=["minimize"] * len(self.objective.goals),
             load_if_exists=True,
         )
         if _SPACE not in study.user_attrs:
+            # A search that is given more trials keeps the generations that it began with.
+            study.set_user_attr(_POPULATION, self.population)
             study.set_user_attr(_SPACE, self.described)
             study.set_metric_names([f"{goal.name} ({goal.mode})" for goal in self.objective.goals])
             for each in self.earlier:
                 if each.losses is not None:
                     study.add_trial(self._known(each))
+        study.sampler = self._sampler(index, study)
         return study
 
     def _tell(self, study: "optuna.Study", seen: Sequence[Seen]) -> None:
@@ -133,7 +148,7 @@ class OptunaProposer(Proposer):
             params=params, distributions=distributions, values=list(seen.losses or ()), user_attrs=attributes
         )
 
-    def _sampler(self, index: int) -> "optuna.samplers.BaseSampler":
+    def _sampler(self, index: int, study: "optuna.Study") -> "optuna.samplers.BaseSampler":
         """A sampler whose randomness depends on nothing but the seed and the proposal's number."""
         from optuna import samplers
 
@@ -143,9 +158,16 @@ class OptunaProposer(Proposer):
             case "gp":
                 return samplers.GPSampler(seed=seed, **limited)
             case "nsga2":
-                return samplers.NSGAIISampler(seed=seed, population_size=20, **limited)
+                size = study.user_attrs.get(_POPULATION, _OLD_POPULATION)
+                return samplers.NSGAIISampler(seed=seed, population_size=size, **limited)
             case "cmaes":
-                return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+                done = [each for each in study.get_trials(deepcopy=False) if each.values]
+                source = [each for each in done if _INDEX not in each.user_attrs]
+                # Whole numbers need a margin, or their variance may shrink to nothing between two of them
+                # (Hamano et al., 2022).
+                kinds = self.space.drawn.values()
+                whole = any(not isinstance(kind, Uniform | LogUniform) or levels(kind) for kind in kinds)
+                return samplers.CmaEsSampler(seed=seed, with_margin=whole, source_trials=source or None)
             case _:
                 return samplers.TPESampler(seed=seed, **limited)
 
