@@ -43,6 +43,7 @@ def train_to_the_end(
     estimate: Estimate,
     callbacks: list[UserCallback] | None = None,
     allow_fresh: bool = False,
+    until: int | None = None,
 ) -> TrainResult:
     """Train until the run's last step, going on from the newest checkpoint after every interruption.
 
@@ -53,6 +54,7 @@ def train_to_the_end(
         estimate: asked when memory is used up.
         callbacks: of Ray Train, such as Tune's reporter.
         allow_fresh: start from the base when no checkpoint verifies.
+        until: steps after which to save a checkpoint and return; None for all.
 
     Raises:
         PlacementError: there is no room, or no more.
@@ -65,13 +67,13 @@ def train_to_the_end(
     while True:
         resources = worker_resources(spec.placement)
         size = room_for_workers(spec.placement, resources)
-        attempt = Attempt(last_attempt(run.steps) + 1, size, micro_batch, allow_fresh)
+        attempt = Attempt(last_attempt(run.steps) + 1, size, micro_batch, allow_fresh, until)
         for rank in range(size):
             stack_file(run, attempt.number, rank).unlink(missing_ok=True)  # of an attempt that ended without a step
         try:
             with _growing(run, spec, resources, size) as grows:
                 result = train_on_ray(run, spec, resources, attempt, callbacks)
-            if result.steps >= num_steps:
+            if result.steps >= min(num_steps, until or num_steps):
                 with contextlib.suppress(OSError):
                     run.stacks.rmdir()  # stays where a worker has hung
                 return result
@@ -88,13 +90,17 @@ def train_to_the_end(
         if failure.kind == "memory":
             micro_batch = _halved(spec, micro_batch, left["memory"], failure, resources, estimate)
         elif not left[failure.kind]:
-            field = _FIELDS[failure.kind]
-            raise WorkersLost(
-                f"training of run {run.name!r} was interrupted after {getattr(spec.placement, field)} restarts "
-                f"(placement.{field}): {failure.cause}. The same command goes on from the newest checkpoint"
-            ) from failure.error
+            raise _once_too_often(run, spec, failure.kind, failure.cause) from failure.error
         left[failure.kind] -= 1
         _LOG.warning("run %s interrupted (%s: %s); going on", run.name, failure.kind, failure.cause)
+
+
+def _once_too_often(run: Run, spec: FinetuneSpec, kind: Kind, cause: str) -> WorkersLost:
+    field = _FIELDS[kind]
+    return WorkersLost(
+        f"training of run {run.name!r} was interrupted after {getattr(spec.placement, field)} restarts "
+        f"(placement.{field}): {cause}. The same command goes on from the newest checkpoint"
+    )
 
 
 def _halved(

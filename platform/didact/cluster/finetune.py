@@ -108,6 +108,7 @@ def finetune(
     parent_run_id: str | None = None,
     ray_callbacks: list[UserCallback] | None = None,
     allow_fresh: bool = False,
+    until: int | None = None,
 ) -> FinetuneResult:
     """Run a recipe from data to registered adapter; called again after any interruption, it goes on where it was.
 
@@ -117,6 +118,7 @@ def finetune(
         parent_run_id: MLflow run this one belongs to, as in a sweep.
         ray_callbacks: of Ray Train.
         allow_fresh: when no checkpoint of an earlier attempt verifies, set them aside and train from the base.
+        until: optimizer steps after which training pauses, to be gone on with by another call; None for all.
 
     Raises:
         DidactError: anything that keeps the recipe from running, with what to change.
@@ -132,7 +134,9 @@ def finetune(
         _take_start(run, spec)
         go_on(run, spec, prepared.mixture.mixture.num_rows)
         with ray_cluster(), _tracked(run, spec, data, parent_run_id) as mlflow_run_id:
-            training = _train(run, spec, prepared, data, ray_callbacks, allow_fresh)
+            training = _train(run, spec, prepared, data, ray_callbacks, allow_fresh, until)
+            if training is not None and training.steps < prepared.num_steps:
+                return FinetuneResult(run, training, None, None, None, mlflow_run_id)
             write_card(run)  # an evaluation that is killed leaves an adapter that says what it is
             report = _evaluate(run, spec, tasks)
             write_card(run)
@@ -200,6 +204,7 @@ def _train(
     data: DataFacts,
     ray_callbacks: list[UserCallback] | None,
     allow_fresh: bool,
+    until: int | None,
 ) -> TrainResult | None:
     if is_trained(run, spec):
         _LOG.info("run %s is trained already; going on with its evaluation", run.name)
@@ -215,7 +220,13 @@ def _train(
 
     with show_progress(run, num_steps):
         return train_to_the_end(
-            run, spec, num_steps=num_steps, estimate=estimate, callbacks=ray_callbacks, allow_fresh=allow_fresh
+            run,
+            spec,
+            num_steps=num_steps,
+            estimate=estimate,
+            callbacks=ray_callbacks,
+            allow_fresh=allow_fresh,
+            until=until,
         )
 
 

@@ -28,6 +28,8 @@ class Attempt:
     micro_batch_size: int
     allow_fresh: bool
     """Start from the base when no checkpoint verifies."""
+    until: int | None = None
+    """Steps after which to save a checkpoint and end; None for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ def train_on_ray(
         "attempt": attempt.number,
         "micro_batch_size": attempt.micro_batch_size,
         "allow_fresh": attempt.allow_fresh,
+        "until": attempt.until,
         "use_gpu": resources.use_gpu,
     }
     result: TrainResult = run_on_workers(

@@ -100,6 +100,9 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any], device: torch.d
         identity=identity,
         allow_fresh=config["allow_fresh"],
     )
+    if world.rank == 0:
+        for taken in run.branch.glob("step-*"):
+            checkpoints.adopt(taken)
     result = train(
         model,
         prepared.loader(spec, packing=packing),
@@ -120,6 +123,7 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any], device: torch.d
         ),
         world=world,
         stop=stop,
+        until=config.get("until"),
     )
     with whole_weights(model, world):
         if world.rank == 0 and result.steps == prepared.num_steps:

@@ -163,6 +163,7 @@ class Plan(Shown):
             f"steps      {steps:,} of {spec.training.global_batch_size} samples, about {tokens:,.0f} tokens",
             f"rate       {spec.training.learning_rate:g}, {spec.training.schedule} "
             f"after {spec.training.num_warmup_steps(steps):,} steps of warm-up",
+            *(f"           {each.words}" for each in spec.training.changes),
             f"packing    {'on' if spec.packing else 'off'}, {self.tokens_per_micro_batch:,} tokens a forward pass",
             f"memory     {memory_in_words(footprint)}",
             *(["           activations roughly, by the sizes of the layers"] if footprint.rough else []),

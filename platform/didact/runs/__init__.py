@@ -9,6 +9,7 @@ Example:
     >>> run = start_run(load_spec(FinetuneSpec, "jobs/recipes/demo.yaml"), Path("runs"))
 """
 
+from didact.runs.branched import branch
 from didact.runs.continued import Descent, descents, go_on, note_start
 from didact.runs.provenance import git_state, package_versions, processor, provenance
 from didact.runs.recorded import (
@@ -28,6 +29,7 @@ __all__ = [
     "RecordedRun",
     "RecordedSource",
     "Run",
+    "branch",
     "commit_in",
     "descents",
     "folder_named",

@@ -58,6 +58,18 @@ def note_start(run: Run, reference: str, length: str, sha256: str) -> None:
         append_jsonl(_record(run), asdict(descent))
 
 
+def note_branch(run: Run, donor: str, step: int, length: str) -> None:
+    """Write down that a run goes on from a checkpoint of another one.
+
+    Args:
+        run: the run.
+        donor: the other run's name.
+        step: of the checkpoint.
+        length: of the run, in words.
+    """
+    append_jsonl(_record(run), asdict(Descent(f"{donor} at step {step}", length, None, exact=True, why="")))
+
+
 def go_on(run: Run, spec: FinetuneSpec, num_rows: int) -> Descent | None:
     """Put the result of a shorter run aside, so that training goes on from its last checkpoint. Hold the run's lock.
 

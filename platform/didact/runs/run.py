@@ -13,6 +13,7 @@
     report.json         base and adapter side by side; report.html and report.md for people
     workers.jsonl       one line a group of workers: what worker 0 computed on
     trial.json          the sweep and the values drawn, for a trial of a search
+    branch/             of a run that went on from a checkpoint of another one: a copy of that checkpoint
     verdict.json        what the gate decided about the adapter, and from what
     mlflow.json         the MLflow run this folder belongs to
 """
@@ -128,6 +129,11 @@ class Run:
         return self.path / "trial.json"
 
     @property
+    def branch(self) -> Path:
+        """Checkpoint of another run that this one goes on from."""
+        return self.path / "branch"
+
+    @property
     def verdict(self) -> Path:
         """What the gate decided, and the digests of what it judged."""
         return self.path / "verdict.json"
@@ -218,9 +224,8 @@ def start_run(spec: FinetuneSpec, runs_dir: Path) -> Run:
     if run.recipe.is_file():
         before = run.spec()
         _check_length(before, spec)
-        differences = _differences(_identity(before), _identity(spec))
-        if differences:
-            listed = "\n".join(f"  - {line}" for line in differences)
+        if changed := differences(identity(before), identity(spec)):
+            listed = "\n".join(f"  - {line}" for line in changed)
             raise RunError(
                 f"run {spec.name!r} exists in {runs_dir} with other settings:\n{listed}\n"
                 "Resuming would mix two runs: set another name (name=...) or undo the changes"
@@ -248,7 +253,7 @@ def _check_length(before: FinetuneSpec, now: FinetuneSpec) -> None:
         )
 
 
-def _identity(spec: FinetuneSpec) -> dict[str, Any]:
+def identity(spec: FinetuneSpec) -> dict[str, Any]:
     """The settings that decide the trained weights; the others may change between attempts."""
     values = spec.model_dump(mode="json")
     for key in _CHANGEABLE:
@@ -258,12 +263,13 @@ def _identity(spec: FinetuneSpec) -> dict[str, Any]:
     return values
 
 
-def _differences(before: Any, after: Any, path: str = "") -> list[str]:
+def differences(before: Any, after: Any, path: str = "") -> list[str]:
+    """Where two records of plain data differ, a line for each field."""
     if isinstance(before, dict) and isinstance(after, dict):
         keys = [*before, *(key for key in after if key not in before)]
         return [
             line
             for key in keys
-            for line in _differences(before.get(key), after.get(key), f"{path}.{key}" if path else key)
+            for line in differences(before.get(key), after.get(key), f"{path}.{key}" if path else key)
         ]
     return [] if before == after else [f"{path}: was {before!r}, now {after!r}"]

@@ -38,6 +38,8 @@ _PACKED = "its update takes the shape of the base's weight matrices, which are p
 class LoraSpec(MethodSpec):
     """Low-rank adapters beside linear layers (Hu et al., 2021)."""
 
+    changeable_dropout: ClassVar[bool] = True
+
     method: Literal["lora"] = "lora"
     r: int = Field(default=16, ge=1, le=1024)
     """Rank of the update."""
@@ -76,6 +78,7 @@ class AdaLoraSpec(MethodSpec):
 
     suitable_rate: ClassVar[float] = 1e-2
     no_sharding: ClassVar[dict[str, str]] = {f"zero{stage}": _CUT_GRADIENTS for stage in (1, 2, 3)}
+    changeable_dropout: ClassVar[bool] = True
 
     method: Literal["adalora"]
     init_r: int = Field(default=12, ge=2, le=1024)
@@ -190,6 +193,7 @@ class VeraSpec(MethodSpec):
     """Trained scales on frozen random low-rank matrices shared by all layers (Kopiczko et al., 2023)."""
 
     suitable_rate: ClassVar[float] = 1e-2
+    changeable_dropout: ClassVar[bool] = True
 
     method: Literal["vera"]
     r: int = Field(default=256, ge=1, le=4096)

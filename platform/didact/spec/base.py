@@ -81,6 +81,8 @@ class MethodSpec(Spec):
     """Why activations cannot be recomputed; None where they can."""
     no_sharding: ClassVar[dict[str, str]] = {}
     """Values of `training.sharding.strategy` this method cannot train under, with the reason."""
+    changeable_dropout: ClassVar[bool] = False
+    """`training.changes` can change its dropout on the way."""
     suitable_rate: ClassVar[float] = 2e-4
     """`training.learning_rate` where a recipe states none."""
 

@@ -268,7 +268,8 @@ def _check_curriculum(data: DataSpec) -> None:
         if unknown := sorted(stage.weights.keys() - names):
             raise ValueError(f"curriculum.{number} names {unknown[0]!r}; sources are {', '.join(sorted(names))}")
     if unused := sorted(
-        names - {name for stage in data.curriculum for name, weight in stage.weights.items() if weight}
+        {source.name for source in data.sources if source.weight}
+        - {name for stage in data.curriculum for name, weight in stage.weights.items() if weight}
     ):
         raise ValueError(f"source {unused[0]!r} has a weight in no stage of curriculum; give it one or remove it")
 

@@ -118,6 +118,11 @@ def _check_method(spec: FinetuneSpec) -> None:
             f"{method} cannot recompute activations: {adapter.no_gradient_checkpointing}; "
             "set training.gradient_checkpointing to false"
         )
+    if spec.training.changes_dropout and not adapter.changeable_dropout:
+        raise ValueError(
+            f"{method} has no dropout that training.changes could change; lora, adalora and vera have. Remove dropout "
+            "from changes"
+        )
     if reason := adapter.no_sharding.get(spec.training.sharding.strategy):
         raise ValueError(
             f"{method} cannot train under training.sharding.strategy {spec.training.sharding.strategy!r}: {reason}; "

@@ -12,6 +12,30 @@ from didact.spec.base import Spec
 from didact.spec.sharding import ShardingSpec
 
 
+class ChangeSpec(Spec):
+    """Settings that hold from a step on, until another change."""
+
+    after: int = Field(ge=1)
+    """Optimizer steps that are done before."""
+    learning_rate: float | None = Field(default=None, gt=0)
+    """Peak learning rate from there on: warm-up and schedule keep their course over the whole run, at this height."""
+    dropout: float | None = Field(default=None, ge=0, lt=1)
+    """Dropout of the adapter from there on; of the methods `lora`, `adalora` and `vera`."""
+
+    @model_validator(mode="after")
+    def _something(self) -> "ChangeSpec":
+        if self.learning_rate is None and self.dropout is None:
+            raise ValueError("changes nothing; give learning_rate, dropout or both")
+        return self
+
+    @property
+    def words(self) -> str:
+        """For people, in one line."""
+        stated = {"rate": self.learning_rate, "dropout": self.dropout}
+        told = ", ".join(f"{name} {value:.4g}" for name, value in stated.items() if value is not None)
+        return f"after {self.after:,} steps {told}"
+
+
 class TrainingSpec(Spec):
     """The optimizer and its schedule."""
 
@@ -27,6 +51,9 @@ class TrainingSpec(Spec):
     """Share of the steps with linear warm-up, rounded up; give this or `warmup_steps`."""
     warmup_steps: int | None = Field(default=None, ge=0)
     """Steps with linear warm-up, instead of `warmup_share`."""
+    changes: tuple[ChangeSpec, ...] = ()
+    """Learning rate and dropout that change on the way, as the schedules that population based training finds do.
+    Mixtures that change are `data.curriculum`."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's decoupled decay."""
     max_grad_norm: float = Field(default=1.0, gt=0)
@@ -74,6 +101,21 @@ class TrainingSpec(Spec):
             )
         return steps
 
+    def rate_at(self, step: int) -> float:
+        """Peak learning rate that holds at optimizer step `step` (from 0)."""
+        stated = [each.learning_rate for each in self.changes if each.after <= step and each.learning_rate is not None]
+        return stated[-1] if stated else self.learning_rate
+
+    def dropout_at(self, step: int) -> float | None:
+        """The adapter's dropout at optimizer step `step` (from 0); None for the adapter's own."""
+        stated = [each.dropout for each in self.changes if each.after <= step and each.dropout is not None]
+        return stated[-1] if stated else None
+
+    @property
+    def changes_dropout(self) -> bool:
+        """Whether the adapter's dropout changes on the way."""
+        return any(each.dropout is not None for each in self.changes)
+
     @property
     def length(self) -> str:
         """How long the run is, in words: `120 steps` or `2 epochs`."""
@@ -109,6 +151,11 @@ class TrainingSpec(Spec):
             both = f"warmup_steps={self.warmup_steps}, warmup_share={self.warmup_share}"
             found = "neither" if self.warmup_steps is None else both
             raise ValueError(f"give either warmup_steps or warmup_share, the other null; found {found}")
+        after = [each.after for each in self.changes]
+        if after != sorted(set(after)):
+            raise ValueError(f"after must increase from one of changes to the next; found {after}")
+        if self.steps is not None and after and after[-1] >= self.steps:
+            raise ValueError(f"changes begins one after {after[-1]} steps, but there are {self.steps}; remove it")
         if self.steps is not None and self.warmup_steps is not None and self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps ({self.warmup_steps}) must be below steps ({self.steps})")
         return self

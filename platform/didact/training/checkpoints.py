@@ -97,6 +97,26 @@ class CheckpointStore(Checkpoints):
                 self._discard(old)
         return path
 
+    def adopt(self, path: Path) -> None:
+        """Begin with a checkpoint of another run that was trained alike up to there; no effect where there is one.
+
+        Args:
+            path: a checkpoint's folder.
+
+        Raises:
+            CheckpointError: it is damaged.
+            StorageError: it cannot be written.
+        """
+        mine = self.folder / path.name
+        if self._folders():
+            return
+        with _storage(mine), new_folder(mine) as scratch:
+            record = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+            if problems := manifest_problems(path, record["files"]):
+                raise CheckpointError(f"{path} cannot be gone on from: {'; '.join(problems)}")
+            shutil.copytree(path, scratch, dirs_exist_ok=True)
+            write_json(scratch / _MANIFEST, {**record, "identity": self._identity})
+
     @override
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint that verifies, None without any; damaged ones are renamed to `*.corrupt`.

@@ -12,6 +12,7 @@ from didact.spec import MethodSpec, TrainingSpec
 from didact.tokens import StepBatches, StepLoader
 from didact.training.callbacks import Callback, StepReport
 from didact.training.checkpoints import Checkpoints
+from didact.training.dropping import DroppingShares
 from didact.training.objective import Objective
 from didact.training.rates import learning_rate
 from didact.training.sharding import Sharding, shard
@@ -46,6 +47,7 @@ def train(
     evaluate: Callable[[torch.nn.Module], dict[str, float]] | None = None,
     world: World | None = None,
     stop: Callable[[], bool] = lambda: False,
+    until: int | None = None,
 ) -> TrainResult:
     """Train `model` until `num_steps`, continuing from the newest checkpoint.
 
@@ -63,6 +65,7 @@ def train(
         evaluate: called every `spec.evaluate_every` steps and at the end, on every worker; its metrics are reported.
         world: default: the initialised process group.
         stop: asked in every step; when any worker's says yes, all finish the step, save a checkpoint and return.
+        until: steps after which to save a checkpoint and return, to be gone on from later; None for all.
 
     Raises:
         TrainingDiverged: more than `spec.max_skipped_steps` steps were NaN or infinite; none changed the weights.
@@ -70,22 +73,20 @@ def train(
     world = world or World.current()
     stepper = _Stepper.of(model, spec, adapter, compute_dtype, world, stop)
     done = start = stepper.resume(checkpoints)
-    began, tokens, loss = time.monotonic(), 0, None
+    began, tokens, loss, pause = time.monotonic(), 0, None, min(until or num_steps, num_steps)
     try:
         for callback in callbacks:
             callback.on_start(start, num_steps)
-        for step in range(start, num_steps):
-            done, last = step + 1, step + 1 == num_steps
-            batches = loader.step(step, world.rank, world.size, even=stepper.sharding.lockstep)
-            metrics, stopping = stepper.step(step, batches, learning_rate(step, num_steps, spec))
+        for done in range(start + 1, pause + 1):
+            batches = loader.step(done - 1, world.rank, world.size, even=stepper.sharding.lockstep)
+            metrics, stopping = stepper.step(done - 1, batches, learning_rate(done - 1, num_steps, spec))
             loss, tokens, healthy = metrics["train/loss"], tokens + batches.num_tokens, not stepper.skipped.too_many
-            if healthy and evaluate and spec.evaluate_every and (done % spec.evaluate_every == 0 or last):
+            if healthy and evaluate and spec.evaluate_every and (done % spec.evaluate_every == 0 or done == num_steps):
                 metrics |= evaluate(model)
-            checkpointed = healthy and (done % spec.checkpoint_every == 0 or last or stopping)
+            checkpointed = healthy and (done % spec.checkpoint_every == 0 or done == pause or stopping)
             if checkpointed and (state := stepper.sharding.state()):
                 checkpoints.save(done, state, stepper.method_state())
-            for callback in callbacks:
-                callback.on_step(StepReport(done, num_steps, metrics, batches.sample_ids, checkpointed))
+            _tell(callbacks, StepReport(done, num_steps, metrics, batches.sample_ids, checkpointed))
             if stopping or not healthy:
                 break
     finally:
@@ -93,6 +94,11 @@ def train(
             callback.close()
     stepper.skipped.check()
     return TrainResult(done, loss, tokens, time.monotonic() - began)
+
+
+def _tell(callbacks: Sequence[Callback], report: StepReport) -> None:
+    for callback in callbacks:
+        callback.on_step(report)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +114,7 @@ class _Stepper:
     world: World
     skipped: SkippedSteps
     stop: Callable[[], bool]
+    dropping: DroppingShares
 
     @classmethod
     def of(
@@ -122,7 +129,8 @@ class _Stepper:
         sharding = shard(model, spec, adapter, world)
         objective = Objective(sharding.model, compute_dtype, sharding.device)
         skipped = SkippedSteps(spec.max_skipped_steps)
-        return cls(model, sharding, step_hook(model), objective, compute_dtype, spec, world, skipped, stop)
+        dropping = DroppingShares.of(model, spec, adapter)
+        return cls(model, sharding, step_hook(model), objective, compute_dtype, spec, world, skipped, stop, dropping)
 
     def resume(self, checkpoints: Checkpoints) -> int:
         """Load the newest checkpoint on every worker; worker 0 chooses. Returns the number of steps already done."""
@@ -151,6 +159,7 @@ class _Stepper:
         """Do step `step` (from 0). Returns its metrics, and whether any worker was asked to stop."""
         began = time.monotonic()
         self.model.train()
+        self.dropping.set(step)
         torch.manual_seed(_step_seed(self.spec.seed, step, self.world.rank))
         loss = torch.zeros((), device=self.objective.device)
         scale = self.loss_scale(batches.num_supervised)

@@ -11,15 +11,15 @@ _FACTOR = "rate_factor"
 
 def learning_rate(step: int, num_steps: int, spec: TrainingSpec) -> float:
     """Learning rate of optimizer step `step` (from 0) of `num_steps`: linear warm-up, then the schedule's shape."""
-    warmup = spec.num_warmup_steps(num_steps)
+    peak, warmup = spec.rate_at(step), spec.num_warmup_steps(num_steps)
     if step < warmup:
-        return spec.learning_rate * (step + 1) / (warmup + 1)
+        return peak * (step + 1) / (warmup + 1)
     progress = (step - warmup) / max(1, num_steps - warmup)
     if spec.schedule == "cosine":
-        return spec.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+        return peak * 0.5 * (1 + math.cos(math.pi * progress))
     if spec.schedule == "linear":
-        return spec.learning_rate * (1 - progress)
-    return spec.learning_rate
+        return peak * (1 - progress)
+    return peak
 
 
 def parameter_groups(parameters: dict[str, torch.nn.Parameter], adapter: MethodSpec | None) -> list[dict[str, object]]:

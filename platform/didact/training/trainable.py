@@ -17,6 +17,7 @@ from didact.models import (
     use_packed_attention,
 )
 from didact.spec import FinetuneSpec, ModelSpec
+from didact.training.dropping import with_dropout_layers
 
 _LOG = get_logger(__name__)
 
@@ -62,7 +63,7 @@ def trainable_model(
         use_packed_attention(base, spec.tokens.max_length, computes_on or device)
     model = attach_adapter(
         base,
-        spec.adapter,
+        with_dropout_layers(spec),
         seed=spec.training.seed,
         base_name=spec.model.base,
         gradient_checkpointing=spec.training.gradient_checkpointing,
