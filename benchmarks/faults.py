@@ -52,6 +52,15 @@ ROWS = {
     ),
     "T15": ("SIGSTOP of a worker", f"found within hang_timeout_seconds; {EXACT}; no worker process is left"),
     "T16": ("a mistake in the program; a wrong recipe", "not tried again; exit code 2; a wrong recipe starts nothing"),
+    "T17": (
+        "SIGKILL of a search after measurements, decisions and ends of trials, the same command again",
+        "as many results as trials; the same trials stopped and finished as undisturbed, by every scheduler; finished "
+        "ones not run again; one MLflow run each, below one parent",
+    ),
+    "T18": (
+        "16 trials that log 200 metrics each through one MLflow server, which stands still meanwhile",
+        "no step waits; 3,200 of 3,200 points once it goes on; no answer above 399",
+    ),
     "C1": (
         "each file of the newest checkpoint missing, truncated, one bit flipped",
         f"set aside, the one before used; {EXACT}",

@@ -168,6 +168,7 @@ def run(
     return found, machine
 
 
+@pytest.mark.fault("T17")
 @pytest.mark.parametrize("at_once", [1, 2])
 @pytest.mark.parametrize("rule", SCHEDULERS)
 def test_kills_change_no_decision(tmp_path: Path, at_once: int, rule: str) -> None:

@@ -122,6 +122,7 @@ def run_until_a_trial_has_ended(search_file: Path, runs: Path) -> dict[str, byte
     return {name: (runs / "small" / "trials" / name / "steps.jsonl").read_bytes() for name in ended}
 
 
+@pytest.mark.fault("T17")
 def test_every_trial_comes_to_an_end(continued: Continued) -> None:
     result = continued.result
     assert [trial.status for trial in result.trials if trial.status == "failed"] == []
@@ -134,6 +135,7 @@ def test_every_trial_comes_to_an_end(continued: Continued) -> None:
     assert result.best.metric == min(finished)
 
 
+@pytest.mark.fault("T17")
 def test_ended_trials_are_not_run_again(continued: Continued) -> None:
     assert continued.left
     for name, before in continued.left.items():
@@ -159,6 +161,7 @@ def test_trials_share_the_token_cache(continued: Continued) -> None:
     assert len(entries) == 2, "two sources"
 
 
+@pytest.mark.fault("T17")
 def test_mlflow_has_one_parent_with_a_finished_run_per_trial(continued: Continued) -> None:
     client = MlflowClient(f"sqlite:///{continued.runs}/mlflow.db")
     experiment = client.get_experiment_by_name("didact")
