@@ -122,7 +122,7 @@ def test_what_a_file_may_say_of_early_stopping() -> None:
             {"rule": "median", "reduction_factor": 2},
             r"scheduler.reduction_factor: unknown key; known here: .*min_trials",
         ),
-        ({"rule": "middle"}, "scheduler.rule: found 'middle'; expected 'halving' or 'median'"),
+        ({"rule": "middle"}, "scheduler.rule: found 'middle'; expected 'halving', 'median' or 'population'"),
         ({"min_trials": 2}, r"scheduler.min_trials: unknown key; known here: .*reduction_factor"),
     ],
 )

@@ -23,6 +23,7 @@ from didact.display import Shown, alongside, in_notebook, terminal
 from didact.files import follow_jsonl
 from didact.pages import spent
 from didact.runs import Run
+from didact.spec.search.schedulers import PopulationSpec
 from didact.tuning.budget import Ledger
 from didact.tuning.journal import Entry
 from didact.tuning.schedulers import rungs_of
@@ -135,17 +136,17 @@ class Watcher:
             num_tokens: of a trial that is not stopped.
         """
         self._num_tokens = num_tokens
-        self._plan, self._num_steps, self._ledger = plan, num_steps, ledger
-        self._total = ledger.plan.trials if ledger else total
+        self.plan, self.num_steps, self.ledger, self.total = plan, num_steps, ledger, total
+        self._expected = ledger.plan.trials if ledger else total
         self._seen: dict[str, _Seen] = {}
         self._begun = time.monotonic()
         self._steps_before: int | None = None
 
     def look(self) -> BoardFacts:
         """The search now."""
-        plan, objective = self._plan, self._plan.search.objective
+        plan, objective = self.plan, self.plan.search.objective
         entries = plan.journal.entries()
-        rungs = self._rungs()
+        rungs = rungs_of(plan.search.sweep.scheduler, self.longest)
         rows = tuple(self._row(entry, rungs) for entry in entries)
         steps = sum(row.step for row in rows)
         if self._steps_before is None:
@@ -155,48 +156,51 @@ class Watcher:
             plan.search.sweep.name,
             objective.name,
             objective.goals[0].mode,
-            self._num_steps,
+            self.num_steps,
             rungs,
             rows,
-            max(len(rows), self._total) if closed is None else closed[0],
+            max(len(rows), self._expected) if closed is None else closed[0],
             self._share(),
             self._left(rows, steps - self._steps_before, time.monotonic() - self._begun),
             closed[1] if closed else None,
         )
 
-    def _rungs(self) -> tuple[int, ...]:
-        scheduler = self._plan.search.sweep.scheduler
+    @property
+    def longest(self) -> float:
+        """Of a trial that is not stopped, in the unit of the scheduler's time; 0 where its tokens are not known."""
+        scheduler = self.plan.search.sweep.scheduler
         in_tokens = scheduler is not None and scheduler.unit == "tokens"
-        return rungs_of(scheduler, (self._num_tokens or 0.0) if in_tokens else self._num_steps)
+        return (self._num_tokens or 0.0) if in_tokens else self.num_steps
 
     def _row(self, entry: Entry, rungs: tuple[int, ...]) -> BoardRow:
-        name = trial_name(self._plan.search.sweep, entry.trial_id)
+        name = trial_name(self.plan.search.sweep, entry.trial_id)
         seen = self._seen.setdefault(entry.trial_id, _Seen())
-        seen.read(Run(self._plan.trials_dir / name), self._plan.search.objective.value)
+        seen.read(Run(self.plan.trials_dir / name), self.plan.search.objective.value)
         status: Literal["running", "ended", "failed"] = (
             "failed" if entry.error else "ended" if entry.ended else "running"
         )
-        scheduler = self._plan.search.sweep.scheduler
+        scheduler = self.plan.search.sweep.scheduler
         time = seen.tokens_at if scheduler is not None and scheduler.unit == "tokens" else seen.measured_at
         return BoardRow(name, status, seen.step, sum(time >= rung for rung in rungs), seen.metric)
 
     def _share(self) -> float | None:
-        if self._ledger is None:
+        if self.ledger is None:
             return None
-        plan = self._ledger.plan
+        plan = self.ledger.plan
         if plan.prices.unit == "tokens":
             return sum(sum(each.tokens.values()) for each in self._seen.values()) / plan.amount
-        return self._ledger.elapsed() / plan.amount
+        return self.ledger.elapsed() / plan.amount
 
     def _left(self, rows: tuple[BoardRow, ...], done: int, seconds: float) -> float | None:
         """By the steps that this attempt did; trials to come are as long as those that have ended were in the mean."""
-        if self._ledger is not None and self._ledger.plan.prices.unit == "seconds":
-            return max(0.0, self._ledger.plan.amount - self._ledger.plan.confirm_cost - self._ledger.elapsed())
+        if self.ledger is not None and self.ledger.plan.prices.unit == "seconds":
+            return max(0.0, self.ledger.plan.amount - self.ledger.plan.confirm_cost - self.ledger.elapsed())
         ended = [row.step for row in rows if row.status == "ended"]
         if done <= 0:
             return None
-        each = sum(ended) / len(ended) if ended else float(self._num_steps)
-        to_come = max(0, self._total - len(rows)) * each
+        population = isinstance(self.plan.search.sweep.scheduler, PopulationSpec)  # its copies run to the end
+        each = sum(ended) / len(ended) if ended and not population else float(self.num_steps)
+        to_come = max(0, self._expected - len(rows)) * each
         to_come += sum(max(0.0, each - row.step) for row in rows if row.status == "running")
         return to_come * seconds / done
 

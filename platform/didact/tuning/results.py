@@ -20,6 +20,9 @@ from didact.tuning.objective import Objective
 from didact.tuning.records import TrialResult
 from didact.tuning.spaces import weighed_source
 
+COPY = "copy of "
+"""How the origin of a trial begins that goes on from another one."""
+
 
 @dataclass(frozen=True, slots=True)
 class SweepResult(Shown):
@@ -119,10 +122,16 @@ class SweepResult(Shown):
             *((heading_of(path), [_cell(trial.values.get(path)) for trial in self.trials]) for path in paths),
             (self.metric, [_cell(trial.metric) for trial in self.trials]),
             *self._confirmed_column(),
+            *self._copies_column(),
             *((name, [_cell(trial.metrics.get(name)) for trial in self.trials]) for name in self.goals[1:]),
             ("steps", [str(trial.steps) for trial in self.trials]),
             ("status", [trial.status for trial in self.trials]),
         ]
+
+    def _copies_column(self) -> list[tuple[str, list[str]]]:
+        """Of a population: which trial a copy was taken of, and when."""
+        told = [trial.origin.removeprefix(COPY) if trial.origin.startswith(COPY) else "" for trial in self.trials]
+        return [("copy of", told)] if any(told) else []
 
     def _confirmed_column(self) -> list[tuple[str, list[str]]]:
         if self.confirmation is None:
@@ -227,7 +236,15 @@ def heading_of(path: str) -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, list | tuple) and value and all(isinstance(each, dict) for each in value):
+        return "; ".join(_told(each) for each in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _told(stage: dict[str, Any]) -> str:
+    """A change, or a stage of a curriculum."""
+    parts = {**stage, **stage.get("weights", {})}
+    return ", ".join(f"{name} {_cell(value)}" for name, value in parts.items() if name != "weights")
 
 
 def _is_number(cell: str) -> bool:

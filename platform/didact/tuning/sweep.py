@@ -6,6 +6,7 @@
     confirm/        run folders of the best trials with fresh seeds, and of what they are compared with
     journal/        one file a trial: its sample, whether it has ended
     closed.json     with how many trials the search was ended before it had all, and why
+    population.json of `rule: population`: who copied whom at which step
     budget.json     what a budget is spent on; spent.json how long the sweep took so far
     tune/           Ray Tune's own state
     study.db        of `searcher: optuna`, for optuna-dashboard
@@ -31,6 +32,7 @@ from didact.logs import get_logger
 from didact.preparation import DataFacts, PreparedData, prepare_data
 from didact.runs import locked, of_other_settings, open_run
 from didact.spec import FinetuneSpec, SweepSpec, validate
+from didact.spec.search.schedulers import PopulationSpec
 from didact.tracking import FinalStatus, MlflowSync, resolve_uri
 from didact.tracking import open_run as open_mlflow_run
 from didact.tuning.board import Watcher, show_board
@@ -38,6 +40,7 @@ from didact.tuning.budget import Ledger, keep_plan, kept_plan, plan_budget
 from didact.tuning.confirming import confirmed
 from didact.tuning.journal import Journal
 from didact.tuning.page import render_sweep, sweep_facts
+from didact.tuning.population import check_population, run_population
 from didact.tuning.records import Status, read_trials, seen_of
 from didact.tuning.results import SweepResult, result_of
 from didact.tuning.schedulers import words_of
@@ -86,6 +89,8 @@ def run_sweep(
         search = search.sized(_sizes(prepared, longest))
         search, ledger = _budgeted(search, longest, prepared, folder)
         spec = search.sweep
+        if isinstance(spec.scheduler, PopulationSpec):
+            check_population(search, spec.scheduler, prepared.num_steps)
         proposer = build_proposer(
             spec,
             search.space,
@@ -102,16 +107,25 @@ def run_sweep(
             ledger.begin(started)
         with ray_cluster(dashboard=True), _tracked(search, folder, runs_dir, grown) as plan:
             total = ledger.plan.most_trials if ledger else num_trials(search)
-            if not all_ended(total, plan.journal):
-                earlier = grown[-1] if grown else 0
-                state = folder / (f"tune-{earlier}" if earlier else "tune")
-                points = num_trials(search) // spec.num_trials
-                tokens = sum(source.tokens_seen for source in DataFacts.of(longest, prepared).sources)
-                in_tokens = spec.scheduler is not None and spec.scheduler.unit == "tokens"
-                _LOG.info("early stopping: %s", words_of(spec.scheduler, tokens if in_tokens else prepared.num_steps))
-                with show_board(Watcher(plan, total, prepared.num_steps, ledger, tokens)):
-                    run_trials(plan, state, prepared.num_steps, proposer, total, earlier * points, ledger)
+            tokens = sum(source.tokens_seen for source in DataFacts.of(longest, prepared).sources)
+            watcher = Watcher(plan, total, prepared.num_steps, ledger, tokens)
+            _search(watcher, proposer, grown[-1] if grown else 0)
             return _finished(plan, folder, ledger, _findings(plan, proposer))
+
+
+def _search(watcher: Watcher, proposer: Proposer, earlier: int) -> None:
+    """Run what is left of the trials; `earlier` of them were there before the sweep was given more."""
+    plan, total, num_steps = watcher.plan, watcher.total, watcher.num_steps
+    search, spec = plan.search, plan.search.sweep
+    _LOG.info("early stopping: %s", words_of(spec.scheduler, watcher.longest))
+    if isinstance(spec.scheduler, PopulationSpec):
+        with show_board(watcher):
+            run_population(plan, num_steps, proposer, total)
+    elif not all_ended(total, plan.journal):
+        state = plan.trials_dir.parent / (f"tune-{earlier}" if earlier else "tune")
+        points = num_trials(search) // spec.num_trials
+        with show_board(watcher):
+            run_trials(plan, state, num_steps, proposer, total, earlier * points, watcher.ledger)
 
 
 def _finished(plan: TrialPlan, folder: Path, ledger: Ledger | None, findings: str | None) -> SweepResult:
@@ -200,7 +214,8 @@ def _remember(search: Search, folder: Path) -> list[int]:
             if key not in free and before[part].get(key) != value
         ]
         was = before["sweep"]["num_trials"]
-        if sweep.num_trials > was and len(changed) == 1:
+        # A population compares all its trials at each interval, so that none can be added later.
+        if sweep.num_trials > was and len(changed) == 1 and not isinstance(sweep.scheduler, PopulationSpec):
             journal = Journal(folder / "journal")
             if not all_ended(was * len(search.space.grid_points()), journal):
                 raise RunError(

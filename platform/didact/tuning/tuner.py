@@ -11,6 +11,7 @@ from didact import env
 from didact.cluster import runs_at_once
 from didact.logs import get_logger
 from didact.spec import SweepSpec
+from didact.spec.search.schedulers import PopulationSpec
 from didact.tuning.budget import Ledger
 from didact.tuning.endings import ending
 from didact.tuning.journal import Journal, JournalKeeper
@@ -131,7 +132,8 @@ def _new_tuner(
     num_samples: int,
     ledger: Ledger | None,
 ) -> tune.Tuner:
-    objective = plan.search.objective
+    objective, stopping = plan.search.objective, plan.search.sweep.scheduler
+    assert not isinstance(stopping, PopulationSpec)  # runs its trials itself
     return tune.Tuner(
         trial,
         tune_config=tune.TuneConfig(
@@ -139,7 +141,7 @@ def _new_tuner(
             mode=objective.goals[0].mode,
             num_samples=num_samples,
             search_alg=proposals,
-            scheduler=build_scheduler(plan.search.sweep.scheduler, objective, plan.trials_dir, max_steps),
+            scheduler=build_scheduler(stopping, objective, plan.trials_dir, max_steps),
             trial_dirname_creator=_trial_folder,
         ),
         run_config=tune.RunConfig(

@@ -63,10 +63,33 @@ class MedianSpec(EarlyStoppingSpec):
     """Other trials that must have come as far before one is stopped."""
 
 
+class PopulationSpec(Spec):
+    """Population based training: at each interval the worst trials end, and copies of the best go on in their place
+    with learning rate, dropout and mixture a little changed (Jaderberg et al., 2017)."""
+
+    rule: Literal["population"]
+    """`population`."""
+    interval_steps: int = Field(ge=1)
+    """Optimizer steps between comparisons. Each costs every trial a start of its workers."""
+    quantile: float = Field(default=0.25, gt=0, le=0.5)
+    """Share of the trials that is replaced each time, by copies of as many of the best."""
+    resample_probability: float = Field(default=0.25, ge=0, le=1)
+    """With this probability a copy draws a setting anew; else it goes on with the next level, or a little more or
+    less."""
+    factors: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (1.2, 0.8)
+    """What a number is multiplied by, one of both; shares of a mixture as well, which then add up to one again."""
+
+    @property
+    def unit(self) -> Literal["step"]:
+        """What time is counted in."""
+        return "step"
+
+
 def _halving_unless_stated(value: Any) -> Any:
     return {"rule": "halving", **value} if isinstance(value, dict) else value
 
 
 Scheduler = Annotated[
-    Annotated[HalvingSpec | MedianSpec, Field(discriminator="rule")], BeforeValidator(_halving_unless_stated)
+    Annotated[HalvingSpec | MedianSpec | PopulationSpec, Field(discriminator="rule")],
+    BeforeValidator(_halving_unless_stated),
 ]

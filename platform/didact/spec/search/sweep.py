@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from didact.spec.base import Spec
 from didact.spec.search.budget import parse_budget
-from didact.spec.search.schedulers import HalvingSpec, Scheduler
+from didact.spec.search.schedulers import HalvingSpec, PopulationSpec, Scheduler
 from didact.spec.search.space import Choice, Derived, Distribution, Grid, Mixture, Simplex, in_order
 
 COSTS = ("cost/tokens", "cost/seconds", "cost/steps")
@@ -120,8 +120,8 @@ class SweepSpec(Spec):
     max_concurrent: int | None = Field(default=None, ge=1)
     """Trials at once; default, and never more: as many as the cluster's CPUs or GPUs hold."""
     scheduler: Scheduler | None = HalvingSpec(grace_steps=10)
-    """Early stopping, by `rule: halving` or `rule: median`; null lets every trial run to its end. `searcher: mixture`
-    compares trials of equal length and stops none."""
+    """Early stopping, by `rule: halving` or `rule: median`, or `rule: population`, which also changes settings on the
+    way; null lets every trial run to its end. `searcher: mixture` compares trials of equal length and stops none."""
     searcher: Literal["random", "quasi_random", "optuna", "mixture"] = "random"
     """Who chooses: independent samples; a scrambled Sobol sequence; Optuna; or a model of the goal over mixtures and
     settings, which suits few trials best."""
@@ -182,19 +182,46 @@ class SweepSpec(Spec):
             raise ValueError("space draws nothing: every setting follows another one")
         if self.goals and {"metric", "mode"} & self.model_fields_set:
             raise ValueError("goals take the place of metric and mode; remove these")
-        _check_searcher(self)
+        for check in (_check_searcher, _check_cmaes, _check_stopping, _check_population):
+            check(self)
         return self
 
 
-def _check_searcher(sweep: SweepSpec) -> None:
-    if sweep.budget is not None and isinstance(sweep.scheduler, HalvingSpec) and sweep.scheduler.grace_tokens:
+def _check_population(sweep: SweepSpec) -> None:
+    if not isinstance(sweep.scheduler, PopulationSpec):
+        return
+    rule = "scheduler.rule 'population'"
+    if sweep.searcher not in ("random", "quasi_random"):
         raise ValueError(
-            "scheduler.grace_tokens has no effect: with a budget the steps of the rungs follow from it; remove one"
+            f"{rule} begins with random trials; found searcher {sweep.searcher!r}, use random or quasi_random"
         )
+    if any(isinstance(kind, Grid) for kind in sweep.space.values()):
+        raise ValueError(f"{rule} begins with random trials; use choice in place of grid")
+    if sweep.num_trials < 2:
+        raise ValueError(f"{rule} compares trials; found num_trials {sweep.num_trials}, give at least 2")
+    for field in ("budget", "patience"):
+        if getattr(sweep, field) is not None:
+            raise ValueError(f"{field} has no effect on a population, whose trials all run to the end; remove {field}")
+    if sweep.confirm and sweep.confirm.steps:
+        raise ValueError("confirm.steps would stretch schedules that a population found at its own length; remove it")
+
+
+def _check_searcher(sweep: SweepSpec) -> None:
     if sweep.sampler != "tpe" and sweep.searcher != "optuna":
         raise ValueError(f"sampler {sweep.sampler!r} is one of Optuna's; set searcher: optuna")
     if sweep.sampler == "cmaes" and len(sweep.goals) > 1:
         raise ValueError("sampler 'cmaes' has one goal; with several use nsga2, tpe or gp")
+    if sweep.searcher == "mixture" and sweep.scheduler is not None:
+        raise ValueError("searcher 'mixture' compares trials of equal length; set scheduler to null")
+    if sweep.initial is not None and sweep.searcher != "mixture":
+        raise ValueError(f"initial is of searcher 'mixture'; found searcher {sweep.searcher!r}")
+    if sweep.initial is not None and sweep.initial > sweep.num_trials:
+        raise ValueError(f"initial is {sweep.initial}, above num_trials {sweep.num_trials}")
+    if sweep.warm_start and sweep.searcher not in ("optuna", "mixture"):
+        raise ValueError(f"warm_start needs a searcher that learns, optuna or mixture; found {sweep.searcher!r}")
+
+
+def _check_cmaes(sweep: SweepSpec) -> None:
     for path, kind in sweep.space.items():
         if sweep.sampler == "cmaes" and (isinstance(kind, Choice) or getattr(kind, "when", None)):
             what = "when" if getattr(kind, "when", None) else "choice"
@@ -202,12 +229,13 @@ def _check_searcher(sweep: SweepSpec) -> None:
                 f"space.{path}: sampler 'cmaes' draws numbers that every trial has, and finds {what}; use randint or "
                 "uniform with step or factor, or sampler tpe"
             )
-    if sweep.searcher == "mixture" and sweep.scheduler is not None:
-        raise ValueError("searcher 'mixture' compares trials of equal length; set scheduler to null")
-    if sweep.initial is not None and sweep.searcher != "mixture":
-        raise ValueError(f"initial is of searcher 'mixture'; found searcher {sweep.searcher!r}")
-    if sweep.initial is not None and sweep.initial > sweep.num_trials:
-        raise ValueError(f"initial is {sweep.initial}, above num_trials {sweep.num_trials}")
+
+
+def _check_stopping(sweep: SweepSpec) -> None:
+    if sweep.budget is not None and isinstance(sweep.scheduler, HalvingSpec) and sweep.scheduler.grace_tokens:
+        raise ValueError(
+            "scheduler.grace_tokens has no effect: with a budget the steps of the rungs follow from it; remove one"
+        )
     if sweep.expected_improvement is not None and sweep.searcher != "mixture":
         raise ValueError(
             f"expected_improvement is told by the model of searcher 'mixture'; found searcher {sweep.searcher!r}. Use "
@@ -215,5 +243,3 @@ def _check_searcher(sweep: SweepSpec) -> None:
         )
     if sweep.expected_improvement is not None and len(sweep.goals) > 1:
         raise ValueError(f"expected_improvement needs a single goal; found {len(sweep.goals)}. Use patience")
-    if sweep.warm_start and sweep.searcher not in ("optuna", "mixture"):
-        raise ValueError(f"warm_start needs a searcher that learns, optuna or mixture; found {sweep.searcher!r}")

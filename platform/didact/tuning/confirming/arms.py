@@ -40,7 +40,9 @@ def arms_of(search: Search, ranked: Sequence[TrialResult]) -> tuple[Arm, ...]:
     length: Values = {} if asked.steps is None else {"training.steps": asked.steps, "training.epochs": None}
     best = {**good[0].values, **length}
     mixtures = named_mixtures(search, within_limits=False)
-    compared = [Arm(name, {**best, **values}) for name, values in mixtures] or [Arm("recipe", length)]
+    compared = [Arm(name, {**_of_one_mixture(best, values), **values}) for name, values in mixtures] or [
+        Arm("recipe", length)
+    ]
     compared = list({_digest(arm.values): arm for arm in reversed(compared)}.values())[::-1]
     known = {_digest(arm.values) for arm in compared}
     chosen: list[Arm] = []
@@ -50,6 +52,12 @@ def arms_of(search: Search, ranked: Sequence[TrialResult]) -> tuple[Arm, ...]:
             known.add(_digest(arm.values))
             chosen.append(arm)
     return (*chosen, *compared)
+
+
+def _of_one_mixture(best: Values, mixture: Values) -> Values:
+    """The best trial's values, without mixtures that changed on the way where it is given one for the whole run."""
+    schedule = set() if "data.curriculum" in mixture else {"data.curriculum", "data.interpolate"}
+    return {path: value for path, value in best.items() if path not in schedule}
 
 
 def fresh_seeds(search: Search) -> tuple[int, ...]:

@@ -119,7 +119,7 @@ def _series(records: Sequence[StepRecord], metric: str) -> tuple[tuple[int, floa
 def _settings(trials: Sequence[TrialResult]) -> Iterator[Setting]:
     for path in dict.fromkeys(path for trial in trials for path in trial.values):
         values = {trial.name: trial.values[path] for trial in trials if trial.values.get(path) is not None}
-        if values:
+        if values and not any(isinstance(value, list | tuple) for value in values.values()):  # schedules are no axis
             yield Setting(path, heading_of(path), values)
 
 

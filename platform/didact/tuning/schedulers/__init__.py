@@ -14,7 +14,7 @@ Example:
 import math
 from pathlib import Path
 
-from didact.spec.search.schedulers import HalvingSpec, MedianSpec
+from didact.spec.search.schedulers import HalvingSpec, MedianSpec, PopulationSpec
 from didact.tuning.objective import Objective
 from didact.tuning.schedulers.halving import Halving
 from didact.tuning.schedulers.median import Median
@@ -56,13 +56,15 @@ def build_scheduler(
             return None
 
 
-def rungs_of(spec: HalvingSpec | MedianSpec | None, longest: float) -> tuple[int, ...]:
-    """Times at which trials that lag are stopped, of the bracket that stops first; none where every time is one.
+def rungs_of(spec: HalvingSpec | MedianSpec | PopulationSpec | None, longest: float) -> tuple[int, ...]:
+    """Times at which trials that lag are ended, of the bracket that stops first; none where every time is one.
 
     Args:
         spec: of the search.
         longest: the longest trial, in the same unit.
     """
+    if isinstance(spec, PopulationSpec):
+        return tuple(range(spec.interval_steps, math.ceil(longest), spec.interval_steps))
     found: list[int] = []
     if isinstance(spec, HalvingSpec):
         time = float(spec.grace)
@@ -72,7 +74,7 @@ def rungs_of(spec: HalvingSpec | MedianSpec | None, longest: float) -> tuple[int
     return tuple(found)
 
 
-def words_of(spec: HalvingSpec | MedianSpec | None, longest: float) -> str:
+def words_of(spec: HalvingSpec | MedianSpec | PopulationSpec | None, longest: float) -> str:
     """Who is stopped when, for people.
 
     Args:
@@ -81,6 +83,11 @@ def words_of(spec: HalvingSpec | MedianSpec | None, longest: float) -> str:
     """
     if spec is None:
         return "every trial runs to its end"
+    if isinstance(spec, PopulationSpec):
+        return (
+            f"every {spec.interval_steps:,} steps the worst {spec.quantile:.0%} of the trials end, and copies of the "
+            "best go on in their place with changed settings"
+        )
     unit = "step" if spec.unit == "step" else "token"
     if spec.grace >= longest:
         return f"no trial can be stopped early: each gets {spec.grace:,} {unit}s, and none has more than {longest:,.0f}"

@@ -47,14 +47,14 @@ class Recalled(FIFOScheduler):
         if not self._recalled:
             self._recalled = True
             self._recall(tune_controller)
-        super().on_trial_add(tune_controller, _Known(trial.trial_id))  # type: ignore[arg-type]
+        super().on_trial_add(tune_controller, _Known(trial.trial_id))
 
     @override
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         is_last = result["step"] >= result["num_steps"]
         if trial.trial_id in self._stopped:
             return TrialScheduler.CONTINUE if is_last else TrialScheduler.STOP
-        decision = super().on_trial_result(tune_controller, _Known(trial.trial_id), result)  # type: ignore[arg-type]
+        decision = super().on_trial_result(tune_controller, _Known(trial.trial_id), result)
         if decision == TrialScheduler.STOP:
             self._stopped.add(trial.trial_id)
         return TrialScheduler.CONTINUE if is_last else str(decision)
