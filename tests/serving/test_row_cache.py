@@ -61,6 +61,17 @@ def test_any_order_of_changes_gives_what_copying_gives(seed: int) -> None:
         assert layer.get_seq_length() == expected.shape[2]
 
 
+def test_rows_that_begin_later_have_nothing_before() -> None:
+    cache, states = row_cache(rows=3), torch.randn(3, 2, 150, 4)
+    for rows, columns in ((1, slice(0, 70)), (2, slice(70, 149)), (3, slice(149, 150))):
+        keys, values = cache.update(states[:rows, :, columns], states[:rows, :, columns] + 1, 0)
+        assert len(keys) == len(values) == rows
+    layer, expected = cache.layers[0], states.clone()
+    expected[1, :, :70], expected[2, :, :149] = 0, 0
+    assert torch.equal(layer.keys, expected)
+    assert torch.equal(layer.values, torch.where(expected != 0, expected + 1, 0.0))
+
+
 def test_a_step_and_a_row_that_leaves_move_no_memory() -> None:
     cache, first = row_cache(), torch.ones(4, 2, 10, 3)
     cache.update(first, first, 0)

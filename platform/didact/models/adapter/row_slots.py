@@ -209,13 +209,13 @@ class RowSlots:
     def _hook(self, site: "_Site") -> tuple[RemovableHandle, ...]:
         def before(_: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
             grouping = self._grouping
-            if grouping is None or not grouping.scales_inputs.get(site):
+            if grouping is None or not grouping.scales_inputs.get(site) or not args[0].numel():
                 return None
             return site.scale(args[0], grouping, site.input_factors), *args[1:]
 
         def after(_: torch.nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor | None:
             grouping = self._grouping
-            if grouping is None:
+            if grouping is None or not output.numel():  # no logits are asked for
                 return None
             rank = grouping.ranks[site]
             if rank:

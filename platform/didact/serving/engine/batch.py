@@ -4,6 +4,9 @@ Columns are positions in the cache. Rows are padded on the left, so the newest t
 `mask` [rows, columns] marks what a row may attend to, and `positions` [rows] is the position of its newest token in its
 own text, so padding never shifts a rotary or learned position. Rows join and leave between any two steps: a joining
 batch is padded to the same number of columns and stacked below.
+
+While prompts are read, the longest rows are computed first and each shorter one from the column where its text begins,
+so that little of what is computed is padding.
 """
 
 import contextlib
@@ -19,6 +22,10 @@ from didact.serving.engine.memory.prefix_cache import PrefixCache
 from didact.serving.engine.memory.row_cache import keeping_order, row_cache
 from didact.serving.engine.row import BatchRow
 
+_PADDING = 1 / 8
+"""Of a piece's positions, at most: more is left out, though it takes another pass."""
+_NONE = torch.empty(0, dtype=torch.long)
+
 
 class DecodingBatch:
     """Rows in generation. What their group needs must be in force on `base` during `open`, `read` and `step`."""
@@ -31,7 +38,10 @@ class DecodingBatch:
         self._mask = torch.empty(0)
         self._positions = torch.empty(0)
         self._unread_name, self._unread, self._unread_positions = "input_ids", torch.empty(0, 0), torch.empty(0, 0)
-        self._last_only = {"logits_to_keep": 1} if _keeps_logits(base) else {}
+        self._begins: list[int] = []
+        self._keeps_logits = _keeps_logits(base)
+        self.num_computed = 0
+        """Positions of prompts that were computed, padding counted."""
 
     @property
     def kind(self) -> tuple[str | None, object | None]:
@@ -72,24 +82,58 @@ class DecodingBatch:
                 positions = torch.cat([first, positions], dim=1)
             else:
                 self._cache = row_cache(trained)
-        self._unread_positions = positions
+        self._unread_positions, self._positions = positions, positions[:, 0]
+        own = self._unread_name == "input_ids"
+        self._begins = [longest - len(text) if own else 0 for text in texts]
+        """Each row's first unread column that is not padding."""
 
     def read(self, max_tokens: int | None = None) -> torch.Tensor | None:
-        """Read the next piece of the prompts, padding counted; None reads all that is left.
+        """Read the next piece of the prompts; None reads all that is left in one pass, padding and all.
+
+        Args:
+            max_tokens: positions to compute, padding counted, but one for each row in any case.
 
         Returns:
             float [rows, vocabulary]: logits of each row's next token, once the prompts are read to their end; None
             before.
         """
         left = self._unread.shape[1]
-        piece = left if max_tokens is None else min(left, max(max_tokens // len(self.rows), 1))
+        rows, piece = (len(self.rows), left) if max_tokens is None else self._next_piece(max_tokens)
+        if not self._cache.layers:
+            self._cache = row_cache(rows=len(self.rows))
         start = self._num_cached
-        self.num_read += int(self._mask[:, max(start, self._first_own) : start + piece].sum())
-        entered, positions = self._unread[:, :piece], self._unread_positions[:, :piece]
+        self.num_read += int(self._mask[:rows, max(start, self._first_own) : start + piece].sum())
+        self.num_computed += rows * piece
+        entered, positions = self._unread[:rows, :piece], self._unread_positions[:rows, :piece]
+        self._positions = self._unread_positions[:, piece - 1]
         self._unread, self._unread_positions = self._unread[:, piece:], self._unread_positions[:, piece:]
-        self._positions = positions[:, -1]
-        logits = self._forward({self._unread_name: entered}, positions)
-        return logits if piece == left else None
+        self._begins = [max(begin - piece, 0) for begin in self._begins]
+        return self._forward({self._unread_name: entered}, positions, last=piece == left)
+
+    def _next_piece(self, max_tokens: int) -> tuple[int, int]:
+        """How many of the first rows to compute, and for how many columns; the others have only padding there."""
+        left, padding = self._unread.shape[1], 0
+
+        def most(rows: int) -> int:
+            return min(left, max(max_tokens // rows, 1))
+
+        rows = self._beginning_before(1)
+        for begin in sorted({each for each in self._begins if each}):
+            more = self._beginning_before(begin + 1)
+            if begin >= most(rows):
+                break
+            padding += begin * (more - rows)
+            # A pass of its own costs more than a little padding does.
+            if padding > max_tokens * _PADDING or begin >= most(more):
+                return rows, begin
+            rows = more
+        # Pieces of one size: a last one of few columns would cost a whole pass.
+        num_pieces = -(-left // most(rows)) if rows == len(self.rows) else 1
+        return rows, -(-left // num_pieces) if num_pieces > 1 else most(rows)
+
+    def _beginning_before(self, column: int) -> int:
+        """The first so many rows hold all whose text begins before an unread column."""
+        return max((index for index, begin in enumerate(self._begins) if begin < column), default=0) + 1
 
     def keep_prompts(self, known: PrefixCache) -> None:
         """Remember what was read of rows that begin with their own text."""
@@ -100,8 +144,8 @@ class DecodingBatch:
 
     @property
     def num_unread(self) -> int:
-        """Tokens of prompts that are left to read, padding and trained positions counted."""
-        return self._unread.shape[0] * self._unread.shape[1]
+        """Positions that are left to read, trained ones counted and padding not."""
+        return self._unread.shape[0] * self._unread.shape[1] - sum(self._begins)
 
     @property
     def _num_cached(self) -> int:
@@ -112,7 +156,9 @@ class DecodingBatch:
         newest = torch.tensor([[row.answer[-1]] for row in self.rows], device=self._base.device)
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self.rows), 1)], dim=-1)
         self._positions = self._positions + 1
-        return self._forward({"input_ids": newest}, self._positions[:, None])
+        logits = self._forward({"input_ids": newest}, self._positions[:, None])
+        assert logits is not None
+        return logits
 
     def keep_unfinished(self) -> None:
         """Let finished rows go, and with them the padding that only they needed."""
@@ -130,6 +176,7 @@ class DecodingBatch:
         unread_surplus = max(surplus - self._num_cached, 0)
         self._unread = self._unread[:, unread_surplus:]
         self._unread_positions = self._unread_positions[:, unread_surplus:]
+        self._begins = [max(self._begins[index] - unread_surplus, 0) for index in kept]
         self._mask = self._mask[:, surplus:]
         for layer in self._cache.layers:
             layer.keep(kept, min(surplus, layer.get_seq_length()))
@@ -143,23 +190,31 @@ class DecodingBatch:
         self._positions = torch.cat([self._positions, other._positions])
         for mine, theirs in zip(self._cache.layers, other._cache.layers, strict=True):
             mine.join(theirs)
+        self._begins = [0] * len(self.rows)
+        self._unread = self._unread_positions = other._unread.new_empty(len(self.rows), 0)
 
     def release(self) -> None:
         """Give back what outlives the batch: it has failed."""
 
-    def _forward(self, entered: dict[str, torch.Tensor], positions: torch.Tensor) -> torch.Tensor:
-        slots = [row.slot for row in self.rows]
-        own = self._slots.rows(slots, positions.shape[1]) if self._slots else contextlib.nullcontext()
+    def _forward(
+        self, entered: dict[str, torch.Tensor], positions: torch.Tensor, last: bool = True
+    ) -> torch.Tensor | None:
+        """One pass over the next columns of the first rows; the logits of the last column, where they are asked for."""
+        rows, length = positions.shape
+        slots = [row.slot for row in self.rows[:rows]]
+        own = self._slots.rows(slots, length) if self._slots else contextlib.nullcontext()
+        # No positions at all, where none is asked for: logits of a large vocabulary cost as much as some layers.
+        kept = {"logits_to_keep": 1 if last else _NONE.to(positions.device)} if self._keeps_logits else {}
         with torch.inference_mode(), own:
             output = self._base(
                 **entered,
-                attention_mask=self._mask[:, : self._num_cached],
+                attention_mask=self._mask[:rows, : self._num_cached],
                 position_ids=positions,
                 past_key_values=self._cache,
                 use_cache=True,
-                **self._last_only,
+                **kept,
             )
-        return output.logits[:, -1]
+        return output.logits[:, -1] if last else None
 
 
 def _keeps_logits(base: PreTrainedModel) -> bool:

@@ -44,6 +44,9 @@ _DEFAULTS = ServeSpec()
 _LOOK_ROUND = 0.05
 """Seconds between two looks at who still waits, while nothing can be computed."""
 
+_TOGETHER = 0.001
+"""Seconds in which a request that finds nothing running is joined by others, whose steps it would take alone."""
+
 _PREFIX_CACHE_BYTES = 256 * 2**20
 _PROMPT_TOKENS = 4096
 _PROMPT_TOKENS_PER_ROUND = {"cpu": 256}
@@ -263,11 +266,16 @@ class EmbeddedEngine(Engine):
     def _wait_for_work(self) -> bool:
         rounds = self._rounds
         with self._changed:
+            idle = not (rounds.has_begun or rounds.is_asked)
             while not (self._closing or rounds.has_begun or rounds.any_ready()):
                 asked = rounds.is_asked
                 self._changed.wait(_LOOK_ROUND if asked else None)
                 if asked:  # adapters are being read; those who wait for them may leave meanwhile
                     break
+            while idle and not self._closing and 0 < len(rounds.waiting) < self._max_running:
+                before = len(rounds.waiting)
+                self._changed.wait(_TOGETHER)
+                idle = len(rounds.waiting) > before
             return not self._closing
 
 

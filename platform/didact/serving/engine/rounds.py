@@ -148,6 +148,10 @@ class Rounds:
         """Read prompts of waiting rows, as far as there is room: a round's number of tokens, then others have turns."""
         left = self._prompt_tokens_per_round
         while left > 0 and (self._opening is not None or self._open_next()):
+            batch = self._opening
+            # A small piece costs nearly as much as a whole one, which the next round reads.
+            if batch is not None and left < min(self._prompt_tokens_per_round // 2, batch.num_unread):
+                break
             left -= self._read_piece(left)
 
     def _next_rows(self) -> list[BatchRow]:
@@ -222,7 +226,8 @@ class Rounds:
                 row.deferred = row.deferred or alike
                 later.append(row)
             asked.add(text)
-        batch.rows = [row for row in batch.rows if row not in later]
+        # The longest first, as a batch reads them with the least padding.
+        batch.rows = sorted((row for row in batch.rows if row not in later), key=lambda row: -len(row.ids))
         self._put_back(later)
         known = self._known.take([(row.version_id, row.ids) for row in batch.rows], first) if first else None
         batch.open(known, first)
@@ -254,7 +259,7 @@ class Rounds:
         batch = self._opening
         if batch is None:
             return 0
-        read, unread = batch.num_read, batch.num_unread
+        read, computed = batch.num_read, batch.num_computed
         try:
             with self.pool.active(batch.kind[0]):
                 logits = batch.read(max_tokens)
@@ -268,7 +273,7 @@ class Rounds:
         self._forget_empty()
         with self._changed:
             self.prompt_tokens += batch.num_read - read
-        return max(unread - batch.num_unread, 1)
+        return max(batch.num_computed - computed, 1)
 
     def _place(self, batch: DecodingBatch) -> None:
         """From reading its prompts to the running batches."""

@@ -1,5 +1,7 @@
 """Keys and values of a batch in memory with room to spare, so that neither a step nor a change of rows copies all."""
 
+import functools
+
 import torch
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
@@ -15,30 +17,35 @@ class RowLayer(DynamicLayer):
     is 0: a mask hides it, but not from a NaN that another row left there.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rows: int = 0) -> None:
+        """Empty, for so many rows at least."""
         super().__init__()
         self.is_initialized: bool
         self._memory: list[torch.Tensor] = []
-        self._first, self._last, self._rows = 0, 0, 0
+        self._first, self._last, self._rows = 0, 0, rows
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: object, **_kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write the columns that a forward pass computed; returns all columns in use."""
+        """Write the columns that a forward pass computed for the first so many rows; returns all columns of these.
+
+        The other rows have 0 there: nothing is ever written behind the last column.
+        """
         with torch.inference_mode():
             rows, count = key_states.shape[0], key_states.shape[2]
             if not self.is_initialized:
                 self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
-                self._rows = rows
-                self._memory = [each.new_zeros(rows, each.shape[1], count + SPARE, each.shape[3]) for each in
+                self._rows = max(rows, self._rows)
+                self._memory = [each.new_zeros(self._rows, each.shape[1], count + SPARE, each.shape[3]) for each in
                                 (key_states, value_states)]  # fmt: skip
             if self._last + count > self._memory[0].shape[2]:
-                self._grow(rows, self.get_seq_length(), count)
+                self._grow(self._rows, self.get_seq_length(), count)
+            new = slice(self._last, self._last + count)
             for memory, states in zip(self._memory, (key_states, value_states), strict=True):
-                memory[:rows, :, self._last : self._last + count] = states
+                memory[:rows, :, new] = states
             self._last += count
             self._look()
-            return self.keys, self.values
+            return self.keys[:rows], self.values[:rows]
 
     def get_seq_length(self) -> int:
         """Columns in use."""
@@ -86,10 +93,10 @@ class RowLayer(DynamicLayer):
         self.keys, self.values = (each[: self._rows, :, self._first : self._last] for each in self._memory)
 
 
-def row_cache(trained: Cache | None = None) -> DynamicCache:
-    """An empty cache of `RowLayer`s, or one that begins with trained keys and values."""
+def row_cache(trained: Cache | None = None, rows: int = 0) -> DynamicCache:
+    """A cache of `RowLayer`s: empty, for `rows` rows at least, or one that begins with trained keys and values."""
     cache = DynamicCache()
-    cache.layer_class_to_replicate = RowLayer
+    cache.layer_class_to_replicate = functools.partial(RowLayer, rows)
     for index, layer in enumerate(trained.layers if trained is not None else ()):
         cache.update(layer.keys, layer.values, index)
     return cache
