@@ -85,6 +85,14 @@ def test_short_prompts_wait_for_the_long_one_instead_of_being_padded() -> None:
     assert pieces <= 12
 
 
+def test_padding_is_computed_where_it_is_little() -> None:
+    much, little = laid_out(tiny_model(), (100, 50, 50, 50)), laid_out(tiny_model(), (100, 96, 96, 96))
+    assert read(much, 1024)[1] == 2
+    assert much.num_computed == much.num_read == 250
+    assert read(little, 1024)[1] == 1
+    assert little.num_computed == 400
+
+
 def test_rows_of_one_length_are_read_in_pieces_of_one_size() -> None:
     model, sizes = tiny_model(), []
     model.register_forward_pre_hook(lambda _, args, inputs: sizes.append(inputs["input_ids"].shape), with_kwargs=True)

@@ -32,8 +32,16 @@ def kernel(request: pytest.FixtureRequest) -> RowKernel:
     ("inputs", "outputs", "rank", "length"), [(64, 128, 8, 1), (37, 91, 3, 1), (50, 33, 13, 3), (16, 200, 64, 2)]
 )
 def test_every_row_gets_what_its_adapter_adds_in_float64(
-    kernel: RowKernel, dtype: torch.dtype, threads: int, inputs: int, outputs: int, rank: int, length: int
+    kernel: RowKernel,
+    dtype: torch.dtype,
+    threads: int,
+    inputs: int,
+    outputs: int,
+    rank: int,
+    length: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(built, "_PRODUCTS_A_THREAD", 1)  # as if it were worth all of them
     random = torch.Generator().manual_seed(inputs)
     states, first, second, output = (
         torch.randn(*shape, generator=random).to(dtype)
@@ -54,6 +62,15 @@ def test_every_row_gets_what_its_adapter_adds_in_float64(
     # One rounding at the end: half of the last place of the number format, and float32's own sums.
     allowed = (wanted.abs() * torch.finfo(dtype).eps / 2 + 1e-4 * wanted.abs().mean()).clamp(min=1e-6)
     assert bool(((output.double() - wanted).abs() <= allowed).all())
+
+
+@pytest.mark.parametrize(
+    ("rows", "rank", "features", "threads"),
+    [(16, 8, 576 + 576, 1), (16, 8, 576 + 1536, 1), (256, 8, 576 + 576, 8), (64, 8, 1152, 2), (0, 8, 1152, 1)],
+)
+def test_a_step_of_a_small_base_wakes_no_thread(rows: int, rank: int, features: int, threads: int) -> None:
+    assert built.threads_for(rows * rank * features, 8) == threads
+    assert built.threads_for(rows * rank * features, 1) == 1
 
 
 @pytest.mark.parametrize("kernel", [torch.float32], indirect=True)

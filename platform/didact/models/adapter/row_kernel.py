@@ -30,6 +30,8 @@ _ENTRIES = {torch.float32: "add_float32", torch.bfloat16: "add_bfloat16"}
 _MOST_TOKENS = {torch.float32: 4096, torch.bfloat16: 32}
 """Tokens of one adapter up to which the kernel was measured to be faster than torch's products."""
 _MOST_SECONDS = 60
+_PRODUCTS_A_THREAD = 2**18
+"""Fewer take a thread less time than waking another; where others use the cores, waiting for it takes milliseconds."""
 
 
 class _Layer(ctypes.Structure):
@@ -91,9 +93,15 @@ class RowKernel:
             groups: the rows' slots.
         """
         layer = _Layer(first.shape[2], second.shape[2], rank, first.shape[1])
-        groups.batch.length, groups.batch.threads = states.shape[1], torch.get_num_threads()
+        products = states.shape[0] * states.shape[1] * rank * (layer.inputs + layer.outputs)
+        groups.batch.length, groups.batch.threads = states.shape[1], threads_for(products, torch.get_num_threads())
         tensors = (states, output, first, second)
         self._add(*(tensor.data_ptr() for tensor in tensors), ctypes.byref(layer), ctypes.byref(groups.batch))
+
+
+def threads_for(products: int, available: int) -> int:
+    """How many of the available threads are worth so many products of two numbers."""
+    return max(1, min(available, products // _PRODUCTS_A_THREAD))
 
 
 def row_kernel(device: torch.device, dtype: torch.dtype) -> RowKernel | None:
