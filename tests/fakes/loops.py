@@ -76,6 +76,7 @@ def run_loop(
         num_steps=prepared.num_steps,
         compute_dtype=torch.float32,
         checkpoints=CheckpointStore(checkpoints, keep=keep, identity="tiny", allow_fresh=allow_fresh),
+        adapter=spec.adapter,
         callbacks=[loop, *callbacks(loop.model)],
         world=world or World(),
         stop=stop,

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from didact.tokens import Batch, Sample, pack
 from didact.training import Objective
-from didact.training.head_loss import frozen_head, head_loss, loss_as_logits
+from didact.training.head_loss import frozen_head, head_loss, losses_as_logits
 from tests.fakes.models import FAMILIES, UNPACKABLE, tiny_model
 
 
@@ -85,7 +85,7 @@ def _cap(module: torch.nn.Module, inputs: tuple[object, ...], output: object) ->
 
 def test_the_output_layer_is_whole_again_after_an_error() -> None:
     head = torch.nn.Linear(4, 8, bias=False)
-    with pytest.raises(KeyError), loss_as_logits(head, torch.tensor([3])):
-        assert head(torch.ones(1, 1, 4)).shape == (1,)
+    with pytest.raises(KeyError), losses_as_logits(head, [torch.tensor([3])]):
+        assert head(torch.ones(1, 1, 4)).shape == (1, 1)
         raise KeyError
     assert head(torch.ones(1, 4)).shape == (1, 8)

@@ -10,7 +10,7 @@ Example:
     ([[-100, 7, -100]], 1)
 """
 
-from didact.tokens.batches import NO_TARGET, pack, pad, supervised_positions
+from didact.tokens.batches import NO_TARGET, join_rows, pack, pad, supervised_positions
 from didact.tokens.counts import TokenCount, TokenEstimate, count_tokens, estimate_tokens
 from didact.tokens.encode import Encoded, Rejection, encode, encode_all
 from didact.tokens.loader import StepLoader, deal
@@ -39,6 +39,7 @@ __all__ = [
     "encode",
     "encode_all",
     "estimate_tokens",
+    "join_rows",
     "marked",
     "open_table",
     "pack",

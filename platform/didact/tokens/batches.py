@@ -58,6 +58,22 @@ def pad(samples: Sequence[Sample], pad_id: int) -> Batch:
     )
 
 
+def join_rows(batches: Sequence[Batch]) -> Batch:
+    """Packed batches as one packed row, in their order; one alone stays as it is."""
+    if len(batches) == 1:
+        return batches[0]
+    import torch
+
+    return Batch(
+        input_ids=torch.cat([batch.input_ids for batch in batches], dim=1),
+        position_ids=torch.cat([batch.position_ids for batch in batches], dim=1),
+        attention_mask=None,
+        targets=torch.cat([batch.targets for batch in batches], dim=1),
+        num_tokens=sum(batch.num_tokens for batch in batches),
+        num_supervised=sum(batch.num_supervised for batch in batches),
+    )
+
+
 def supervised_positions(batch: Batch) -> "torch.Tensor":
     """int64 [kept]: columns in which any row has a target.
 

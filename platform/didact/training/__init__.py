@@ -29,8 +29,9 @@ Example:
 
 from didact.training.callbacks import Callback, StepReport
 from didact.training.checkpoints import Checkpoint, CheckpointStore
+from didact.training.course import TrainResult
 from didact.training.faults import FaultInjection
-from didact.training.loop import TrainResult, train
+from didact.training.loop import train
 from didact.training.objective import Objective
 from didact.training.rates import learning_rate
 from didact.training.sharding import whole_weights

@@ -5,7 +5,7 @@ they are held several times over, in float32. Here loss and gradient are taken t
 as in Liger Kernel (Hsu et al. 2024), so memory does not grow with the number of positions.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -106,14 +106,20 @@ def frozen_head(
 
 
 @contextmanager
-def loss_as_logits(head: torch.nn.Linear, targets: torch.Tensor) -> Iterator[None]:
-    """Within it the model returns, as logits [1], the `head_loss` of the states that enter its output layer.
+def losses_as_logits(head: torch.nn.Linear, targets: Sequence[torch.Tensor]) -> Iterator[None]:
+    """Within it the model returns, as logits [1, groups], the `head_loss` of the states that enter its output layer.
 
     Taken inside the layer, where a weight that is cut over workers is whole.
+
+    Args:
+        head: the output layer.
+        targets: int64 of each group of positions, which enter the layer one after the other.
     """
 
     def forward(states: torch.Tensor) -> torch.Tensor:
-        return head_loss(states.flatten(0, -2), head.weight, targets).view(1)
+        groups = states.flatten(0, -2).split([len(wanted) for wanted in targets])
+        losses = [head_loss(group, head.weight, wanted) for group, wanted in zip(groups, targets, strict=True)]
+        return torch.stack(losses)[None]
 
     head.forward = forward
     try:

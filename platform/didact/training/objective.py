@@ -2,13 +2,14 @@
 
 import contextlib
 import inspect
+from collections.abc import Sequence
 
 import torch
 from torch.nn import functional
 
 from didact.models import base_of, row_bounds
-from didact.tokens import Batch
-from didact.training.head_loss import frozen_head, loss_as_logits
+from didact.tokens import Batch, join_rows
+from didact.training.head_loss import frozen_head, losses_as_logits
 
 
 class Objective:
@@ -34,20 +35,32 @@ class Objective:
 
     def summed_loss(self, batch: Batch) -> torch.Tensor:
         """Sum of the cross-entropy over the batch's targets, float32 scalar with gradient."""
+        if batch.attention_mask is None and self._selects_positions:
+            return self.summed_losses([batch])[0]
         with self._autocast():
-            if batch.attention_mask is None and self._selects_positions:
-                positions = torch.nonzero(batch.targets[0] != -100).squeeze(1)
-                targets = batch.targets[0, positions].to(self.device)
-                if self._head is not None:
-                    with loss_as_logits(self._head, targets):
-                        return self._packed(batch, positions)
-                logits = self._packed(batch, positions)
-            else:
-                logits, targets = self._all_positions(batch)
+            logits, targets = self._all_positions(batch)
         return functional.cross_entropy(logits.float(), targets, ignore_index=-100, reduction="sum")
 
+    def summed_losses(self, batches: Sequence[Batch]) -> torch.Tensor:
+        """The summed loss of each of several packed batches, computed in one row: float32 [batches] with gradient."""
+        row = join_rows(batches)
+        positions = torch.nonzero(row.targets[0] != -100).squeeze(1)
+        targets = row.targets[0, positions].to(self.device).split([batch.num_supervised for batch in batches])
+        with self._autocast():
+            if self._head is not None:
+                with losses_as_logits(self._head, targets):
+                    return self._packed(row, positions)
+            if self._selects_positions:
+                logits = self._packed(row, positions)
+            else:
+                logits = self._all_positions(row)[0][positions.to(self.device)]
+        parts = logits.float().split([len(wanted) for wanted in targets])
+        return torch.stack(
+            [functional.cross_entropy(*part, reduction="sum") for part in zip(parts, targets, strict=True)]
+        )
+
     def _packed(self, batch: Batch, positions: torch.Tensor) -> torch.Tensor:
-        """Logits [num_positions, vocabulary] of a packed row's positions; under `loss_as_logits` their summed loss."""
+        """Logits [num_positions, vocabulary] of a packed row's positions; under `losses_as_logits` their losses."""
         output = self._model(
             input_ids=batch.input_ids.to(self.device),
             position_ids=batch.position_ids.to(self.device),

@@ -54,13 +54,7 @@ def trainable_model(
         ModelError: the base or the method does not fit the recipe.
         AdapterError: `start` does not.
     """
-    model_spec = _model_spec(spec)
-    base = load_base(model_spec, device, shared=not spec.adapter.trains_base)
-    if not spec.training.base_dropout:
-        turn_off_dropout(base)
-    packing = resolve_packing(spec, base)
-    if packing:
-        use_packed_attention(base, spec.tokens.max_length, computes_on or device)
+    base, packing = base_to_train(spec, device, computes_on)
     model = attach_adapter(
         base,
         with_dropout_layers(spec),
@@ -68,11 +62,33 @@ def trainable_model(
         base_name=spec.model.base,
         gradient_checkpointing=spec.training.gradient_checkpointing,
         num_steps=num_steps,
-        unquantized=lambda: load_base(model_spec.model_copy(update={"quantization": None})),
+        unquantized=lambda: unquantized_base(spec),
     )
     if start is not None:
         start_from(model, start)
     return model, packing
+
+
+def base_to_train(
+    spec: FinetuneSpec, device: torch.device, computes_on: torch.device | None = None
+) -> tuple[PreTrainedModel, bool]:
+    """Load a recipe's base before a method is attached, and say whether rows are packed for it; see `trainable_model`.
+
+    Raises:
+        ModelError: the base does not fit the recipe.
+    """
+    base = load_base(_model_spec(spec), device, shared=not spec.adapter.trains_base)
+    if not spec.training.base_dropout:
+        turn_off_dropout(base)
+    packing = resolve_packing(spec, base)
+    if packing:
+        use_packed_attention(base, spec.tokens.max_length, computes_on or device)
+    return base, packing
+
+
+def unquantized_base(spec: FinetuneSpec) -> PreTrainedModel:
+    """A recipe's base with all its bits, from which LoftQ takes what quantization lost."""
+    return load_base(_model_spec(spec).model_copy(update={"quantization": None}))
 
 
 def resolve_packing(spec: FinetuneSpec, model: PreTrainedModel) -> bool:

@@ -1,6 +1,7 @@
 """Adapters on a base: attached for training, written as a folder, read back, many at once in memory.
 
     base + MethodSpec -> attach_adapter -> trained -> save_adapter -> folder -> verify_adapter -> AdapterHost
+    base + LoraSpecs -> SharedBase: several adapters trained in one forward pass, each on its slice of the tokens
     folder -> load_row_adapter -> RowAdapter in RowSlots: rows of many adapters in one forward pass
 
 Example:
@@ -23,13 +24,17 @@ from didact.models.adapter.host import AdapterHost
 from didact.models.adapter.row_adapter import RowAdapter
 from didact.models.adapter.row_loading import load_row_adapter
 from didact.models.adapter.row_slots import RowSlots
+from didact.models.adapter.shared_base import OwnRandom, SharedBase, Slice
 from didact.models.adapter.start import check_start, start_from
 
 __all__ = [
     "AdapterFacts",
     "AdapterHost",
+    "OwnRandom",
     "RowAdapter",
     "RowSlots",
+    "SharedBase",
+    "Slice",
     "attach_adapter",
     "check_start",
     "load_row_adapter",

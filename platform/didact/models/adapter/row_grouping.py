@@ -1,13 +1,18 @@
 """Which rows of a batch have which adapter, worked out once for all layers of a pass."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from didact.models.adapter.row_adapter import LoraPart, ScalePart
 from didact.models.adapter.row_kernel import RowGroups, RowKernel
 
+_PROBES = ((2, 3), (3, 5))
+"""Rows and tokens a row of the texts that find out which layers compute row by row."""
 Slots = tuple[int | None, ...]
 """Each row's slot; None is the base."""
 
@@ -98,3 +103,31 @@ def by_rows(states: torch.Tensor, num_rows: int, length: int) -> torch.Tensor | 
     if states.dim() == 2 and states.shape[0] == num_rows * length:
         return states.view(num_rows, length, -1)
     return None
+
+
+def layers_by_rows(base: PreTrainedModel, layers: Mapping[str, torch.nn.Module]) -> frozenset[str]:
+    """Which of the base's layers see every row's tokens in order, found out with a few tokens.
+
+    Args:
+        base: without wrappers.
+        layers: some of its modules, by name.
+    """
+    seen: dict[str, bool] = {}
+    shape = _PROBES[0]
+
+    def note(name: str, entered: torch.Tensor) -> None:
+        seen[name] = seen.get(name, True) and by_rows(entered, *shape) is not None
+
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, args, name=name: note(name, args[0]))
+        for name, layer in layers.items()
+    ]
+    try:
+        with torch.inference_mode():
+            for shape in _PROBES:
+                ids = torch.arange(math.prod(shape), device=base.device) % base.config.vocab_size
+                base(input_ids=ids.view(shape), use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return frozenset(name for name, by_row in seen.items() if by_row)

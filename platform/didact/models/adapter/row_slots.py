@@ -21,12 +21,10 @@ from transformers.pytorch_utils import Conv1D
 from didact.errors import ModelError
 from didact.logs import get_logger
 from didact.models.adapter.row_adapter import LoraPart, RowAdapter, ScalePart
-from didact.models.adapter.row_grouping import Grouping, Marked, Slots, by_rows
+from didact.models.adapter.row_grouping import Grouping, Marked, Slots, by_rows, layers_by_rows
 from didact.models.adapter.row_kernel import RowKernel, row_kernel
 
 _log = get_logger(__name__)
-_PROBES = ((2, 3), (3, 5))
-"""Rows and tokens a row of the texts that find out which layers compute row by row."""
 _MOST_WRONG_BASE = 0.01
 """Share of an adapter's effect by which a row of the base may differ from itself in a batch of the same size."""
 _MOST_WRONG = 0.5
@@ -133,25 +131,8 @@ class RowSlots:
 
         An expert of a mixture sees only some of the tokens, so it cannot know whose they are.
         """
-        seen: dict[str, bool] = {}
-        shape = _PROBES[0]
-
-        def note(name: str, entered: torch.Tensor) -> None:
-            seen[name] = seen.get(name, True) and by_rows(entered, *shape) is not None
-
-        hooks = [
-            site.module.register_forward_pre_hook(lambda _, args, name=name: note(name, args[0]))
-            for name, site in self._sites.items()
-        ]
-        try:
-            with torch.inference_mode():
-                for shape in _PROBES:
-                    ids = torch.arange(math.prod(shape), device=self._base.device) % self._base.config.vocab_size
-                    self._base(input_ids=ids.view(shape), use_cache=False)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        self._sites = {name: site for name, site in self._sites.items() if seen.get(name)}
+        seen = layers_by_rows(self._base, {name: site.module for name, site in self._sites.items()})
+        self._sites = {name: site for name, site in self._sites.items() if name in seen}
 
     def prove(self) -> None:
         """Compute base and adapted rows together and apart, with adapters made up for it. Empties every slot.

@@ -1,0 +1,162 @@
+"""Eight LoRA trials trained together on one 4-bit base, beside the same trials one after the other.
+
+    PYTHONPATH=platform python benchmarks/fused_trials.py [--rounds 2] [--trials 8] [--samples 8] [--bits 4]
+
+The bundled base, trials of ranks 4 to 32 with their own rates and half of them with dropout, the same token ids in both
+ways, one thread. Tokens a second of the optimizer steps alone, best of the rounds, which alternate; and what a process
+of its own for each way had at most in memory beyond the libraries. "Side by side" is the sum over eight processes, one
+a trial, which is what trials take that run at once. The largest relative difference of any step's loss says that both
+ways did the same.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from didact.gpu_proof.subjects import RandomSteps, short_lengths
+from didact.models import compute_dtype
+from didact.spec import FinetuneSpec, validate
+from didact.training import CheckpointStore, StepReport, World, train, trainable_model
+from didact.training.fused import FusedTrial, FusedTrials
+
+CPU = torch.device("cpu")
+
+
+class Losses:
+    """Keeps a run's losses, and what it learned from in which time."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.tokens = self.seconds = 0.0
+
+    def on_start(self, start: int, num_steps: int) -> None:
+        """Nothing is to be done."""
+
+    def on_step(self, report: StepReport) -> None:
+        """Keep the loss."""
+        self.losses.append(report.metrics["train/loss"])
+        self.tokens += report.metrics["train/tokens"]
+
+    def close(self) -> None:
+        """Nothing is to be done."""
+
+
+def recipe(number: int, asked: argparse.Namespace) -> FinetuneSpec:
+    """Of one trial."""
+    values: dict[str, Any] = {
+        "name": f"trial-{number}",
+        "model": {"quantization": {"bits": asked.bits}} if asked.bits < 16 else {},
+        "adapter": {"r": (4, 8, 16, 32)[number % 4], "dropout": 0.05 * (number % 2)},
+        "data": {"sources": [{"name": "none", "path": "none.jsonl"}]},
+        "training": {
+            "steps": asked.steps,
+            "learning_rate": 1e-4 * (1 + number),
+            "seed": number,
+            "global_batch_size": asked.samples,
+            "micro_batch_size": asked.samples,
+            "checkpoint_every": 10_000,
+        },
+        "placement": {"num_workers": 1},
+    }
+    spec: FinetuneSpec = validate(FinetuneSpec, values, "benchmark")
+    return spec
+
+
+def loader(spec: FinetuneSpec) -> Any:
+    """Random rows, of other lengths for each trial."""
+    return RandomSteps((tuple(short_lengths(spec.training.global_batch_size, spec.training.seed)),))
+
+
+def memory() -> float:
+    """MiB that this process had at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def alone(spec: FinetuneSpec, checkpoints: Path) -> Losses:
+    """One trial as `didact train` runs it."""
+    model, _ = trainable_model(spec, 1, CPU)
+    kept = Losses()
+    began = time.monotonic()
+    train(
+        model,
+        loader(spec),
+        spec.training,
+        num_steps=spec.training.steps or 0,
+        compute_dtype=compute_dtype(spec.model, CPU),
+        checkpoints=CheckpointStore(checkpoints, keep=2, identity=spec.name),
+        adapter=spec.adapter,
+        callbacks=[kept],
+        world=World(),
+    )
+    kept.seconds = time.monotonic() - began
+    return kept
+
+
+def measure(asked: argparse.Namespace) -> dict[str, Any]:
+    """What a process of its own found out about one way."""
+    torch.set_num_threads(1)
+    specs = [recipe(number, asked) for number in range(asked.trials)]
+    before = memory()
+    with TemporaryDirectory() as folder:
+        if asked.way == "fused":
+            kept = {spec.name: Losses() for spec in specs}
+            group = FusedTrials.on(specs[0], CPU)
+            for spec in specs:
+                store = CheckpointStore(Path(folder) / spec.name, keep=2, identity=spec.name)
+                group.join(FusedTrial(spec.name, spec, loader(spec), asked.steps, store, [kept[spec.name]]))
+            began = time.monotonic()
+            group.run()
+            seconds = time.monotonic() - began
+        else:
+            chosen = specs if asked.way == "alone" else specs[-1:]
+            kept = {spec.name: alone(spec, Path(folder) / spec.name) for spec in chosen}
+            seconds = sum(each.seconds for each in kept.values())
+    return {
+        "rate": sum(each.tokens for each in kept.values()) / seconds,
+        "memory": memory() - before,
+        "losses": {name: each.losses for name, each in kept.items()},
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name, value in (("rounds", 2), ("trials", 8), ("samples", 8), ("steps", 3), ("bits", 4)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--way", choices=["fused", "alone", "one"], help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.way:
+        print(json.dumps(measure(asked)))
+        return
+    found: dict[str, list[dict[str, Any]]] = {"fused": [], "alone": [], "one": []}
+    for _ in range(asked.rounds):
+        for way, results in found.items():
+            output = subprocess.run(
+                [sys.executable, *sys.argv, "--way", way], check=True, capture_output=True, text=True
+            ).stdout
+            results.append(json.loads(output.splitlines()[-1]))
+            print(f"{way}: {results[-1]['rate']:,.0f} tokens/s, {results[-1]['memory']:,.0f} MiB", flush=True)
+    rate = {way: max(each["rate"] for each in results) for way, results in found.items()}
+    most = {way: min(each["memory"] for each in results) for way, results in found.items()}
+    wrong = max(
+        abs(one - other) / other
+        for name, losses in found["alone"][0]["losses"].items()
+        for one, other in zip(found["fused"][0]["losses"][name], losses, strict=True)
+    )
+    faster, smaller = rate["fused"] / rate["alone"], most["fused"] / (asked.trials * most["one"])
+    print(f"tokens/s  {rate['fused']:,.0f} fused, {rate['alone']:,.0f} one after the other: x{faster:.2f}")
+    beside = f"{asked.trials} x {most['one']:,.0f} MiB side by side: x{smaller:.2f}"
+    print(f"memory    {most['fused']:,.0f} MiB fused, {beside}; of one alone x{most['fused'] / most['one']:.2f}")
+    print(f"loss      largest relative difference of a step {wrong:.1e}")
+
+
+if __name__ == "__main__":
+    main()
