@@ -1,6 +1,6 @@
 """Eight LoRA trials trained together on one 4-bit base, beside the same trials one after the other.
 
-    PYTHONPATH=platform python benchmarks/fused_trials.py [--rounds 2] [--trials 8] [--samples 8] [--bits 4]
+    PYTHONPATH=platform python benchmarks/fused_trials.py [--rounds 2] [--samples 4] [--max-tokens 1024]
 
 The bundled base, trials of ranks 4 to 32 with their own rates and half of them with dropout, the same token ids in both
 ways, one thread. Tokens a second of the optimizer steps alone, best of the rounds, which alternate; and what a process
@@ -53,7 +53,7 @@ def recipe(number: int, asked: argparse.Namespace) -> FinetuneSpec:
     """Of one trial."""
     values: dict[str, Any] = {
         "name": f"trial-{number}",
-        "model": {"quantization": {"bits": asked.bits}} if asked.bits < 16 else {},
+        "model": {"dtype": asked.dtype, "quantization": {"bits": asked.bits} if asked.bits < 16 else None},
         "adapter": {"r": (4, 8, 16, 32)[number % 4], "dropout": 0.05 * (number % 2)},
         "data": {"sources": [{"name": "none", "path": "none.jsonl"}]},
         "training": {
@@ -71,8 +71,9 @@ def recipe(number: int, asked: argparse.Namespace) -> FinetuneSpec:
 
 
 def loader(spec: FinetuneSpec) -> Any:
-    """Random rows, of other lengths for each trial."""
-    return RandomSteps((tuple(short_lengths(spec.training.global_batch_size, spec.training.seed)),))
+    """Random rows, of other lengths for each trial, about 60 tokens in the mean."""
+    lengths = short_lengths(spec.training.global_batch_size, spec.training.seed)
+    return RandomSteps((tuple(max(8, length // 2) for length in lengths),))
 
 
 def memory() -> float:
@@ -108,7 +109,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     with TemporaryDirectory() as folder:
         if asked.way == "fused":
             kept = {spec.name: Losses() for spec in specs}
-            group = FusedTrials.on(specs[0], CPU)
+            group = FusedTrials.on(specs[0], CPU, max_tokens=asked.max_tokens)
             for spec in specs:
                 store = CheckpointStore(Path(folder) / spec.name, keep=2, identity=spec.name)
                 group.join(FusedTrial(spec.name, spec, loader(spec), asked.steps, store, [kept[spec.name]]))
@@ -129,8 +130,10 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, value in (("rounds", 2), ("trials", 8), ("samples", 8), ("steps", 3), ("bits", 4)):
+    for name, value in (("rounds", 2), ("trials", 8), ("samples", 4), ("steps", 3), ("bits", 4)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    parser.add_argument("--max-tokens", type=int, help="of a shared pass; default: all trials share each")
     parser.add_argument("--way", choices=["fused", "alone", "one"], help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.way:

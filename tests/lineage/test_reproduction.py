@@ -116,7 +116,7 @@ def test_a_file_that_is_gone_matters_only_without_its_samples(
 def test_another_base_blocks_and_other_versions_and_machines_differ(history: History, runs: Path) -> None:
     records = moved(history, runs)
     run = runs / "first"
-    change_last(run / "workers.jsonl", capability="AVX1024", device="H900", micro_batch_size=1)
+    change_last(run / "workers.jsonl", capability="AVX1024", device="H900", micro_batch_size=1, fused=True)
     packages = {**next(read_jsonl(run / "provenance.jsonl"))["packages"], "torch": "1.0", "mlflow": "1.0"}
     change_last(run / "provenance.jsonl", packages=packages, python="3.0.0", git={"commit": "f" * 40, "changed": False})
     manifest = json.loads((run / "adapter" / "adapter.json").read_text())
@@ -127,6 +127,7 @@ def test_another_base_blocks_and_other_versions_and_machines_differ(history: His
     for what, recorded in (
         *(("torch", "1.0"), ("Python", "3.0.0"), ("commit of didact", "f" * 12)),
         *(("instructions of the processor", "AVX1024"), ("GPU", "H900"), ("micro-batches", "1")),
+        ("passes", "shared with other runs on one base"),
     ):
         assert (told[what].weight, told[what].recorded) == ("differs", recorded)
     assert "mlflow" not in told, "it records and computes nothing"

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +138,53 @@ def test_the_temperature_of_a_mixture_is_searched_like_any_number(tmp_path: Path
     assert (spec.data.strategy, spec.data.temperature) == ("temperature", 4.5)
     message = refused(tmp_path, space={"data.temperature": {"uniform": [0, 8]}})
     assert "data.temperature" in message and "0.01" in message
+
+
+ONE = {"placement.num_workers": 1}
+
+
+def test_trials_that_can_share_a_base_are_fused(tmp_path: Path) -> None:
+    space = {**RANKS, "training.learning_rate": {"loguniform": [1e-4, 1e-3]}, "adapter.dropout": {"choice": [0, 0.1]}}
+    found = search(tmp_path, fused=True, overrides=ONE, space=space)
+    assert found.sweep.fused
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({}, "the recipe cannot be trained with others on one base:\n  - placement.num_workers: .*found 2, write 1"),
+        (
+            {"overrides": {**ONE, "adapter.method": "ia3"}},
+            "the recipe cannot be .*\n  - adapter.method: 'ia3' is no plain LoRA",
+        ),
+        (
+            {"overrides": ONE, "space": {"adapter.dora": {"choice": [False, True]}}},
+            "a trial with adapter.dora=True cannot be .*\n  - adapter.dora: ",
+        ),
+        (
+            {"overrides": ONE, "space": {"adapter.method": {"choice": ["lora", "vera"]}}},
+            "a trial with adapter.method='vera' cannot be .*\n  - adapter.method: 'vera'",
+        ),
+        (
+            {"overrides": ONE, "space": {"model.base": {"choice": ["smollm2-135m-instruct", "other"]}}},
+            "a trial with model.base='other' cannot be .*\n  - model: .*other.*all share one base",
+        ),
+        (
+            {
+                "overrides": ONE,
+                "space": {"model.quantization": {"choice": [None, {"bits": 4}]}},
+            },
+            "a trial with model.quantization=.* cannot be .*\n  - model: ",
+        ),
+    ],
+)
+def test_what_cannot_be_fused_is_refused_with_file_and_field(
+    tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    assert re.search(f"s.yaml: fused: {words}", refused(tmp_path, fused=True, **changes), re.DOTALL)
+
+
+def test_time_is_no_budget_of_fused_trials(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="fused trials share their time, by which budget '2h' counts"):
+        search(tmp_path, fused=True, overrides=ONE, budget="2h")
+    assert search(tmp_path, fused=True, overrides=ONE, budget="1e6 tokens").sweep.fused

@@ -16,6 +16,7 @@ from didact.capacity import WorkerResources
 from didact.cluster.attempts import train_to_the_end
 from didact.cluster.evaluate import evaluate_adapter, evaluate_on_ray
 from didact.cluster.finetune import FinetuneResult, finetune, is_trained
+from didact.cluster.fused import InGroup, fused_worker
 from didact.cluster.placement import (
     check_room,
     connected_cluster,
@@ -32,6 +33,7 @@ __all__ = [
     "SOURCE_ROOT",
     "WORTH_RAY_BYTES",
     "FinetuneResult",
+    "InGroup",
     "WorkerResources",
     "check_room",
     "connected_cluster",
@@ -39,6 +41,7 @@ __all__ = [
     "evaluate_on_ray",
     "finetune",
     "finetune_each",
+    "fused_worker",
     "is_trained",
     "ray_cluster",
     "ray_runner",

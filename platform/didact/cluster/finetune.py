@@ -22,6 +22,7 @@ from didact.cluster.asking.answering import Subject
 from didact.cluster.asking.others import check_others
 from didact.cluster.attempts import train_to_the_end
 from didact.cluster.evaluate import evaluate_on_ray, subject_beside, trained_subject
+from didact.cluster.fused import InGroup
 from didact.cluster.placement import worker_resources
 from didact.cluster.preparing.parts import WORTH_RAY_BYTES, ray_runner
 from didact.cluster.preparing.scores import score_on_ray
@@ -107,6 +108,7 @@ def finetune(
     *,
     parent_run_id: str | None = None,
     ray_callbacks: list[UserCallback] | None = None,
+    group: InGroup | None = None,
     allow_fresh: bool = False,
     until: int | None = None,
 ) -> FinetuneResult:
@@ -117,6 +119,7 @@ def finetune(
         runs_dir: where run folders lie; default `DIDACT_RUNS`.
         parent_run_id: MLflow run this one belongs to, as in a sweep.
         ray_callbacks: of Ray Train.
+        group: trains the run with others on one base, in the place of workers of its own.
         allow_fresh: when no checkpoint of an earlier attempt verifies, set them aside and train from the base.
         until: optimizer steps after which training pauses, to be gone on with by another call; None for all.
 
@@ -134,7 +137,7 @@ def finetune(
         _take_start(run, spec)
         go_on(run, spec, prepared.mixture.mixture.num_rows)
         with ray_cluster(), _tracked(run, spec, data, parent_run_id) as mlflow_run_id:
-            training = _train(run, spec, prepared, data, ray_callbacks, allow_fresh, until)
+            training = _train(run, spec, prepared, data, ray_callbacks, group, allow_fresh, until)
             if training is not None and training.steps < prepared.num_steps:
                 return FinetuneResult(run, training, None, None, None, mlflow_run_id)
             write_card(run)  # an evaluation that is killed leaves an adapter that says what it is
@@ -203,6 +206,7 @@ def _train(
     prepared: PreparedData,
     data: DataFacts,
     ray_callbacks: list[UserCallback] | None,
+    group: InGroup | None,
     allow_fresh: bool,
     until: int | None,
 ) -> TrainResult | None:
@@ -219,6 +223,8 @@ def _train(
         )
 
     with show_progress(run, num_steps):
+        if group is not None:
+            return group(run, allow_fresh=allow_fresh)
         return train_to_the_end(
             run,
             spec,

@@ -84,7 +84,7 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any], device: torch.d
     model, packing = _loaded(settled, prepared.num_steps, load_device(spec, device, world.size), device, start)
     if spec.training.compile:
         compile_blocks(model)
-    identity = fingerprint([prepared.mixture.fingerprint, base_fingerprint(spec.model), spec.adapter.model_dump()])
+    identity = run_identity(spec, prepared)
     training = spec.training.model_copy(update={"micro_batch_size": config["micro_batch_size"]})
     spec, settled = (each.model_copy(update={"training": training}) for each in (spec, settled))
     heartbeat = Heartbeat(spec.placement.hang_timeout_seconds, stack_file(run, config["attempt"], world.rank))
@@ -150,6 +150,11 @@ def computing_on(spec: FinetuneSpec, device: torch.device, num_workers: int) -> 
         "dtype": spec.model.dtype,
         "packages": package_versions(),
     }
+
+
+def run_identity(spec: FinetuneSpec, prepared: PreparedData) -> str:
+    """Fingerprint of everything that decides a run's weights, by which its checkpoints are known."""
+    return fingerprint([prepared.mixture.fingerprint, base_fingerprint(spec.model), spec.adapter.model_dump()])
 
 
 def settle_dtype(spec: FinetuneSpec, device: torch.device) -> FinetuneSpec:

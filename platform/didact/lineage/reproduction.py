@@ -297,6 +297,8 @@ def _history(original: RecordedRun | None, adapter: str | None) -> Iterator[Diff
     used = {each["micro_batch_size"] for each in original.workers if each.get("micro_batch_size") is not None}
     if used - {asked}:
         yield Difference("differs", "micro-batches", ", ".join(map(str, sorted(used))), f"{asked}, as the recipe asks")
+    if any(each.get("fused") for each in original.workers):
+        yield Difference("differs", "passes", "shared with other runs on one base", "alone, which rounds otherwise")
     groups = {each["workers"] for each in original.workers if each.get("workers") is not None}
     if len(groups) > 1:
         yield Difference(

@@ -11,6 +11,7 @@ import numpy as np
 
 from didact.errors import SpecError
 from didact.spec import FinetuneSpec, RegisterSpec, SweepSpec, read_recipe, set_dotted, validate
+from didact.spec.fusing import fused_differences, why_not_fused
 from didact.spec.search.space import Simplex
 from didact.spec.search.sweep import COSTS
 from didact.tuning.objective import Objective
@@ -122,15 +123,38 @@ def check_draws(search: Search) -> None:
     Raises:
         SpecError: names the draw and the field.
     """
+    check_fused(search, search.base(), {})
     space, sweep, name = search.space, search.sweep, search.base().name
     where = f"{search.origin}: space"
     for values in space.corners():
-        trial_spec(search.recipe, values, name, where)
+        check_fused(search, trial_spec(search.recipe, values, name, where), values)
     known_beforehand = sweep.searcher in ("random", "quasi_random")
     proposer: Proposer = build_proposer(search.sweep if known_beforehand else _random(sweep), space, search.objective)
     count = num_trials(search) if known_beforehand else _CHECKED_DRAWS
     for index in range(min(count, 8 * _CHECKED_DRAWS)):
-        trial_spec(search.recipe, proposer.propose(index, ()).values, name, where)
+        values = proposer.propose(index, ()).values
+        check_fused(search, trial_spec(search.recipe, values, name, where), values)
+
+
+def check_fused(search: Search, trial: FinetuneSpec, values: Mapping[str, Any]) -> None:
+    """Nothing, where a trial can be trained with the others, or the sweep does not ask for it.
+
+    Args:
+        search: of the sweep.
+        trial: its recipe.
+        values: what was drawn for it.
+
+    Raises:
+        SpecError: names each field in the way, and whether the space draws it or the recipe sets it.
+    """
+    if not search.sweep.fused:
+        return
+    reasons = (*why_not_fused(trial), *fused_differences(search.base(), trial))
+    if reasons:
+        drawn = [path for path in values if any(each.startswith(path.split(".")[0]) for each in reasons)]
+        whose = f"a trial with {', '.join(f'{path}={values[path]!r}' for path in drawn)}" if drawn else "the recipe"
+        lines = "\n".join(f"  - {each}" for each in reasons)
+        raise SpecError(f"{search.origin}: fused: {whose} cannot be trained with others on one base:\n{lines}")
 
 
 def num_trials(search: Search) -> int:

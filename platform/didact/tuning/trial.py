@@ -1,26 +1,29 @@
 """One trial: a finetuning run inside a Ray Tune trial."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
+from ray.exceptions import RayActorError
 from ray.train import Checkpoint
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from didact.cluster import finetune
+from didact.cluster import InGroup, finetune
 from didact.connect import receive
 from didact.evaluation import task_texts
 from didact.files import write_json
 from didact.preparation import prepare_data
 from didact.runs import Run
-from didact.spec import FinetuneSpec
+from didact.spec import FinetuneSpec, SweepSpec
 from didact.spec.search.sweep import COSTS
 from didact.tracking import effective_records
 from didact.tuning.journal import Entry, Journal
 from didact.tuning.objective import Objective, costs
-from didact.tuning.search import Search, trial_name, trial_spec, trial_values
+from didact.tuning.search import Search, check_fused, trial_name, trial_spec, trial_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +37,17 @@ class TrialPlan:
     tracking_uri: str
     parent_run_id: str | None
     """The sweep's MLflow run."""
+    group: str | None = None
+    """Name of the worker that trains the trials together on one base; None where each has its own."""
 
     def spec(self, sample: dict[str, Any], trial_id: str) -> FinetuneSpec:
         """The recipe of the trial with this sample."""
         sweep = self.search.sweep
         values = trial_values(self.search, sample)
         name = trial_name(sweep, trial_id)
-        return trial_spec(self.search.recipe, values, name, self.search.origin, self.tracking_uri)
+        spec = trial_spec(self.search.recipe, values, name, self.search.origin, self.tracking_uri)
+        check_fused(self.search, spec, values)
+        return spec
 
 
 class MetricReport(TuneReportCallback):
@@ -90,8 +97,8 @@ def trainable(plan: TrialPlan) -> Callable[[dict[str, Any]], None]:
                 "values": trial_values(plan.search, entry.sample),
             }
             write_json(Run(plan.trials_dir / spec.name).trial, drawn)
-            callbacks = [MetricReport(objective, num_steps, Run(plan.trials_dir / spec.name).steps)]
-            done = finetune(spec, plan.trials_dir, parent_run_id=plan.parent_run_id, ray_callbacks=callbacks)
+            trainer = _trained_by(plan, num_steps, Run(plan.trials_dir / spec.name).steps)
+            done = finetune(spec, plan.trials_dir, parent_run_id=plan.parent_run_id, **trainer)
             trained_now = done.training is not None
         if not trained_now:  # ended in an earlier process that was killed before Tune had saved the end
             steps = Run(plan.trials_dir / spec.name).steps
@@ -99,3 +106,42 @@ def trainable(plan: TrialPlan) -> Callable[[dict[str, Any]], None]:
             tune.report({**_measurement(steps, last.step, num_steps), objective.name: objective.value(last.metrics)})
 
     return trial
+
+
+def _trained_by(plan: TrialPlan, num_steps: int, steps: Path) -> dict[str, Any]:
+    """Who trains a trial and reports what it measures, as arguments of `finetune`."""
+    objective = plan.search.objective
+    if plan.group is None:
+        return {"ray_callbacks": [MetricReport(objective, num_steps, steps)]}
+
+    def measured(metrics: dict[str, Any]) -> None:
+        if (value := objective.value(metrics)) is not None:
+            # Returns when Tune has decided that the trial goes on; else its process ends here.
+            tune.report({**_measurement(steps, metrics["step"], num_steps), objective.name: value})
+
+    return {"group": InGroup(plan.group, measured)}
+
+
+class GroupKeeper(tune.Callback):
+    """Tells the worker that trains the trials together who is ended, on the sweep's driver."""
+
+    def __init__(self, sweep: SweepSpec, worker: str) -> None:
+        """Holds names only: Tune brings a copy back when a sweep continues.
+
+        Args:
+            sweep: whose trials they are.
+            worker: name of the actor.
+        """
+        self._sweep, self._worker = sweep, worker
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial has ended by itself or by the scheduler, whose process may be gone."""
+        self._leave(trial.trial_id)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial has failed, perhaps before it had joined."""
+        self._leave(trial.trial_id)
+
+    def _leave(self, trial_id: str) -> None:
+        with contextlib.suppress(ValueError, RayActorError):  # the worker is gone
+            ray.get(ray.get_actor(self._worker).leave.remote(trial_name(self._sweep, trial_id)))

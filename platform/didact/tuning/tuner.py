@@ -1,6 +1,7 @@
 """Ray Tune: started or continued, until every trial has ended or failed."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ from ray import tune
 from ray.tune.execution import class_cache
 
 from didact import env
-from didact.cluster import runs_at_once
+from didact.cluster import fused_worker, runs_at_once
+from didact.files import fingerprint
 from didact.logs import get_logger
 from didact.spec import SweepSpec
 from didact.spec.search.schedulers import PopulationSpec
@@ -20,9 +22,11 @@ from didact.tuning.records import read_trial, seen_of
 from didact.tuning.schedulers import build_scheduler
 from didact.tuning.search import trial_name
 from didact.tuning.searchers import Proposer
-from didact.tuning.trial import TrialPlan, trainable
+from didact.tuning.trial import GroupKeeper, TrialPlan, trainable
 
 _LOG = get_logger(__name__)
+_FUSED = 8
+"""Trials that are trained together where `max_concurrent` does not say."""
 
 
 def all_ended(total: int, journal: Journal) -> bool:
@@ -62,8 +66,32 @@ def run_trials(
         PlacementError: the cluster will never have room for a trial.
         KeyboardInterrupt: Ctrl-C; the journal and Tune's state have what was reached.
     """
+    placement = plan.search.base().placement
+    if not plan.search.sweep.fused:
+        room = runs_at_once(placement)
+        _run_trials(plan, state, max_steps, proposer, total, earlier, ledger, room)
+        return
+    room = plan.search.sweep.max_concurrent or _FUSED
+    left = total - sum(entry.ended for entry in plan.journal.entries())
+    name = f"fused-{fingerprint(str(state.absolute()))[:16]}"
+    together, log = min(room, left), state.parent / "fused.log"
+    # They begin together, so none is to wait until another one has been placed.
+    begun = env.setting("TUNE_MAX_PENDING_TRIALS_PG", str(room))
+    with begun, fused_worker(name, placement, together=together, log=log) as worker:
+        _run_trials(replace(plan, group=worker), state, max_steps, proposer, total, earlier, ledger, room)
+
+
+def _run_trials(
+    plan: TrialPlan,
+    state: Path,
+    max_steps: int,
+    proposer: Proposer,
+    total: int,
+    earlier: int,
+    ledger: Ledger | None,
+    room: int,
+) -> None:
     spec, journal = plan.search.sweep, plan.journal
-    room = runs_at_once(plan.search.base().placement)
     env.set_default("RAY_AIR_NEW_OUTPUT", "0")  # the newer display prints a frame even when asked to be silent
     env.set_default("TUNE_DISABLE_SIGINT_HANDLER", "1")  # waits for trials, up to minutes
     env.set_default("TUNE_GLOBAL_CHECKPOINT_S", "1")  # a kill loses what Tune has not saved
@@ -147,7 +175,10 @@ def _new_tuner(
         run_config=tune.RunConfig(
             name=state.name,
             storage_path=str(state.parent),
-            callbacks=[JournalKeeper(plan.journal, objective.name, ledger.alive if ledger else None)],
+            callbacks=[
+                JournalKeeper(plan.journal, objective.name, ledger.alive if ledger else None),
+                *([GroupKeeper(plan.search.sweep, plan.group)] if plan.group else ()),
+            ],
             verbose=0,
         ),
     )
