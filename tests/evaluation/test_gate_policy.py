@@ -1,5 +1,6 @@
 """A gate of several checks: each line says what was found, and what nobody measured fails."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -96,6 +97,8 @@ def test_what_no_task_measured_does_not_pass() -> None:
 def test_bounds_of_the_adapters_own_figures(bound: float, outcome: str) -> None:
     found = report({"base": right(0.9), "adapter": right(0.6)})
     assert outcomes(found, GateSpec(at_least={ACCURACY: bound})) == [("at_least", outcome)]
+    (check,) = (each for each in judge_policy(found, GateSpec(at_least={ACCURACY: bound})).checks)
+    assert re.search(r"0\.\d{4} \[0\.\d{4} to 0\.\d{4}\] on \d+ questions", str(check))
 
 
 def test_bounds_of_what_should_be_small() -> None:

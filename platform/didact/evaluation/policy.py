@@ -126,7 +126,11 @@ def _bound(report: EvalReport, metric: str, bound: float) -> Check:
     limit = f"{'at least' if up else 'at most'} {bound:g}"
     if value is None or value != value:
         return Check("at_least", metric, "no figure", limit, "not measured")
-    return Check("at_least", metric, f"{value:.4f}", limit, _outcome(value >= bound if up else value <= bound))
+    found = next((each.points[ADAPTER] for each in report.figures if each.metric == metric), None)
+    told = f"{value:.4f}"
+    if found is not None and found.low is not None and found.high is not None:
+        told += f" [{found.low:.4f} to {found.high:.4f}] on {found.count:,} questions"
+    return Check("at_least", metric, told, limit, _outcome(value >= bound if up else value <= bound))
 
 
 def _lengths(report: EvalReport, longest: float | None) -> Iterator[Check]:

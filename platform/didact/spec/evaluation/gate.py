@@ -23,7 +23,8 @@ class GateSpec(Spec):
     """Margin: on no task with questions may the paired interval against the champion (the base, as long as there is no
     champion) reach further down than this."""
     at_least: dict[str, float] = Field(default_factory=dict)
-    """Bounds of the adapter's own figures, such as those of a safety set; of losses and the like the most allowed."""
+    """Bounds of the adapter's own figures, such as those of a safety set; of losses and the like the most allowed. What
+    counts is the figure; its interval stands beside it in the verdict."""
     longest: float | None = Field(default=None, gt=0)
     """Answers may be at most so many times as long as the base's, in tokens: who never ends costs time."""
     slower: float | None = Field(default=None, gt=0)
