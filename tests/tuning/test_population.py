@@ -18,6 +18,7 @@ from didact.spec.search.schedulers import PopulationSpec
 from didact.tracking import JsonLinesTracker, effective_records
 from didact.tuning import Search, load_search
 from didact.tuning.journal import Journal
+from didact.tuning.page import render_sweep, sweep_facts
 from didact.tuning.population import Move, check_population, decide, scheduled
 from didact.tuning.population.running import _Population
 from didact.tuning.records import read_trials
@@ -121,7 +122,9 @@ def test_what_changes_is_written_as_a_recipe(tmp_path: Path) -> None:
         "a": first["data.sources.a.weight"], "b": first["data.sources.b.weight"], "asked": 0,
     }  # fmt: skip
     assert stages[2]["weights"]["a"] == later["data.sources.a.weight"]
-    assert values["adapter.r"] == first["adapter.r"] and values["training.steps"] == STEPS
+    assert values["adapter.r"] == first["adapter.r"] and "training.steps" not in values
+    epochs = {**RECIPE, "training": {"epochs": 1, "evaluate_every": 2}}
+    assert scheduled(search(tmp_path, epochs), [first] * 3, 3, STEPS)["training.steps"] == STEPS
 
 
 def population(folder: Path) -> _Population:
@@ -168,6 +171,10 @@ def test_a_copy_takes_the_place_of_the_worst(tmp_path: Path) -> None:
     columns = dict(read_results(tmp_path).columns())
     assert "s-00000 at step 2" in columns["copy of"]
     assert any(cell.startswith("after 2, learning_rate 0.") for cell in columns["changes"])
+    facts = sweep_facts(read_results(tmp_path))
+    shares = {"data.sources.a.weight", "data.sources.b.weight"}
+    assert {each.path for each in facts.settings} == SPACE.keys() - {"data.weights"} | shares, "schedules are no axis"
+    assert "copy of" in render_sweep(facts) and "s-00000 at step 2" in render_sweep(facts)
 
 
 def test_a_kill_between_a_decision_and_what_follows_changes_nothing(tmp_path: Path) -> None:

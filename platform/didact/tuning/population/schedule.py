@@ -43,11 +43,13 @@ def scheduled(search: Search, phases: Sequence[Values], interval: int, num_steps
     for number, phase in enumerate(phases[1:], start=1):
         found = {name: phase[path] for path, name in CHANGEABLE.items() if path in changeable(search.space)}
         changes += [{"after": number * interval, **found}] if found else []
-    values = {**phases[0], "training.steps": num_steps, "training.epochs": None}
+    base, values = search.base(), dict(phases[0])
+    if base.training.steps != num_steps:  # the recipe states epochs
+        values |= {"training.steps": num_steps, "training.epochs": None}
     if changes:
         values["training.changes"] = changes
     if search.space.mixtures is not None:
-        sources = search.base().data.sources
+        sources = base.data.sources
         ends = [min(1.0, (number + 1) * interval / num_steps) for number in range(len(phases))]
         values["data.curriculum"] = [
             {
@@ -56,7 +58,8 @@ def scheduled(search: Search, phases: Sequence[Values], interval: int, num_steps
             }
             for end, phase in zip(ends, phases, strict=True)
         ]
-        values["data.interpolate"] = "step"
+        if base.data.interpolate != "step":
+            values["data.interpolate"] = "step"
     return values
 
 
