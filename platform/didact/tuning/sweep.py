@@ -6,6 +6,7 @@
     confirm/        run folders of the best trials with fresh seeds, and of what they are compared with
     journal/        one file a trial: its sample, whether it has ended
     closed.json     with how many trials the search was ended before it had all, and why
+    proxy/          run folders of single sources; proxy.json what sums of them say of mixtures
     population.json of `rule: population`: who copied whom at which step
     budget.json     what a budget is spent on; spent.json how long the sweep took so far
     tune/           Ray Tune's own state
@@ -41,6 +42,7 @@ from didact.tuning.confirming import confirmed
 from didact.tuning.journal import Journal
 from didact.tuning.page import render_sweep, sweep_facts
 from didact.tuning.population import check_population, run_population
+from didact.tuning.proxies import check_proxy, proxied
 from didact.tuning.records import Status, read_trials, seen_of
 from didact.tuning.results import SweepResult, result_of
 from didact.tuning.schedulers import words_of
@@ -91,6 +93,8 @@ def run_sweep(
         spec = search.sweep
         if isinstance(spec.scheduler, PopulationSpec):
             check_population(search, spec.scheduler, prepared.num_steps)
+        if spec.proxy:
+            check_proxy(search)
         proposer = build_proposer(
             spec,
             search.space,
@@ -108,6 +112,8 @@ def run_sweep(
         with ray_cluster(dashboard=True), _tracked(search, folder, runs_dir, grown) as plan:
             total = ledger.plan.most_trials if ledger else num_trials(search)
             tokens = sum(source.tokens_seen for source in DataFacts.of(longest, prepared).sources)
+            if isinstance(proposer, MixtureProposer) and spec.proxy:
+                proposer = proxied(plan, proposer, prepared.num_steps)
             watcher = Watcher(plan, total, prepared.num_steps, ledger, tokens)
             _search(watcher, proposer, grown[-1] if grown else 0)
             return _finished(plan, folder, ledger, _findings(plan, proposer))
@@ -271,12 +277,11 @@ def _findings(plan: TrialPlan, proposer: Proposer) -> str | None:
     if not isinstance(proposer, MixtureProposer):
         return None
     seen = [seen_of(trial, plan.search.objective) for trial in read_trials(plan) if trial.status == "finished"]
-    found = proposer.findings(seen)
-    if found is None:
-        return None
-    if not found.signal:
+    found, proxy = proposer.findings(seen), proposer.proxy_words(seen)
+    if found is not None and not found.signal:
         _LOG.warning("sweep %s: %s", plan.search.sweep.name, found.words)
-    return found.words
+    said = [*([found.words] if found else []), *([proxy] if proxy else [])]
+    return "; ".join(said) or None
 
 
 def _close_runs(plan: TrialPlan, result: SweepResult) -> None:

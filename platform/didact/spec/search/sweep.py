@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from didact.spec.base import Spec
 from didact.spec.search.budget import parse_budget
+from didact.spec.search.proxy import ProxySpec
 from didact.spec.search.schedulers import HalvingSpec, PopulationSpec, Scheduler
 from didact.spec.search.space import Choice, Derived, Distribution, Grid, Mixture, Simplex, in_order
 
@@ -134,6 +135,8 @@ class SweepSpec(Spec):
     initial: int | None = Field(default=None, ge=2)
     """Trials of `searcher: mixture` before its model decides; default: twice the coordinates, at least 8, at most half
     of all."""
+    proxy: ProxySpec | None = None
+    """What ranks mixtures beforehand for `searcher: mixture`: sums of adapters of single sources."""
     warm_start: tuple[str, ...] = ()
     """Names of earlier sweeps, in the same folder of runs, that searched the same settings; the searcher learns from
     those of their finished trials that this space could have drawn."""
@@ -186,7 +189,10 @@ class SweepSpec(Spec):
             raise ValueError("space draws nothing: every setting follows another one")
         if self.goals and {"metric", "mode"} & self.model_fields_set:
             raise ValueError("goals take the place of metric and mode; remove these")
-        for check in (_check_searcher, _check_cmaes, _check_stopping, _check_population, _check_fused):
+        for check in (
+            *(_check_searcher, _check_cmaes, _check_stopping, _check_proxy),
+            *(_check_population, _check_fused),
+        ):
             check(self)
         return self
 
@@ -259,3 +265,14 @@ def _check_stopping(sweep: SweepSpec) -> None:
         )
     if sweep.expected_improvement is not None and len(sweep.goals) > 1:
         raise ValueError(f"expected_improvement needs a single goal; found {len(sweep.goals)}. Use patience")
+
+
+def _check_proxy(sweep: SweepSpec) -> None:
+    if sweep.proxy is not None and sweep.searcher != "mixture":
+        raise ValueError(f"proxy is of searcher 'mixture'; found searcher {sweep.searcher!r}")
+    if sweep.proxy is not None and sweep.budget is not None:
+        raise ValueError("proxy costs what a budget does not count; remove one of both")
+    if sweep.proxy is not None and sweep.proxy.calibrate >= sweep.num_trials:
+        raise ValueError(
+            f"proxy.calibrate is {sweep.proxy.calibrate}, and num_trials {sweep.num_trials} leaves none to follow it"
+        )

@@ -26,6 +26,7 @@ from didact.tuning.searchers.draws import (
 )
 from didact.tuning.searchers.mixture import Findings, MixtureProposer
 from didact.tuning.searchers.optuna_study import OptunaProposer
+from didact.tuning.searchers.ranking import Ranking, ranking_of
 from didact.tuning.spaces import Space, Values
 
 __all__ = [
@@ -36,8 +37,10 @@ __all__ = [
     "OptunaProposer",
     "Proposer",
     "RandomProposer",
+    "Ranking",
     "Seen",
     "build_proposer",
+    "ranking_of",
 ]
 _FEWEST = 8
 _GENERATIONS, _SMALLEST_POPULATION, _LARGEST_POPULATION = 5, 4, 50

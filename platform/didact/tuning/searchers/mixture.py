@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from didact.tuning.objective import Objective
 from didact.tuning.searchers.draws import Draw, Proposer, Seen
+from didact.tuning.searchers.ranking import Ranking
 from didact.tuning.searchers.surrogates import GaussianProcess, LogLinear, Surrogate
 from didact.tuning.spaces import Space, Values
 from didact.tuning.spaces.polytope import Vector
@@ -69,6 +70,8 @@ class MixtureProposer(Proposer):
     kl_to_prior: float = 0.05
     earlier: tuple[Seen, ...] = ()
     """Trials of earlier sweeps of the same space."""
+    ranking: Ranking | None = None
+    """What a proxy says of mixtures."""
 
     @override
     def propose(self, index: int, seen: Sequence[Seen]) -> Draw:
@@ -78,6 +81,9 @@ class MixtureProposer(Proposer):
         if index < len(self.starts):
             name, values = self.starts[index]
             return Draw(index, {**drawn, **values}, name)
+        place = index - len(self.starts)
+        if self.ranking and place < len(self.ranking.best) and self.ranking.is_believed(self._by_number(seen)):
+            return Draw(index, {**drawn, **self.ranking.best[place]}, "ranked best by the proxy")
         if index < self.initial or len(known) < 3:
             return Draw(index, drawn, "random")
         if self._many:
@@ -103,6 +109,14 @@ class MixtureProposer(Proposer):
             best = int(np.argmin(mean))
             values, expected = pool[best], float(mean[best])
         return Findings(rho, values, expected, len(known))
+
+    def proxy_words(self, seen: Sequence[Seen]) -> str | None:
+        """What became of the proxy; None without one."""
+        return self.ranking.words(self._by_number(seen)) if self.ranking else None
+
+    def _by_number(self, seen: Sequence[Seen]) -> dict[int, float]:
+        """Measured goals by the trial's number."""
+        return {each.draw.index: self._loss(each) for each in _measured(seen)}
 
     @property
     def _many(self) -> bool:
