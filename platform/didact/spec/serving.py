@@ -60,6 +60,10 @@ class ServeSpec(Spec):
     cache_gib: float | None = Field(default=None, gt=0)
     """Memory for keys and values of requests in generation, in GiB, of the engine `embedded`; default: most of what the
     base leaves free on a GPU, without a limit on a processor. Requests wait for room."""
+    prompt_lookup_tokens: int = Field(default=0, ge=0, le=16)
+    """Tokens of an answer that are guessed from what stood in prompt and answer before, and checked in one pass, by the
+    engine `embedded`; 0 for none. Answers stay the same. Worth it where they repeat much of their prompts and few
+    requests run at a time; a GPU that replays recorded steps guesses nothing."""
     max_waiting: int = Field(default=128, ge=1)
     """Requests that may wait in a replica; more are refused with 429."""
     max_new_tokens: int = Field(default=512, ge=1)
@@ -86,5 +90,10 @@ class ServeSpec(Spec):
             raise ValueError(
                 "model.quantization: found bitsandbytes; the engine vllm expects none: it serves bases that were "
                 "published in few bits (AWQ, GPTQ, FP8) as they are. Leave it out, or set engine=embedded"
+            )
+        if self.engine == "vllm" and self.prompt_lookup_tokens:
+            raise ValueError(
+                f"prompt_lookup_tokens: found {self.prompt_lookup_tokens}; only the engine embedded guesses tokens. "
+                "Leave it out, or set engine=embedded"
             )
         return self

@@ -11,6 +11,7 @@ so that little of what is computed is padding.
 
 import contextlib
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ from didact.serving.engine.row import BatchRow
 
 _PADDING = 1 / 8
 """Of a piece's positions, at most: more is left out, though it takes another pass."""
+_MOST_COLUMNS = 1.5
+"""Columns of the cache, as a multiple of the longest row's, before the gaps in them are closed."""
 _NONE = torch.empty(0, dtype=torch.long)
 
 
@@ -42,6 +45,9 @@ class DecodingBatch:
         self._keeps_logits = _keeps_logits(base)
         self.num_computed = 0
         """Positions of prompts that were computed, padding counted."""
+
+    takes_drafts = True
+    """Whether `step_ahead` may be asked for."""
 
     @property
     def kind(self) -> tuple[str | None, object | None]:
@@ -108,7 +114,8 @@ class DecodingBatch:
         self._positions = self._unread_positions[:, piece - 1]
         self._unread, self._unread_positions = self._unread[:, piece:], self._unread_positions[:, piece:]
         self._begins = [max(begin - piece, 0) for begin in self._begins]
-        return self._forward({self._unread_name: entered}, positions, last=piece == left)
+        logits = self._forward({self._unread_name: entered}, positions, int(piece == left))
+        return logits[:, -1] if piece == left else None
 
     def _next_piece(self, max_tokens: int) -> tuple[int, int]:
         """How many of the first rows to compute, and for how many columns; the others have only padding there."""
@@ -156,9 +163,54 @@ class DecodingBatch:
         newest = torch.tensor([[row.answer[-1]] for row in self.rows], device=self._base.device)
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self.rows), 1)], dim=-1)
         self._positions = self._positions + 1
-        logits = self._forward({"input_ids": newest}, self._positions[:, None])
-        assert logits is not None
-        return logits
+        return self._forward({"input_ids": newest}, self._positions[:, None])[:, -1]
+
+    def step_ahead(self, drafts: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Read each row's newest token and the tokens that may follow it; `keep_right` must come next.
+
+        Args:
+            drafts: one for each row, at least one of them not empty.
+
+        Returns:
+            float [rows, 1 + longest draft, vocabulary]: logits of the token behind each; behind the end of a shorter
+            draft they mean nothing.
+        """
+        longest = max(map(len, drafts))
+        ids = [[row.answer[-1], *draft, *[0] * (longest - len(draft))]
+               for row, draft in zip(self.rows, drafts, strict=True)]  # fmt: skip
+        read = [[1] * (1 + len(draft)) + [0] * (longest - len(draft)) for draft in drafts]
+        device = self._base.device
+        self._mask = torch.cat([self._mask, torch.tensor(read, device=device)], dim=-1)
+        positions = self._positions[:, None] + torch.arange(1, longest + 2, device=device)
+        return self._forward({"input_ids": torch.tensor(ids, device=device)}, positions, longest + 1)
+
+    def keep_right(self, counts: Sequence[int], longest: int) -> None:
+        """Forget what was read of drafts beyond the first `counts[row]` tokens of each.
+
+        Args:
+            counts: one for each row.
+            longest: tokens of the longest draft.
+        """
+        right = torch.tensor(counts, device=self._mask.device)
+        surplus = longest - max(counts)
+        columns = self._mask.shape[-1] - surplus
+        self._mask = self._mask[:, :columns].contiguous()
+        places = torch.arange(columns - max(counts), columns, device=right.device)
+        self._mask[:, places] = (places - places[:1] < right[:, None]).long()
+        self._positions = self._positions + 1 + right
+        for layer in self._cache.layers if surplus else ():
+            layer.forget(surplus)
+        self._close_gaps()
+
+    def _close_gaps(self) -> None:
+        """Move each row's columns together, once gaps take a good part of the memory."""
+        columns, longest = self._mask.shape[-1], int(self._mask.sum(-1).max())
+        if columns <= _MOST_COLUMNS * longest:
+            return
+        order = self._mask.argsort(dim=-1, stable=True)  # what a row attends to goes to the end
+        self._mask = self._mask.gather(1, order)[:, columns - longest :]
+        for layer in self._cache.layers:
+            layer.reorder(order, columns - longest)
 
     def keep_unfinished(self) -> None:
         """Let finished rows go, and with them the padding that only they needed."""
@@ -196,15 +248,13 @@ class DecodingBatch:
     def release(self) -> None:
         """Give back what outlives the batch: it has failed."""
 
-    def _forward(
-        self, entered: dict[str, torch.Tensor], positions: torch.Tensor, last: bool = True
-    ) -> torch.Tensor | None:
-        """One pass over the next columns of the first rows; the logits of the last column, where they are asked for."""
+    def _forward(self, entered: dict[str, torch.Tensor], positions: torch.Tensor, num_logits: int = 1) -> torch.Tensor:
+        """One pass over the next columns of the first rows; the logits of the last `num_logits` of them."""
         rows, length = positions.shape
         slots = [row.slot for row in self.rows[:rows]]
         own = self._slots.rows(slots, length) if self._slots else contextlib.nullcontext()
         # No positions at all, where none is asked for: logits of a large vocabulary cost as much as some layers.
-        kept = {"logits_to_keep": 1 if last else _NONE.to(positions.device)} if self._keeps_logits else {}
+        kept = {"logits_to_keep": num_logits or _NONE.to(positions.device)} if self._keeps_logits else {}
         with torch.inference_mode(), own:
             output = self._base(
                 **entered,
@@ -214,7 +264,8 @@ class DecodingBatch:
                 use_cache=True,
                 **kept,
             )
-        return output.logits[:, -1] if last else None
+        logits: torch.Tensor = output.logits
+        return logits[:, max(logits.shape[1] - num_logits, 0) :]
 
 
 def _keeps_logits(base: PreTrainedModel) -> bool:

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
 from didact.models import AdapterHost
+from didact.serving.engine.drafts import PromptLookup
 from didact.serving.engine.grammar.grammar import Grammar
 from didact.serving.engine.grammar.matcher import Grammars, check_installed, is_installed
 from didact.serving.engine.memory.cache_room import CacheRoom
@@ -71,6 +72,7 @@ class EmbeddedEngine(Engine):
         prefix_cache_bytes: int = _PREFIX_CACHE_BYTES,
         cache_bytes: int | None = None,
         record_steps: bool | None = None,
+        prompt_lookup_tokens: int = 0,
     ) -> None:
         """Start the thread.
 
@@ -85,6 +87,8 @@ class EmbeddedEngine(Engine):
             prefix_cache_bytes: memory for keys and values of prompts, for later ones that begin alike; 0 for none.
             cache_bytes: memory for keys and values of rows in generation, see `CacheRoom`.
             record_steps: whether decoding steps are recorded and replayed; None: on a GPU, where the base allows it.
+            prompt_lookup_tokens: tokens of a row that are guessed from its text and checked in one pass; 0 for none.
+                Recorded steps guess nothing.
         """
         self._base = host.base
         self._tokenizer = tokenizer
@@ -101,6 +105,7 @@ class EmbeddedEngine(Engine):
             known_bytes=prefix_cache_bytes,
             room=CacheRoom(self._base, self.context_length, cache_bytes),
             record_steps=record_steps,
+            lookup_tokens=prompt_lookup_tokens,
         )
         self._grammars = Grammars(tokenizer, self.vocabulary_size)
         self._num_reading = 0
@@ -148,7 +153,13 @@ class EmbeddedEngine(Engine):
                 raise EngineBusy(f"{num_waiting} requests are waiting already; try again shortly")
             if request.grammar is not None:
                 return self._held(request, request.grammar)
-            return self._queued(BatchRow(request, self.context_length, self._tokenizer, self._base.device))
+            return self._queued(self._row(request))
+
+    def _row(self, request: GenerationRequest) -> BatchRow:
+        row = BatchRow(request, self.context_length, self._tokenizer, self._base.device)
+        if self._rounds.drafting.most_tokens:
+            row.lookup = PromptLookup(request.prompt_ids)
+        return row
 
     def _queued(self, row: BatchRow) -> AsyncGenerator[Delta, None]:
         """Put a row behind those that wait; asked under the lock."""
@@ -161,7 +172,7 @@ class EmbeddedEngine(Engine):
         check_installed(grammar)
         # Whatever else ends the answer, the grammar must be able to.
         ends = (*request.stop_token_ids, int(self._tokenizer.eos_token_id))
-        row = BatchRow(replace(request, stop_token_ids=ends), self.context_length, self._tokenizer, self._base.device)
+        row = self._row(replace(request, stop_token_ids=ends))
 
         async def pieces() -> AsyncGenerator[Delta, None]:
             with self._changed:
@@ -230,6 +241,9 @@ class EmbeddedEngine(Engine):
                 generated_tokens=self._rounds.generated_tokens,
                 adapter_loads=self._rounds.pool.loads,
                 adapter_evictions=self._rounds.pool.evictions,
+                num_drafts=self._rounds.drafting.num_drafts,
+                drafted_tokens=self._rounds.drafting.num_drafted,
+                right_drafted_tokens=self._rounds.drafting.num_right,
                 max_running=self._max_running,
                 max_adapters=self._max_adapters,
                 cache_usage=num_running / self._max_running if usage is None else min(usage, 1.0),

@@ -12,6 +12,8 @@ from didact.serving.engine.step_graphs import StepGraphs
 class GraphedBatch(DecodingBatch):
     """Rows that others have joined after their prompts were read. Mask and positions lag behind recorded steps."""
 
+    takes_drafts = False
+
     def __init__(self, base: PreTrainedModel, slots: RowSlots | None, graphs: StepGraphs) -> None:
         super().__init__(base, [], slots)
         self._graphs = graphs

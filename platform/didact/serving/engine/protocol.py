@@ -195,6 +195,12 @@ class EngineStats:
     """Adapter versions that can be in memory."""
     cache_usage: float = 0.0
     """Share of the memory for keys and values that is taken, 0 to 1."""
+    num_drafts: int = 0
+    """Guesses of tokens that come next, since the start."""
+    drafted_tokens: int = 0
+    """Tokens in these."""
+    right_drafted_tokens: int = 0
+    """Of these, those that the model chose as well."""
 
 
 class Engine(Protocol):

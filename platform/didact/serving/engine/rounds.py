@@ -15,6 +15,7 @@ from didact.models import AdapterHost
 from didact.models.methods import num_trained_positions
 from didact.serving.engine.adapter_pool import AdapterPool
 from didact.serving.engine.batch import DecodingBatch, trained_positions
+from didact.serving.engine.drafts import Drafting
 from didact.serving.engine.errands import Errands
 from didact.serving.engine.graphed_batch import GraphedBatch
 from didact.serving.engine.memory.cache_room import CacheRoom
@@ -43,6 +44,7 @@ class Rounds:
         known_bytes: int,
         room: CacheRoom,
         record_steps: bool | None = None,
+        lookup_tokens: int = 0,
     ) -> None:
         """Nothing runs yet.
 
@@ -55,6 +57,7 @@ class Rounds:
             known_bytes: memory for keys and values of prompts that were read.
             room: memory for those of rows in generation.
             record_steps: as `EmbeddedEngine` takes it.
+            lookup_tokens: tokens of a row that are guessed at once.
         """
         self._base = host.base
         self._changed = changed
@@ -64,6 +67,7 @@ class Rounds:
         # One slot more than rows, for a borrower.
         self.pool = AdapterPool(host, max_adapters, min(max_adapters, max_batch_size) + 1, self._wake)
         self.graphs = recorder_for(self._base, self.pool.slots, max_batch_size, record_steps)
+        self.drafting = Drafting(self._base, lookup_tokens)
         self._known = PrefixCache(known_bytes)
         self.waiting = WaitingRows(self.pool)
         self.errands = Errands(self.pool)
@@ -296,25 +300,41 @@ class Rounds:
         try:
             with self.pool.active(batch.kind[0]):
                 for _ in range(_STEPS_PER_TURN):
-                    self._advance(batch, batch.step())
+                    self._step(batch)
                     if not batch.rows:
                         break
         except Exception as error:  # noqa: BLE001 - whatever one request broke, the others go on
             self._split(batch, error)
         self._forget_empty()
 
+    def _step(self, batch: DecodingBatch) -> None:
+        drafts = self.drafting.drafts(batch.rows) if batch.takes_drafts else []
+        if not drafts:
+            self._advance(batch, batch.step())
+            return
+        counts = self._take(batch, batch.step_ahead(drafts), drafts)
+        right = [max(count - 1, 0) for count in counts]
+        with self._changed:
+            self.drafting.judge(batch.rows, drafts, right)
+        batch.keep_right(right, max(map(len, drafts)))
+        batch.keep_unfinished()
+
     def _advance(self, batch: DecodingBatch, logits: torch.Tensor) -> None:
+        self._take(batch, logits[:, None], [()] * len(batch.rows))
+        batch.keep_unfinished()
+
+    def _take(self, batch: DecodingBatch, logits: torch.Tensor, drafts: Sequence[Sequence[int]]) -> list[int]:
+        """Choose tokens from float [rows, places, vocabulary]; returns how many each row got.
+
+        A row has its next token in any case, and a further one for each of its draft that was chosen.
+        """
         # The largest tells of any value that is NaN or infinite; single tokens may well be forbidden with -inf.
         largest = logits.max(dim=-1)
         finite, likeliest = torch.stack([torch.isfinite(largest.values).long(), largest.indices]).tolist()
-        for row, row_logits, good, token in zip(batch.rows, logits, finite, likeliest, strict=True):
-            if good:
-                row.advance(row_logits, token)
-            else:
-                row.fail(GenerationFailed("the model computed values that are not finite for this request"))
+        counts = list(map(_take_row, batch.rows, drafts, logits, finite, likeliest))
         with self._changed:
-            self.generated_tokens += sum(finite)
-        batch.keep_unfinished()
+            self.generated_tokens += sum(counts)
+        return counts
 
     def _split(self, batch: DecodingBatch, error: Exception) -> None:
         """One row of a failed batch may be the cause: try its halves apart, so that only the guilty one fails."""
@@ -343,6 +363,19 @@ class Rounds:
     def _wake(self) -> None:
         with self._changed:
             self._changed.notify()
+
+
+def _take_row(
+    row: BatchRow, draft: Sequence[int], logits: torch.Tensor, finite: list[int], likeliest: list[int]
+) -> int:
+    for place in range(len(draft) + 1):
+        if not finite[place]:
+            row.fail(GenerationFailed("the model computed values that are not finite for this request"))
+            return place
+        row.advance(logits[place], likeliest[place])
+        if row.done or place == len(draft) or row.answer[-1] != draft[place]:
+            break
+    return place + 1
 
 
 def _with_room(rows: list[BatchRow], num_trained: int) -> list[BatchRow]:

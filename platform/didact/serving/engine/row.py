@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
 from didact.logs import get_logger
+from didact.serving.engine.drafts import PromptLookup
 from didact.serving.engine.grammar.grammar import GrammarError
 from didact.serving.engine.grammar.matcher import Constraint
 from didact.serving.engine.protocol import (
@@ -50,6 +51,11 @@ class AnswerRow:
     def version_id(self) -> str | None:
         """The adapter version, None for the base."""
         return self.request.adapter.version_id if self.request.adapter else None
+
+    @property
+    def num_left(self) -> int:
+        """Tokens that the answer may still have."""
+        return self._room - len(self.answer)
 
     @property
     def may_end(self) -> bool:
@@ -127,6 +133,8 @@ class BatchRow(AnswerRow):
         """Where the adapter's weights lie for a row of the shared batch; None for the base."""
         self.deferred = False
         """It let another row of the same prompt go first."""
+        self.lookup: PromptLookup | None = None
+        """What guesses the tokens that come next; None for nothing."""
         self.constraint: Constraint | None = None
         """What the answer may still become; None for anything."""
         self._sampler = Sampler(request.sampling, device, request.prompt_ids)

@@ -253,12 +253,12 @@ def recorder_for(
         max_rows: of a batch.
         wanted: None for a GPU only; True tries it on a processor too, where nothing is won.
     """
-    if wanted is False or (wanted is None and base.device.type != "cuda") or not _attends_to_all(base):
+    if wanted is False or (wanted is None and base.device.type != "cuda") or not attends_to_all(base):
         return None
     return StepGraphs(base, slots, max_rows)
 
 
-def _attends_to_all(base: PreTrainedModel) -> bool:
+def attends_to_all(base: PreTrainedModel) -> bool:
     """Whether every layer attends to all that a mask leaves, by an attention that takes a ready one."""
     text = base.config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or ())

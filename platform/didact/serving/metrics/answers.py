@@ -109,6 +109,10 @@ class AnswerMetrics:
         asked = stats.prompt_tokens + stats.cached_prompt_tokens
         counter("vllm:prefix_cache_queries", "Tokens of prompts that were looked for.", asked)
         counter("vllm:prefix_cache_hits", "Tokens of prompts that an earlier one had.", stats.cached_prompt_tokens)
+        drafted, right = stats.drafted_tokens, stats.right_drafted_tokens
+        counter("vllm:spec_decode_num_drafts", "Guesses of tokens that come next.", stats.num_drafts)
+        counter("vllm:spec_decode_num_draft_tokens", "Tokens that were guessed.", drafted)
+        counter("vllm:spec_decode_num_accepted_tokens", "Guessed tokens that the model chose as well.", right)
         counter("didact:adapter_loads", "Adapters brought into memory.", stats.adapter_loads)
         counter("didact:adapter_evictions", "Adapters dropped for others.", stats.adapter_evictions)
 

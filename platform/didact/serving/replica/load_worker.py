@@ -72,4 +72,5 @@ def _embedded(
         max_batch_size=spec.max_batch_size,
         max_waiting=spec.max_waiting,
         cache_bytes=None if spec.cache_gib is None else int(spec.cache_gib * 2**30),
+        prompt_lookup_tokens=spec.prompt_lookup_tokens,
     )

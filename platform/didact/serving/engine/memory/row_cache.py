@@ -62,6 +62,23 @@ class RowLayer(DynamicLayer):
             self._rows = len(order)
             self._look()
 
+    def forget(self, count: int) -> None:
+        """Forget the last columns."""
+        with torch.inference_mode():
+            for memory in self._memory:
+                memory[: self._rows, :, self._last - count : self._last] = 0
+            self._last -= count
+            self._look()
+
+    def reorder(self, columns: torch.Tensor, surplus: int) -> None:
+        """Have column `columns[row, i]` of each row as its column i, and forget the first `surplus`."""
+        with torch.inference_mode():
+            for memory in self._memory:
+                used = memory[: self._rows, :, self._first : self._last]
+                used.copy_(used.gather(2, columns[:, None, :, None].expand_as(used)))
+            self._first += surplus
+            self._look()
+
     def join(self, other: "RowLayer") -> None:
         """Take the rows of another layer below these; the last columns of both are side by side."""
         with torch.inference_mode():
