@@ -6,7 +6,7 @@
 The bundled base, LoRA of rank 8, prompts of 37 tokens, greedy. First how long rows wait between two tokens while others
 arrive, which is on the clock. Then contestants alternate; the best round of each counts, in seconds on the clock and of
 the processor, so a busy machine is seen: ratios are of processor time. No round begins that would not end within
-`--minutes`. `--quick` tries everything once with few tokens.
+`--minutes`. `--quick` tries everything once with few tokens and without warming up: its figures say nothing.
 
 Leave `--threads` at 1 on a machine that others use: threads that wait for each other take many times as long there.
 """
@@ -291,7 +291,8 @@ def main() -> None:
         print(f"{contestants.plain.dtype}, {arguments.threads} thread(s), a processor with{known} instructions for "
               f"bfloat16, {torch.backends.cpu.get_cpu_capability()}", flush=True)  # fmt: skip
         named = contestants.named()
-        warm_up(contestants, named)
+        if not arguments.quick:
+            warm_up(contestants, named)
         print_waits(contestants, 300 if arguments.quick else LONG_PROMPT)
         seconds = 60 * arguments.minutes - (time.perf_counter() - began)
         print_rates(best_rates(named, arguments.rounds, seconds), contestants.goals())

@@ -5,12 +5,13 @@ A pickle runs code when it is loaded and PEFT would load one, so only safetensor
 
 import json
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from didact.errors import AdapterError
-from didact.files import fingerprint, manifest_problems, sha256_file
+from didact.files import fingerprint, manifest, manifest_problems, sha256_file, write_json
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -20,6 +21,8 @@ CARD = "README.md"
 _ALLOWED = (".safetensors", ".json", ".md")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _LARGEST_MANIFEST_BYTES = 1_000_000
+_PEFT_NAMES = {"prefix_tuning": "prefix", "prompt_tuning": "prompt"}
+"""Methods that PEFT names otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,64 @@ def check_folder(folder: Path, *, to_publish: bool = False) -> AdapterFolder:
         raise AdapterError(f"adapter {folder} is damaged: {'; '.join(problems)}")
     digest = sha256_file(folder / MANIFEST)
     return AdapterFolder(folder, adapter_identity(entries), digest, (MANIFEST, *sorted(entries)))
+
+
+@dataclass(frozen=True, slots=True)
+class PlainAdapter:
+    """PEFT's two files of an adapter, without a manifest: nothing says whose base they are for, or how it is asked."""
+
+    path: Path
+    method: str
+    entries: dict[str, dict[str, Any]]
+    """Name -> `{"size": bytes, "sha256": hex}`."""
+
+    @property
+    def sha256(self) -> str:
+        """The adapter's identity."""
+        return adapter_identity(self.entries)
+
+
+def read_plain(folder: Path) -> PlainAdapter:
+    """What PEFT's `save_pretrained` has written; other files in the folder are not looked at.
+
+    Raises:
+        AdapterError: one of the two files is missing, a link, or no configuration of an adapter.
+    """
+    for name in (CONFIG, WEIGHTS):
+        file = folder / name
+        if file.is_symlink() or not file.is_file():
+            raise AdapterError(
+                f"adapter {folder} has no plain file {name}; expected what PEFT's save_pretrained writes"
+            )
+    if (folder / CONFIG).stat().st_size > _LARGEST_MANIFEST_BYTES:
+        raise AdapterError(f"adapter {folder}: {CONFIG} is larger than {_LARGEST_MANIFEST_BYTES} bytes")
+    try:
+        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        kind = values["peft_type"].lower()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise AdapterError(f"adapter {folder}: {CONFIG} is no configuration of PEFT ({type(error).__name__})") from None
+    return PlainAdapter(folder, _PEFT_NAMES.get(kind, kind), manifest(folder, [CONFIG, WEIGHTS]))
+
+
+def copy_plain(adapter: PlainAdapter, scratch: Path, base_fingerprint: str) -> None:
+    """Copy the two files and say in a manifest that they are taken for an adapter of this base."""
+    for name in adapter.entries:
+        shutil.copyfile(adapter.path / name, scratch / name)
+    record = {
+        "format": 1,
+        "base": "the base that it was loaded on",
+        "base_fingerprint": base_fingerprint,
+        "method": adapter.method,
+        "plain": True,
+        "files": adapter.entries,
+    }
+    write_json(scratch / MANIFEST, record)
+
+
+def is_copy_of_plain(folder: Path) -> bool:
+    """Whether `copy_plain` made a folder: how its base is asked is the base's own way."""
+    file = folder / MANIFEST
+    return file.is_file() and json.loads(file.read_text(encoding="utf-8")).get("plain") is True
 
 
 def check_finite(folder: Path) -> None:

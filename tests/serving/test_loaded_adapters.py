@@ -30,6 +30,19 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "pickled" / "adapter_model.bin").write_bytes(b"0")
     save_tiny_adapter(parent / "outside", 8)
     (folder / "empty").mkdir()
+    save_tiny_adapter(folder / "plain", 3)
+    for name in ("adapter.json", "template_contract.json"):
+        (folder / "plain" / name).unlink()
+    (folder / "plain" / "training_args.bin").write_bytes(b"never read")
+    shutil.copytree(folder / "plain", folder / "misshapen")
+    config = json.loads((folder / "misshapen" / "adapter_config.json").read_text())
+    (folder / "misshapen" / "adapter_config.json").write_text(json.dumps({**config, "r": 8}))
+    shutil.copytree(folder / "plain", folder / "untyped")
+    (folder / "untyped" / "adapter_config.json").write_text("[]")
+    shutil.copytree(folder / "plain", folder / "weightless")
+    (folder / "weightless" / "adapter_model.safetensors").unlink()
+    shutil.copytree(folder / "plain", folder / "linked")
+    (folder / "linked" / "adapter_model.safetensors").unlink()
     return parent
 
 
@@ -37,6 +50,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def root(built: Path, tmp_path: Path) -> Path:
     shutil.copytree(built, tmp_path, dirs_exist_ok=True)
     (tmp_path / "root" / "link").symlink_to(tmp_path / "outside")
+    weights = "adapter_model.safetensors"
+    (tmp_path / "root" / "linked" / weights).symlink_to(tmp_path / "outside" / weights)
     return tmp_path / "root"
 
 
@@ -120,6 +135,18 @@ def test_what_was_loaded_is_served_whatever_becomes_of_its_folder(client: TestCl
     assert text(client, "mine") == before
 
 
+def test_a_plain_peft_folder_answers_like_the_adapter_in_it(client: TestClient, root: Path) -> None:
+    assert load(client, "mine").status_code == 200
+    assert load(client, "plain", name="bare").text == "Success: LoRA adapter 'bare' added successfully."
+    assert text(client, "bare") == text(client, "mine") != text(client, "tiny")
+    assert load(client, "plain", name="bare").status_code == 200  # the same bytes again
+    shutil.rmtree(root / "plain")
+    assert text(client, "bare") == text(client, "mine")
+    cards = {card["id"]: card for card in client.get("/v1/models").json()["data"]}
+    assert cards["bare"]["parent"] == "tiny"
+    assert "problem" not in cards["bare"] or cards["bare"]["problem"] is None
+
+
 PATHS = [
     *("../outside", "link", "mine/../../outside", "/etc", "nothing", "empty", ".", "", "x" * 5000, "\0", "mine\0"),
     *("..%2foutside", "%2e%2e/outside", "..\\outside", "\u2024\u2024/outside", "~/x", "file:///etc", "s3://bucket/x"),
@@ -139,6 +166,10 @@ REFUSED: list[tuple[str, Any, dict[str, Any], str]] = [
     ("foreign", "foreign", {}, "trained on base"),
     ("damaged", "damaged", {}, "damaged"),
     ("pickled", "pickled", {}, "adapter_model.bin"),
+    ("misshapen", "misshapen", {}, "does not fit"),
+    ("untyped", "untyped", {}, "no configuration of PEFT"),
+    ("weightless", "weightless", {}, "no plain file adapter_model.safetensors"),
+    ("linked", "linked", {}, "no plain file adapter_model.safetensors"),
     ("tiny", "mine", {}, "is the base"),
     ("demo", "mine", {}, "registered model"),
     ("a b", "mine", {}, "letters, digits"),

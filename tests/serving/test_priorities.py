@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from didact.errors import SpecError
 from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.models import AdapterHost
 from didact.serving import EmbeddedEngine, GenerationRequest
+from didact.serving.api.admission import Admission
+from didact.serving.api.api_errors import ApiError
+from didact.serving.api.keys import KeyFile, Keyring
 from didact.serving.api.openai_types import ChatRequest
 from didact.serving.api.parameters import read_body
 from tests.fakes.adapters import TINY_BASE
@@ -81,4 +85,22 @@ def test_rows_of_all_priorities_share_a_batch() -> None:
 def test_clients_say_it_as_to_vllm() -> None:
     body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}], "priority": -3}'
     assert read_body(body, ChatRequest).rank == -3
-    assert read_body(body.replace(b"-3", b"null"), ChatRequest).rank == 0
+    assert read_body(body.replace(b"-3", b"null"), ChatRequest).rank is None
+
+
+def test_a_key_limits_the_priority_of_its_requests(tmp_path: Path) -> None:
+    file = KeyFile(tmp_path / "keys.json")
+    file.add("batch", least_priority=5)
+    file.add("anybody")
+    admission = Admission(Keyring(file.path))
+    batch, anybody = file.read()
+    assert [admission.priority(batch, asked) for asked in (None, 5, 9)] == [5, 5, 9]
+    assert [admission.priority(anybody, asked) for asked in (None, -3, 9)] == [0, -3, 9]
+    assert admission.priority(None, -3) == -3
+    with pytest.raises(ApiError, match=r"priority: found 0; this key may ask for 5 and larger ones") as refused:
+        admission.priority(batch, 0)
+    assert (refused.value.status, refused.value.param) == (400, "priority")
+    urgent = file.add("urgent", least_priority=-2)
+    assert admission.priority(Keyring(file.path).find(urgent), None) == 0
+    with pytest.raises(SpecError, match="least_priority: found 4294967296; expected a whole number of 32 bits"):
+        file.add("large", least_priority=2**32)

@@ -99,6 +99,40 @@ def test_keys_and_words_are_in_no_error_and_no_log(
 
 
 @pytest.mark.fault("S9")
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/v1/chat/completions", "max_tokens"),
+        ("/v1/chat/completions", "max_completion_tokens"),
+        ("/v1/completions", "max_tokens"),
+        ("/v1/messages", "max_tokens"),
+    ],
+)
+def test_an_answer_longer_than_the_context_is_refused_before_the_model(
+    client: TestClient, path: str, field: str, stream: bool
+) -> None:
+    longest = client.get("/v1/models/tiny").json()["max_model_len"]
+    before = client.get("/ready").json()["prompt_tokens"]
+    asked = {"prompt": "hello"} if path == "/v1/completions" else {"messages": HELLO["messages"]}
+    for wanted in (longest + 1, 10**9, 10**30):
+        refused = client.post(path, json={"model": "tiny", **asked, field: wanted, "stream": stream})
+        assert refused.status_code == 400, refused.text
+        told = refused.json()["error"]
+        assert field in told["message"]
+        assert str(wanted) in told["message"]
+        assert f"{longest} tokens" in told["message"]
+    assert client.get("/ready").json()["prompt_tokens"] == before
+
+
+def test_an_answer_as_long_as_the_context_ends_with_it(client: TestClient) -> None:
+    longest = client.get("/v1/models/tiny").json()["max_model_len"]
+    answer = ask(client, max_tokens=longest, stop=["\0"])
+    assert answer.status_code == 200
+    assert answer.json()["usage"]["total_tokens"] <= longest
+
+
+@pytest.mark.fault("S9")
 @pytest.mark.parametrize(
     ("changes", "status"),
     [

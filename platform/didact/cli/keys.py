@@ -37,6 +37,9 @@ def add(
     tokens_per_minute: Annotated[
         int | None, typer.Option(help="Prompts and answers together; default: no limit")
     ] = None,
+    least_priority: Annotated[
+        int | None, typer.Option(help="Smallest priority its requests may have (smaller begin earlier); default: any")
+    ] = None,
     days: Annotated[float | None, typer.Option(help="How long it is valid; default: always")] = None,
 ) -> None:
     """Make a key and print it, once: only its digest is kept. From the first key on, nobody is answered without one."""
@@ -47,6 +50,7 @@ def add(
         roles=role or (),
         requests_per_minute=requests_per_minute,
         tokens_per_minute=tokens_per_minute,
+        least_priority=least_priority,
         days=days,
     )
     print(secret)
@@ -57,7 +61,7 @@ def add(
 def list_keys() -> None:
     """List the keys, without the keys themselves."""
     table = Table(box=box.SIMPLE_HEAD)
-    for column in ("name", "key", "models", "roles", "requests/min", "tokens/min", "made", "valid"):
+    for column in ("name", "key", "models", "roles", "requests/min", "tokens/min", "priority", "made", "valid"):
         table.add_column(column)
     for key in _file().read():
         valid = "always" if key.expires is None else f"until {_day(key.expires)}"
@@ -68,6 +72,7 @@ def list_keys() -> None:
             ", ".join(key.roles) or "-",
             _limit(key.requests_per_minute),
             _limit(key.tokens_per_minute),
+            "-" if key.least_priority is None else f"from {key.least_priority}",
             _day(key.created),
             valid if key.is_valid(time.time()) else "[red]revoked[/]" if key.revoked else "[red]expired[/]",
         )

@@ -112,6 +112,18 @@ class Admission:
             message = f"This key's limit of {limit} is reached; come again in {seconds} s."
             raise ApiError(429, message, code="rate_limit_exceeded", retry_after=seconds)
 
+    def priority(self, key: Key | None, asked: int | None) -> int:
+        """The priority of a request: what it asks for, else 0, or what the key has at least.
+
+        Raises:
+            ApiError: 400 for a smaller one than the key may have.
+        """
+        least = None if key is None else key.least_priority
+        if least is not None and asked is not None and asked < least:
+            message = f"priority: found {asked}; this key may ask for {least} and larger ones, which begin later."
+            raise ApiError(400, message, code="invalid_value", param="priority")
+        return (asked or 0) if least is None else max(asked or 0, least)
+
     def charge(self, key: Key | None, tally: Tally) -> None:
         """Count the tokens of an answer."""
         if key is not None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -266,10 +266,12 @@ class Gateway:
     ) -> _Begun:
         """Everything before the backend is asked: what the name means, whether the key has anything left."""
         meaning = await self._meaning(body.model, key)
+        _check_length(body, (await self._base()).context_length)
+        priority = self.admission.priority(key, body.rank)
         self.admission.admit(key)
         request_id = uuid.uuid4().hex
         asks = [
-            self._ask(body, prompt, meaning, f"{request_id}-{index}-{choice}", choice)
+            replace(self._ask(body, prompt, meaning, f"{request_id}-{index}-{choice}", choice), priority=priority)
             for index, prompt in enumerate(prompts)
             for choice in range(body.num_choices)
         ]
@@ -301,7 +303,6 @@ class Gateway:
             logprobs=body.num_logprobs,
             echo=body.echoes,
             must_call=body.must_call,
-            priority=body.rank,
             grammar=grammar,
         )
 
@@ -355,6 +356,16 @@ class Gateway:
 
     async def _base_id(self) -> str:
         return f"{self.catalog.base_name}#{(await self._base()).fingerprint[:12]}"
+
+
+def _check_length(body: AskingBody, context_length: int) -> None:
+    """Raises ApiError for an answer longer than the model can ever give; a shorter one ends where the context does."""
+    if body.answer_length is not None and body.answer_length > context_length:
+        field = body.length_field
+        message = (
+            f"{field}: found {body.answer_length}; this model's maximum context length is {context_length} tokens."
+        )
+        raise ApiError(400, message, code="context_length_exceeded", param=field)
 
 
 def _check_beside(body: AskingBody, grammar: Grammar) -> None:

@@ -48,6 +48,8 @@ class Key(Spec):
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
     tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
     """Prompts and answers together."""
+    least_priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] | None = None
+    """The smallest `priority` that its requests may have: the smaller, the earlier they begin. None for any."""
     created: float = 0.0
     """Seconds since 1970."""
     expires: float | None = None
@@ -99,6 +101,7 @@ class KeyFile:
         roles: Sequence[str] = (),
         requests_per_minute: int | None = None,
         tokens_per_minute: int | None = None,
+        least_priority: int | None = None,
         days: float | None = None,
     ) -> str:
         """Make a key; returns it. It is kept nowhere else.
@@ -109,6 +112,7 @@ class KeyFile:
             roles: of `ROLES`.
             requests_per_minute: None for no limit.
             tokens_per_minute: prompts and answers together; None for no limit.
+            least_priority: the smallest priority that its requests may have; None for any.
             days: how long it is valid; None for always.
 
         Raises:
@@ -126,12 +130,14 @@ class KeyFile:
                 roles=tuple(role for role in ROLES if role in roles),
                 requests_per_minute=requests_per_minute,
                 tokens_per_minute=tokens_per_minute,
+                least_priority=least_priority,
                 created=now,
                 expires=None if days is None else now + days * 86400,
             )
         except ValidationError as error:
             field, found = error.errors()[0]["loc"][0], error.errors()[0]["input"]
-            expected = "letters, digits and _ . @ -, at most 64" if field == "name" else "a number of at least 1"
+            words = {"name": "letters, digits and _ . @ -, at most 64", "least_priority": "a whole number of 32 bits"}
+            expected = words.get(str(field), "a number of at least 1")
             raise SpecError(f"keys add: {field}: found {found!r}; expected {expected}") from None
         with self._locked():
             keys = self.read()

@@ -64,6 +64,11 @@ class AskingBody(Body):
         return self.max_tokens
 
     @property
+    def length_field(self) -> str:
+        """The field that says it."""
+        return "max_tokens"
+
+    @property
     def least_length(self) -> int:
         """Shortest answer asked for, in tokens."""
         return 0
@@ -89,9 +94,9 @@ class AskingBody(Body):
         return None
 
     @property
-    def rank(self) -> int:
-        """Priority; smaller ones begin earlier."""
-        return 0
+    def rank(self) -> int | None:
+        """Priority; smaller ones begin earlier; None where none is asked for."""
+        return None
 
     def grammar(self) -> Grammar | None:
         """What the answer must be; None for any text.
@@ -177,8 +182,8 @@ class GenerationBody(AskingBody):
 
     @property
     @override
-    def rank(self) -> int:
-        return self.priority or 0
+    def rank(self) -> int | None:
+        return self.priority
 
     @override
     def grammar(self) -> Grammar | None:
@@ -222,6 +227,11 @@ class ChatRequest(GenerationBody):
     @override
     def answer_length(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens  # the newer name wins
+
+    @property
+    @override
+    def length_field(self) -> str:
+        return "max_completion_tokens" if self.max_completion_tokens else "max_tokens"
 
     @property
     def offered(self) -> tuple[str, ...]:

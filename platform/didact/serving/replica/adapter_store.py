@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from didact.adapter_folder import check_folder
+from didact.adapter_folder import check_folder, copy_plain, read_plain
 from didact.errors import AdapterError, RegistryError
 from didact.files import new_folder
 from didact.registry import ModelVersion, Registry
@@ -28,6 +28,7 @@ class FolderVersion:
     sha256: str
     """Of the adapter (`adapter_identity`)."""
     manifest_sha256: str
+    """Empty for a plain PEFT folder, which has none."""
     created: int
     """Seconds since 1970."""
 
@@ -57,8 +58,12 @@ class AdapterStore:
         self._lock = threading.Lock()
         """One download at a time: two requests for one new version would otherwise write the same folder."""
 
-    def fetch(self, version: ModelVersion | FolderVersion) -> AdapterRef:
+    def fetch(self, version: ModelVersion | FolderVersion, base_fingerprint: str = "") -> AdapterRef:
         """The version's folder in the cache, downloaded or copied, and verified on first use.
+
+        Args:
+            version: the version.
+            base_fingerprint: of the base that plain PEFT folders are taken to be for.
 
         Raises:
             AdapterError: the files are damaged, unsafe or not those that were registered.
@@ -73,7 +78,7 @@ class AdapterStore:
             before = self._refs.get(name)
             try:
                 if isinstance(version, FolderVersion):
-                    folder = _copied(version, self._cache_dir)
+                    folder = _copied(version, self._cache_dir, base_fingerprint)
                 else:
                     folder = self._registry.download(version, self._cache_dir)
             except RegistryError:
@@ -95,16 +100,20 @@ class AdapterStore:
         return known[0] if known is not None and known[1] == _files(known[0].folder) else None
 
 
-def _copied(version: FolderVersion, cache_dir: Path) -> Path:
+def _copied(version: FolderVersion, cache_dir: Path, base_fingerprint: str) -> Path:
     """The adapter's own copy, which nobody changes; made once."""
-    target = cache_dir / "adapters" / version.sha256
+    plain = not version.manifest_sha256
+    name = f"{version.sha256}-on-{base_fingerprint[:12]}" if plain else version.sha256
+    target = cache_dir / "adapters" / name
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_name(f".{target.name}.lock")):
         if not _is_whole(target, version):
-            names = check_folder(version.folder, to_publish=True).names
             with new_folder(target) as scratch:
-                for name in names:
-                    shutil.copyfile(version.folder / name, scratch / name)
+                if plain:
+                    copy_plain(read_plain(version.folder), scratch, base_fingerprint)
+                else:
+                    for name in check_folder(version.folder, to_publish=True).names:
+                        shutil.copyfile(version.folder / name, scratch / name)
                 if not _is_whole(scratch, version):
                     raise AdapterError(f"adapter {version.name} has changed since it was loaded; load it again")
     return target
@@ -114,10 +123,10 @@ def _is_whole(folder: Path, version: FolderVersion) -> bool:
     if not folder.is_dir():
         return False
     try:
-        found = check_folder(folder, to_publish=True)
+        found = check_folder(folder, to_publish=bool(version.manifest_sha256))
     except AdapterError:
         return False
-    return (found.sha256, found.manifest_sha256) == (version.sha256, version.manifest_sha256)
+    return found.sha256 == version.sha256 and version.manifest_sha256 in ("", found.manifest_sha256)
 
 
 def _files(folder: Path) -> _Files:

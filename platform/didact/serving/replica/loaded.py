@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from didact.adapter_folder import MANIFEST, check_folder
+from didact.adapter_folder import CONFIG, MANIFEST, check_folder, read_plain
 from didact.errors import DidactError
 from didact.files import write_json
 from didact.logs import get_logger
@@ -25,6 +25,8 @@ from didact.serving.replica.adapter_store import FolderVersion
 _log = get_logger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,127}")
 _LONGEST_PATH = 4096
+_SIGNS = (MANIFEST, CONFIG)
+"""One of them is in every adapter's folder; a plain PEFT folder has the second only."""
 
 
 class NotLoaded(DidactError, ValueError):
@@ -72,8 +74,11 @@ class LoadedAdapters:
         if not _NAME.fullmatch(name) or ".." in name:
             raise NotLoaded("lora_name: expected 1 to 128 letters, digits and . _ - /")
         folder = self._folder(path)
-        found = check_folder(folder, to_publish=True)
-        version = FolderVersion(name, folder, found.sha256, found.manifest_sha256, int(time.time()))
+        if (folder / MANIFEST).is_file():
+            found = check_folder(folder, to_publish=True)
+            version = FolderVersion(name, folder, found.sha256, found.manifest_sha256, int(time.time()))
+        else:
+            version = FolderVersion(name, folder, read_plain(folder).sha256, "", int(time.time()))
         with FileLock(f"{self._record}.lock"):
             before = self.find(name)
             if before is not None and replace(before, created=version.created) == version:
@@ -105,7 +110,7 @@ class LoadedAdapters:
                 if not folder.is_relative_to(root):
                     continue
                 for candidate in (folder, (folder / "adapter").resolve()):
-                    if candidate.is_relative_to(root) and (candidate / MANIFEST).is_file():
+                    if candidate.is_relative_to(root) and any((candidate / name).is_file() for name in _SIGNS):
                         return candidate
             except (OSError, ValueError, RuntimeError):  # too long, not text for this system, links in a circle
                 continue

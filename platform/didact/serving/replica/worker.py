@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from typing_extensions import override
 
+from didact.adapter_folder import is_copy_of_plain
 from didact.datasets.conversation import Message
 from didact.errors import AdapterError, NoToolSyntax, RegistryError, SpecError, TemplateError
 from didact.logs import get_logger
@@ -157,7 +158,7 @@ class Worker(Backend):
 
     @override
     def prepare(self, version: ModelVersion | FolderVersion) -> None:
-        adapter = self._store.fetch(version)
+        adapter = self._store.fetch(version, self._facts.fingerprint)
         self._contract_of(adapter)
         self.engine.preload(adapter).result()
 
@@ -232,7 +233,9 @@ class Worker(Backend):
         return behind_thoughts(ask.grammar, speech.thoughts, bool(self._begun_thoughts(speech, ids)))
 
     def _folder_of(self, adapter: ModelVersion | FolderVersion | AdapterRef | None) -> AdapterRef | None:
-        return self._store.fetch(adapter) if isinstance(adapter, ModelVersion | FolderVersion) else adapter
+        if not isinstance(adapter, ModelVersion | FolderVersion):
+            return adapter
+        return self._store.fetch(adapter, self._facts.fingerprint)
 
     def _check_known(self, ids: list[int]) -> None:
         if ids and max(ids) >= self.engine.vocabulary_size:
@@ -267,6 +270,8 @@ class Worker(Backend):
         if adapter is None:
             return self._contract
         if adapter.version_id not in self._contracts:
+            if is_copy_of_plain(adapter.folder):
+                return self._contract
             try:
                 contract = type(self._contract).load(adapter.folder)
             except TemplateError as error:
