@@ -120,8 +120,12 @@ ROWS = {
         "400 for that name alone; no folder of the server is named",
     ),
     "S7": ("two adapters by turns in one place", "every answer that of the adapter alone"),
+    "S8": (
+        "200 clients that leave in the middle of their answers, one by one and as a crowd",
+        "nothing is generated beyond the step under way; places, adapters' places and memory are given back",
+    ),
     "S9": (
-        "prompts over the context, 10,000 messages, 60 MB, huge n and seed",
+        "prompts over the context, longest answers over it, 10,000 messages, 60 MB, huge n and seed",
         "400 or 413; the model reads no token of it",
     ),
     "S10": ("a body that never arrives", "408 and the connection closed"),
@@ -135,6 +139,10 @@ ROWS = {
     ),
     "X3": ("secrets in keys and environment", "none in errors, headers, metrics and logs"),
     "X4": ("a pickle beside an adapter's weights", "refused; not loaded"),
+    "X5": (
+        "sources and judges at link-local and metadata addresses, by name, number and redirect",
+        "refused before anything is asked of them, unless `DIDACT_ALLOWED_ADDRESSES` names the address",
+    ),
     "X6": ("a key that asks for another's models, files and batches", "404, as if there were none"),
 }
 OPTIONAL = {f"D{number}" for number in range(1, 8)}

@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 _SHARED_PREFIXES = ("NCCL_", "TORCH_NCCL_", "TORCH_FR_", "GLOO_")
-_SHARED = ("HF_HUB_OFFLINE", "HF_HOME")
+_SHARED = ("HF_HUB_OFFLINE", "HF_HOME", "DIDACT_ALLOWED_ADDRESSES")
 # Any of these may hold a secret, if only in an address.
 _PRIVATE_PREFIXES = ("AWS_", "AZURE_", "FSSPEC_", "MLFLOW_TRACKING_", "OTEL_")
 _PRIVATE = (
@@ -32,6 +32,11 @@ def cache_dir() -> Path:
 def runs_dir() -> Path:
     """Where run folders are made (`DIDACT_RUNS`, default `./runs`). On a cluster: a path every node sees."""
     return Path(os.environ.get("DIDACT_RUNS", "runs")).expanduser().absolute()
+
+
+def allowed_addresses() -> frozenset[str]:
+    """Link-local addresses that sources and endpoints may have all the same (`DIDACT_ALLOWED_ADDRESSES`, by commas)."""
+    return frozenset(each.strip() for each in os.environ.get("DIDACT_ALLOWED_ADDRESSES", "").split(",") if each.strip())
 
 
 def price_per_hour() -> float | None:

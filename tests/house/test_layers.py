@@ -26,7 +26,7 @@ ROWS = (
     ("datasets",),
     ("runs", "tracking"),
     ("spec", "cache"),
-    ("failpoints", "adapter_folder"),
+    ("failpoints", "adapter_folder", "addresses"),
     ("errors", "logs", "env", "files", "display", "faces", "interrupts", "pages"),
 )
 DEPTH = {room: depth for depth, row in enumerate(ROWS) for room in row}

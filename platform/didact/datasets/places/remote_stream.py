@@ -1,6 +1,7 @@
 """A file on the web or in object storage, read without a copy: from any byte on, and on after a broken connection."""
 
 import io
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
+from didact.addresses import check_address
 from didact.errors import DataError
 from didact.logs import get_logger
 
@@ -95,13 +97,25 @@ def filesystem(url: str) -> tuple["AbstractFileSystem", str]:
 
         # The default gives up on a whole file after five minutes, however well it flows.
         limit = aiohttp.ClientTimeout(total=None, sock_connect=_SILENCE_SECONDS, sock_read=_SILENCE_SECONDS)
-        options = {"client_kwargs": {"timeout": limit}}
+        options = {"client_kwargs": {"timeout": limit}, "get_client": _checked_client}
     try:
         return cast("tuple[AbstractFileSystem, str]", fsspec.url_to_fs(url, **options))
     except ImportError as error:
         raise DataError(f"{url}: {error}; pip install didact[cloud] brings what S3 and GCS need") from error
     except ValueError as error:
         raise DataError(f"{url}: {error}; change the source's path in data.sources") from error
+
+
+async def _checked_client(**settings: Any) -> Any:
+    """A client that looks at each address it connects to, after redirects too."""
+    import aiohttp
+
+    def checked_socket(found: tuple[Any, ...]) -> socket.socket:
+        family, kind, protocol, _, address = found
+        check_address(str(address[0]))
+        return socket.socket(family, kind, protocol)
+
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=checked_socket), **settings)
 
 
 def describe(url: str) -> RemoteFile:

@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import httpx
 
 from didact import env
+from didact.addresses import AddressRefused, check_host
 from didact.errors import EndpointRefused
 from didact.evaluation.endpoint.bodies import Request, as_bytes
 from didact.spec import EndpointSpec
@@ -47,7 +49,7 @@ class Connection:
 
         Raises:
             Lost: it did not arrive in time or in one piece.
-            EndpointRefused: the key has gone.
+            EndpointRefused: the key has gone, or the address is one of a metadata service.
         """
         key = self._key()
         headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
@@ -55,6 +57,7 @@ class Connection:
         got = 0
         try:
             async with asyncio.timeout(seconds):
+                await self._check_address()
                 sending = self._open().stream(
                     "POST", self._spec.url + request.route, content=as_bytes(request.body), headers=headers
                 )
@@ -101,6 +104,15 @@ class Connection:
         if not key.isascii() or not key.isprintable() or " " in key:
             raise EndpointRefused(f"key_env: {name} holds characters that no key has; set it to the key alone")
         return key
+
+    async def _check_address(self) -> None:
+        """Before the first request of a client: it must not lead to what hands out this machine's keys."""
+        if self._client is not None and self._loop is asyncio.get_running_loop():
+            return
+        try:
+            await asyncio.to_thread(check_host, urlsplit(self._spec.url).hostname or "")
+        except AddressRefused as error:
+            raise EndpointRefused(f"url: found {self._spec.url}; {error}") from None
 
     def _open(self) -> httpx.AsyncClient:
         loop = asyncio.get_running_loop()

@@ -301,7 +301,7 @@ class Rounds:
             with self.pool.active(batch.kind[0]):
                 for _ in range(_STEPS_PER_TURN):
                     self._step(batch)
-                    if not batch.rows:
+                    if not batch.rows or any(row.cancelled for row in batch.rows):
                         break
         except Exception as error:  # noqa: BLE001 - whatever one request broke, the others go on
             self._split(batch, error)
