@@ -1,8 +1,8 @@
 """Eight LoRA trials trained together on one 4-bit base, beside the same trials one after the other.
 
-    PYTHONPATH=platform python benchmarks/fused_trials.py [--rounds 2] [--samples 4] [--max-tokens 1024]
+    PYTHONPATH=platform python benchmarks/fused_trials.py [--rounds 2] [--samples 4] [--dropout 0.05]
 
-The bundled base, trials of ranks 4 to 32 with their own rates and half of them with dropout, the same token ids in both
+The bundled base, trials of ranks 4 to 32 with their own rates and seeds, the same token ids in both
 ways, one thread. Tokens a second of the optimizer steps alone, best of the rounds, which alternate; and what a process
 of its own for each way had at most in memory beyond the libraries. "Side by side" is the sum over eight processes, one
 a trial, which is what trials take that run at once. The largest relative difference of any step's loss says that both
@@ -54,7 +54,7 @@ def recipe(number: int, asked: argparse.Namespace) -> FinetuneSpec:
     values: dict[str, Any] = {
         "name": f"trial-{number}",
         "model": {"dtype": asked.dtype, "quantization": {"bits": asked.bits} if asked.bits < 16 else None},
-        "adapter": {"r": (4, 8, 16, 32)[number % 4], "dropout": 0.05 * (number % 2)},
+        "adapter": {"r": (4, 8, 16, 32)[number % 4], "dropout": asked.dropout},
         "data": {"sources": [{"name": "none", "path": "none.jsonl"}]},
         "training": {
             "steps": asked.steps,
@@ -133,6 +133,7 @@ def main() -> None:
     for name, value in (("rounds", 2), ("trials", 8), ("samples", 4), ("steps", 3), ("bits", 4)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    parser.add_argument("--dropout", type=float, default=0.0, help="of the adapters")
     parser.add_argument("--max-tokens", type=int, help="of a shared pass; default: all trials share each")
     parser.add_argument("--way", choices=["fused", "alone", "one"], help=argparse.SUPPRESS)
     asked = parser.parse_args()

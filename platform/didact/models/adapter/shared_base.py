@@ -2,7 +2,7 @@
 
 Each adapter has PEFT's own layers, which stand in the base only where it computes alone (`alone`): to be measured and
 saved. While all compute together (`slices`) the base is bare, its layers see the tokens of all adapters in one row, and
-hooks behind them add to each adapter's slice what that adapter says. So a base in few bits is unpacked once for all.
+to each adapter's slice is added what that adapter says. So a base in few bits is unpacked once for all.
 """
 
 import contextlib
@@ -16,14 +16,12 @@ from peft import PeftModel
 from peft.tuners.lora import Linear, LoraLayer
 from peft.tuners.lora.bnb import Linear4bit
 from torch.nn import functional
-from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from didact.errors import ModelError
 from didact.models.adapter.attach import attach_adapter
 from didact.models.adapter.row_grouping import layers_by_rows
-from didact.models.adapter.slice_operator import LoraSlice, add_slices
+from didact.models.adapter.slice_operator import LoraSlice, add_slices, linear_with_slices
 from didact.models.methods.blocks import is_linear
 from didact.spec import LoraSpec
 
@@ -35,25 +33,43 @@ class OwnRandom:
 
     def __init__(self, device: torch.device, seed: int) -> None:
         """Begin as `torch.manual_seed(seed)` lets the generator of `device` begin."""
-        cuda = device.type == "cuda"
-        self._generator = torch.cuda.default_generators[device.index or 0] if cuda else torch.default_generator
-        self.state = torch.Generator(device).manual_seed(seed).get_state()
+        self._device = device
+        self._generator = torch.Generator(device).manual_seed(seed)
 
-    @contextlib.contextmanager
-    def drawn(self, again: torch.Tensor | None = None) -> Iterator[None]:
-        """Inside the block torch draws from here, and goes on from there the next time.
+    @property
+    def state(self) -> torch.Tensor:
+        """From where on it draws."""
+        return self._generator.get_state()
+
+    def kept(self, states: torch.Tensor, dropout: float, again: torch.Tensor | None = None) -> torch.Tensor:
+        """1 for what `torch.nn.Dropout` keeps of `states`, else 0, of their shape and type.
 
         Args:
+            states: of which as many numbers of the same type are drawn.
+            dropout: share that is dropped.
             again: a former `state`, to draw what was drawn from there; the next time is as if it had not been.
         """
-        before = self._generator.get_state()
-        self._generator.set_state(self.state if again is None else again)
+        goes_on = self.state if again is not None else None
+        if again is not None:
+            self._generator.set_state(again)
+        if self._device.type == "cpu":
+            drawn = torch.empty_like(states).bernoulli_(1 - dropout, generator=self._generator)
+        else:
+            drawn = self._on_gpu(states, dropout)
+        if goes_on is not None:
+            self._generator.set_state(goes_on)
+        return drawn
+
+    def _on_gpu(self, states: torch.Tensor, dropout: float) -> torch.Tensor:
+        """The operator there takes no generator, and others draw other numbers."""
+        default = torch.cuda.default_generators[self._device.index or 0]
+        before = default.get_state()
+        default.set_state(self.state)
         try:
-            yield
+            return functional.dropout(torch.ones_like(states), dropout).sign_()
         finally:
-            if again is None:
-                self.state = self._generator.get_state()
-            self._generator.set_state(before)
+            self._generator.set_state(default.get_state())
+            default.set_state(before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +112,7 @@ class SharedBase:
         self.base = base
         self._modules = dict(base.named_modules())
         self._attached: dict[str, _Attached] = {}
-        self._hooks: dict[str, RemovableHandle] = {}
+        self._changed: set[str] = set()
         self._pass: _Pass | None = None
 
     @property
@@ -130,15 +146,17 @@ class SharedBase:
                 raise ModelError(f"adapter.target_modules names {path}, where trials cannot be fused: {reason}")
         assert isinstance(model, PeftModel)
         self._attached[name] = _Attached(model, layers)
-        for path in layers.keys() - self._hooks.keys():
-            self._hooks[path] = self._modules[path].register_forward_hook(self._hook(path))
+        for path in layers.keys() - self._changed:
+            self._modules[path].forward = self._computed(path, self._modules[path])
+            self._changed.add(path)
 
     def drop(self, name: str) -> None:
         """Forget an adapter."""
         del self._attached[name]
         used = {path for each in self._attached.values() for path in each.layers}
-        for path in self._hooks.keys() - used:  # without a hook the layer computes at its own speed again
-            self._hooks.pop(path).remove()
+        for path in self._changed - used:  # the layer computes at its own speed again
+            del self._modules[path].forward
+        self._changed &= used
 
     @contextlib.contextmanager
     def alone(self, name: str) -> Iterator[PeftModel]:
@@ -185,19 +203,25 @@ class SharedBase:
         parent, _, child = path.rpartition(".")
         setattr(self.base.get_submodule(parent), child, module)
 
-    def _hook(self, path: str) -> Callable[..., torch.Tensor | None]:
-        def add(module: torch.nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor | None:
-            if self._pass is None or path not in self._pass.parts:
-                return None
-            entered = args[0]
-            if entered.shape[:-1].numel() != self._pass.tokens:
-                raise ModelError(f"layer {path} got {tuple(entered.shape)} for {self._pass.tokens} tokens")
-            parts = [self._part(self._pass, path, entered, *each) for each in self._pass.parts[path]]
-            # bitsandbytes returns views of its own, which autograd lets nobody write to.
-            own = output if type(module) in (torch.nn.Linear, Conv1D) else output.clone()
-            return add_slices(entered, own.contiguous(), parts)
+    def _computed(self, path: str, module: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+        """What takes the place of a layer's forward pass."""
+        alone = module.forward
 
-        return add
+        def forward(states: torch.Tensor) -> torch.Tensor:
+            now = self._pass
+            if now is None or path not in now.parts:
+                found: torch.Tensor = alone(states)
+                return found
+            if states.shape[:-1].numel() != now.tokens:
+                raise ModelError(f"layer {path} got {tuple(states.shape)} for {now.tokens} tokens")
+            parts = [self._part(now, path, states, *each) for each in now.parts[path]]
+            result = linear_with_slices(module, states, parts)
+            if result is None:
+                # bitsandbytes returns views of its own, which autograd lets nobody write to.
+                result = add_slices(states, alone(states).clone(memory_format=torch.contiguous_format), parts)
+            return result
+
+        return forward
 
     def _part(
         self, now: _Pass, path: str, entered: torch.Tensor, start: int, end: int, each: Slice, layer: Any
@@ -207,23 +231,20 @@ class SharedBase:
         kept = None
         if share:
             states = entered.reshape(-1, entered.shape[-1])[start:end]
-            kept = _kept(now, (each.adapter, path), each.random, share, states)
+            again = None
+            if self.base.is_gradient_checkpointing:
+                again = _again(now, (each.adapter, path), each.random)
+            kept = each.random.kept(states, share, again)
         weights = layer.lora_A[_NAME].weight, layer.lora_B[_NAME].weight
         return LoraSlice(start, end, *weights, layer.scaling[_NAME], kept, share)
 
 
-def _kept(now: _Pass, place: tuple[str, str], random: OwnRandom, share: float, states: torch.Tensor) -> torch.Tensor:
-    """What dropout keeps of `states` [tokens, inputs]: what its layer would draw alone.
-
-    In a backward pass, which computes activations again, as it was drawn before.
-    """
-    again = None
+def _again(now: _Pass, place: tuple[str, str], random: OwnRandom) -> torch.Tensor | None:
+    """Where a backward pass that computes activations again draws what it drew before; None in the forward pass."""
     if torch._C._current_graph_task_id() != -1:  # as torch's own checkpoints know it
-        again = now.drawn[place]
-    else:
-        now.drawn[place] = random.state
-    with random.drawn(again):
-        return functional.dropout(torch.ones_like(states), share).bool()
+        return now.drawn[place]
+    now.drawn[place] = random.state
+    return None
 
 
 def _unfit(layer: LoraLayer, *, by_rows: bool, is_head: bool) -> str | None:
