@@ -16,7 +16,7 @@ from didact.capacity import WorkerResources
 from didact.cluster.attempts import train_to_the_end
 from didact.cluster.evaluate import evaluate_adapter, evaluate_on_ray
 from didact.cluster.finetune import FinetuneResult, finetune, is_trained
-from didact.cluster.fused import InGroup, fused_worker
+from didact.cluster.fused import FUSED_AT_ONCE, InGroup, end_in_group, fused_worker
 from didact.cluster.placement import (
     check_room,
     connected_cluster,
@@ -26,10 +26,11 @@ from didact.cluster.placement import (
 )
 from didact.cluster.preparing.parts import WORTH_RAY_BYTES, ray_runner, run_on_ray
 from didact.cluster.preparing.scores import score_on_ray
-from didact.cluster.several import finetune_each
+from didact.cluster.several import finetune_each, train_together
 from didact.connect import SOURCE_ROOT, ray_cluster, runtime_env
 
 __all__ = [
+    "FUSED_AT_ONCE",
     "SOURCE_ROOT",
     "WORTH_RAY_BYTES",
     "FinetuneResult",
@@ -37,6 +38,7 @@ __all__ = [
     "WorkerResources",
     "check_room",
     "connected_cluster",
+    "end_in_group",
     "evaluate_adapter",
     "evaluate_on_ray",
     "finetune",
@@ -51,5 +53,6 @@ __all__ = [
     "runtime_env",
     "score_on_ray",
     "train_to_the_end",
+    "train_together",
     "worker_resources",
 ]

@@ -38,6 +38,8 @@ from didact.tracking import last_attempt
 from didact.training import Callback, CheckpointStore, StepReport, TrainResult, World, check_devices
 from didact.training.fused import FusedTrial, FusedTrials
 
+FUSED_AT_ONCE = 8
+"""Runs that are trained together where nobody says how many."""
 _CALLS_AT_ONCE = 256
 """Runs wait in calls of their own."""
 _EVALUATION_BATCH = 8
@@ -74,13 +76,13 @@ class FusedWorker:
         self._device = torch.device("cuda", 0) if resources.use_gpu else torch.device("cpu")
         self._thread = ThreadPoolExecutor(1, initializer=self._set_threads)
         self._changed = threading.Condition()
-        # What follows is changed with the condition held, and computed with by the thread only.
-        self._group: FusedTrials | None = None
+        self._group: FusedTrials | None = None  # of the thread that computes
+        # What follows is changed with the condition held.
         self._members: dict[str, _Member] = {}
         self._come: set[str] = set()
         self._undecided: set[str] = set()
         self._gone: set[str] = set()
-        self._stepping = False
+        self._asked = False
 
     def join(self, folder: str, attempt: int, allow_fresh: bool) -> None:
         """Train a run from its newest checkpoint on.
@@ -151,18 +153,23 @@ class FusedWorker:
             torch.set_num_threads(self._resources.num_cpus)
 
     def _go_on(self) -> None:
-        """Have the next step done, where it may be."""
+        """Have the next step done, when nothing stands in its way."""
         with self._changed:
-            gathering = len(self._come) < self._together and time.monotonic() < self._begins_by
-            waiting = gathering or any(
-                name in self._undecided or any(isinstance(each, dict) for each in member.told)
-                for name, member in self._members.items()
-            )
-            going = self._group is not None and self._group.going
-            if self._stepping or waiting or not going:
+            if self._asked:
                 return
-            self._stepping = True
-        self._compute(self._step)
+            self._asked = True
+        self._compute(self._step_when_ready)
+
+    def _step_when_ready(self) -> None:
+        with self._changed:
+            self._asked = False
+            gathering = len(self._come) < self._together and time.monotonic() < self._begins_by
+            undecided = self._undecided or any(
+                isinstance(told, dict) for member in self._members.values() for told in member.told
+            )
+        if self._group is not None and self._group.going and not (gathering or undecided):
+            self._step(self._group)
+            self._go_on()
 
     def _begin(self, run: Run, attempt: int, allow_fresh: bool) -> None:
         if run.name in self._gone:
@@ -204,27 +211,20 @@ class FusedWorker:
         if run.name not in self._group.going:
             self._end(run.name)
 
-    def _step(self) -> None:
-        group = self._group
-        assert group is not None
+    def _step(self, group: FusedTrials) -> None:
         before = group.going
         try:
             group.step()
             for name in before:
                 if name not in group.going:
                     self._end(name)
-        except (MemoryError, RuntimeError) as error:  # of all, since they compute together
-            if isinstance(error, DidactError):
-                own: DidactError = error
-            else:
-                own = explained(error, 0.0, self._device) or RunError(f"{type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - whatever it is ends all of them, since they compute together
+            own = explained(error, 0.0, self._device) if isinstance(error, MemoryError | RuntimeError) else None
             for name in before:
-                self._tell(name, own)
-        finally:
-            with self._changed:
-                self._stepping = False
-                self._changed.notify_all()
-        self._go_on()
+                group.failed[name] = own or RunError(f"{type(error).__name__}: {error}")
+                self._tell(name, group.failed[name])
+        with self._changed:
+            self._changed.notify_all()
 
     def _end(self, name: str) -> None:
         """Save what a run that has no steps left has learned, and tell it."""
@@ -331,6 +331,12 @@ def fused_worker(name: str, placement: PlacementSpec, *, together: int = 1, log:
         yield name
     finally:
         ray.kill(actor)
+
+
+def end_in_group(worker: str, run: str) -> None:
+    """Have a run leave the worker of that name, if it is still there: its process has ended, however."""
+    with contextlib.suppress(ValueError, RayActorError):
+        ray.get(ray.get_actor(worker).leave.remote(run))
 
 
 def longest_pass(spec: FinetuneSpec) -> int:

@@ -1,5 +1,6 @@
 """Several runs, one after the other or beside each other."""
 
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import ray
 
 from didact.cluster.finetune import finetune
+from didact.cluster.fused import InGroup, end_in_group, fused_worker
 from didact.connect import receive
 from didact.errors import DidactError
 from didact.logs import get_logger
@@ -21,6 +23,7 @@ def finetune_each(
     at_once: int,
     parent_run_id: str | None = None,
     until: int | None = None,
+    worker: str | None = None,
 ) -> Iterator[tuple[int, str | None]]:
     """Run recipes to their ends, as they end; one that fails costs itself.
 
@@ -32,11 +35,12 @@ def finetune_each(
         at_once: runs beside each other, each in a process of its own.
         parent_run_id: MLflow run that they belong to.
         until: optimizer steps after which each pauses; None for all.
+        worker: name of the one that trains them together on one base (`fused_worker`); None where each has its own.
 
     Yields:
         Index of a run that has ended, and what kept it from its end.
     """
-    if at_once == 1:
+    if at_once == 1 and worker is None:
         for place, spec in enumerate(specs):
             _LOG.info("run %d of %d: %s", place + 1, len(specs), spec.name)
             yield place, _attempt(spec, runs_dir, parent_run_id, until)
@@ -48,22 +52,46 @@ def finetune_each(
         while left and len(begun) < at_once:
             place, spec = left.pop(0)
             _LOG.info("run %d of %d begins: %s", place + 1, len(specs), spec.name)
-            begun[elsewhere.remote(spec.model_dump(mode="json"), str(runs_dir), parent_run_id, until)] = place
+            words = (spec.model_dump(mode="json"), str(runs_dir), parent_run_id, until, worker)
+            begun[elsewhere.remote(*words)] = place
         (ended, *_), _ = ray.wait(list(begun), num_returns=1)
-        yield begun.pop(ended), _outcome(ended)
+        place, error = begun.pop(ended), _outcome(ended)
+        if worker is not None:  # its process may have died, and the others would wait for it
+            end_in_group(worker, specs[place].name)
+        yield place, error
 
 
-def _attempt(spec: FinetuneSpec, runs_dir: Path, parent_run_id: str | None, until: int | None) -> str | None:
+def train_together(specs: Sequence[FinetuneSpec], runs_dir: Path, at_once: int) -> Iterator[tuple[int, str | None]]:
+    """Train recipes of one base together, as `finetune_each` trains them one by one; what follows training is left.
+
+    Args:
+        specs: which `fused_groups` found alike.
+        runs_dir: where run folders lie.
+        at_once: runs in memory beside each other.
+    """
+    trained = [spec.model_copy(update={"evaluation": None, "register_as": None}) for spec in specs]
+    together, name = min(at_once, len(specs)), f"fused-{uuid.uuid4().hex[:16]}"
+    log = runs_dir.parent / "fused.log"
+    with fused_worker(name, specs[0].placement, together=together, log=log) as worker:
+        yield from finetune_each(trained, runs_dir, together, worker=worker)
+
+
+def _attempt(
+    spec: FinetuneSpec, runs_dir: Path, parent_run_id: str | None, until: int | None, worker: str | None = None
+) -> str | None:
+    group = InGroup(worker) if worker else None
     try:
-        finetune(spec, runs_dir, parent_run_id=parent_run_id, until=until)
+        finetune(spec, runs_dir, parent_run_id=parent_run_id, group=group, until=until)
     except DidactError as error:
         return f"{type(error).__name__}: {error}"
     return None
 
 
-def _elsewhere(values: dict[str, Any], runs_dir: str, parent_run_id: str | None, until: int | None) -> str | None:
+def _elsewhere(
+    values: dict[str, Any], runs_dir: str, parent_run_id: str | None, until: int | None, worker: str | None
+) -> str | None:
     receive()
-    return _attempt(validate(FinetuneSpec, values, "run"), Path(runs_dir), parent_run_id, until)
+    return _attempt(validate(FinetuneSpec, values, "run"), Path(runs_dir), parent_run_id, until, worker)
 
 
 def _outcome(ended: Any) -> str | None:

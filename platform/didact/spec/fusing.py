@@ -1,5 +1,7 @@
 """Which runs can be trained together on one base, told from their recipes alone."""
 
+from collections.abc import Sequence
+
 from didact.spec.adapter import LoraSpec
 from didact.spec.finetune import FinetuneSpec
 
@@ -53,3 +55,17 @@ def fused_differences(first: FinetuneSpec, other: FinetuneSpec) -> tuple[str, ..
         if values[0] != values[1]:
             lines.append(f"{path}: {values[0]} of {first.name}, {values[1]} of {other.name}; all share one base")
     return tuple(lines)
+
+
+def fused_groups(specs: Sequence[FinetuneSpec]) -> list[list[int]]:
+    """Which runs can be trained together: places of two or more that have in common what they must."""
+    groups: list[list[int]] = []
+    for place, spec in enumerate(specs):
+        if why_not_fused(spec):
+            continue
+        alike = [group for group in groups if not fused_differences(specs[group[0]], spec)]
+        if alike:
+            alike[0].append(place)
+        else:
+            groups.append([place])
+    return [group for group in groups if len(group) > 1]

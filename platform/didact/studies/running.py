@@ -11,11 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from didact import env
-from didact.cluster import finetune_each, ray_cluster, runs_at_once
+from didact.cluster import (
+    FUSED_AT_ONCE,
+    finetune_each,
+    is_trained,
+    ray_cluster,
+    runs_at_once,
+    train_together,
+)
 from didact.connect import check_ray
 from didact.logs import get_logger
 from didact.runs import Run, locked, of_other_settings
 from didact.spec import StudySpec, validate
+from didact.spec.fusing import fused_groups, why_not_fused
 from didact.studies.cells import Cell, Study
 from didact.studies.results import StudyResult, is_measured, keep_study, read_study
 
@@ -51,16 +59,42 @@ def run_study(study: Study, runs_dir: Path | None = None) -> StudyResult:
 
 
 def _run_cells(study: Study, waiting: list[Cell], folder: Path, errors: dict[str, str]) -> None:
+    if study.spec.fused:
+        _train_together(study, waiting, folder, errors)
+        waiting = [cell for cell in waiting if cell.name not in errors]
+    if not waiting:
+        return
     room = min(runs_at_once(cell.spec.placement) for cell in waiting)
     at_once = min(study.spec.max_concurrent or room, room)
     for place, error in finetune_each([cell.spec for cell in waiting], folder / "cells", at_once):
-        name = waiting[place].name
         if error is None:
-            _LOG.info("cell %s is measured", name)
-            continue
-        _LOG.warning("cell %s failed: %s", name, error)
-        errors[name] = error
-        keep_study(study, folder, errors)
+            _LOG.info("cell %s is measured", waiting[place].name)
+        else:
+            _has_failed(study, waiting[place], error, folder, errors)
+
+
+def _train_together(study: Study, waiting: list[Cell], folder: Path, errors: dict[str, str]) -> None:
+    """Train cells of one base together, as far as their methods allow; all are measured afterwards."""
+    untrained = [cell for cell in waiting if not is_trained(Run(folder / "cells" / cell.name), cell.spec)]
+    groups = fused_groups([cell.spec for cell in untrained])
+    together = {place for group in groups for place in group}
+    for place, cell in enumerate(untrained):
+        if place not in together:
+            reasons = why_not_fused(cell.spec)
+            _LOG.info("cell %s is trained alone: %s", cell.name, reasons[0] if reasons else "no other is on its base")
+    for group in groups:
+        cells = [untrained[place] for place in group]
+        _LOG.info("%d cells are trained together on %s", len(cells), cells[0].spec.model.base)
+        at_once = study.spec.max_concurrent or FUSED_AT_ONCE
+        for place, error in train_together([cell.spec for cell in cells], folder / "cells", at_once):
+            if error is not None:
+                _has_failed(study, cells[place], error, folder, errors)
+
+
+def _has_failed(study: Study, cell: Cell, error: str, folder: Path, errors: dict[str, str]) -> None:
+    _LOG.warning("cell %s failed: %s", cell.name, error)
+    errors[cell.name] = error
+    keep_study(study, folder, errors)
 
 
 def _changed_recipe(kept: dict[str, Any] | None, was: StudySpec, study: Study) -> list[str]:

@@ -1,18 +1,15 @@
 """One trial: a finetuning run inside a Ray Tune trial."""
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
-from ray.exceptions import RayActorError
 from ray.train import Checkpoint
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from didact.cluster import InGroup, finetune
+from didact.cluster import InGroup, end_in_group, finetune
 from didact.connect import receive
 from didact.evaluation import task_texts
 from didact.files import write_json
@@ -143,5 +140,4 @@ class GroupKeeper(tune.Callback):
         self._leave(trial.trial_id)
 
     def _leave(self, trial_id: str) -> None:
-        with contextlib.suppress(ValueError, RayActorError):  # the worker is gone
-            ray.get(ray.get_actor(self._worker).leave.remote(trial_name(self._sweep, trial_id)))
+        end_in_group(self._worker, trial_name(self._sweep, trial_id))

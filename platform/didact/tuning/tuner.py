@@ -9,7 +9,7 @@ from ray import tune
 from ray.tune.execution import class_cache
 
 from didact import env
-from didact.cluster import fused_worker, runs_at_once
+from didact.cluster import FUSED_AT_ONCE, fused_worker, runs_at_once
 from didact.files import fingerprint
 from didact.logs import get_logger
 from didact.spec import SweepSpec
@@ -25,8 +25,6 @@ from didact.tuning.searchers import Proposer
 from didact.tuning.trial import GroupKeeper, TrialPlan, trainable
 
 _LOG = get_logger(__name__)
-_FUSED = 8
-"""Trials that are trained together where `max_concurrent` does not say."""
 
 
 def all_ended(total: int, journal: Journal) -> bool:
@@ -71,7 +69,7 @@ def run_trials(
         room = runs_at_once(placement)
         _run_trials(plan, state, max_steps, proposer, total, earlier, ledger, room)
         return
-    room = plan.search.sweep.max_concurrent or _FUSED
+    room = plan.search.sweep.max_concurrent or FUSED_AT_ONCE
     left = total - sum(entry.ended for entry in plan.journal.entries())
     name = f"fused-{fingerprint(str(state.absolute()))[:16]}"
     together, log = min(room, left), state.parent / "fused.log"

@@ -103,7 +103,10 @@ class StudySpec(Spec):
     forecast: ForecastSpec | None = None
     """How `study plan` reckons with data and bases that are not here; left out, it prepares the data."""
     max_concurrent: int | None = Field(default=None, ge=1)
-    """Cells at once; default, and never more: as many as the cluster has room for."""
+    """Cells at once; default, and never more: as many as the cluster has room for. With `fused`, as many as are trained
+    together; default 8."""
+    fused: bool = False
+    """Train cells of plain LoRA on one base together in one worker, as `fused` of a search; the others one by one."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
