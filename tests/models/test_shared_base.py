@@ -7,7 +7,7 @@ import torch
 
 from didact.errors import ModelError
 from didact.models import OwnRandom, SharedBase, Slice, turn_off_dropout
-from didact.models.adapter.slice_operator import LoraSlice, add_slices, linear_with_slices
+from didact.models.adapter.slice_operator import LoraSlice, LoraSlices, add_slices, factors_of, linear_with_slices
 from didact.spec import LoraSpec
 from tests.fakes.models import VOCAB, tiny_model
 
@@ -42,8 +42,9 @@ def learned(model: torch.nn.Module, rows: list[dict[str, torch.Tensor]]) -> torc
     return logits.detach()
 
 
+@pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_each_slice_is_what_its_adapter_computes_alone(family: str) -> None:
+def test_each_slice_is_what_its_adapter_computes_alone(family: str, apart: bool) -> None:
     base = shared(family)
     expected, gradients = [], {}
     for seed, name in enumerate(SPECS):
@@ -56,7 +57,7 @@ def test_each_slice_is_what_its_adapter_computes_alone(family: str) -> None:
     base.base.train()
     slices = [Slice(name, TOKENS[name], OwnRandom(CPU, seed)) for seed, name in enumerate(SPECS)]
     before = torch.get_rng_state()
-    with base.slices(slices):
+    with base.slices(slices, apart=apart):
         found = learned(base.base, [row(name) for name in SPECS])
     assert torch.equal(before, torch.get_rng_state()), "dropout drew from numbers of the process"
     assert torch.allclose(found, torch.cat(expected, dim=1), rtol=1e-5, atol=1e-5)
@@ -97,32 +98,37 @@ def test_an_adapter_that_cannot_compute_slices_leaves_no_trace(family: str, spec
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_both_ways_of_a_layer_are_two_products_more(dtype: torch.dtype) -> None:
+def test_all_ways_of_a_layer_are_two_products_more(dtype: torch.dtype) -> None:
     random = torch.Generator().manual_seed(0)
 
     def drawn(*shape: int) -> Any:
         return torch.randn(shape, generator=random)
 
     layer = torch.nn.Linear(6, 4).to(dtype).requires_grad_(False)
-    kept = torch.bernoulli(torch.full((2, 6), 0.5), generator=random).to(dtype)
+    kept = torch.ones(5, 6, dtype=dtype)
+    kept[1:3].bernoulli_(0.5, generator=random)
     first, second = drawn(3, 6).requires_grad_(), drawn(4, 3).requires_grad_()
-    slices = [LoraSlice(1, 3, first, second, 0.5, kept, 0.5)]
+    other = LoraSlice(3, 5, torch.zeros(2, 6), torch.zeros(4, 2), 1.0)
+    parts = [LoraSlice(1, 3, first, second, 0.5, 0.5), other]
+    together = LoraSlices(parts, kept, factors_of(parts, 5, kept))
     results = []
-    for way in ("in one", "added", "plain"):
+    for way in ("in one", "apart", "added", "plain"):
         states = torch.linspace(-1, 1, 30).view(1, 5, 6).to(dtype).requires_grad_()
-        if way == "in one":
-            output = linear_with_slices(layer, states, slices)
-            assert output is not None
-        elif way == "added":
-            output = add_slices(states, layer(states).clone(), slices)
-        else:
-            entered = states[:, 1:3] * kept / 0.5
+        if way == "plain":
+            entered = states[:, 1:3] * kept[1:3] / 0.5
             more = (entered @ first.to(dtype).t()) @ second.to(dtype).t() * 0.5
             output = layer(states) + torch.nn.functional.pad(more, (0, 0, 1, 2))
+        elif way == "added":
+            output = add_slices(states, layer(states).clone(), together)
+        else:
+            found = linear_with_slices(layer, states, together if way == "in one" else LoraSlices(parts, kept))
+            assert found is not None
+            output = found
         output.float().square().sum().backward()
         results.append((output.detach(), states.grad, first.grad, second.grad))
         first.grad = second.grad = None
     wrong = 0.05 if dtype == torch.bfloat16 else 1e-5
-    for found in results[:2]:
-        for one, plain in zip(found, results[2], strict=True):
+    *ways, plainly = results
+    for result in ways:
+        for one, plain in zip(result, plainly, strict=True):
             assert torch.allclose(one, plain, rtol=wrong, atol=wrong)

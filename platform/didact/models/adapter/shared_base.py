@@ -21,7 +21,14 @@ from transformers import PreTrainedModel
 from didact.errors import ModelError
 from didact.models.adapter.attach import attach_adapter
 from didact.models.adapter.row_grouping import layers_by_rows
-from didact.models.adapter.slice_operator import LoraSlice, add_slices, linear_with_slices
+from didact.models.adapter.slice_operator import (
+    LoraSlice,
+    LoraSlices,
+    add_slices,
+    computed_dtype,
+    factors_of,
+    linear_with_slices,
+)
 from didact.models.methods.blocks import is_linear
 from didact.spec import LoraSpec
 
@@ -41,11 +48,11 @@ class OwnRandom:
         """From where on it draws."""
         return self._generator.get_state()
 
-    def kept(self, states: torch.Tensor, dropout: float, again: torch.Tensor | None = None) -> torch.Tensor:
-        """1 for what `torch.nn.Dropout` keeps of `states`, else 0, of their shape and type.
+    def keep(self, kept: torch.Tensor, dropout: float, again: torch.Tensor | None = None) -> None:
+        """Write into `kept` what `torch.nn.Dropout` keeps of states of its shape and type: 1, else 0.
 
         Args:
-            states: of which as many numbers of the same type are drawn.
+            kept: contiguous.
             dropout: share that is dropped.
             again: a former `state`, to draw what was drawn from there; the next time is as if it had not been.
         """
@@ -53,12 +60,11 @@ class OwnRandom:
         if again is not None:
             self._generator.set_state(again)
         if self._device.type == "cpu":
-            drawn = torch.empty_like(states).bernoulli_(1 - dropout, generator=self._generator)
+            kept.bernoulli_(1 - dropout, generator=self._generator)
         else:
-            drawn = self._on_gpu(states, dropout)
+            kept.copy_(self._on_gpu(kept, dropout))
         if goes_on is not None:
             self._generator.set_state(goes_on)
-        return drawn
 
     def _on_gpu(self, states: torch.Tensor, dropout: float) -> torch.Tensor:
         """The operator there takes no generator, and others draw other numbers."""
@@ -97,6 +103,10 @@ class _Pass:
     parts: dict[str, list[tuple[int, int, Slice, Linear | Linear4bit]]] = field(default_factory=dict)
     """For each layer, the slices that have an adapter there: start, end, whose, with what."""
     tokens: int = 0
+    apart: bool = False
+    """Slice by slice, so that no number that is not finite comes to another adapter."""
+    factors: dict[tuple[Any, ...], torch.Tensor] = field(default_factory=dict)
+    """What layers with the same slices share."""
     drawn: dict[tuple[str, str], torch.Tensor] = field(default_factory=dict)
     """What (adapter, layer) had drawn before its dropout, for a pass that is computed again."""
 
@@ -171,12 +181,16 @@ class SharedBase:
             self._make_bare()
 
     @contextlib.contextmanager
-    def slices(self, slices: Sequence[Slice]) -> Iterator[None]:
+    def slices(self, slices: Sequence[Slice], *, apart: bool = False) -> Iterator[None]:
         """Inside the block the base computes one row, the tokens of these adapters one after the other.
 
         The backward pass must be over before the block is left where activations are computed again for it.
+
+        Args:
+            slices: who has how many tokens.
+            apart: keep numbers that are not finite to the adapter that they come from; slower.
         """
-        found = _Pass()
+        found = _Pass(apart=apart)
         for each in slices:
             end = found.tokens + each.tokens
             for path, layer in self._attached[each.adapter].layers.items():
@@ -214,29 +228,35 @@ class SharedBase:
                 return found
             if states.shape[:-1].numel() != now.tokens:
                 raise ModelError(f"layer {path} got {tuple(states.shape)} for {now.tokens} tokens")
-            parts = [self._part(now, path, states, *each) for each in now.parts[path]]
-            result = linear_with_slices(module, states, parts)
+            slices = self._slices(now, path, states)
+            result = linear_with_slices(module, states, slices)
             if result is None:
                 # bitsandbytes returns views of its own, which autograd lets nobody write to.
-                result = add_slices(states, alone(states).clone(memory_format=torch.contiguous_format), parts)
+                result = add_slices(states, alone(states).clone(memory_format=torch.contiguous_format), slices)
             return result
 
         return forward
 
-    def _part(
-        self, now: _Pass, path: str, entered: torch.Tensor, start: int, end: int, each: Slice, layer: Any
-    ) -> LoraSlice:
-        # PEFT's own dropout module stays as the last measurement has left it.
-        share = float(getattr(layer.lora_dropout[_NAME], "p", 0.0)) if self.base.training else 0.0
-        kept = None
-        if share:
-            states = entered.reshape(-1, entered.shape[-1])[start:end]
-            again = None
-            if self.base.is_gradient_checkpointing:
-                again = _again(now, (each.adapter, path), each.random)
-            kept = each.random.kept(states, share, again)
-        weights = layer.lora_A[_NAME].weight, layer.lora_B[_NAME].weight
-        return LoraSlice(start, end, *weights, layer.scaling[_NAME], kept, share)
+    def _slices(self, now: _Pass, path: str, states: torch.Tensor) -> LoraSlices:
+        kept, parts = None, []
+        like = states.reshape(-1, states.shape[-1])
+        for start, end, each, layer in now.parts[path]:
+            # PEFT's own dropout module stays as the last measurement has left it.
+            share = float(getattr(layer.lora_dropout[_NAME], "p", 0.0)) if self.base.training else 0.0
+            if share:
+                kept = torch.ones_like(like, dtype=computed_dtype(states)) if kept is None else kept
+                again = None
+                if self.base.is_gradient_checkpointing:
+                    again = _again(now, (each.adapter, path), each.random)
+                each.random.keep(kept[start:end], share, again)
+            weights = layer.lora_A[_NAME].weight, layer.lora_B[_NAME].weight
+            parts.append(LoraSlice(start, end, *weights, layer.scaling[_NAME], share))
+        if now.apart:
+            return LoraSlices(parts, kept)
+        key = tuple((each.start, each.end, len(each.first), each.factor) for each in parts)
+        if key not in now.factors:  # alike for nearly all layers
+            now.factors[key] = factors_of(parts, now.tokens, like.new_empty(0, dtype=computed_dtype(states)))
+        return LoraSlices(parts, kept, now.factors[key])
 
 
 def _again(now: _Pass, place: tuple[str, str], random: OwnRandom) -> torch.Tensor | None:

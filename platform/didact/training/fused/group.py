@@ -144,7 +144,13 @@ class FusedTrials:
         for name in self.going if names is None else [name for name in names if name in self.going]:
             with self._own_errors(name):
                 taken[name] = self._courses[name].take()
+        if not taken:
+            return
         losses = self._add_gradients(taken)
+        if not self._is_finite(losses):  # of whom, is known where they are computed apart
+            for name in taken:
+                self._courses[name].sharding.clear_gradients()
+            losses = self._add_gradients(taken, apart=True)
         for name, batches in taken.items():
             with self._own_errors(name):
                 self._courses[name].learn(batches, losses[name])
@@ -188,7 +194,18 @@ class FusedTrials:
             raise
         return course
 
-    def _add_gradients(self, taken: Mapping[str, StepBatches]) -> dict[str, torch.Tensor]:
+    def _is_finite(self, losses: Mapping[str, torch.Tensor]) -> bool:
+        """Whether all losses and gradients are."""
+        gradients = [
+            each.grad
+            for name in losses
+            for each in self._courses[name].sharding.parameters.values()
+            if each.grad is not None
+        ]
+        norms = torch._foreach_norm(gradients)
+        return bool(torch.stack([*losses.values(), *(each.float() for each in norms)]).isfinite().all())
+
+    def _add_gradients(self, taken: Mapping[str, StepBatches], *, apart: bool = False) -> dict[str, torch.Tensor]:
         """Add the gradients of a step of each run; returns their losses, float32 scalars."""
         device = self._objective.device
         random = {name: OwnRandom(device, self._courses[name].seed) for name in taken}
@@ -197,7 +214,7 @@ class FusedTrials:
         for row in shared_rows({name: each.micro_batches for name, each in taken.items()}, self._max_tokens):
             counts = [taken[name].num_supervised for name, _ in row]
             scales = [self._courses[name].loss_scale(count) for (name, _), count in zip(row, counts, strict=True)]
-            with self._shared.slices([Slice(name, batch.num_tokens, random[name]) for name, batch in row]):
+            with self._shared.slices([Slice(name, batch.num_tokens, random[name]) for name, batch in row], apart=apart):
                 parts = self._objective.summed_losses([batch for _, batch in row])
                 parts = parts / torch.tensor(counts, device=device)
                 (parts * torch.tensor(scales, device=device)).sum().backward()
