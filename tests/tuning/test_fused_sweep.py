@@ -34,6 +34,7 @@ SWEEP = {
     "max_concurrent": 3,
     "fused": True,
     "scheduler": {"grace_steps": 2},
+    "confirm": {"top": 1, "seeds": 2, "steps": 4},
 }
 
 
@@ -72,6 +73,16 @@ def test_every_trial_is_in_journal_results_and_mlflow(swept: tuple[Path, SweepRe
         assert run.data.tags["mlflow.parentRunId"] == parent and run.info.status == "FINISHED"
         history = client.get_metric_history(run.info.run_id, "train/loss")
         assert [each.step for each in history] == list(range(1, trial.steps + 1))
+
+
+def test_runs_with_fresh_seeds_are_trained_together_as_well(swept: tuple[Path, SweepResult]) -> None:
+    confirmation = swept[1].confirmation
+    assert confirmation is not None
+    made = [run for arm in confirmation.arms for run in arm.runs]
+    assert len(made) == 4 and not any(arm.errors for arm in confirmation.arms)
+    for run in made:
+        assert [each["fused"] for each in read_jsonl(run / "workers.jsonl")] == [True]
+        assert verify_adapter(run / "adapter").method == "lora"
 
 
 def test_a_trial_measures_what_it_would_alone(swept: tuple[Path, SweepResult], tmp_path: Path) -> None:

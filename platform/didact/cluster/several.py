@@ -61,19 +61,22 @@ def finetune_each(
         yield place, error
 
 
-def train_together(specs: Sequence[FinetuneSpec], runs_dir: Path, at_once: int) -> Iterator[tuple[int, str | None]]:
+def train_together(
+    specs: Sequence[FinetuneSpec], runs_dir: Path, at_once: int, parent_run_id: str | None = None
+) -> Iterator[tuple[int, str | None]]:
     """Train recipes of one base together, as `finetune_each` trains them one by one; what follows training is left.
 
     Args:
         specs: which `fused_groups` found alike.
         runs_dir: where run folders lie.
         at_once: runs in memory beside each other.
+        parent_run_id: MLflow run that they belong to.
     """
     trained = [spec.model_copy(update={"evaluation": None, "register_as": None}) for spec in specs]
     together, name = min(at_once, len(specs)), f"fused-{uuid.uuid4().hex[:16]}"
     log = runs_dir.parent / "fused.log"
     with fused_worker(name, specs[0].placement, together=together, log=log) as worker:
-        yield from finetune_each(trained, runs_dir, together, worker=worker)
+        yield from finetune_each(trained, runs_dir, together, parent_run_id, worker)
 
 
 def _attempt(

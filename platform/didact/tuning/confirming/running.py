@@ -1,8 +1,9 @@
 """The arms' runs, placed on Ray like a study's cells; each is an ordinary run in `<sweep>/confirm/`."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from didact.cluster import finetune_each, is_trained, runs_at_once
+from didact.cluster import FUSED_AT_ONCE, finetune_each, is_trained, runs_at_once, train_together
 from didact.logs import get_logger
 from didact.runs import Run
 from didact.spec import FinetuneSpec
@@ -38,9 +39,7 @@ def confirmed(plan: TrialPlan, ranked: tuple[TrialResult, ...], folder: Path) ->
     _LOG.info("sweep %s: %d of %d runs with fresh seeds are to be made", search.sweep.name, len(waiting), len(specs))
     errors: dict[str, str] = {}
     if waiting:
-        room = runs_at_once(search.base().placement)
-        at_once = min(search.sweep.max_concurrent or room, room)
-        for place, error in finetune_each(waiting, folder, at_once, plan.parent_run_id):
+        for place, error in _made(plan, waiting, folder):
             if error is not None:
                 _LOG.warning("run %s failed: %s", waiting[place].name, error)
                 errors[waiting[place].name] = error
@@ -48,6 +47,15 @@ def confirmed(plan: TrialPlan, ranked: tuple[TrialResult, ...], folder: Path) ->
     found = tuple(measured_arm(arm, names[arm.name], folder, errors, search.objective) for arm in arms)
     goal = search.objective.goals[0]
     return judge(found, search.objective.name, goal.mode, seeds)
+
+
+def _made(plan: TrialPlan, waiting: list[FinetuneSpec], folder: Path) -> Iterator[tuple[int, str | None]]:
+    """As `finetune_each`; trained together where the trials were."""
+    sweep = plan.search.sweep
+    if sweep.fused:
+        return train_together(waiting, folder, sweep.max_concurrent or FUSED_AT_ONCE, plan.parent_run_id)
+    room = runs_at_once(plan.search.base().placement)
+    return finetune_each(waiting, folder, min(sweep.max_concurrent or room, room), plan.parent_run_id)
 
 
 def measured_arm(arm: Arm, names: list[str], folder: Path, errors: dict[str, str], objective: Objective) -> ArmResult:
