@@ -21,6 +21,7 @@ def finetune_each(
     specs: Sequence[FinetuneSpec],
     runs_dir: Path,
     at_once: int,
+    *,
     parent_run_id: str | None = None,
     until: int | None = None,
     worker: str | None = None,
@@ -76,7 +77,7 @@ def train_together(
     together, name = min(at_once, len(specs)), f"fused-{uuid.uuid4().hex[:16]}"
     log = runs_dir.parent / "fused.log"
     with fused_worker(name, specs[0].placement, together=together, log=log) as worker:
-        yield from finetune_each(trained, runs_dir, together, parent_run_id, worker)
+        yield from finetune_each(trained, runs_dir, together, parent_run_id=parent_run_id, worker=worker)
 
 
 def _attempt(

@@ -55,7 +55,7 @@ def _made(plan: TrialPlan, waiting: list[FinetuneSpec], folder: Path) -> Iterato
     if sweep.fused:
         return train_together(waiting, folder, sweep.max_concurrent or FUSED_AT_ONCE, plan.parent_run_id)
     room = runs_at_once(plan.search.base().placement)
-    return finetune_each(waiting, folder, min(sweep.max_concurrent or room, room), plan.parent_run_id)
+    return finetune_each(waiting, folder, min(sweep.max_concurrent or room, room), parent_run_id=plan.parent_run_id)
 
 
 def measured_arm(arm: Arm, names: list[str], folder: Path, errors: dict[str, str], objective: Objective) -> ArmResult:

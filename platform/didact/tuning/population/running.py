@@ -83,7 +83,9 @@ class _Population:
             room = runs_at_once(plan.search.base().placement)
             at_once = min(sweep.max_concurrent or room, room)
             asked = [specs[name] for name in waiting]
-            for place, error in finetune_each(asked, plan.trials_dir, at_once, plan.parent_run_id, until=step):
+            for place, error in finetune_each(
+                asked, plan.trials_dir, at_once, parent_run_id=plan.parent_run_id, until=step
+            ):
                 if error is not None:
                     _LOG.warning("trial %s failed: %s", waiting[place], error)
                     plan.journal.fail(waiting[place], error)

@@ -125,7 +125,7 @@ def _measured(plan: TrialPlan, asked: ProxySpec, num_steps: int) -> dict[str, An
     if waiting:
         room = runs_at_once(search.base().placement)
         at_once = min(search.sweep.max_concurrent or room, room)
-        for place, error in finetune_each(waiting, folder, at_once, plan.parent_run_id):
+        for place, error in finetune_each(waiting, folder, at_once, parent_run_id=plan.parent_run_id):
             if error is not None:
                 _LOG.warning("proxy: run %s failed: %s", waiting[place].name, error)
     if failed := [spec.name for spec in specs if not _is_done(folder, spec)]:
