@@ -106,8 +106,6 @@ UNSERVED = [
     {"include_stop_str_in_output": True},
     {"reasoning_effort": "low"},
     {"modalities": ["text", "audio"]},
-    {"num_beams": 3},
-    {"length_penalty": 1.1},
     {"use_beam_search": True},
     {"typical_p": 0.9},
 ]

@@ -168,6 +168,7 @@ def predict(
     base: BaseName = None,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = PREDICTED_TOKENS,
     temperature: Annotated[float, typer.Option(min=0.0)] = 0.0,
+    num_beams: Annotated[int, typer.Option(min=1, max=10, help="Beam search: answers followed at once")] = 1,
     workers: Annotated[
         int | None, typer.Option(min=1, help="On Ray, this many workers at most; left out: as RAY_ADDRESS has room")
     ] = None,
@@ -183,6 +184,7 @@ def predict(
         output,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
+        num_beams=num_beams,
         workers=workers,
         cpus_per_worker=cpus_per_worker,
     )

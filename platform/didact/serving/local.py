@@ -35,6 +35,7 @@ def predict_locally(
     *,
     max_new_tokens: int = PREDICTED_TOKENS,
     temperature: float = 0.0,
+    num_beams: int = 1,
     workers: int | None = None,
     cpus_per_worker: int = 1,
 ) -> PredictReport:
@@ -50,6 +51,7 @@ def predict_locally(
         output: JSON lines; an interrupted run's output is continued.
         max_new_tokens: longest answer, in tokens; of batch lines those that do not say.
         temperature: 0 is greedy.
+        num_beams: answers that are followed at once, of which the likeliest is written.
         workers: Ray workers at most; None for as many as the cluster at `RAY_ADDRESS` has room for.
         cpus_per_worker: of each of them.
 
@@ -57,9 +59,10 @@ def predict_locally(
         AdapterError, NotRegistered, RegistryError: the adapter cannot be used.
         ClusterError, PlacementError: Ray cannot be joined, or has no room.
         DataError: see `predict_file`.
+        SpecError: beams beside a temperature.
         ModelError: the base cannot be loaded.
     """
-    settings = PredictSettings(max_new_tokens=max_new_tokens, temperature=temperature)
+    settings = PredictSettings(max_new_tokens=max_new_tokens, temperature=temperature, num_beams=num_beams)
     named = batch_models(source)
     if model is None and adapter is None and named:
         model = _base_of(named)

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from typing_extensions import override
 
-from didact.errors import DataError
+from didact.errors import DataError, SpecError
 from didact.files import append_jsonl, cut_to_lines, numbered_lines
 from didact.logs import get_logger
 from didact.registry import ModelVersion
@@ -51,12 +51,21 @@ class PredictSettings:
     temperature: float = 0.0
     """0 is greedy."""
     top_p: float = 1.0
+    num_beams: int = 1
+    """Answers that are followed at once, of which the likeliest is written; above 1, nothing is sampled."""
     seed: int = 0
     """Of sampling; each line draws its own stream from it."""
     concurrency: int = 32
     """Rows in the engine at once."""
     timeout_seconds: float = 3600
     """Longest time for one row."""
+
+    def __post_init__(self) -> None:
+        if self.num_beams > 1 and self.temperature:
+            raise SpecError(
+                f"num_beams: found {self.num_beams} beside a temperature of {self.temperature:g}; beams follow the "
+                "likeliest answers and sample none: leave one of them out"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +227,7 @@ class _RowWork(_Work):
             max_new_tokens=settings.max_new_tokens,
             timeout_seconds=settings.timeout_seconds,
             sampling=Sampling(settings.temperature, settings.top_p, seed=settings.seed + row.line),
+            num_beams=settings.num_beams,
         )
         text, refusal = await whole_text(self._backend.ask(ask))
         return text, refusal.message if refusal else ""
@@ -234,6 +244,8 @@ class _BatchWork(_Work):
         self._gateway = Gateway(backend, names, promised)
         if settings.temperature:
             _log.warning("temperature has no effect on batch lines: each says its own")
+        if settings.num_beams > 1:
+            _log.warning("num_beams has no effect on batch lines: each says its own")
         for line in lines:
             if line.body is not None:
                 line.body.setdefault("model", model)

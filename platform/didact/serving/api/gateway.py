@@ -304,6 +304,8 @@ class Gateway:
             echo=body.echoes,
             must_call=body.must_call,
             grammar=grammar,
+            num_beams=body.beams,
+            length_penalty=body.beams_length_penalty,
         )
 
     async def _whole(self, asks: list[Ask], endpoint: Endpoint, tally: Tally) -> dict[str, Any]:

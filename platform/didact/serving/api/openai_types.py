@@ -94,6 +94,16 @@ class AskingBody(Body):
         return None
 
     @property
+    def beams(self) -> int:
+        """Answers that are followed at once; 1 for no search."""
+        return 1
+
+    @property
+    def beams_length_penalty(self) -> float:
+        """The power of its length by which the score of a searched answer is divided."""
+        return 1.0
+
+    @property
     def rank(self) -> int | None:
         """Priority; smaller ones begin earlier; None where none is asked for."""
         return None
@@ -132,6 +142,8 @@ class GenerationBody(AskingBody):
     logit_bias: Annotated[dict[_TokenName, _Bias], Field(max_length=_MAX_BIASES)] | None = Field(
         default=None, description=f"at most {_MAX_BIASES} token ids, as texts, each with a number from -100 to 100"
     )
+    num_beams: int | None = Field(default=None, ge=1, le=10)
+    length_penalty: float | None = Field(default=None, ge=-10, le=10)
     min_tokens: int | None = Field(default=None, ge=0)
     ignore_eos: bool | None = None
     priority: int | None = Field(default=None, ge=-(2**31), lt=2**31, description="a whole number of 32 bits")
@@ -179,6 +191,16 @@ class GenerationBody(AskingBody):
     @override
     def ignores_end(self) -> bool:
         return bool(self.ignore_eos)
+
+    @property
+    @override
+    def beams(self) -> int:
+        return self.num_beams or 1
+
+    @property
+    @override
+    def beams_length_penalty(self) -> float:
+        return 1.0 if self.length_penalty is None else self.length_penalty
 
     @property
     @override

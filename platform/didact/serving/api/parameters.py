@@ -64,6 +64,14 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 """Parameters that are not served here, with the values, beside null, [] and "", that ask for nothing."""
 
+_BESIDE_BEAMS: dict[str, Any] = {
+    **dict.fromkeys(("n", "temperature", "top_p", "repetition_penalty"), 1),
+    **dict.fromkeys(("top_k", "min_p", "seed", "presence_penalty", "frequency_penalty", "no_repeat_ngram_size"), 0),
+    **dict.fromkeys(("min_tokens", "logit_bias", "stop", "tools", "response_format", "structured_outputs"), None),
+    **dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar"), None),
+}
+"""What has no meaning beside beams, with the value, beside 0 and nothing, that asks for none of it."""
+
 _MEANT = {
     **dict.fromkeys(("adapter_id", "adapter", "adapter_name", "lora", "lora_path", "lora_name", "engine"), "model"),
     **dict.fromkeys(("max_new_tokens", "max_length", "max_output_tokens", "num_predict", "n_predict"), "max_tokens"),
@@ -118,8 +126,9 @@ def prompts_of(body: ChatRequest | CompletionRequest) -> list[Prompt]:
     """What a body asks, each of which gets `num_choices` answers.
 
     Raises:
-        ApiError: 400 for fields of a chat that do not go together.
+        ApiError: 400 for fields that do not go together.
     """
+    _check_beams(body)
     if isinstance(body, CompletionRequest):
         return list(body.prompts)
     if body.top_logprobs and not body.logprobs:
@@ -130,6 +139,26 @@ def prompts_of(body: ChatRequest | CompletionRequest) -> list[Prompt]:
         message = f"tool_choice: found {body.must_call or 'required'}; the functions in tools are: {offered}."
         raise ApiError(400, message, code="invalid_value", param="tool_choice")
     return [turns_of(body.messages, body.tools if body.offered else None)]
+
+
+def _check_beams(body: ChatRequest | CompletionRequest) -> None:
+    """A search follows the likeliest answers to their end: it samples none, and tells one, without its tokens' odds."""
+    if body.beams == 1:
+        if body.length_penalty not in (None, 1):
+            raise _beside("length_penalty", body.length_penalty, "expected num_beams of at least 2 beside it")
+        return
+    asked = {name: getattr(body, name, None) for name in _BESIDE_BEAMS}
+    asked = {name: value for name, value in asked.items() if value and value != _BESIDE_BEAMS[name]}
+    if body.num_logprobs is not None:
+        asked["logprobs"] = body.num_logprobs
+    for name, value in asked.items():
+        raise _beside(name, value, f"it has no meaning beside num_beams, which is {body.beams}; leave one of them out")
+
+
+def _beside(name: str, value: Any, what: str) -> ApiError:
+    found = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    shown = "a list" if isinstance(found, list) else as_json(found)
+    return ApiError(400, f"{name}: found {shown}; {what}.", code="invalid_value", param=name)
 
 
 def _served(value: Any, alternatives: list[Expected], path: tuple[str, ...], refusals: list[ApiError]) -> Any:

@@ -65,6 +65,10 @@ class Ask:
     """Smaller ones begin earlier."""
     grammar: Grammar | None = None
     """What the answer must be; behind its thoughts, where the template has such. None beside `must_call`."""
+    num_beams: int = 1
+    """Answers that are followed at once, the likeliest of which is told; above 1 nothing is sampled, no text stops."""
+    length_penalty: float = 1.0
+    """Of beams, see `beam_search`."""
 
     @property
     def mark(self) -> str:
@@ -76,7 +80,8 @@ class Ask:
             adapter = (self.adapter.name, self.adapter.sha256)
         sampling = {**asdict(self.sampling), "seed": None}
         length = (self.max_new_tokens, self.min_tokens, self.ignore_eos, self.logprobs, self.echo, self.must_call)
-        decided = repr((adapter, self.prompt, sampling, length, self.stop, self.stop_token_ids, self.grammar))
+        beams = (self.num_beams, self.length_penalty)
+        decided = repr((adapter, self.prompt, sampling, length, beams, self.stop, self.stop_token_ids, self.grammar))
         return hashlib.sha256(decided.encode("utf-8", errors="surrogatepass")).hexdigest()
 
 

@@ -57,6 +57,7 @@ from didact.serving.replica.backend import (
     Started,
     TokenizerFacts,
 )
+from didact.serving.replica.beams import beam_search, check_beams
 from didact.serving.replica.prompt_scores import prompt_logprobs
 from didact.serving.replica.speech import forced_call, speech_of
 from didact.serving.replica.token_words import TokenWords
@@ -138,7 +139,7 @@ class Worker(Backend):
                 yield await self._started(ask, request)
                 yield Delta("", (), "length")
                 return
-            async with contextlib.aclosing(self.engine.generate(request)) as pieces:
+            async with contextlib.aclosing(self._pieces(ask, request)) as pieces:
                 meter.queued(len(request.prompt_ids))
                 yield await self._started(ask, request)
                 async for delta in pieces:
@@ -155,6 +156,17 @@ class Worker(Backend):
             yield Refusal(kinds.get(type(error), "failed"), str(error))
         finally:
             meter.end("abort")  # the client left
+
+    def _pieces(self, ask: Ask, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
+        return self.engine.generate(request) if ask.num_beams == 1 else self._searched(ask, request)
+
+    async def _searched(self, ask: Ask, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
+        """A searched answer, which is known only as a whole."""
+        found = await beam_search(self.engine, request, ask.num_beams, ask.length_penalty)
+        ids = found.token_ids[:-1] if found.finish_reason == "stop" else found.token_ids
+        with self._encoding:
+            text = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        yield Delta(text, found.token_ids, found.finish_reason)
 
     @override
     def prepare(self, version: ModelVersion | FolderVersion) -> None:
@@ -250,6 +262,9 @@ class Worker(Backend):
         if not ids:
             raise TemplateError("the prompt holds no tokens; expected at least one")
         self._check_known([token for token, _ in ask.sampling.logit_bias])
+        ends = (*(() if ask.ignore_eos else contract.stop_token_ids), *ask.stop_token_ids)
+        if ask.num_beams > 1:
+            check_beams(ask.num_beams, len(set(ends)))
         return GenerationRequest(
             request_id=ask.request_id,
             prompt_ids=tuple(ids),
@@ -257,7 +272,7 @@ class Worker(Backend):
             max_new_tokens=max(ask.max_new_tokens, 1),
             sampling=ask.sampling,
             stop=ask.stop,
-            stop_token_ids=(*(() if ask.ignore_eos else contract.stop_token_ids), *ask.stop_token_ids),
+            stop_token_ids=ends,
             min_tokens=ask.min_tokens,
             logprobs=ask.logprobs,
             priority=ask.priority,
