@@ -1,5 +1,6 @@
 """Sums of single sources' adapters as stand-ins for mixtures, on models small enough to add up by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,25 @@ def test_the_searcher_follows_a_proxy_that_ranks_and_no_other(tmp_path: Path, si
             each["data.sources.a.weight"] for each in ranking.best
         )
     assert ("not followed" in (made.proxy_words(seen) or "")) != followed
+
+
+def test_none_of_the_best_is_passed_over_while_the_first_trials_still_run(tmp_path: Path) -> None:
+    found = search(tmp_path)
+    values = [{"data.sources.a.weight": share, "data.sources.b.weight": 1 - share} for share in (0.1, 0.3, 0.6, 0.9)]
+    best = ({"data.sources.a.weight": 0.2, "data.sources.b.weight": 0.8},)
+    ranking = Ranking((0.1, 0.3, 0.6, 0.9), best, 0.7)
+    starts = tuple(("calibration", each) for each in values)
+    made = MixtureProposer(found.space, found.objective, 0, 6, starts, ranking=ranking)
+    seen = list[Seen]()
+    for index in range(4):
+        loss = values[index]["data.sources.a.weight"]
+        seen.append(Seen(made.propose(index, seen), "ended", (loss,), (), {"eval/loss": loss}))
+    running = [*seen[:3], replace(seen[3], status="running")]
+    early = made.propose(4, running)
+    assert early.origin == "random", "not all of the first trials were measured"
+    late = made.propose(5, [*seen, Seen(early, "running")])
+    assert late.values == best[0]
+    assert made.propose(6, [*seen, Seen(early, "running"), Seen(late, "running")]).origin != late.origin
 
 
 def test_each_source_is_learned_beside_the_prior() -> None:

@@ -27,6 +27,7 @@ MANY_SOURCES = 8
 """More of them have the log-linear law."""
 SIGNAL = 0.6
 """Rank correlation of left-out trials from which on the model is believed."""
+_RANKED = "ranked best by the proxy"
 _POOL, _NEAR, _BEST = 512, 160, 3
 
 
@@ -81,9 +82,9 @@ class MixtureProposer(Proposer):
         if index < len(self.starts):
             name, values = self.starts[index]
             return Draw(index, {**drawn, **values}, name)
-        place = index - len(self.starts)
-        if self.ranking and place < len(self.ranking.best) and self.ranking.is_believed(self._by_number(seen)):
-            return Draw(index, {**drawn, **self.ranking.best[place]}, "ranked best by the proxy")
+        taken = sum(each.draw.origin == _RANKED for each in seen)
+        if self.ranking and taken < len(self.ranking.best) and self.ranking.is_believed(self._by_number(seen)):
+            return Draw(index, {**drawn, **self.ranking.best[taken]}, _RANKED)
         if index < self.initial or len(known) < 3:
             return Draw(index, drawn, "random")
         if self._many:
