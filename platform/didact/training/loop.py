@@ -68,16 +68,16 @@ def train(
         course.begin()
         while course.goes_on:
             batches = course.take()
-            model.train()
-            torch.manual_seed(course.seed)
-            course.learn(batches, _accumulated(course, objective, batches))
+            course.learn(batches, _accumulated(course, model, objective, batches))
     finally:
         course.close()
     return course.result()
 
 
-def _accumulated(course: Course, objective: Objective, batches: StepBatches) -> torch.Tensor:
+def _accumulated(course: Course, model: torch.nn.Module, objective: Objective, batches: StepBatches) -> torch.Tensor:
     """This worker's part of the step's loss, its gradients added up over its micro-batches."""
+    model.train()
+    torch.manual_seed(course.seed)
     loss = torch.zeros((), device=objective.device)
     scale = course.loss_scale(batches.num_supervised)
     for batch in batches.micro_batches:
