@@ -6,13 +6,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from didact.errors import RunError
-from didact.files import read_jsonl
 from didact.spec import StudySpec, load_spec
 from didact.studies import Study, load_study, run_study
 from didact.studies.reporting import table_values, write_report
@@ -32,12 +30,11 @@ run_study(load_study(load_spec(StudySpec, file), file), runs)
 """
 
 
-def study_of(folder: Path, rates: dict[str, float], **changes: Any) -> Study:
+def study_of(folder: Path, rates: dict[str, float], **changes: object) -> Study:
     recipe = tiny_recipe(folder, training__steps=4, placement__num_workers=1, training__max_grad_norm=1e30)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
     levels = {name: {"training.learning_rate": rate} for name, rate in rates.items()}
-    factors = {"rate": levels, **changes.pop("factors", {})}
-    values = {"name": "rates", "recipe": "recipe.yaml", "factors": factors, "evaluation": {}, **changes}
+    values = {"name": "rates", "recipe": "recipe.yaml", "factors": {"rate": levels}, "evaluation": {}, **changes}
     file = folder / "study.yaml"
     file.write_text(yaml.safe_dump(values, sort_keys=False))
     return load_study(load_spec(StudySpec, file), file)
@@ -79,24 +76,3 @@ def test_a_killed_study_ends_with_the_tables_of_an_undisturbed_one(tmp_path: Pat
     assert first.stat().st_mtime_ns == written, "a cell that has its report was run again"
     assert [cell.status for cell in killed.cells] == ["finished"] * 3
     assert table_values(killed) == table_values(whole) != ""
-
-
-def test_cells_of_one_base_are_trained_together_and_the_others_alone(tmp_path: Path) -> None:
-    methods = {"lora": {"adapter.method": "lora"}, "ia3": {"adapter": {"method": "ia3"}}}
-    study = study_of(
-        tmp_path,
-        {"usual": 1e-2, "bursts": 1e30, "slow": 1e-4},
-        factors={"method": methods},
-        fused=True,
-        max_concurrent=2,
-    )
-    result = run_study(study, tmp_path / "runs")
-    found = {cell.run.name: cell for cell in result.cells}
-    assert {name for name, cell in found.items() if cell.status == "failed"} >= {"rates-bursts-lora-s0"}
-    assert "TrainingDiverged" in str(found["rates-bursts-lora-s0"].error)
-    for rate in ("usual", "slow"):
-        for method in ("lora", "ia3"):
-            cell = found[f"rates-{rate}-{method}-s0"]
-            assert cell.status == "finished" and (cell.run / "report.json").is_file()
-            groups = [each.get("fused", False) for each in read_jsonl(cell.run / "workers.jsonl")]
-            assert groups == [method == "lora"], cell.run.name

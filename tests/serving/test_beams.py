@@ -120,7 +120,9 @@ def test_clients_ask_for_it_by_name(client: TestClient, worker: Worker, stream: 
         assert choice["finish_reason"] == found.finish_reason
     else:
         lines = [line.removeprefix("data: ") for line in answered.text.splitlines() if line.startswith("data: {")]
-        told = [token for line in lines for each in json.loads(line)["choices"] for token in each.get("token_ids") or []]
+        told = [
+            token for line in lines for each in json.loads(line)["choices"] for token in each.get("token_ids") or []
+        ]
         assert told == list(found.token_ids)
 
 

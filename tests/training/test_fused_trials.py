@@ -47,7 +47,7 @@ DIFFERENT: dict[str, dict[str, Any]] = {
 
 
 def recipe(folder: Path, name: str = "wide", **changes: Any) -> FinetuneSpec:
-    common = {"training__steps": 5, "training__checkpoint_every": 2, "training__evaluate_every": None}
+    common = {"training__steps": 4, "training__checkpoint_every": 2, "training__evaluate_every": None}
     values = {**common, **DIFFERENT[name], "name": name, "placement__num_workers": 1, **changes}
     return tiny_recipe(folder, **values)
 
@@ -88,7 +88,7 @@ def assert_alike(fused: Loop, alone: Loop) -> None:
     ids=["passes of few tokens", "activations computed again", "4 bits"],
 )
 def test_losses_are_those_of_each_run_alone(tmp_path: Path, changes: dict[str, Any], options: dict[str, Any]) -> None:
-    specs = recipes(tmp_path, **changes)
+    specs = recipes(tmp_path, **changes)[: 2 if changes else 3]
     group, loops = together(specs, tmp_path / "fused", **options)
     results = group.run()
     for spec in specs:
@@ -130,7 +130,7 @@ def test_a_run_goes_on_alone_where_it_was_and_back_again(tmp_path: Path) -> None
     assert (alone.start, alone.done) == (2, 3)
     group.join(trial(spec, tmp_path / "fused" / "wide", last := Loop()))
     group.run()
-    assert (last.start, last.done) == (3, 5)
+    assert (last.start, last.done) == (3, 4)
     pieces = Loop(reports=[*loops["wide"].reports[:2], *alone.reports, *last.reports])
     for one, other in zip(pieces.reports, unbroken.reports, strict=True):
         assert one.sample_ids == other.sample_ids

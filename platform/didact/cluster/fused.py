@@ -291,6 +291,9 @@ class InGroup:
         """
         try:
             actor = ray.get_actor(self.worker)
+        except ValueError as error:  # Ray's word for an actor that is not there
+            raise self._lost(run, error) from error
+        try:
             ray.get(actor.join.remote(str(run.path), last_attempt(run.steps) + 1, allow_fresh))
             while True:
                 told = ray.get(actor.next.remote(run.name))
@@ -303,11 +306,14 @@ class InGroup:
             if isinstance(error.cause, DidactError):
                 raise error.cause from error
             raise
-        except (RayActorError, ValueError) as error:
-            raise WorkersLost(
-                f"the worker that trains run {run.name!r} with others is gone: {error}. The same command goes on from "
-                "the newest checkpoints"
-            ) from error
+        except RayActorError as error:
+            raise self._lost(run, error) from error
+
+    def _lost(self, run: Run, error: Exception) -> WorkersLost:
+        return WorkersLost(
+            f"the worker that trains run {run.name!r} with others is gone: {error}. The same command goes on from the "
+            "newest checkpoints"
+        )
 
 
 @contextlib.contextmanager

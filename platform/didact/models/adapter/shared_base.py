@@ -114,12 +114,13 @@ class _Pass:
 class SharedBase:
     """Not thread-safe: one thread computes."""
 
-    def __init__(self, base: PreTrainedModel) -> None:
+    def __init__(self, base: PreTrainedModel, *, recomputes: bool = False) -> None:
         """
         Args:
             base: frozen and bare, its attention already that of packed rows.
+            recomputes: activations are computed again in the backward pass.
         """
-        self.base = base
+        self.base, self._recomputes = base, recomputes
         self._modules = dict(base.named_modules())
         self._attached: dict[str, _Attached] = {}
         self._changed: set[str] = set()
@@ -246,7 +247,7 @@ class SharedBase:
             if share:
                 kept = torch.ones_like(like, dtype=computed_dtype(states)) if kept is None else kept
                 again = None
-                if self.base.is_gradient_checkpointing:
+                if self._recomputes:
                     again = _again(now, (each.adapter, path), each.random)
                 each.random.keep(kept[start:end], share, again)
             weights = layer.lora_A[_NAME].weight, layer.lora_B[_NAME].weight

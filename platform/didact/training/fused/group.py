@@ -58,10 +58,12 @@ class FusedTrials:
             max_tokens: most tokens of a shared pass, which bounds its memory; a micro-batch alone may have more. None
                 lets every run take part in every pass.
         """
-        if spec.training.gradient_checkpointing:
+        recomputes = spec.training.gradient_checkpointing
+        if recomputes:
             base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             base.enable_input_require_grads()
-        self._spec, self._base, self._shared, self._max_tokens = spec, base, SharedBase(base), max_tokens
+        self._spec, self._base, self._max_tokens = spec, base, max_tokens
+        self._shared = SharedBase(base, recomputes=recomputes)
         self._compute_dtype = compute_dtype(spec.model, device)
         self._objective = Objective(base, self._compute_dtype, device)
         self._courses: dict[str, Course] = {}
