@@ -123,6 +123,23 @@ def test_a_version_that_waits_gets_a_place_from_those_that_are_always_busy(
     assert len(asyncio.run(both())) == 4
 
 
+def test_figures_are_asked_of_adapters_without_the_engines_lock(
+    open_engine: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, held = open_engine(), list[bool]()
+
+    class Watched:
+        def __enter__(self) -> None:
+            held.append(engine._lock.locked())
+
+        def __exit__(self, *_: object) -> None: ...
+
+    # An adapter that arrives takes the engine's lock with the adapters' in hand: the other order stops both for ever.
+    monkeypatch.setattr(engine.adapters, "_lock", Watched())
+    engine.stats()
+    assert held == [False]
+
+
 def test_a_row_that_is_left_frees_its_adapters_place(open_engine: Open, adapters: list[AdapterRef]) -> None:
     engine = open_engine(places=1)
 

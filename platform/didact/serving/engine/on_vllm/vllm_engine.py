@@ -205,13 +205,15 @@ class VllmEngine(Engine):
 
     @override
     def stats(self) -> EngineStats:
+        # An adapter that arrives takes this lock with that of the adapters in hand, so never the other way round.
+        adapters = self.adapters.version_ids
         with self._lock:
             in_flight = len(self._sent)
             running = min(self._figures[0], in_flight)
             return EngineStats(
                 num_running=running,
                 num_waiting=in_flight - running,
-                adapters=self.adapters.version_ids,
+                adapters=adapters,
                 prompt_tokens=self._prompt_tokens,
                 cached_prompt_tokens=self._cached_tokens,
                 generated_tokens=self._generated_tokens,

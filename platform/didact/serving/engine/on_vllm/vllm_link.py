@@ -63,7 +63,8 @@ class VllmLink:
                 errors="replace",
                 start_new_session=True,
             )
-        threading.Thread(target=self._listen, name="vllm-log", daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, name="vllm-log", daemon=True)
+        self._listener.start()
         self._thread: threading.Thread | None = None
         self._ending = False
         self.facts = self._wait_ready(settings, timeout)
@@ -125,6 +126,7 @@ class VllmLink:
             self._kill()
             raise
         self._kill()
+        self._listener.join(_END_SECONDS)  # its last lines say why
         tail = "\n".join(f"  {line}" for line in _telling(self._said))
         raise DeviceError(f"vLLM did not start with {self.python}: {reason}{tail and chr(10)}{tail}")
 
