@@ -132,6 +132,10 @@ ROWS = {
     "S11": ("more requests than the engine queues", "429 with Retry-After"),
     "S12": ("a registry that is down", "names in use keep answering; others get 503 with Retry-After"),
     "S13": ("an adapter that takes long to read", "nobody waits who does not ask for it"),
+    "S15": (
+        "a replica that can never be built",
+        "the start ends in bounded tries and says what they ran into; no application is left",
+    ),
     "X1": ("no, a wrong, an expired, a revoked key on every route", "401 on all but health, readiness and version"),
     "X2": (
         "names and paths with `..`, encoded, NUL, absolute, 300 characters, other dots, links",
