@@ -181,6 +181,7 @@ def test_limits_are_told_with_the_time_to_come_again(
 def test_keys_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = CliRunner()
     monkeypatch.delenv("DIDACT_KEYS", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
     assert isinstance(runner.invoke(app, ["keys", "list"]).exception, SpecError)
     monkeypatch.setenv("DIDACT_KEYS", str(tmp_path / "keys.json"))
     assert "there are no keys" in runner.invoke(app, ["keys", "list"]).output

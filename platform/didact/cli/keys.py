@@ -62,7 +62,7 @@ def list_keys() -> None:
     """List the keys, without the keys themselves."""
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("name", "key", "models", "roles", "requests/min", "tokens/min", "priority", "made", "valid"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold", no_wrap=column == "valid")
     for key in _file().read():
         valid = "always" if key.expires is None else f"until {_day(key.expires)}"
         table.add_row(
