@@ -11,6 +11,7 @@ from didact.errors import ModelError, ServerError
 from didact.serving.deploy import deploy
 from didact.serving.place import check_port, place_for
 from tests.conftest import ROOT
+from tests.fakes.models import save_tiny_base
 
 CONFIG = ROOT / "serve" / "local.yaml"
 
@@ -75,7 +76,19 @@ def test_a_taken_port_and_a_base_that_is_not_there_are_refused_before_ray_starts
     (tmp_path / "base").mkdir()
     with pytest.raises(ModelError, match=r"folder without config.json"):
         deploy(CONFIG, [f"model.base={tmp_path}/base"], port)
-    (tmp_path / "base" / "config.json").write_text("{}")
+    base = save_tiny_base(tmp_path / "tiny")
     with pytest.raises(ServerError, match="is taken by another program"):
-        deploy(CONFIG, [f"model.base={tmp_path}/base"], listener.getsockname()[1])
+        deploy(CONFIG, [f"model.base={base}"], listener.getsockname()[1])
+    assert not ray.is_initialized()
+
+
+def test_a_base_that_is_cut_off_is_refused_before_ray_starts(
+    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    base = save_tiny_base(tmp_path / "tiny")
+    weights = base / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    with pytest.raises(ModelError, match=r"model\.base .*model\.safetensors"):
+        deploy(CONFIG, [f"model.base={base}"], port)
     assert not ray.is_initialized()

@@ -176,7 +176,7 @@ def deploy(
                 logging_config=plan.logging,
             )
         except RuntimeError as error:
-            raise PlacementError(f"the application of {config} did not start: {_reason(error)}") from error
+            raise PlacementError(f"the application of {config} did not start: {_reason(error, plan.name)}") from error
         return Deployed(plan.url, base_name(plan.spec), held.pop_all().close)
     raise AssertionError("unreachable")
 
@@ -239,9 +239,11 @@ def fewest_replicas(given: Mapping[str, Any]) -> int:
     return max(1, number) if isinstance(number, int) else 1
 
 
-def _reason(error: RuntimeError) -> str:
-    """Our own word for it, where a replica said one; else all that Serve says."""
-    lines = str(error).splitlines()
+def _reason(error: RuntimeError, name: str) -> str:
+    """Our own word for it, where a replica of the application said one; else all that Serve says."""
+    found = serve.status().applications.get(name)
+    said = [str(error), *(each.message for each in found.deployments.values())] if found is not None else [str(error)]
+    lines = [line for text in said for line in text.splitlines()]
     own = [line.partition("didact.errors.")[2] for line in lines if "didact.errors." in line]
     return own[-1].partition(": ")[2] if own else str(error)
 
@@ -270,12 +272,16 @@ def check_engine(plan: DeployPlan, config: Path, *, here: bool) -> None:
 
 
 def check_base(spec: ServeSpec, *, here: bool) -> None:
-    """A base that is not there is told at once. On a cluster a path may exist on its nodes only.
+    """A base that is not there, or not whole, is told at once. On a cluster a path may exist on its nodes only.
 
     Raises:
-        ModelError: there is no such base.
+        ModelError: there is no such base, or a file of it is missing or cut off.
     """
     base = Path(spec.model.base)
+    if here and (base / "config.json").is_file():
+        from didact.models.base.fits import check_stored  # takes seconds
+
+        check_stored(spec.model)
     if spec.model.base == BUNDLED_BASE or (base / "config.json").is_file():
         return
     if here or not base.is_absolute():

@@ -7,7 +7,15 @@ from didact import env
 from didact.devices import is_out_of_memory, memory_words, this_machine
 from didact.errors import ModelTooLarge
 from didact.logs import get_logger
-from didact.models import AdapterHost, base_fingerprint, base_folder, compute_dtype, load_base, load_tokenizer
+from didact.models import (
+    AdapterHost,
+    base_fingerprint,
+    base_folder,
+    check_stored,
+    compute_dtype,
+    load_base,
+    load_tokenizer,
+)
 from didact.registry import Registry
 from didact.serving.engine.embedded import EmbeddedEngine
 from didact.serving.engine.on_vllm import start_vllm
@@ -38,6 +46,7 @@ def build_worker(spec: ServeSpec, num_threads: int | None = None, *, on_gpu: boo
     if threads:
         torch.set_num_threads(threads)
     device = "cuda" if on_gpu else this_machine().device.type
+    check_stored(spec.model)
     fingerprint, tokenizer = base_fingerprint(spec.model), load_tokenizer(spec.model)
     build = _vllm if spec.engine == "vllm" else _embedded
     engine = build(spec, tokenizer, fingerprint, device, threads)
