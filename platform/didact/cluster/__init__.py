@@ -15,7 +15,7 @@ Example:
 from didact.capacity import WorkerResources
 from didact.cluster.attempts import train_to_the_end
 from didact.cluster.evaluate import evaluate_adapter, evaluate_on_ray
-from didact.cluster.finetune import FinetuneResult, finetune, is_trained
+from didact.cluster.finetune import FinetuneResult, finetune, has_trained, is_trained
 from didact.cluster.fused import FUSED_AT_ONCE, InGroup, end_in_group, fused_worker
 from didact.cluster.placement import (
     check_room,
@@ -44,6 +44,7 @@ __all__ = [
     "finetune",
     "finetune_each",
     "fused_worker",
+    "has_trained",
     "is_trained",
     "ray_cluster",
     "ray_runner",

@@ -1,9 +1,10 @@
 """Listeners of the loop that write the run's own record and tell Ray."""
 
 import faulthandler
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import ray.train
 from typing_extensions import override
 
 from didact.runs import Run
@@ -36,8 +37,12 @@ class RunRecord(Callback):
         pass
 
 
-class RayReport(Callback):
-    """Reports to Ray Train what schedulers act on: evaluated steps, and the last one. A barrier over all workers."""
+class Measurements(Callback):
+    """Hands on what schedulers act on: evaluated steps, and those whose state is saved."""
+
+    def __init__(self, tell: Callable[[dict[str, Any]], object]) -> None:
+        """`tell` gets the step's number and metrics; what is saved already lies in the run folder."""
+        self._tell = tell
 
     @override
     def on_start(self, start: int, num_steps: int) -> None:
@@ -45,10 +50,9 @@ class RayReport(Callback):
 
     @override
     def on_step(self, report: StepReport) -> None:
-        """Report evaluations and checkpoints; the checkpoint itself already lies in the run folder."""
         evaluated = any(name.startswith("eval/") for name in report.metrics)
         if evaluated or report.checkpointed:
-            ray.train.report({"step": report.step, **report.metrics})
+            self._tell({"step": report.step, **report.metrics})
 
     @override
     def close(self) -> None:

@@ -200,6 +200,11 @@ def is_trained(run: Run, spec: FinetuneSpec) -> bool:
     return True
 
 
+def has_trained(run: Run) -> bool:
+    """Whether a run that may never have begun has finished training, by its own recipe."""
+    return run.recipe.is_file() and is_trained(run, run.spec())
+
+
 def _train(
     run: Run,
     spec: FinetuneSpec,

@@ -20,10 +20,9 @@ from typing import Any
 import ray
 import torch
 from ray.exceptions import RayActorError, RayTaskError
-from typing_extensions import override
 
 from didact.capacity import WorkerResources
-from didact.cluster.callbacks import RunRecord
+from didact.cluster.callbacks import Measurements, RunRecord
 from didact.cluster.failures import explained
 from didact.cluster.placement import check_room, worker_resources
 from didact.cluster.worker import computing_on, export, held_out_losses, run_identity, settle_dtype
@@ -35,7 +34,7 @@ from didact.preparation import PreparedData, open_prepared
 from didact.runs import Run, open_run
 from didact.spec import FinetuneSpec, PlacementSpec
 from didact.tracking import last_attempt
-from didact.training import Callback, CheckpointStore, StepReport, TrainResult, World, check_devices
+from didact.training import CheckpointStore, TrainResult, World, check_devices
 from didact.training.fused import FusedTrial, FusedTrials
 
 FUSED_AT_ONCE = 8
@@ -198,7 +197,7 @@ class FusedWorker:
             prepared.loader(spec, packing=True),
             prepared.num_steps,
             checkpoints,
-            [RunRecord(run, attempt), _Tell(member.told)],
+            [RunRecord(run, attempt), Measurements(member.told.append)],
             evaluate,
             run.start if spec.adapter.start else None,
         )
@@ -250,27 +249,6 @@ class FusedWorker:
             self._changed.notify_all()
         if member is not None and self._group is not None:
             self._group.leave(name)
-
-
-class _Tell(Callback):
-    """Hands on what schedulers act on: evaluated steps, and those whose state is saved."""
-
-    def __init__(self, told: deque[Told]) -> None:
-        self._told = told
-
-    @override
-    def on_start(self, start: int, num_steps: int) -> None:
-        pass
-
-    @override
-    def on_step(self, report: StepReport) -> None:
-        evaluated = any(name.startswith("eval/") for name in report.metrics)
-        if evaluated or report.checkpointed:
-            self._told.append({"step": report.step, **report.metrics})
-
-    @override
-    def close(self) -> None:
-        pass
 
 
 @dataclass(frozen=True, slots=True)

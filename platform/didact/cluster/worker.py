@@ -9,7 +9,7 @@ from typing import Any
 import ray.train
 import torch
 
-from didact.cluster.callbacks import Heartbeat, RayReport, RunRecord
+from didact.cluster.callbacks import Heartbeat, Measurements, RunRecord
 from didact.cluster.failures import explained, stack_file
 from didact.cluster.stopping import StopRequest
 from didact.connect import receive
@@ -88,7 +88,8 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any], device: torch.d
     training = spec.training.model_copy(update={"micro_batch_size": config["micro_batch_size"]})
     spec, settled = (each.model_copy(update={"training": training}) for each in (spec, settled))
     heartbeat = Heartbeat(spec.placement.hang_timeout_seconds, stack_file(run, config["attempt"], world.rank))
-    callbacks: list[Callback] = [RayReport(), heartbeat]
+    # A report is a barrier over all workers.
+    callbacks: list[Callback] = [Measurements(ray.train.report), heartbeat]
     if world.rank == 0:
         append_jsonl(run.workers, {"attempt": config["attempt"], **computing_on(settled, device, world.size)})
         callbacks.insert(0, RunRecord(run, config["attempt"]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from didact.cluster import is_trained
+from didact.cluster import has_trained
 from didact.runs import Run
 from didact.tracking import effective_records
 from didact.tuning.journal import Entry
@@ -72,7 +72,7 @@ def read_trial(plan: TrialPlan, entry: Entry, place: int = 0) -> TrialResult:
     measured = [(record.step, objective.value(record.metrics)) for record in records]
     rungs = tuple((step, value) for step, value in measured if value is not None)
     metrics = {**latest(records), **costs(records)}
-    trained = run.recipe.is_file() and is_trained(run, run.spec())
+    trained = has_trained(run)
     draw = entry.sample.get("draw", {})
     return TrialResult(
         name=run.name,

@@ -9,7 +9,7 @@ from ray import tune
 from ray.train import Checkpoint
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from didact.cluster import InGroup, end_in_group, finetune
+from didact.cluster import InGroup, end_in_group, finetune, runs_at_once
 from didact.connect import receive
 from didact.evaluation import task_texts
 from didact.files import write_json
@@ -36,6 +36,12 @@ class TrialPlan:
     """The sweep's MLflow run."""
     group: str | None = None
     """Name of the worker that trains the trials together on one base; None where each has its own."""
+
+    @property
+    def at_once(self) -> int:
+        """Runs beside each other, each with workers of its own; asks the cluster that this process is connected to."""
+        room = runs_at_once(self.search.base().placement)
+        return min(self.search.sweep.max_concurrent or room, room)
 
     def spec(self, sample: dict[str, Any], trial_id: str) -> FinetuneSpec:
         """The recipe of the trial with this sample."""

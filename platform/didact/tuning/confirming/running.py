@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from didact.cluster import FUSED_AT_ONCE, finetune_each, is_trained, runs_at_once, train_together
+from didact.cluster import FUSED_AT_ONCE, finetune_each, has_trained, train_together
 from didact.logs import get_logger
 from didact.runs import Run
 from didact.spec import FinetuneSpec
@@ -35,7 +35,7 @@ def confirmed(plan: TrialPlan, ranked: tuple[TrialResult, ...], folder: Path) ->
     arms = arms_of(search, ranked)
     # Seed by seed, so that an interruption leaves whole pairs.
     specs = {(arm.name, seed): arm_spec(search, arm, seed, plan.tracking_uri) for seed in seeds for arm in arms}
-    waiting = [spec for spec in specs.values() if not _is_done(folder, spec)]
+    waiting = [spec for spec in specs.values() if not has_trained(Run(folder / spec.name))]
     _LOG.info("sweep %s: %d of %d runs with fresh seeds are to be made", search.sweep.name, len(waiting), len(specs))
     errors: dict[str, str] = {}
     if waiting:
@@ -54,8 +54,7 @@ def _made(plan: TrialPlan, waiting: list[FinetuneSpec], folder: Path) -> Iterato
     sweep = plan.search.sweep
     if sweep.fused:
         return train_together(waiting, folder, sweep.max_concurrent or FUSED_AT_ONCE, plan.parent_run_id)
-    room = runs_at_once(plan.search.base().placement)
-    return finetune_each(waiting, folder, min(sweep.max_concurrent or room, room), parent_run_id=plan.parent_run_id)
+    return finetune_each(waiting, folder, plan.at_once, parent_run_id=plan.parent_run_id)
 
 
 def measured_arm(arm: Arm, names: list[str], folder: Path, errors: dict[str, str], objective: Objective) -> ArmResult:
@@ -82,11 +81,6 @@ def measured_arm(arm: Arm, names: list[str], folder: Path, errors: dict[str, str
         objective.violations(means),
         means,
     )
-
-
-def _is_done(folder: Path, spec: FinetuneSpec) -> bool:
-    run = Run(folder / spec.name)
-    return run.recipe.is_file() and is_trained(run, run.spec())
 
 
 def _metrics(run: Run) -> dict[str, float]:

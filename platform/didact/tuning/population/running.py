@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from didact.cluster import finetune_each, is_trained, runs_at_once
+from didact.cluster import finetune_each, has_trained
 from didact.files import write_json
 from didact.logs import get_logger
 from didact.runs import Run, branch
@@ -80,11 +80,9 @@ class _Population:
                 {"sweep": sweep.name, "trial": name, "values": self._sample(name)["draw"]["values"]},
             )
         if waiting:
-            room = runs_at_once(plan.search.base().placement)
-            at_once = min(sweep.max_concurrent or room, room)
             asked = [specs[name] for name in waiting]
             for place, error in finetune_each(
-                asked, plan.trials_dir, at_once, parent_run_id=plan.parent_run_id, until=step
+                asked, plan.trials_dir, plan.at_once, parent_run_id=plan.parent_run_id, until=step
             ):
                 if error is not None:
                     _LOG.warning("trial %s failed: %s", waiting[place], error)
@@ -140,10 +138,10 @@ class _Population:
 
     def _reached(self, name: str, step: int) -> bool:
         run = Run(self.plan.trials_dir / trial_name(self.plan.search.sweep, name))
+        if step == self.num_steps:
+            return has_trained(run)
         if not run.recipe.is_file():
             return False
-        if step == self.num_steps:
-            return is_trained(run, run.spec())
         last = max((record.step for record in effective_records(run.steps)), default=0)
         return last > step or (last == step and (run.checkpoints / f"step-{step:08d}").is_dir())
 

@@ -13,7 +13,7 @@ import numpy as np
 import ray
 import torch
 
-from didact.cluster import finetune_each, is_trained, runs_at_once
+from didact.cluster import finetune_each, has_trained
 from didact.cluster.placement import worker_resources
 from didact.cluster.worker import held_out_losses, settle_dtype
 from didact.connect import receive
@@ -120,15 +120,13 @@ def _measured(plan: TrialPlan, asked: ProxySpec, num_steps: int) -> dict[str, An
     search, mixtures, folder = plan.search, plan.search.space.mixtures, plan.trials_dir.parent / "proxy"
     assert mixtures is not None
     specs = [_source_spec(plan, asked, index, num_steps) for index in range(len(mixtures.names))]
-    waiting = [spec for spec in specs if not _is_done(folder, spec)]
+    waiting = [spec for spec in specs if not has_trained(Run(folder / spec.name))]
     _LOG.info("proxy: %d of %d runs of single sources are to be made", len(waiting), len(specs))
     if waiting:
-        room = runs_at_once(search.base().placement)
-        at_once = min(search.sweep.max_concurrent or room, room)
-        for place, error in finetune_each(waiting, folder, at_once, parent_run_id=plan.parent_run_id):
+        for place, error in finetune_each(waiting, folder, plan.at_once, parent_run_id=plan.parent_run_id):
             if error is not None:
                 _LOG.warning("proxy: run %s failed: %s", waiting[place].name, error)
-    if failed := [spec.name for spec in specs if not _is_done(folder, spec)]:
+    if failed := [spec.name for spec in specs if not has_trained(Run(folder / spec.name))]:
         return {"problem": f"run {failed[0]} failed"}
     named = named_mixtures(search)
     points = [*(mixtures.point(values) for _, values in named), *_draws(search, asked.mixes)]
@@ -153,11 +151,6 @@ def _source_spec(plan: TrialPlan, asked: ProxySpec, index: int, num_steps: int) 
     }
     name = f"{search.sweep.name}-{mixtures.names[index]}"
     return trial_spec(search.recipe, values, name, search.origin, plan.tracking_uri)
-
-
-def _is_done(folder: Path, spec: FinetuneSpec) -> bool:
-    run = Run(folder / spec.name)
-    return run.recipe.is_file() and is_trained(run, run.spec())
 
 
 def _draws(search: Search, count: int) -> list[Vector]:
