@@ -1,7 +1,7 @@
 """Speed and memory on one GPU, beside the peers that are installed. Models are random, made in memory.
 
-    PYTHONPATH=platform:. python -m benchmarks.gpu [--sections loss train generate] [--settings "7B LoRA, short rows"]
-        [--contestants didact compiled trainer packed trl] [--steps 10] [--json FILE]
+    PYTHONPATH=platform:. python -m benchmarks.gpu [--sections loss train fused generate]
+        [--settings "7B LoRA, short rows"] [--contestants didact compiled trainer packed trl] [--steps 10] [--json FILE]
 
 Training: real tokens a second, arithmetic that the weights need (4 operations a weight and token with an adapter, 6 in
 full finetuning; padding and unused logits count nothing) as a share of the card's peak on paper and of what its largest
@@ -11,6 +11,7 @@ matrix product reaches, and peak memory beside the estimate. Generation: tokens 
 import argparse
 import json
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -44,7 +45,8 @@ SETTINGS = (
     Setting("1B full, short rows", "1B", SHORT, FullSpec(method="full")),
 )
 ROWS_OF_TRAINER = {SHORT: 16, LONG: 2}
-SECTIONS = ("loss", "train", "generate")
+SECTIONS = ("loss", "train", "fused", "generate")
+NUM_TRIALS = 8
 CONTESTANTS = ("didact", "compiled", "trainer", "packed", "trl")
 
 
@@ -139,6 +141,27 @@ def _liger(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) ->
 LOSSES = {"all logits": _all_logits, "head_loss": head_loss, "Liger": _liger}
 
 
+def fused_table(arguments: argparse.Namespace, report: dict[str, Any]) -> None:
+    """LoRA trials of 8 samples a step, together on one base and one after the other."""
+    device, steps = torch.device("cuda"), arguments.steps
+    for bits in (None, 4):
+        name = f"{arguments.size}, {bits or 16} bits, {NUM_TRIALS} trials"
+        setting = Setting(name, arguments.size, tuple(each[:8] for each in SHORT), lora(), bits)
+        calls: dict[str, Callable[[], Measured]] = {
+            "fused": lambda s=setting: gpu_training.trials(s, device, steps, NUM_TRIALS, fused=True),
+            "one alone": lambda s=setting: gpu_training.trials(s, device, steps, NUM_TRIALS, fused=False),
+        }
+        for way, call in calls.items():
+            found = attempt(call)
+            if isinstance(found, str):
+                print(f"{name}, {way} failed: {found}", flush=True)
+                continue
+            rate = f"{found.tokens_per_second:9,.0f} tokens/s"
+            print(f"{name}, {way:<9} {rate}  {found.peak_gib:6.2f} GiB  loss {found.losses[-1]:.3f}", flush=True)
+            report["fused"].append({"setting": name, "way": way, **asdict(found)})
+            gpu_training.free_gpu()
+
+
 def generate_table(arguments: argparse.Namespace, report: dict[str, Any]) -> None:
     """One line a number of rows."""
     device, size, tokens = torch.device("cuda"), arguments.size, arguments.tokens
@@ -154,6 +177,10 @@ def generate_table(arguments: argparse.Namespace, report: dict[str, Any]) -> Non
         ]
         print(f"{size}, {rows:>3} rows: " + ", ".join(words) + " tokens/s", flush=True)
         report["generate"].append({"size": size, "rows": rows, **figures})
+    if os.environ.get("DIDACT_VLLM_PYTHON"):
+        found = attempt(lambda: gpu_generation.vllm(size, device, arguments.rows, tokens))
+        print(f"{size}, engine vllm: {found} tokens/s", flush=True)
+        report["vllm"] = found
 
 
 def attempt(call: Callable[[], Any]) -> Any:
@@ -173,7 +200,7 @@ def main() -> None:
     parser.add_argument("--settings", nargs="+", choices=[setting.name for setting in SETTINGS])
     parser.add_argument("--contestants", nargs="+", default=list(CONTESTANTS), choices=CONTESTANTS)
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--size", default="1B", choices=["1B", "7B"], help="of the model that generates")
+    parser.add_argument("--size", default="1B", choices=["1B", "7B"], help="of the base in fused and generate")
     parser.add_argument("--rows", nargs="+", type=int, default=[1, 16, 64, 256])
     parser.add_argument("--tokens", type=int, default=64, help="to generate for each request")
     parser.add_argument("--json", type=Path)
@@ -191,6 +218,8 @@ def main() -> None:
         loss_table(report)
     if "train" in arguments.sections:
         train_table(arguments, reached, report)
+    if "fused" in arguments.sections:
+        fused_table(arguments, report)
     if "generate" in arguments.sections:
         generate_table(arguments, report)
     if arguments.json:

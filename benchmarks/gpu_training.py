@@ -5,11 +5,12 @@ import itertools
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from didact.gpu_proof.fused import fused_spec
 from didact.gpu_proof.subjects import RandomSteps, large_config, random_base
 from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.models import attach_adapter, compile_blocks, use_packed_attention
@@ -17,6 +18,7 @@ from didact.models.footprint import Load, StateSharding, demand_of
 from didact.spec import LoraSpec, MethodSpec, ModelSpec, QuantizationSpec, TrainingSpec
 from didact.tokens import StepBatches
 from didact.training import StepReport, train
+from didact.training.fused import FusedTrial, FusedTrials
 
 _GIB = 2**30
 WARM = 2
@@ -121,6 +123,42 @@ def didact(setting: Setting, device: torch.device, num_steps: int, *, compiled: 
         callbacks=[clock],
     )
     return _measured(setting, clock.ends, clock.losses, num_steps)
+
+
+def trials(setting: Setting, device: torch.device, num_steps: int, count: int, *, fused: bool) -> Measured:
+    """LoRA trials of ranks 4 to 32 on the rows of `setting`: fused on one base, or one alone (which `count` follow).
+
+    Args:
+        setting: the base, the rows of each trial, and how the base is quantized.
+        device: the GPU.
+        num_steps: optimizer steps of each trial.
+        count: how many there are.
+        fused: together; else only the third, of rank 16, is trained.
+    """
+    numbers = range(count) if fused else range(2, 3)
+    specs = [
+        fused_spec(f"trial-{number}", (4, 8, 16, 32)[number % 4], 1e-4, num_steps, torch.bfloat16, setting.bits)
+        for number in numbers
+    ]
+    base = random_base(large_config(setting.size), device, torch.bfloat16, setting.quantization)
+    use_packed_attention(base, max(max(each) for each in setting.lengths))
+    rows = setting.steps()
+    for step in range(num_steps):
+        rows.step(step)
+    clocks = [_Clock() for _ in specs]
+    torch.cuda.reset_peak_memory_stats()
+    group = FusedTrials(base, specs[0], device)
+    kept: Any = _NoCheckpoints()
+    loader: Any = rows
+    for spec, clock in zip(specs, clocks, strict=True):
+        group.join(FusedTrial(spec.name, spec, loader, num_steps, kept, [clock]))
+    group.run()
+    found = _measured(setting, clocks[-1].ends, clocks[-1].losses, num_steps)
+    return replace(
+        found,
+        tokens_per_second=found.tokens_per_second * len(specs),
+        flops_per_second=found.flops_per_second * len(specs),
+    )
 
 
 def trainer(

@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from didact.gpu_proof import bases, engine, memory, methods, numerics, sharded
+from didact.gpu_proof import bases, engine, fused, memory, methods, numerics, sharded
 from didact.gpu_proof.checks import Check, Result, run_check
 
 
 def all_checks() -> list[Check]:
     """Every check, cheap ones first."""
-    modules = (numerics, bases, methods, engine, sharded, memory)
+    modules = (numerics, bases, methods, fused, engine, sharded, memory)
     return [check for module in modules for check in module.checks()]
 
 
