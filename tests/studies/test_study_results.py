@@ -122,6 +122,15 @@ def test_a_mean_over_cells_has_its_interval_over_questions(tmp_path: Path) -> No
     assert loss is not None and (loss.low, loss.high) == (None, None)
 
 
+@pytest.mark.parametrize("chance", [-0.25, 1.25])
+def test_the_interval_of_a_share_over_several_runs_stays_a_share(tmp_path: Path, chance: float) -> None:
+    result = made_study(tmp_path, study_spec(BOTH.factors, seeds=[0, 1]), lambda levels: chance, 60)
+    for row in tables_of(result)[0].entries:
+        figure = row[1].figure
+        assert figure is not None and figure.low is not None and figure.high is not None
+        assert 0 <= figure.low <= figure.value <= figure.high <= 1
+
+
 def test_tables_are_written_in_four_forms(tmp_path: Path) -> None:
     result = made_study(tmp_path, BOTH, lambda levels: 0.6 if levels["method"] == "lora" else 0.3)
     page, text, values, latex = write_report(result)

@@ -57,8 +57,8 @@ class Gain:
 def figure_of(cells: Sequence[CellResult], metric: str, of: Of = "adapter") -> Figure | None:
     """The mean over cells; None where one of them has no such figure.
 
-    With questions the interval is over them, each question's values of all cells averaged first; what lies between runs
-    is told by `least` and `most`.
+    With questions the interval is over them, each question's answers of all cells drawn together; what lies between
+    runs is told by `least` and `most`.
     """
     values = [value_of(cell, metric, of) for cell in cells]
     known = [value for value in values if value is not None]
@@ -67,7 +67,9 @@ def figure_of(cells: Sequence[CellResult], metric: str, of: Of = "adapter") -> F
     low = high = None
     asked = question_values(cells, metric, of)
     if asked:
-        found = mean_interval(list(asked.values()), passages(cells[0], asked))
+        of_runs = [question_values([cell], metric, of) for cell in cells]
+        values = [mine[key] for mine in of_runs for key in asked]
+        found = mean_interval(values, passages(cells[0], asked) * len(cells))
         low, high = (end if math.isfinite(end) else None for end in (found.low, found.high))
     return Figure(sum(known) / len(known), low, high, len(known), min(known), max(known))
 

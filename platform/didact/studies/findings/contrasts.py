@@ -84,6 +84,7 @@ def contrast(terms: Sequence[Term], metric: str, scatter: Scatter | None = None)
     if not spans:
         return None
     low, high, p_value = max(spans, key=lambda span: span[1] - span[0])
+    value = round(value, 12)  # sums that cancel leave something like 1e-17
     return Contrast(value, value + low, value + high, len(runs), len(common), p_value)
 
 

@@ -180,8 +180,9 @@ def _undecided(
             (n for n in range(found.num_runs + 1, _MANY_SEEDS + 1) if scatter.reach(_PAIR, n) < found.value), None
         )
         if num_seeds is not None:
-            words = f"{num_seeds - found.num_runs} more seeds to tell {factor} {best} from {second}"
-            more = range(max(result.spec.seeds) + 1, max(result.spec.seeds) + 1 + num_seeds - found.num_runs)
+            missing = num_seeds - found.num_runs
+            words = f"{missing} more seed{'s'[: missing - 1]} to tell {factor} {best} from {second}"
+            more = range(max(result.spec.seeds) + 1, max(result.spec.seeds) + 1 + missing)
             yield Proposal("seeds", metric, words, found, {"seeds": [*result.spec.seeds, *more]})
 
 
