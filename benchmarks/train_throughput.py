@@ -83,7 +83,7 @@ def recipe(data: Path | None, steps: int, targets: str | list[str]) -> dict[str,
 def write_job(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything contestants read: token ids, records, starting adapter, settings."""
     targets = "all-linear" if arguments.quantized else ["q_proj", "v_proj"]
-    mapping = recipe(arguments.data, arguments.steps, targets)
+    mapping = recipe(arguments.data, arguments.steps, targets) | {"model": {"dtype": arguments.dtype}}
     spec = validate(FinetuneSpec, mapping, "benchmark")
     prepared = prepare_data(spec)
     size = spec.training.global_batch_size
@@ -280,6 +280,9 @@ def main() -> None:
     parser.add_argument("--warm", type=int, default=2, help="first steps that are not counted")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--dtype", default="auto", choices=["auto", "bfloat16", "float32"], help="float32 is auto's choice on AVX2"
+    )
     arguments = parser.parse_args()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

@@ -89,6 +89,21 @@ def test_belle_eval_scores_from_0_to_1(tmp_path: Path) -> None:
     assert score.values["score"] == 0.75
 
 
+def test_belle_eval_by_its_right_answers_asks_no_judge(tmp_path: Path) -> None:
+    path = write(tmp_path / "eval_set.json", BELLE)
+    fields = {"task": "belle_eval", "path": path, "by": "reference"}
+    task = build_task(BelleEvalTask.model_validate(fields))
+    assert (task.name, task.metric) == ("belle_eval", "rougeL")
+    assert [each.expected for each in task.questions] == ["2", "他", "她"]
+    assert task.corrections[-1] == "without std_answer, left out: 2 of 5 questions"
+    score, asks = asked(task, task.questions[1], lambda ask: "他来" if ask.to == "model" else "judged")
+    assert len(asks) == 1 and score.values["rougeL"] == pytest.approx(2 / 3)
+    assert EvaluationSpec.model_validate({"tasks": [fields]}).judge is None
+    alone = write(tmp_path / "alone.json", [BELLE[1]])
+    with pytest.raises(DataError, match=r"no question has a std_answer, which by: reference compares"):
+        build_task(BelleEvalTask.model_validate({**fields, "path": alone}))
+
+
 def test_rows_that_are_none_are_named_and_too_many_stop_it(tmp_path: Path) -> None:
     rows = [*BELLE, {"question": " ", "class": "math"}, {"question": "q"}]
     path = write(tmp_path / "eval_set.json", rows)
@@ -238,6 +253,7 @@ def test_questions_that_are_none_are_named(row: dict[str, Any], words: str, tmp_
         ({"tasks": [{"task": "mt_bench", "path": "x", "by": "pairwise"}], "judge": JUDGE}, "compares with a rival"),
         ({"tasks": [{"task": "belle_eval", "path": "x", "samples": 2}], "judge": JUDGE}, "scores one answer"),
         ({"tasks": [{"task": "belle_eval", "path": "x", "few_shot": 2}], "judge": JUDGE}, "asked as they are"),
+        ({"tasks": [{"task": "belle_eval", "path": "x", "by": "reference", "judging": {}}]}, "asks no judge"),
     ],
 )
 def test_evaluations_that_cannot_be_meant_are_refused(fields: dict[str, Any], words: str) -> None:

@@ -1,27 +1,30 @@
-"""Belle-eval (Ji et al., 2023): Chinese instructions in 10 classes, scored 0 to 1 by a judge."""
+"""Belle-eval (Ji et al., 2023): Chinese instructions in 10 classes, scored by a judge, or by their right answers."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from didact.datasets.conversation import Message
 from didact.datasets.rows.fields import optional_text, text
 from didact.datasets.rows.raw_row import BadRow
+from didact.errors import DataError
 from didact.evaluation.asks import Answer, Ask, Generation
 from didact.evaluation.judge import Exhibit, Judge, Judged
 from didact.evaluation.judge.verdict import FROM_0_TO_1
 from didact.evaluation.judge.wording import group_of, plain_class
-from didact.evaluation.questions import Question
+from didact.evaluation.questions import Question, Task
+from didact.evaluation.scorers.overlap import rouge_scorer
 from didact.evaluation.tasks.question_files import QuestionRow, read_questions
-from didact.evaluation.tasks.text_task import choose
-from didact.spec import BelleEvalTask
+from didact.evaluation.tasks.text_task import TextTask, choose
+from didact.spec import BelleEvalTask, RougeScorer
 
 
-def build_belle_eval(spec: BelleEvalTask) -> Judged:
+def build_belle_eval(spec: BelleEvalTask) -> Task:
     """Belle-eval from its file.
 
     Raises:
-        DataError: the file or the criteria cannot be read, or too many rows cannot be used; names file and line.
+        DataError: the file or the criteria cannot be read, too many rows cannot be used, or no question has what its
+            answers are compared with; names file and line.
     """
-    judge = Judge.build(spec.judging, FROM_0_TO_1)
     labels: Counter[str] = Counter()
 
     def question(row: QuestionRow) -> Question:
@@ -38,6 +41,16 @@ def build_belle_eval(spec: BelleEvalTask) -> Judged:
         plain = plain_class(label)
         if label != plain:
             corrections.append(f"class {label!r} read as {plain!r}: {count} questions")
+    if spec.by == "reference":
+        return _by_reference(spec, read.found, corrections)
+    return _by_judge(spec, read.found, labels, corrections)
+
+
+def _by_judge(
+    spec: BelleEvalTask, questions: Sequence[Question], labels: Counter[str], corrections: list[str]
+) -> Judged:
+    judge = Judge.build(spec.judging, FROM_0_TO_1)
+    for label, count in sorted(labels.items()):
         if not judge.criteria.known(label):
             corrections.append(f"class {label!r} has no criteria and is judged by general ones: {count} questions")
 
@@ -50,5 +63,15 @@ def build_belle_eval(spec: BelleEvalTask) -> Judged:
         return (Exhibit(question.messages, (answers[0].text,), reference=reference, group=question.group),)
 
     told = spec.model_dump(mode="json", include={"max_new_tokens", "temperature"})
-    questions = tuple(choose("belle_eval", read.found, spec.num_items))
-    return Judged("belle_eval", questions, rounds, exhibits, judge, told, tuple(corrections))
+    chosen = tuple(choose("belle_eval", questions, spec.num_items))
+    return Judged("belle_eval", chosen, rounds, exhibits, judge, told, tuple(corrections))
+
+
+def _by_reference(spec: BelleEvalTask, questions: Sequence[Question], corrections: list[str]) -> TextTask:
+    known = [each for each in questions if each.expected and each.expected.strip()]
+    if not known:
+        raise DataError(f"{spec.path}: no question has a std_answer, which by: reference compares answers with")
+    if missing := len(questions) - len(known):
+        corrections.append(f"without std_answer, left out: {missing} of {len(questions)} questions")
+    scorer = rouge_scorer(RougeScorer(name="rouge"))
+    return TextTask.of("belle_eval", spec, known, scorer, corrections=corrections)

@@ -41,6 +41,15 @@ class BelleEvalTask(JudgedTask):
     task: Literal["belle_eval"]
     path: str
     """Its `eval_set.json`."""
+    by: Literal["judge", "reference"] = "judge"
+    """`reference` asks nobody: ROUGE between an answer and the question's `std_answer`, for questions that have one. It
+    tells how alike texts are, not how good an answer is."""
+
+    @model_validator(mode="after")
+    def _judging_needs_a_judge(self) -> Self:
+        if self.by == "reference" and "judging" in self.model_fields_set:
+            raise ValueError("judging: by: reference asks no judge; leave judging out, or set by: judge")
+        return self
 
 
 class BenchTask(JudgedTask):
@@ -88,7 +97,7 @@ def needs_judge(task: Spec) -> bool:
     """Whether a task's answers are judged by a model."""
     if isinstance(task, QuestionsTask):
         return isinstance(full_scorer(task.scorer), JudgeScorer)
-    return isinstance(task, JudgedTask)
+    return isinstance(task, JudgedTask) and not (isinstance(task, BelleEvalTask) and task.by == "reference")
 
 
 def needs_rival(task: Spec) -> bool:
