@@ -319,9 +319,8 @@ def test_every_face_takes_the_interval_of_the_models_own_questions_and_their_pas
     assert whole.low < wilson_interval(6, 11)[0], "passages that stand or fall together say less"
     art = figures["eval/mmcu/art/accuracy"].points["base"]
     assert (art.count, art.value) == (5, 0.6) and art.low is not None, "a class has an interval too"
-    macro = averages(
-        values, [("law", "art")[number % 2] for number in range(11)], [f"text {n // 3}" for n in range(11)]
-    )
+    classes, texts = [("law", "art")[number % 2] for number in range(11)], [f"text {n // 3}" for n in range(11)]
+    macro = averages(values, classes, texts, share=True)
     assert figures["eval/mmcu/macro_accuracy"].points["base"].low == pytest.approx(macro.macro.low)
     (compared,) = report.comparisons()
     change = figures["eval/mmcu/accuracy"].change

@@ -129,18 +129,19 @@ def test_a_question_without_an_answer_is_counted_and_is_not_scored() -> None:
 def test_answers_that_were_given_are_not_asked_again(tmp_path: Path) -> None:
     task, model = TwoTurns(questions()), ScriptedModel(parity)
 
-    async def measured(of: ScriptedModel) -> tuple[int, float]:
+    async def measured(of: ScriptedModel) -> float:
         asked = Asked(of, tmp_path)
         result = await run_task(task, {"model": asked})
         asked.close()
-        return asked.num_kept, result.metrics["eval/turns/accuracy"]
+        return result.metrics["eval/turns/accuracy"]
 
-    assert asyncio.run(measured(model)) == (0, pytest.approx(2 / 3))
+    assert asyncio.run(measured(model)) == pytest.approx(2 / 3)
     again = ScriptedModel(lambda ask: "never asked")
-    assert asyncio.run(measured(again)) == (9, pytest.approx(2 / 3))
+    assert asyncio.run(measured(again)) == pytest.approx(2 / 3)
     assert again.asked == []
     other = ScriptedModel(parity, name="another model")
-    assert asyncio.run(measured(other))[0] == 0
+    assert asyncio.run(measured(other)) == pytest.approx(2 / 3)
+    assert len(other.asked) == 9
 
 
 def test_a_killed_evaluation_asks_only_what_is_left(tmp_path: Path) -> None:
@@ -185,6 +186,19 @@ def test_answers_of_what_may_change_age(tmp_path: Path, keep_days: float | None,
     if num_asked:  # what came now is kept, and the newest answer counts
         model, result = measured()
         assert len(model.asked) == (9 if keep_days == 0 else 0)
+
+
+def test_each_task_tells_of_the_kept_answers_that_it_used(tmp_path: Path) -> None:
+    def measured(*tasks: TwoTurns) -> list[TaskResult]:
+        asked = Asked(ScriptedModel(parity), tmp_path, keep_days=30)
+        found = [asyncio.run(run_task(task, {"model": asked})) for task in tasks]
+        asked.close()
+        return found
+
+    first, second = TwoTurns(questions()[:1]), TwoTurns(questions()[1:])
+    measured(first)
+    told, silent = measured(first, second)
+    assert " answers were given before" in told.corrections[0] and silent.corrections == ()
 
 
 def test_kept_answers_without_a_time_are_as_old_as_their_file(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from didact.evaluation.statistics import (
     calibration,
     corrected,
     higher_is_better,
+    is_share,
     mean_interval,
     wilson_interval,
 )
@@ -249,3 +250,26 @@ def test_bad_input_is_named(call: Callable[[], object], words: str) -> None:
 
 def test_the_room_hands_on_all_its_names() -> None:
     assert all(getattr(statistics, name) for name in statistics.__all__)
+
+
+@pytest.mark.parametrize(
+    "values", [[0.3, 0.7], [0.0, 1.0, 1.0, 0.9], [0.5, 0.5, 0.5, 0.4], [0.02, 0.0, 0.0], [0.99, 1.0, 1.0, 1.0]]
+)
+def test_the_interval_of_a_share_stays_between_0_and_1(values: list[float]) -> None:
+    found, plain = mean_interval(values, share=True), mean_interval(values)
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    assert (found.value, found.standard_error) == (plain.value, plain.standard_error)
+    several = averages(values * 2, ["a"] * len(values) + ["b"] * len(values), share=True)
+    assert all(0 <= each.low <= each.high <= 1 for each in (several.macro, several.weighted, *several.groups.values()))
+
+
+def test_far_from_its_ends_a_share_has_the_interval_of_any_mean() -> None:
+    values = (np.random.default_rng(0).random(400) * 0.4 + 0.3).tolist()
+    found, plain = mean_interval(values, share=True), mean_interval(values)
+    assert (found.low, found.high) == pytest.approx((plain.low, plain.high), abs=1e-3)
+
+
+@pytest.mark.parametrize("metric", ["eval/loss", "eval/mine/answer_length", "eval/x/macro_ece"])
+def test_what_is_no_share_is_told_by_its_name(metric: str) -> None:
+    assert not is_share(metric, [0.2, 0.4]) and is_share("eval/mine/score", [0.2, 1.0])
+    assert not is_share("eval/mine/score", [7.0, 0.5]) and not is_share("eval/mine/score", [])

@@ -67,8 +67,9 @@ def _check_complete(report: "EvalReport") -> None:
                 why = next((given.problem for given in mine if given is not None and given.problem), "")
                 lines.append(f"{task.name}, {model}: {count:,} of {task.num_questions:,} questions, the first: {why}")
     raise EvaluationIncomplete(
-        "some questions got no answer or no score, and figures are of the others alone. The same command asks them "
-        "again and keeps the answers that are there.\n" + "\n".join(lines)
+        "some questions got no answer or no score, and figures are of the others alone. The same command asks again "
+        "what has no answer and keeps the answers that are there, also those that nobody can read (keep_days: 0 of an "
+        "endpoint asks anew).\n" + "\n".join(lines)
     )
 
 

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from didact.display import terminal
 from didact.evaluation import Model, Scored, Task, Watch
-from didact.evaluation.statistics import mean_interval
+from didact.evaluation.statistics import is_share, mean_interval
 
 _LINES = 10
 """Plain lines for a task and a model, where no terminal shows the table."""
@@ -56,7 +56,7 @@ class SoFar:
         """The mean with its 95% interval; empty before the first score."""
         if not self.values:
             return ""
-        of = mean_interval(self.values, self.passages)
+        of = mean_interval(self.values, self.passages, share=is_share(self.metric, self.values))
         return f"{of.value:.3f} [{of.low:.3f}, {of.high:.3f}]"
 
     @property

@@ -4,8 +4,10 @@ task.asks -> kept answer, or Model.answer -> task.asks again, until nothing is a
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +23,20 @@ _DAY = 24 * 3600.0
 
 Watch = Callable[[Task, Model, Scored], None]
 """Told of each question when it is scored."""
+
+
+@dataclass
+class Kept:
+    """Answers of a model that a task found instead of asking."""
+
+    count: int = 0
+    oldest: float = math.inf
+    """When it was given, in seconds since 1970."""
+
+    def add(self, given_at: float | None) -> None:
+        """Count one."""
+        self.count += 1
+        self.oldest = min(self.oldest, math.inf if given_at is None else given_at)
 
 
 class Asked:
@@ -44,20 +60,15 @@ class Asked:
         not_before = 0.0 if keep_days is None else time.time() - keep_days * _DAY
         self._kept: KeptAnswers | None = None if cache is None else kept_answers(cache, model.identity, not_before)
         self._may_change = keep_days is not None
-        self._oldest: float | None = None
         self._places = asyncio.Semaphore(model.at_once)
         self._may_fail = may_fail
         self._failure: str | None = None
-        self.num_kept = 0
-        """Answers that were there already."""
 
-    async def answer(self, ask: Ask) -> Answer:
-        """What the model answers now, or answered before; raises as the model."""
+    async def answer(self, ask: Ask, found: Kept) -> Answer:
+        """What the model answers now, or answered before, which `found` then counts; raises as the model."""
         kept = self._kept.get(ask) if self._kept is not None else None
-        if kept is not None:
-            self.num_kept += 1
-            given = self._kept.given_at(ask) if self._kept is not None else None
-            self._oldest = given if self._oldest is None or given is None else min(self._oldest, given)
+        if self._kept is not None and kept is not None:
+            found.add(self._kept.given_at(ask))
             return kept
         async with self._places:
             if self._failure is not None:
@@ -77,14 +88,14 @@ class Asked:
             self._kept.put(ask, answer)
         return answer
 
-    @property
-    def age(self) -> tuple[str, ...]:
+    def age(self, found: Kept) -> tuple[str, ...]:
         """How old the answers are that were not asked again, where what stands behind the model may have changed."""
-        if not self._may_change or self._oldest is None:
+        if not self._may_change or not math.isfinite(found.oldest):
             return ()
-        day = datetime.fromtimestamp(self._oldest, UTC).date().isoformat()
+        day = datetime.fromtimestamp(found.oldest, UTC).date().isoformat()
+        given = f"{found.count:,} answers were" if found.count > 1 else "1 answer was"
         return (
-            f"{self.model.identity.name}: {self.num_kept:,} answers were given before, the oldest on {day} (UTC); "
+            f"{self.model.identity.name}: {given} given before, the oldest on {day} (UTC); "
             "keep_days: 0 of the endpoint asks again",
         )
 
@@ -106,9 +117,10 @@ async def run_task(task: Task, asked: Mapping[Role, Asked], watch: Watch | None 
         DidactError: the model can answer nothing any more.
     """
     started = time.perf_counter()
+    found: dict[Role, Kept] = {role: Kept() for role in asked}
 
     async def one(question: Question) -> Scored:
-        scored = await _ask(task, question, asked)
+        scored = await _ask(task, question, asked, found)
         if watch is not None:
             watch(task, asked["model"].model, scored)
         return scored
@@ -130,7 +142,7 @@ async def run_task(task: Task, asked: Mapping[Role, Asked], watch: Watch | None 
         scored=scored,
         version=task.version,
         metric=task.metric,
-        corrections=(*task.corrections, *(line for each in asked.values() for line in each.age)),
+        corrections=(*task.corrections, *(line for role, each in asked.items() for line in each.age(found[role]))),
         judge=_others(asked),
     )
 
@@ -142,11 +154,11 @@ def _others(asked: Mapping[Role, Asked]) -> dict[str, str]:
     return {**judge, **{f"rival {name}": digest for name, digest in rival.items()}}
 
 
-async def _ask(task: Task, question: Question, asked: Mapping[Role, Asked]) -> Scored:
+async def _ask(task: Task, question: Question, asked: Mapping[Role, Asked], kept: Mapping[Role, Kept]) -> Scored:
     answers: tuple[Answer, ...] = ()
     own: tuple[Answer, ...] = ()
     while asks := task.asks(question, answers):
-        found = await asyncio.gather(*(asked[ask.to].answer(ask) for ask in asks))
+        found = await asyncio.gather(*(asked[ask.to].answer(ask, kept[ask.to]) for ask in asks))
         answers = (*answers, *found)
         own = (*own, *(answer for ask, answer in zip(asks, found, strict=True) if ask.to == "model"))
         problem = next((each.problem for each in answers if each.problem is not None), None)

@@ -11,6 +11,7 @@ from didact.evaluation.statistics import (
     clustered_difference,
     compare,
     higher_is_better,
+    is_share,
     mean_interval,
 )
 from didact.studies.results import CellResult
@@ -69,7 +70,9 @@ def figure_of(cells: Sequence[CellResult], metric: str, of: Of = "adapter") -> F
     if asked:
         of_runs = [question_values([cell], metric, of) for cell in cells]
         values = [mine[key] for mine in of_runs for key in asked]
-        found = mean_interval(values, passages(cells[0], asked) * len(cells))
+        found = mean_interval(
+            values, passages(cells[0], asked) * len(cells), share=of != "change" and is_share(metric, values)
+        )
         low, high = (end if math.isfinite(end) else None for end in (found.low, found.high))
     return Figure(sum(known) / len(known), low, high, len(known), min(known), max(known))
 

@@ -13,6 +13,7 @@ from didact.evaluation.statistics import (
     averages,
     has_better_side,
     higher_is_better,
+    is_share,
     mean_interval,
     wilson_interval,
 )
@@ -21,16 +22,6 @@ _ERROR = "_stderr"
 _REACH = 1.96
 """Standard errors on each side of a figure that hold it with 95%."""
 _MACRO = "macro_"
-_NO_SHARES = frozenset(
-    (
-        *("loss", "perplexity", "byte_perplexity", "word_perplexity", "bits_per_byte", "log_likelihood", "seconds"),
-        "tokens_per_second",
-        *("latency", "ece", "brier", "brier_score", "answer_tokens", "answer_length", "length_correlation"),
-        *("judge_kappa", "self_preference", "mcc", "matthews_correlation", "rank_correlation"),
-    )
-)
-"""May lie between 0 and 1 and are no shares of anything."""
-
 Side = Literal["better", "worse", "same", "unclear", "unknown", ""]
 
 
@@ -81,9 +72,7 @@ class Figure:
     @property
     def is_share(self) -> bool:
         """Whether it is written in percent."""
-        name = self.metric.rpartition("/")[2].removeprefix(_MACRO)
-        values = [point.value for point in self.points.values() if point.value is not None]
-        return name not in _NO_SHARES and bool(values) and all(0 <= value <= 1 for value in values)
+        return is_share(self.metric, [point.value for point in self.points.values() if point.value is not None])
 
     @property
     def side(self) -> Side:
@@ -222,8 +211,12 @@ def _point(asked: Sequence[QuestionFacts], name: str, model: str, *, macro: bool
     if not found:
         return Point(None)
     values, clusters = [each.given[model].values[name] for each in found], [each.stands_with for each in found]
+    share = is_share(name, values)
     of: Estimate
-    of = averages(values, [each.group for each in found], clusters).macro if macro else mean_interval(values, clusters)
+    if macro:
+        of = averages(values, [each.group for each in found], clusters, share=share).macro
+    else:
+        of = mean_interval(values, clusters, share=share)
     return Point(of.value, _finite(of.low), _finite(of.high), of.count)
 
 

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from didact.evaluation.statistics.blocks import BlockedNoise, blocked_noise
     from didact.evaluation.statistics.confidence import Bin, Calibration, calibration
     from didact.evaluation.statistics.corrections import corrected
-    from didact.evaluation.statistics.direction import has_better_side, higher_is_better, improvement
+    from didact.evaluation.statistics.direction import (
+        has_better_side,
+        higher_is_better,
+        improvement,
+        is_share,
+    )
     from didact.evaluation.statistics.groups import Averages, averages
     from didact.evaluation.statistics.intervals import Estimate, mean_interval, wilson_interval
     from didact.evaluation.statistics.paired import (
@@ -51,6 +56,7 @@ __all__ = [
     "has_better_side",
     "higher_is_better",
     "improvement",
+    "is_share",
     "mcnemar",
     "mean_interval",
     "paired_bootstrap",

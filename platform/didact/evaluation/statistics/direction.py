@@ -1,4 +1,6 @@
-"""Which way is better."""
+"""What the name of a metric says: which way is better, and whether it is a share."""
+
+from collections.abc import Sequence
 
 _LOWER = frozenset(
     (
@@ -11,6 +13,15 @@ _LOWER = frozenset(
 _NEITHER = frozenset(("answer_tokens", "answer_length", "first_won", "longer_won", "length_correlation", "agreement"))
 LOWER, HIGHER = "_lower_is_better", "_higher_is_better"
 """Endings of names that would say otherwise without them, such as a metric of one's own lm-eval task."""
+_NO_SHARES = frozenset(
+    (
+        *("loss", "perplexity", "byte_perplexity", "word_perplexity", "bits_per_byte", "log_likelihood", "seconds"),
+        "tokens_per_second",
+        *("latency", "ece", "brier", "brier_score", "answer_tokens", "answer_length", "length_correlation"),
+        *("judge_kappa", "self_preference", "mcc", "matthews_correlation", "rank_correlation"),
+    )
+)
+"""May lie between 0 and 1 and are no shares of anything."""
 _PROBES = "/faithfulness/"
 _MACRO = "macro_"
 _UNREAD = "unread_"
@@ -37,3 +48,14 @@ def has_better_side(metric: str) -> bool:
 def improvement(metric: str, base: float, adapter: float) -> float:
     """By how much the adapter is better than the base, in the metric's own unit; negative where it is worse."""
     return adapter - base if higher_is_better(metric) else base - adapter
+
+
+def is_share(metric: str, values: Sequence[float]) -> bool:
+    """Whether figures are shares of something: written in percent, and between 0 and 1 whatever chance does.
+
+    Args:
+        metric: as `higher_is_better` takes it.
+        values: of models or of questions; none is no share.
+    """
+    name = metric.rpartition("/")[2].removeprefix(_MACRO)
+    return name not in _NO_SHARES and bool(values) and all(0 <= value <= 1 for value in values)

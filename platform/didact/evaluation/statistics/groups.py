@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from didact.evaluation.statistics.intervals import Estimate, mean_interval
+from didact.evaluation.statistics.intervals import Estimate, ends, mean_interval
 from didact.evaluation.statistics.samples import LEVEL, Codes, Floats, as_codes, as_values, student_quantile
 
 
@@ -27,6 +27,8 @@ def averages(
     groups: Sequence[str],
     clusters: Sequence[Hashable] | None = None,
     level: float = LEVEL,
+    *,
+    share: bool = False,
 ) -> Averages:
     """Means by group, and both averages over them, with intervals.
 
@@ -39,6 +41,7 @@ def averages(
         groups: one name a question.
         clusters: as in `mean_interval`.
         level: of the intervals.
+        share: as in `mean_interval`.
 
     Raises:
         ValueError: no questions, values that are not finite, or not one name or label a question.
@@ -51,13 +54,15 @@ def averages(
             [value for value, mine in zip(found.tolist(), of_group, strict=True) if mine == number],
             [label for label, mine in zip(labels, of_group, strict=True) if mine == number],
             level,
+            share=share,
         )
         for number, name in enumerate(dict.fromkeys(groups))
     }
-    return Averages(_macro(found, of_group, of_cluster, level), mean_interval(found.tolist(), labels, level), by_group)
+    weighted = mean_interval(found.tolist(), labels, level, share=share)
+    return Averages(_macro(found, of_group, of_cluster, level, share), weighted, by_group)
 
 
-def _macro(values: Floats, of_group: Codes, of_cluster: Codes, level: float) -> Estimate:
+def _macro(values: Floats, of_group: Codes, of_cluster: Codes, level: float, share: bool) -> Estimate:
     sizes = np.bincount(of_group)
     means = np.bincount(of_group, weights=values) / sizes
     num_clusters = np.array([np.unique(of_cluster[of_group == group]).size for group in range(sizes.size)])
@@ -72,7 +77,7 @@ def _macro(values: Floats, of_group: Codes, of_cluster: Codes, level: float) -> 
     spread = float((residuals**2).sum() / max(values.size - sizes.size, 1))
     lonely = int((~several).sum()) * spread / sizes.size**2
     variance = float(sums @ sums) + lonely
-    half = 0.0
+    reach = 0.0
     if variance > 0:
         own = np.array(
             [
@@ -81,5 +86,6 @@ def _macro(values: Floats, of_group: Codes, of_cluster: Codes, level: float) -> 
             ]
         )
         freedom = (own.sum() + lonely) ** 2 / max(float((own**2 / (num_clusters[several] - 1)).sum()), 1e-300)
-        half = student_quantile(level, max(1.0, min(freedom, float(total)))) * math.sqrt(variance)
-    return Estimate(value, value - half, value + half, math.sqrt(variance), values.size, total, level)
+        reach = student_quantile(level, max(1.0, min(freedom, float(total))))
+    error = math.sqrt(variance)
+    return Estimate(value, *ends(value, error, reach, share=share), error, values.size, total, level)

@@ -50,7 +50,11 @@ def wilson_interval(num_correct: float, num_items: float, level: float = LEVEL) 
 
 
 def mean_interval(
-    values: Sequence[float], clusters: Sequence[Hashable] | None = None, level: float = LEVEL
+    values: Sequence[float],
+    clusters: Sequence[Hashable] | None = None,
+    level: float = LEVEL,
+    *,
+    share: bool = False,
 ) -> Estimate:
     """The mean over questions with its interval.
 
@@ -58,12 +62,14 @@ def mean_interval(
     arXiv 2411.00640), multiplied by C/(C-1) for C clusters, as inspect_ai does. The interval is Student's with C-1
     degrees of freedom. For right and wrong answers it is Wilson's, over as many questions as would have the same
     standard error if each stood alone, so that it stays in [0, 1] and has a width also when all are right. Shares that
-    are all the same have Wilson's too, which no values from 0 to 1 of this mean spread beyond.
+    are all the same have Wilson's too, which no values from 0 to 1 of this mean spread beyond, and so have other values
+    that are said to be shares, such as a judge's scores from 0 to 1.
 
     Args:
         values: one number a question.
         clusters: one label a question; the same label, drawn together. None: every question stands alone.
         level: of the interval.
+        share: whether no value can lie outside [0, 1].
 
     Raises:
         ValueError: no questions, values that are not finite, or not one label a question.
@@ -78,9 +84,18 @@ def mean_interval(
     elif error <= 1e-9 * mean and mean <= 1 and num_clusters > 1:
         low, high = _wilson(mean * num_clusters, num_clusters, _student(level, num_clusters))
     else:
-        half = 0.0 if error == 0 else _student(level, num_clusters) * error
-        low, high = mean - half, mean + half
+        low, high = ends(mean, error, _student(level, num_clusters), share=share)
     return Estimate(mean, low, high, error, found.size, num_clusters, level)
+
+
+def ends(mean: float, error: float, reach: float, *, share: bool) -> tuple[float, float]:
+    """The interval of a mean: `reach` standard errors to both sides, or for a share Wilson's of the same error."""
+    if error == 0:
+        return mean, mean
+    if share and 0 < mean < 1 and math.isfinite(reach):
+        count = mean * (1 - mean) / error**2
+        return _wilson(mean * count, count, reach)
+    return mean - reach * error, mean + reach * error
 
 
 def clustered_error(values: Floats, codes: Codes) -> float:
