@@ -43,6 +43,9 @@ def _with_path(model: type[BaseModel], values: Any, error: Any) -> Found:
             current = tagged
             continue
         here, last = value_at(values, path), number + 1 == len(error["loc"])
+        if last and part == "[key]":  # pydantic's word for the key that the path ends with
+            message = str(error.get("ctx", {}).get("error", "")) or f"found {path[-1]!r} as a key; write it in quotes"
+            return Found("value_error", path, (), message)
         inner = at(model, (*path, part), values)
         if inner or (isinstance(here, dict) and part in here) or (last and error["type"] == "missing"):
             path, current = (*path, part), inner

@@ -1,35 +1,17 @@
 """`StudySpec`: one recipe in many variants, all measured alike."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from didact.spec.base import Spec
 from didact.spec.evaluation import EvaluationSpec
+from didact.spec.search.levels import Factor, Name
 
-_NAME = r"^[A-Za-z0-9_.+-]{1,64}$"
-Level = dict[str, Any]
-"""Dotted path into the recipe -> value."""
-
-
-def _levels(value: Any) -> Any:
-    """A path with a list of values is short for one level a value."""
-    if isinstance(value, Mapping) and len(value) == 1:
-        (path, values) = next(iter(value.items()))
-        if isinstance(values, list | tuple):
-            value = {_level_name(each): {path: each} for each in values}
-    if isinstance(value, Mapping) and len(value) < 2:
-        raise ValueError(f"a factor needs at least two levels; found {list(value)}")
-    return value
-
-
-def _level_name(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-Factor = Annotated[dict[Annotated[str, Field(pattern=_NAME)], Level], BeforeValidator(_levels)]
+_MOST_CELLS = 10_000
+"""Of one study: more are a mistake in its file."""
 
 
 class TableSpec(Spec):
@@ -45,7 +27,7 @@ class TableSpec(Spec):
     """What was trained, the base before it was, or the difference that training made."""
     metrics: tuple[str, ...] = ()
     """Such as `eval/mmcu/accuracy`; default: the one of each task. With a factor across, the first is shown."""
-    fixed: dict[str, str] = Field(default_factory=dict)
+    fixed: dict[Name, Name] = Field(default_factory=dict)
     """Levels of other factors that the cells must have; the other factors are averaged over."""
 
 
@@ -86,13 +68,13 @@ class StudySpec(Spec):
     """The recipe that every cell starts from, relative to the study's folder or the working directory."""
     overrides: dict[str, Any] = Field(default_factory=dict)
     """Changes to the recipe in every cell, as dotted paths."""
-    factors: dict[Annotated[str, Field(pattern=_NAME)], Factor] = Field(min_length=1)
+    factors: dict[Name, Factor]
     """Factor -> level -> dotted path -> value. `rank: {adapter.r: [4, 8]}` is short for a level a value."""
     design: Literal["full", "one_at_a_time", "listed"] = "full"
     """All combinations; each factor varied from the defaults while the others stay; or the cells that are listed."""
-    defaults: dict[str, str] = Field(default_factory=dict)
+    defaults: dict[Name, Name] = Field(default_factory=dict)
     """Factor -> level of `one_at_a_time` and of what listed cells leave out; default: each factor's first level."""
-    cells: tuple[dict[str, str], ...] = ()
+    cells: tuple[dict[Name, Name], ...] = ()
     """Factor -> level of each cell of the design `listed`, and of more cells beside those of `one_at_a_time`."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
     """Every combination is trained once with each."""
@@ -110,32 +92,41 @@ class StudySpec(Spec):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        for factor, level in self.defaults.items():
-            self._check(factor, level, "defaults")
-        for place, cell in enumerate(self.cells):
-            for factor, level in cell.items():
-                self._check(factor, level, f"cells.{place}")
+        if not self.factors:
+            raise ValueError("factors: a study needs one or more; found {}")
+        problems = [*self._unknown_levels(), *self._unknown_factors()]
+        if self.design == "listed" and not self.cells:
+            problems.append("design: listed needs cells; list factor and level of each")
+        if self.design == "full" and self.cells:
+            problems.append("cells: the design full has all combinations; for some of them, set design: listed")
+        if len(set(self.seeds)) < len(self.seeds):
+            problems.append(f"seeds: each once; found {list(self.seeds)}")
+        if not problems and self.num_cells > _MOST_CELLS:
+            problems.append(
+                f"factors: {self.num_cells:,} cells; expected at most {_MOST_CELLS:,}. With design: one_at_a_time each "
+                "factor is varied alone"
+            )
+        if problems:
+            raise ValueError("; ".join(dict.fromkeys(problems)))
+        return self
+
+    def _unknown_levels(self) -> Iterator[str]:
+        places = [("defaults", self.defaults)]
+        places += [(f"cells.{place}", cell) for place, cell in enumerate(self.cells)]
+        places += [(f"tables.{place}.fixed", table.fixed) for place, table in enumerate(self.tables)]
+        for where, named in places:
+            for factor, level in named.items():
+                if factor not in self.factors:
+                    yield f"{where}: there is no factor {factor!r}; expected some of {list(self.factors)}"
+                elif level not in self.factors[factor]:
+                    known = list(self.factors[factor])
+                    yield f"{where}.{factor}: found {level!r}; expected one of the levels {known}"
+
+    def _unknown_factors(self) -> Iterator[str]:
         for place, table in enumerate(self.tables):
             for named, where in ((table.rows, "rows"), (table.columns, "columns")):
                 if named is not None and named not in self.factors:
-                    raise ValueError(f"tables.{place}.{where}: found {named!r}; expected one of {list(self.factors)}")
-            for factor, level in table.fixed.items():
-                self._check(factor, level, f"tables.{place}.fixed")
-        if self.design == "listed" and not self.cells:
-            raise ValueError("design: listed needs cells; list factor and level of each")
-        if self.design == "full" and self.cells:
-            raise ValueError("cells: the design full has all combinations; for some of them, set design: listed")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds: each once; found {list(self.seeds)}")
-        return self
-
-    def _check(self, factor: str, level: str, where: str) -> None:
-        if factor not in self.factors:
-            raise ValueError(f"{where}: there is no factor {factor!r}; expected some of {list(self.factors)}")
-        if level not in self.factors[factor]:
-            raise ValueError(
-                f"{where}.{factor}: found {level!r}; expected one of the levels {list(self.factors[factor])}"
-            )
+                    yield f"tables.{place}.{where}: found {named!r}; expected one of {list(self.factors)}"
 
     def reference(self, factor: str) -> str:
         """The level that the others of a factor are compared with."""
