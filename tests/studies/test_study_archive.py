@@ -1,5 +1,6 @@
 """A study in one file: the same bytes for the same study, opened, checked, gone on with elsewhere."""
 
+import hashlib
 import io
 import json
 import zipfile
@@ -13,7 +14,7 @@ from didact.cli import app
 from didact.errors import DataError, RunError
 from didact.spec import StudySpec, load_spec
 from didact.studies import StudyResult, load_study, read_study
-from didact.studies.archive import archive_study, check_archive, open_archive
+from didact.studies.archive import archive_study, check_archive, open_archive, read_archive
 from didact.studies.reporting import write_report
 from didact.studies.results import keep_study
 from didact.studies.running import _refuse_another
@@ -121,6 +122,8 @@ def test_figures_are_worked_out_anew_from_answers(tmp_path: Path) -> None:
         ({"archive.json": None}, "is no archive of a study that can be read"),
         ({"archive.json": b'{"format": 9, "study": "x", "sha256": {}}'}, "found format 9; this didact reads format 1"),
         ({"archive.json": b"[]"}, "is no archive of a study that can be read"),
+        ({"study.csv/inside": b"x"}, "study.csv/inside is a file and a folder"),
+        ({"archive.json": b'{"format": 1, "study": "a/b", "sha256": {"study.json": ""}}'}, "a/b is no name of a study"),
     ],
 )
 def test_an_archive_that_was_changed_is_refused(tmp_path: Path, edits: dict[str, bytes | None], told: str) -> None:
@@ -128,6 +131,51 @@ def test_an_archive_that_was_changed_is_refused(tmp_path: Path, edits: dict[str,
     with pytest.raises(DataError, match=told.replace(".", r"\.")):
         open_archive(changed(file, edits), tmp_path / "elsewhere")
     assert not (tmp_path / "elsewhere").exists() and not (tmp_path / "out").exists()
+
+
+def test_an_archive_of_before_its_tables_had_one_line_of_headings_is_sound(tmp_path: Path) -> None:
+    result = measured(tmp_path, tmp_path / "runs")
+    file = result.folder / "study.csv"
+    _, *lines = file.read_text().splitlines()
+    old = "table,rank,column,metric,value,low,high,runs,best,not worse\n"
+    cut = [line.replace("rank,rank,", "rank,", 1) for line in lines]
+    file.write_text(old + "".join(f"{line}\n" for line in cut))
+    assert check_archive(archive_study(result.folder, tmp_path / "old.zip")).problems == ()
+    value = cut[-1].split(",")[4]
+    file.write_text(old + "".join(f"{line}\n" for line in [*cut[:-1], cut[-1].replace(value, "0.77", 1)]))
+    told = check_archive(archive_study(result.folder, tmp_path / "other.zip")).problems
+    assert told == ("study.csv holds other tables than the reports give",)
+
+
+def test_no_byte_of_an_archive_changes_unseen(tmp_path: Path) -> None:
+    file = archive_study(measured(tmp_path, tmp_path / "runs").folder, tmp_path / "a.zip")
+    whole, sound = file.read_bytes(), read_archive(file)
+    for place in range(0, len(whole), len(whole) // 150):
+        for mask in (0xFF, 0x01):
+            file.write_bytes(whole[:place] + bytes([whole[place] ^ mask]) + whole[place + 1 :])
+            try:
+                found = read_archive(file)
+            except DataError:
+                continue
+            assert found == sound, f"byte {place}"  # a time, or what zip says twice
+    for size in (0, len(whole) * 6 // 10, len(whole) - 1):
+        file.write_bytes(whole[:size])
+        with pytest.raises(DataError, match="is no archive of a study that can be read"):
+            read_archive(file)
+
+
+def test_an_archive_whose_study_cannot_be_read_leaves_no_folder(tmp_path: Path) -> None:
+    result = measured(tmp_path, tmp_path / "runs")
+    file = archive_study(result.folder, tmp_path / "a.zip")
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    index = json.loads(members["archive.json"])
+    study = members["study.json"].replace(result.cells[0].name.encode(), b"../../outside")
+    index["sha256"]["study.json"] = hashlib.sha256(study).hexdigest()
+    other = changed(file, {"study.json": study, "archive.json": json.dumps(index).encode()})
+    with pytest.raises(DataError, match=r"study.json cannot be read .*'../../outside' is no cell of this study"):
+        open_archive(other, tmp_path / "elsewhere")
+    assert not (tmp_path / "elsewhere" / "ranks").exists()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no zip at all"])

@@ -1,14 +1,16 @@
 import csv
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from didact.errors import RunError
+from didact.errors import DataError, RunError
 from didact.studies import read_study
-from didact.studies.figures import figure_of
-from didact.studies.findings.effects import effects_of
+from didact.studies.contrasts import Contrast
+from didact.studies.figures import Gain, figure_of
+from didact.studies.findings.effects import Effect, effects_of
 from didact.studies.page import render_study
 from didact.studies.reporting import markdown, write_report
 from didact.studies.tables import tables_of
@@ -137,9 +139,67 @@ def test_tables_are_written_in_four_forms(tmp_path: Path) -> None:
     assert "**0." in text.read_text() and "## Effects" in text.read_text()
     rows = list(csv.DictReader(io.StringIO(values.read_text())))
     best = [row for row in rows if row["best"] == "True" and row["metric"] == "eval/sums/accuracy"]
-    assert [row["method"] for row in best if row["table"] == "method"] == ["lora"]
+    assert [row["level"] for row in best if row["factor"] == "method"] == ["lora"]
+    assert {row["table"] for row in rows} == {"method", "data"}, "one line of headings for all tables"
     assert r"\textbf{0." in latex.read_text() and r"\begin{tabular}{lrrr}" in latex.read_text()
     assert page.read_text().count("<section") >= 6 and "made-0-s0" in page.read_text()
+
+
+def test_a_cell_leads_to_its_files_and_tells_its_cost(tmp_path: Path) -> None:
+    made_study(tmp_path, study_spec({"method": METHOD}), lambda levels: 0.5, num_questions=20)
+    folder = tmp_path / "cells" / "made-1-s0"
+    (folder / "recipe.json").write_text("{damaged")
+    lines = [
+        {"step": n, "time_ms": 60_000 * n, "attempt": 1, "metrics": {"train/loss": 1.0, "train/tokens": 700.0}}
+        for n in range(1, 4)
+    ]
+    (folder / "steps.jsonl").write_text("".join(f"{each}\n" for each in ["{}", "[]", "torn", *map(json.dumps, lines)]))
+    result = read_study(tmp_path)
+    assert (result.cells[1].seconds, result.cells[1].tokens) == (120.0, 2100.0)
+    page = render_study(result)
+    assert '<a href="cells/made-1-s0/recipe.json">recipe</a>' in page and "2,100" in page and "2.0 min" in page
+    assert '<a href="cells/made-1-s0/report.html">' not in page, "it has none"
+    write_report(result)
+
+
+def test_shares_of_right_answers_stay_between_none_and_all(tmp_path: Path) -> None:
+    result = made_study(tmp_path, study_spec({"method": METHOD}, seeds=[0, 1]), lambda levels: 0.0, num_questions=40)
+    for table in tables_of(result):
+        for row in table.entries:
+            figure = row[1].figure
+            assert figure is not None and 0 <= (figure.low or 0) <= figure.value <= (figure.high or 0) <= 1
+
+
+def test_what_rounding_leaves_of_zero_is_told_as_zero() -> None:
+    assert str(Contrast(1.5e-17, -0.25, 0.25, 2, 10, 1.0)) == "+0 [-0.25 to +0.25]"
+    assert str(Contrast(-1.5e-17, -3e-13, 1e-9, 2, 10, 1.0)) == "+0 [+0 to +1e-09]"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: "[]",
+        lambda text: "{}",
+        lambda text: text.replace('"name": "made-0-s0"', '"name": "../../elsewhere"'),
+        lambda text: text.replace('"name": "made-0-s0"', '"name": ".."'),
+        lambda text: text.replace('"seed": 0', '"seed": "x"'),
+        lambda text: text.replace('"levels": {', '"levels": {"size": "large", '),
+        lambda text: text.replace('"recipe":', '"recip":'),
+    ],
+)
+def test_a_damaged_study_is_named_by_report_and_run(tmp_path: Path, damage: Callable[[str], str]) -> None:
+    made_study(tmp_path, study_spec({"method": METHOD}), lambda levels: 0.5, num_questions=5)
+    file = tmp_path / "study.json"
+    file.write_text(damage(file.read_text()))
+    with pytest.raises(DataError, match=r"(?s)study.json cannot be read .*: move it away, and didact study run FILE"):
+        read_study(tmp_path)
+
+
+def test_a_difference_that_only_the_other_effects_hide_says_so(tmp_path: Path) -> None:
+    gain = Gain(-0.1, -0.19, -0.01, 0.03, 2, 50)
+    told = str(Effect("base", "4bit", "whole", "eval/sums/accuracy", gain, 0.4, "2 pairs"))
+    assert told.endswith("over 2 pairs of runs: no difference shown, with all effects in view (p 0.4)")
 
 
 def test_what_recipes_hold_is_shown_as_text(tmp_path: Path) -> None:

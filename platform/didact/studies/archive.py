@@ -5,12 +5,14 @@ cell the recipe, report with questions and answers, curve and where its data cam
 adapters are not in it.
 """
 
+import csv
 import hashlib
 import io
 import json
 import math
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -33,6 +35,7 @@ _CELL = (
 )
 _OLDEST = (1980, 1, 1, 0, 0, 0)
 """Time of every member: the same study is the same bytes."""
+_UNREADABLE = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, NotImplementedError)
 _MOST_BYTES = 4 * 2**30
 """Of one member, unpacked."""
 
@@ -99,15 +102,18 @@ def read_archive(file: Path) -> Archive:
             large = [each.filename for each in archive.infolist() if each.file_size > _MOST_BYTES]
             if large:
                 raise DataError(f"{file}: {large[0]} would unpack to more than {_MOST_BYTES // 2**30} GiB")
-            members = {name: archive.read(name) for name in archive.namelist()}
+            names = archive.namelist()
+            members = {name: archive.read(name) for name in names}
         index = json.loads(members.pop(_INDEX))
         listed: dict[str, str] = index["sha256"]
         if index["format"] != _FORMAT:
             raise DataError(f"{file}: found format {index['format']}; this didact reads format {_FORMAT}")
         name = str(index["study"])
+        if len(members) < len(names) - 1:
+            raise DataError(f"{file} is not as it was written: a name is there twice")
     except FileNotFoundError as error:
         raise DataError(f"{file} does not exist") from error
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, KeyError, TypeError, ValueError, EOFError, OSError) as error:
+    except (*_UNREADABLE, KeyError, TypeError, ValueError, EOFError, OSError, RuntimeError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{file} is no archive of a study that can be read: {error}") from error
@@ -119,8 +125,11 @@ def read_archive(file: Path) -> Archive:
         if hashlib.sha256(members[each]).hexdigest() != listed[each]
     ]
     problems += [f"{each} lies outside" for each in (*members, name) if not _stays_inside(each)]
+    problems += [f"{each} is a file and a folder" for each in members if any(map(members.__contains__, _above(each)))]
     if "study.json" not in listed:
         problems.append("study.json is missing")
+    elif "/" in name:
+        problems.append(f"{name} is no name of a study")
     if problems:
         raise DataError(f"{file} is not as it was written: " + "; ".join(sorted(problems)))
     return Archive(name, members)
@@ -128,7 +137,19 @@ def read_archive(file: Path) -> Archive:
 
 def _stays_inside(name: str) -> bool:
     path = PurePosixPath(name)
-    return bool(name) and "\\" not in name and ":" not in name and not path.is_absolute() and ".." not in path.parts
+    return (
+        bool(name)
+        and name != "."
+        and "\0" not in name
+        and "\\" not in name
+        and ":" not in name
+        and not path.is_absolute()
+        and ".." not in path.parts
+    )
+
+
+def _above(name: str) -> Iterator[str]:
+    yield from map(str, PurePosixPath(name).parents)
 
 
 def open_archive(file: Path, runs_dir: Path) -> Path:
@@ -144,6 +165,7 @@ def open_archive(file: Path, runs_dir: Path) -> Path:
         raise RunError(f"{folder} exists; move it, or open the archive with another DIDACT_RUNS")
     with new_folder(folder, replace=False) as scratch:
         _unpack(archive, scratch)
+        read_study(scratch)  # a folder that could not be read is none
     return folder
 
 
@@ -181,14 +203,42 @@ def check_archive(file: Path) -> Check:
         for cell in result.cells:
             for figure, told, found in _means(cell):
                 count += 1
-                if not math.isclose(told, found, rel_tol=1e-6, abs_tol=1e-9):
+                if not _equal(told, found):
                     problems.append(f"{cell.name}: {figure} is {told:g}, and {found:g} by its answers")
             if cell.status == "failed" and f"cells/{cell.name}/report.json" in archive.members:
                 problems.append(f"{cell.name}: {cell.error}")
         written = archive.members.get("study.csv")
-        if written is not None and result.measured and written.decode() != table_values(result):
-            problems.append("study.csv holds other tables than the reports give")
+        if written is not None and result.measured:
+            told, found = _figures(written.decode()), _figures(table_values(result))
+            if told.keys() != found.keys() or not all(_equal(told[key], found[key]) for key in told):
+                problems.append("study.csv holds other tables than the reports give")
     return Check(result, len(archive.members), count, tuple(problems))
+
+
+def _equal(told: float | None, found: float | None) -> bool:
+    """Whether figures are the same but for rounding, which processors do otherwise."""
+    return told == found or (
+        told is not None and found is not None and math.isclose(told, found, rel_tol=1e-6, abs_tol=1e-9)
+    )
+
+
+def _figures(text: str) -> dict[tuple[str, str, str], float | None]:
+    """(table, level, column) -> value of `study.csv`; also as it was before it had one line of headings."""
+    found: dict[tuple[str, str, str], float | None] = {}
+    at = 0
+    for row in csv.reader(io.StringIO(text)):
+        if row[:1] == ["table"] and "column" in row:
+            at = row.index("column")
+        elif at and len(row) > at + 2:
+            found[row[0], row[at - 1], row[at]] = _number(row[at + 2])
+    return found
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None  # why there is no figure
 
 
 def _means(cell: CellResult) -> Iterator[tuple[str, float, float]]:

@@ -53,7 +53,7 @@ def load_study(spec: StudySpec, origin: Path) -> Study:
         origin: the study's file; the recipe is looked for beside it, then in the working directory.
 
     Raises:
-        SpecError: no such recipe; a field that is the study's own; or cells whose recipes are refused, all of them listed.
+        SpecError: no such recipe; a field that is the study's own; or cells that are refused, all of them listed.
     """
     if problems := list(_without_sense(spec)):
         raise SpecError(f"{origin} cannot be used:\n" + "\n".join(f"  - {each}" for each in problems))

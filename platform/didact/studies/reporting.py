@@ -8,7 +8,7 @@ from didact.studies.findings import effects_of, proposals_of, scalings_of, share
 from didact.studies.page import render_study
 from didact.studies.published import Beside, Paper, beside
 from didact.studies.results import StudyResult
-from didact.studies.tables import tables_of
+from didact.studies.tables import CSV_HEADINGS, tables_of
 
 
 def write_report(result: StudyResult, paper: Paper | None = None) -> tuple[Path, ...]:
@@ -37,8 +37,9 @@ def write_report(result: StudyResult, paper: Paper | None = None) -> tuple[Path,
 
 
 def table_values(result: StudyResult) -> str:
-    """All tables as comma-separated values, unrounded."""
-    return "".join(table.csv() for table in tables_of(result)) if result.measured else ""
+    """All tables as comma-separated values, unrounded, under one line of headings."""
+    tables = tables_of(result) if result.measured else []
+    return ",".join(CSV_HEADINGS) + "\n" + "".join(table.csv() for table in tables)
 
 
 def markdown(result: StudyResult, published: Sequence[Beside] = (), paper: Paper | None = None) -> str:

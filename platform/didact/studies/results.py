@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich import box
 from rich.table import Table
@@ -11,7 +11,7 @@ from rich.text import Text
 from typing_extensions import override
 
 from didact.display import Shown
-from didact.errors import DataError, RunError
+from didact.errors import DataError, RunError, SpecError
 from didact.evaluation import EvalReport
 from didact.evaluation.report import ADAPTER
 from didact.files import write_json
@@ -41,6 +41,8 @@ class CellResult:
     """(optimizer step, training loss), ascending."""
     seconds: float = 0.0
     """From the first logged step to the last."""
+    tokens: float = 0.0
+    """That it was trained on, as often as it saw them."""
     error: str | None = None
     """Why it failed."""
 
@@ -91,21 +93,54 @@ def read_study(folder: Path) -> StudyResult:
 
     Raises:
         RunError: the folder holds no study.
+        DataError: what it holds cannot be read.
+    """
+    kept = kept_study(folder)
+    if kept is None:
+        raise RunError(f"{folder} holds no study: there is no study.json. Start one with: didact study run FILE")
+    found = (_cell(folder / "cells" / name, *rest, kept.errors.get(name)) for name, *rest in kept.cells)
+    return StudyResult(kept.spec, tuple(found), folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A study as its folder says."""
+
+    spec: StudySpec
+    cells: tuple[tuple[str, dict[str, str], int], ...]
+    """Name, levels and seed of each."""
+    errors: dict[str, str]
+    """Cell -> why it failed."""
+    recipe: dict[str, Any] | None
+    """None in studies of before recipes were kept."""
+
+
+def kept_study(folder: Path) -> Kept | None:
+    """What `keep_study` wrote down; None where there is nothing.
+
+    Raises:
+        DataError: it cannot be read.
     """
     file = folder / "study.json"
-    if not file.is_file():
-        raise RunError(f"{folder} holds no study: there is no {file.name}. Start one with: didact study run FILE")
-    kept = json.loads(file.read_text(encoding="utf-8"))
-    spec: StudySpec = validate(StudySpec, kept["spec"], str(file))
-    errors = kept.get("errors", {})
-    return StudyResult(
-        spec,
-        tuple(
-            _cell(folder / "cells" / each["name"], each["levels"], each["seed"], errors.get(each["name"]))
-            for each in kept["cells"]
-        ),
-        folder,
-    )
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        spec: StudySpec = validate(StudySpec, values["spec"], str(file))
+        cells = tuple((str(each["name"]), dict(each["levels"]), int(each["seed"])) for each in values["cells"])
+        wrong = [name for name, levels, _ in cells if not _is_a_name(name) or levels.keys() != spec.factors.keys()]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is no cell of this study")
+        return Kept(spec, cells, dict(values.get("errors", {})), values.get("recipe"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (SpecError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise DataError(
+            f"{file} cannot be read ({type(error).__name__}: {error}). The cells beside it are whole runs: move it "
+            "away, and didact study run FILE writes it anew and runs only what has no result"
+        ) from error
+
+
+def _is_a_name(name: str) -> bool:
+    return name not in ("", ".", "..") and not {"/", "\\", "\0"} & set(name)
 
 
 def keep_study(study: Study, folder: Path, errors: dict[str, str]) -> None:
@@ -131,6 +166,7 @@ def _cell(path: Path, levels: dict[str, str], seed: int, error: str | None) -> C
     records = effective_records(run.steps) if run.steps.is_file() else []
     curve = tuple((each.step, each.metrics["train/loss"]) for each in records if "train/loss" in each.metrics)
     seconds = (records[-1].time_ms - records[0].time_ms) / 1000 if records else 0.0
+    tokens = sum(each.metrics.get("train/tokens", 0.0) for each in records)
     report: EvalReport | None = None
     status: Status = "failed" if error else "not run"
     if is_measured(run):
@@ -139,4 +175,4 @@ def _cell(path: Path, levels: dict[str, str], seed: int, error: str | None) -> C
             status = "finished" if report.is_complete else "incomplete"
         except DataError as damaged:
             status, error = "failed", str(damaged)
-    return CellResult(path.name, levels, seed, status, path, report, curve, seconds, error)
+    return CellResult(path.name, levels, seed, status, path, report, curve, seconds, tokens, error)

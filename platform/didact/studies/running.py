@@ -22,10 +22,10 @@ from didact.cluster import (
 from didact.connect import check_ray
 from didact.logs import get_logger
 from didact.runs import Run, locked, of_other_settings
-from didact.spec import StudySpec, validate
+from didact.spec import StudySpec
 from didact.spec.fusing import fused_groups, why_not_fused
 from didact.studies.cells import Cell, Study
-from didact.studies.results import StudyResult, is_measured, keep_study, read_study
+from didact.studies.results import StudyResult, is_measured, keep_study, kept_study, read_study
 
 _LOG = get_logger(__name__)
 
@@ -111,18 +111,17 @@ def _changed_recipe(kept: dict[str, Any] | None, was: StudySpec, study: Study) -
 
 def _refuse_another(study: Study, folder: Path) -> None:
     """Levels may be added; those that have been run keep their meaning."""
-    file = folder / "study.json"
-    if not file.is_file():
+    kept = kept_study(folder)
+    if kept is None:
         return
-    kept = json.loads(file.read_text(encoding="utf-8"))
-    was: StudySpec = validate(StudySpec, kept["spec"], str(file))
+    was = kept.spec
     before, now = was.model_dump(mode="json"), study.spec.model_dump(mode="json")
     changed = [
         f"{key}: was {before[key]!r}, now {now[key]!r}"
         for key in ("overrides", "evaluation")
         if before[key] != now[key]
     ]
-    changed += _changed_recipe(kept.get("recipe"), was, study)
+    changed += _changed_recipe(kept.recipe, was, study)
     if list(before["factors"]) != list(now["factors"]):
         changed.append(f"factors: were {list(before['factors'])}, now {list(now['factors'])}")
     changed += [

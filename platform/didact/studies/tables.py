@@ -7,12 +7,16 @@ from dataclasses import dataclass, replace
 
 from didact.evaluation.statistics import corrected, higher_is_better
 from didact.spec import TableSpec
-from didact.studies.figures import Figure, figure_of, gain_of
+from didact.studies.additive import additive_terms, is_additive
+from didact.studies.contrasts import Contrast, contrast
+from didact.studies.figures import Figure, Gain, figure_of, gain_of
 from didact.studies.results import CellResult, StudyResult
 from didact.studies.values import scatter_of
 
 _LIMIT = 0.05
+CSV_HEADINGS = ("table", "factor", "level", "column", "metric", *("value", "low", "high", "runs", "best", "not worse"))
 _LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}"}
+_LATEX |= {"^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +65,14 @@ class Table:
         return "\n".join([*lines, "", self.note(), ""])
 
     def csv(self) -> str:
-        """Comma-separated values: a line a figure, unrounded."""
+        """Comma-separated values under `CSV_HEADINGS`: a line a figure, unrounded."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["table", self.factor, "column", "metric", "value", "low", "high", "runs", "best", "not worse"])
         for name, row in zip(self.rows, self.entries, strict=True):
             for column, metric, each in zip(self.columns, self.metrics, row, strict=True):
                 found = each.figure
                 figures = [found.value, found.low, found.high, found.num_cells] if found else [each.missing, "", "", 0]
-                writer.writerow([self.title, name, column, metric, *figures, each.is_best, each.not_worse])
+                writer.writerow([self.title, self.factor, name, column, metric, *figures, each.is_best, each.not_worse])
         return text.getvalue()
 
     def latex(self) -> str:
@@ -79,7 +82,7 @@ class Table:
         for name, row, rank in zip(self.rows, self.entries, self.ranks, strict=True):
             cells = [_marked(each, r"\textbf{{{}}}", r"\underline{{{}}}", _escaped) for each in row]
             lines.append(rf"{' & '.join([_escaped(name), *cells, *self._rank(rank)])} \\")
-        return "\n".join([f"% {self.title}", *lines, r"\bottomrule", r"\end{tabular}", ""])
+        return "\n".join([f"% {' '.join(self.title.split())}", *lines, r"\bottomrule", r"\end{tabular}", ""])
 
     def note(self) -> str:
         """What the marks mean and what was averaged."""
@@ -121,7 +124,8 @@ def counterparts(
         fixed: levels of other factors that cells must have.
 
     Returns:
-        Level -> cells, and how many measured cells have no counterpart at some other level.
+        Level -> cells, and how many measured cells have no counterpart at some other level. Of a fractional design all
+        cells of each level: its levels are balanced instead.
     """
     spec = result.spec
     if spec.design == "one_at_a_time":
@@ -131,6 +135,8 @@ def counterparts(
         if cell.levels[factor] in by_key and all(cell.levels[name] == level for name, level in fixed.items()):
             others = tuple(level for name, level in cell.levels.items() if name != factor)
             by_key[cell.levels[factor]][(*others, cell.seed)] = cell
+    if is_additive(result):
+        return {level: list(cells.values()) for level, cells in by_key.items()}, 0
     present = [cells for cells in by_key.values() if cells]
     common = [key for key in present[0] if all(key in cells for cells in present)] if present else []
     found = {level: [cells[key] for key in common] if cells else [] for level, cells in by_key.items()}
@@ -170,14 +176,31 @@ def _column(result: StudyResult, asked: TableSpec, cells: dict[str, list[CellRes
     if len(known) > 1:
         best = (max if higher_is_better(metric) else min)(known, key=known.__getitem__)
         entries[best] = replace(entries[best], is_best=True)
-        scatter = None if asked.of == "base" else scatter_of(result, metric, asked.of)
-        gains = {
-            level: gain_of(cells[level], cells[best], metric, asked.of, scatter) for level in known if level != best
-        }
-        p_values = corrected({level: gain.p_value for level, gain in gains.items() if gain is not None})
-        for level, p_value in p_values.items():
+        for level, p_value in corrected(_p_values(result, asked, cells, metric, best, list(known))).items():
             entries[level] = replace(entries[level], not_worse=p_value >= _LIMIT)
     return list(entries.values())
+
+
+def _p_values(
+    result: StudyResult,
+    asked: TableSpec,
+    cells: dict[str, list[CellResult]],
+    metric: str,
+    best: str,
+    levels: Sequence[str],
+) -> dict[str, float]:
+    """Level -> how likely chance alone makes the best one so much better, for levels of which that can be told."""
+    scatter = None if asked.of == "base" else scatter_of(result, metric, asked.of)
+    found: dict[str, Gain | Contrast | None] = {}
+    for level in levels:
+        if level == best:
+            continue
+        if not is_additive(result):
+            found[level] = gain_of(cells[level], cells[best], metric, asked.of, scatter)
+        elif asked.columns is None and not asked.fixed:
+            terms = additive_terms(result, asked.rows, {best: 1.0, level: -1.0})
+            found[level] = contrast([replace(each, of=asked.of) for each in terms], metric, scatter) if terms else None
+    return {level: each.p_value for level, each in found.items() if each is not None}
 
 
 def _why(result: StudyResult, factor: str, level: str) -> str:

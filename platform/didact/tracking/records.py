@@ -99,7 +99,7 @@ def read_records(path: Path, start: int = 0, end: int | None = None) -> Iterator
             position += len(line)
             if not line.endswith(b"\n") or (end is not None and position > end):
                 return
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
                 yield _record(json.loads(line))
 
 

@@ -130,5 +130,6 @@ def _wilson(num_correct: float, num_items: float, reach: float) -> tuple[float, 
     scale = 1 + reach**2 / num_items
     centre = (share + reach**2 / (2 * num_items)) / scale
     half = reach / scale * math.sqrt(share * (1 - share) / num_items + reach**2 / (4 * num_items**2))
-    # At the ends exactly, where rounding would leave something like 1e-17.
-    return 0.0 if num_correct == 0 else max(0.0, centre - half), 1.0 if share == 1 else min(1.0, centre + half)
+    # Exactly the ends where none or all are right, whatever rounding makes of the difference.
+    low = max(0.0, centre - half) if num_correct > 0 else 0.0
+    return low, min(1.0, centre + half) if num_correct < num_items else 1.0

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Iterator
+from itertools import product
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from didact.spec.base import Spec
 from didact.spec.evaluation import EvaluationSpec
+from didact.spec.search.fractions import MOST_TO_CHOOSE_FROM, chosen_combinations, fewest_runs, num_chosen
 from didact.spec.search.levels import Factor, Name
 
 _MOST_CELLS = 10_000
@@ -70,12 +72,16 @@ class StudySpec(Spec):
     """Changes to the recipe in every cell, as dotted paths."""
     factors: dict[Name, Factor]
     """Factor -> level -> dotted path -> value. `rank: {adapter.r: [4, 8]}` is short for a level a value."""
-    design: Literal["full", "one_at_a_time", "listed"] = "full"
-    """All combinations; each factor varied from the defaults while the others stay; or the cells that are listed."""
+    design: Literal["full", "one_at_a_time", "fractional", "listed"] = "full"
+    """All combinations; each factor varied from the defaults while the others stay; a balanced `fraction` of all
+    combinations; or the cells that are listed."""
+    fraction: float = Field(default=0.5, gt=0, lt=1)
+    """Share of all combinations that the design `fractional` runs; at least as many as tell all levels apart."""
     defaults: dict[Name, Name] = Field(default_factory=dict)
     """Factor -> level of `one_at_a_time` and of what listed cells leave out; default: each factor's first level."""
     cells: tuple[dict[Name, Name], ...] = ()
-    """Factor -> level of each cell of the design `listed`, and of more cells beside those of `one_at_a_time`."""
+    """Factor -> level of each cell of the design `listed`, and of more cells beside those of `one_at_a_time` and
+    `fractional`."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
     """Every combination is trained once with each."""
     evaluation: EvaluationSpec
@@ -101,6 +107,8 @@ class StudySpec(Spec):
             problems.append("cells: the design full has all combinations; for some of them, set design: listed")
         if len(set(self.seeds)) < len(self.seeds):
             problems.append(f"seeds: each once; found {list(self.seeds)}")
+        if self.design == "fractional":
+            problems += self._no_fraction()
         if not problems and self.num_cells > _MOST_CELLS:
             problems.append(
                 f"factors: {self.num_cells:,} cells; expected at most {_MOST_CELLS:,}. With design: one_at_a_time each "
@@ -109,6 +117,20 @@ class StudySpec(Spec):
         if problems:
             raise ValueError("; ".join(dict.fromkeys(problems)))
         return self
+
+    def _no_fraction(self) -> Iterator[str]:
+        everything, needed = math.prod(self._sizes), fewest_runs(self._sizes)
+        if num_chosen(self._sizes, self.fraction, everything) >= everything:
+            yield (
+                f"design: fractional has nothing to leave out: {everything} combinations, {needed} of which tell the "
+                f"levels apart, and fraction {self.fraction:g}; set design: full"
+            )
+        if everything > MOST_TO_CHOOSE_FROM:
+            yield f"design: fractional chooses from at most {MOST_TO_CHOOSE_FROM:,} combinations; found {everything:,}"
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [len(levels) for levels in self.factors.values()]
 
     def _unknown_levels(self) -> Iterator[str]:
         places = [("defaults", self.defaults)]
@@ -135,21 +157,24 @@ class StudySpec(Spec):
     def combinations(self) -> list[dict[str, str]]:
         """Factor -> level of every combination, each once, in the order of the file."""
         defaults = {factor: self.reference(factor) for factor in self.factors}
-        if self.design != "full":
-            found = []
-            if self.design == "one_at_a_time":
-                found = [defaults]
-                found += [{**defaults, factor: level} for factor, levels in self.factors.items() for level in levels]
-            found += [{**defaults, **cell} for cell in self.cells]
-        else:
-            found = [{}]
-            for factor, levels in self.factors.items():
-                found = [{**cell, factor: level} for cell in found for level in levels]
+        found: list[dict[str, str]] = []
+        if self.design == "full":
+            found = [dict(zip(self.factors, each, strict=True)) for each in product(*self.factors.values())]
+        elif self.design == "one_at_a_time":
+            found = [defaults]
+            found += [{**defaults, factor: level} for factor, levels in self.factors.items() for level in levels]
+        elif self.design == "fractional":
+            # The reference level first, so that the defaults are one of the combinations.
+            ordered = [sorted(levels, key=defaults[name].__ne__) for name, levels in self.factors.items()]
+            for places in chosen_combinations(self._sizes, self.fraction):
+                chosen = [levels[at] for levels, at in zip(ordered, places, strict=True)]
+                found.append(dict(zip(self.factors, chosen, strict=True)))
+        found += [{**defaults, **cell} for cell in self.cells]
         return list({tuple(each.items()): each for each in found}.values())
 
     @property
     def num_cells(self) -> int:
         """Runs of the whole study."""
         if self.design == "full":
-            return math.prod(len(levels) for levels in self.factors.values()) * len(self.seeds)
+            return math.prod(self._sizes) * len(self.seeds)
         return len(self.combinations()) * len(self.seeds)

@@ -8,7 +8,7 @@ Example:
     [320.0, 16.0, 1500.0, 7000000000.0, None]
 """
 
-from didact.studies.findings.contrasts import Contrast
+from didact.studies.contrasts import Contrast
 from didact.studies.findings.effects import Effect, effects_of
 from didact.studies.findings.next_cells import Proposal, proposals_of
 from didact.studies.findings.scaling import Scaling, amount_of, scalings_of

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from didact.evaluation.statistics import corrected
-from didact.studies.findings.contrasts import Contrast, Term, contrast
+from didact.studies.contrasts import Contrast, Term, contrast
 from didact.studies.findings.scaling import Scaling, amount_of, scalings_of
 from didact.studies.findings.shares import Share, shares_of, sources_of
 from didact.studies.results import CellResult, StudyResult
@@ -180,9 +180,9 @@ def _undecided(
             (n for n in range(found.num_runs + 1, _MANY_SEEDS + 1) if scatter.reach(_PAIR, n) < found.value), None
         )
         if num_seeds is not None:
-            missing = num_seeds - found.num_runs
-            words = f"{missing} more seed{'s'[: missing - 1]} to tell {factor} {best} from {second}"
-            more = range(max(result.spec.seeds) + 1, max(result.spec.seeds) + 1 + missing)
+            num_more, first = num_seeds - found.num_runs, max(result.spec.seeds) + 1
+            words = f"{num_more} more {'seed' if num_more == 1 else 'seeds'} to tell {factor} {best} from {second}"
+            more = range(first, first + num_more)
             yield Proposal("seeds", metric, words, found, {"seeds": [*result.spec.seeds, *more]})
 
 

@@ -5,8 +5,9 @@ import re
 from dataclasses import dataclass
 
 from didact.evaluation.statistics import higher_is_better
+from didact.studies.additive import additive_terms, is_additive
+from didact.studies.contrasts import Contrast, Term, contrast
 from didact.studies.figures import Figure, figure_of
-from didact.studies.findings.contrasts import Contrast, Term, contrast
 from didact.studies.results import StudyResult
 from didact.studies.tables import counterparts
 from didact.studies.values import scatter_of
@@ -64,9 +65,13 @@ def scalings_of(result: StudyResult) -> list[Scaling]:
         places = [math.log2(amount) for amount, _ in known]
         mean = sum(places) / len(places)
         spread = sum((place - mean) ** 2 for place in places)
-        terms = [Term((at - mean) / spread, cells[level]) for at, (_, level) in zip(places, known, strict=True)]
+        weights = {level: (at - mean) / spread for at, (_, level) in zip(places, known, strict=True)}
+        if is_additive(result):
+            terms = additive_terms(result, factor, weights) or []
+        else:
+            terms = [Term(weight, cells[level]) for level, weight in weights.items()]
         for metric in result.metrics():
-            slope = contrast(terms, metric, scatter_of(result, metric))
+            slope = contrast(terms, metric, scatter_of(result, metric)) if terms else None
             figures = [(amount, figure_of(cells[level], metric)) for amount, level in known]
             points = tuple((amount, figure) for amount, figure in figures if figure is not None)
             if slope is not None and len(points) == len(known):

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from didact.studies.findings.contrasts import Contrast, Term, contrast
+from didact.studies.additive import is_additive
+from didact.studies.contrasts import Contrast, Term, contrast
 from didact.studies.results import CellResult, StudyResult
 from didact.studies.tables import counterparts
 from didact.studies.values import scatter_of
@@ -89,11 +90,14 @@ def transfers_of(result: StudyResult) -> list[Transfer]:
 
 
 def sources_of(cell: CellResult) -> dict[str, str]:
-    """Name -> path of what a cell was trained on; empty where its recipe is not there."""
+    """Name -> path of what a cell was trained on; empty where its recipe is not there or cannot be read."""
     file = cell.run / "recipe.json"
     if not file.is_file():
         return {}
-    sources = json.loads(file.read_text(encoding="utf-8")).get("data", {}).get("sources", [])
+    try:
+        sources = json.loads(file.read_text(encoding="utf-8"))["data"]["sources"]
+    except (ValueError, KeyError, TypeError):
+        return {}
     return {each["name"]: each["path"] for each in sources if each.get("weight", 1)}
 
 
@@ -103,7 +107,9 @@ def _is_of(cell: CellResult, metric: str) -> bool:
 
 
 def _by_subset(result: StudyResult, factor: str) -> dict[Subset, list[CellResult]]:
-    """Set of source names -> measured cells; empty unless each level has a set of its own."""
+    """Set of source names -> measured cells; empty unless each level has a set of its own, and runs to compare with."""
+    if is_additive(result):
+        return {}
     cells, _ = counterparts(result, factor, tuple(result.spec.factors[factor]), {})
     known = {level: each for level, each in cells.items() if each}
     found = {frozenset(sources_of(each[0])): each for each in known.values()}

@@ -4,13 +4,14 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from markupsafe import Markup
 
 from didact.display import visible
 from didact.evaluation.results import group_names
 from didact.evaluation.statistics import higher_is_better
-from didact.pages import Axis, Scale, Series, plot, radar, render_page, spent
+from didact.pages import Axis, Scale, Series, plot, radar, render_page, short, spent
 from didact.studies.figures import Figure, figure_of
 from didact.studies.findings import (
     Contrast,
@@ -31,6 +32,14 @@ _TEMPLATE = Path(__file__).with_name("study.html.jinja")
 _COLOURS = 7
 _SMOOTHED = 0.1
 """Share of a curve that is averaged into each of its points."""
+_DESIGNS = {
+    "full": "all combinations",
+    "one_at_a_time": "each varied alone, the others at their reference levels",
+    "fractional": "a balanced part of all combinations",
+    "listed": "listed cells",
+}
+_FILES = {"report.html": "answers", "recipe.json": "recipe", "steps.jsonl": "steps", "log.txt": "log"}
+"""What a cell's links lead to, and how they are called."""
 _AXES = range(3, 25)
 """Classes that a radar has room for."""
 
@@ -58,7 +67,11 @@ def render_study(result: StudyResult, published: Sequence[Beside] = (), paper: P
         num_effects=len(effects),
         curves=[(factor, _curves(result, factor)) for factor in result.spec.factors],
         classes=[(factor, _classes(result, factor)) for factor in result.spec.factors],
-        cells=[(cell, _figures(cell, result.metrics()), spent(cell.seconds)) for cell in result.cells],
+        cells=[(cell, _figures(cell, result.metrics()), _links(cell)) for cell in result.cells],
+        spent=spent,
+        short=short,
+        design=_DESIGNS[result.spec.design],
+        tokens=short(sum(cell.tokens for cell in result.cells)),
         metrics=result.metrics(),
         published=published,
         paper=paper,
@@ -105,6 +118,12 @@ def _heat(transfer: Transfer) -> list[tuple[str, list[tuple[Contrast | None, flo
 def _figures(cell: CellResult, metrics: Sequence[str]) -> list[str]:
     found = [figure_of([cell], metric) if cell.report is not None else None for metric in metrics]
     return ["-" if each is None else f"{each.value:.4g}" for each in found]
+
+
+def _links(cell: CellResult) -> list[tuple[str, str]]:
+    """Address beside the page, and word, of each file that a cell has."""
+    folder = f"cells/{quote(cell.name)}"
+    return [(f"{folder}/{name}", word) for name, word in _FILES.items() if (cell.run / name).is_file()]
 
 
 def _bars(table: Table) -> list[list[tuple[float, float, float] | None]]:

@@ -9,6 +9,8 @@ from didact.studies.figures import passages, question_values
 from didact.studies.results import CellResult
 from didact.studies.values import Of, Scatter, only_seeds_differ, value_of
 
+_NOTHING = 1e-12
+
 
 @dataclass(frozen=True, slots=True)
 class Term:
@@ -41,7 +43,12 @@ class Contrast:
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
-        return f"{self.value:+.3g} [{self.low:+.3g} to {self.high:+.3g}]"
+        return f"{_signed(self.value)} [{_signed(self.low)} to {_signed(self.high)}]"
+
+
+def _signed(value: float) -> str:
+    """In few digits; what only rounding left of zero is zero."""
+    return f"{value if abs(value) > _NOTHING else 0.0:+.3g}"
 
 
 def contrast(terms: Sequence[Term], metric: str, scatter: Scatter | None = None) -> Contrast | None:
