@@ -109,7 +109,7 @@ class RunError(DidactError, RuntimeError):
 
 
 class TrackingError(DidactError, LookupError):
-    """An MLflow experiment or run that was deleted, where a new try would not help."""
+    """Where a new try would not help: an MLflow experiment or run that was deleted, an address that is refused."""
 
 
 class RegistryError(DidactError, RuntimeError):

@@ -5,16 +5,19 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from didact.addresses import AddressRefused, check_address, check_host
 from didact.datasets.places.remote_stream import describe
-from didact.errors import DataError, EndpointRefused
+from didact.errors import DataError, EndpointRefused, RegistryError
 from didact.evaluation.endpoint.bodies import Request
 from didact.evaluation.endpoint.connection import Connection, Response
-from didact.spec import EndpointSpec
+from didact.registry import Registry
+from didact.spec import EndpointSpec, TrackingSpec
+from didact.tracking import sync_run
 
 METADATA = [
     "169.254.169.254",
@@ -108,6 +111,48 @@ def test_a_source_that_redirects_there_is_refused() -> None:
     with redirecting(SECRETS) as (url, asked), refused:
         describe(f"{url}/rows.jsonl")
     assert set(asked) == {"/rows.jsonl"}
+
+
+@pytest.mark.fault("X5")
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"zip://rows.jsonl::{SECRETS}",
+        f"zip://rows.jsonl::simplecache::{SECRETS}",
+        "ftp://169.254.169.254/rows.jsonl",
+        "webhdfs://100.100.100.200:50070/rows.jsonl",
+        "sftp://somebody@2852039166/rows.jsonl",
+        "zip://rows.jsonl::ftp://169.254.169.254/rows.zip",
+    ],
+)
+def test_a_source_there_is_refused_whatever_leads_to_it(url: str) -> None:
+    with pytest.raises(DataError, match="is a link-local or metadata address"):
+        describe(url)
+
+
+@pytest.mark.fault("X5")
+def test_an_archive_that_is_sent_there_is_not_followed() -> None:
+    refused = pytest.raises(DataError, match=r"169\.254\.169\.254 is a link-local or metadata address")
+    with redirecting(SECRETS) as (url, asked), refused:
+        describe(f"zip://rows.jsonl::{url}/rows.zip")
+    assert set(asked) == {"/rows.zip"}
+
+
+@pytest.mark.fault("X5")
+@pytest.mark.parametrize("url", ["reference://rows.jsonl::file:///tmp/names.json", "generic://a", "zip://x::dask://y"])
+def test_urls_whose_files_name_addresses_are_refused(url: str) -> None:
+    with pytest.raises(DataError, match="whose files name addresses of their own"):
+        describe(url)
+
+
+@pytest.mark.fault("X5")
+@pytest.mark.parametrize("uri", ["http://169.254.169.254", "https://[fd00:ec2::254]:5000", "http://2852039166/mlflow"])
+def test_a_tracking_server_there_is_not_asked(uri: str, tmp_path: Path) -> None:
+    (tmp_path / "steps.jsonl").write_text("")
+    result = sync_run(tmp_path, TrackingSpec(uri=uri))
+    assert result.problem is not None and "link-local or metadata address" in result.problem
+    with pytest.raises(RegistryError, match=r"tracking\.uri: found .*link-local or metadata address"):
+        Registry(uri)
 
 
 @pytest.mark.fault("X5")

@@ -15,10 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 
 from didact import env
+from didact.addresses import check_host
 from didact.errors import TrackingError
 from didact.logs import get_logger
 from didact.tracking.moved import settle_artifacts
@@ -64,7 +66,11 @@ def connect(uri: str) -> "MlflowClient":
     A sqlite file is made on first use, in WAL mode: five times the throughput with several writers, and readers do not
     block. A lock keeps processes that start together from creating its tables at once. Keep the file on a local disk;
     several machines need a server.
+
+    Raises:
+        TrackingError: a server at a link-local or metadata address, which a recipe may name and nobody means.
     """
+    _check_address(uri)
     _set_environment()
     # Every refused try would be a line of its own; `MlflowSync` says once what they say.
     get_logger("urllib3.connectionpool").addFilter(_is_not_about_mlflow)
@@ -82,6 +88,15 @@ def connect(uri: str) -> "MlflowClient":
         else:
             settle_artifacts(database)
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _check_address(uri: str) -> None:
+    if not uri.startswith(("http://", "https://")):
+        return
+    try:
+        check_host(urlsplit(uri).hostname or "")
+    except ValueError as error:
+        raise TrackingError(f"tracking.uri: found {uri}; {error}") from None
 
 
 def failures() -> tuple[type[Exception], ...]:

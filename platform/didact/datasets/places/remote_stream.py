@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
-from didact.addresses import check_address
+from didact.addresses import check_address, check_host
 from didact.errors import DataError
 from didact.logs import get_logger
 
@@ -29,6 +29,8 @@ _FAILURES = (
     ("gcsfs.retry", "HttpError"),
     ("google.auth.exceptions", "GoogleAuthError"),
     ("httpx", "HTTPError"),
+    ("tarfile", "TarError"),
+    ("zipfile", "BadZipFile"),
 )
 # What the many kinds of server call the mark by which one content is told from another.
 _MARKS = (
@@ -41,6 +43,12 @@ _CREDENTIALS = {
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
     "gcs": "GOOGLE_APPLICATION_CREDENTIALS",
 }
+_BY_NAME = frozenset(
+    {"s3", "s3a", "gs", "gcs", "az", "abfs", "adl", "oss", "oci", "tos", "hf", "github", "gist", "file", "local"}
+)
+"""Whose URLs name a bucket or a repository, and no machine: that is the environment's to say."""
+_LEADING_ON = frozenset({"reference", "generic", "dask"})
+"""Whose files name further addresses, which are asked past every check."""
 _Result = TypeVar("_Result")
 _log = get_logger(__name__)
 
@@ -87,23 +95,42 @@ def filesystem(url: str) -> tuple["AbstractFileSystem", str]:
     """The library for a URL, and the URL as that library writes it.
 
     Raises:
-        DataError: there is none, or it is not installed.
+        DataError: there is none, it is not installed, or the URL leads to a link-local or metadata address.
     """
     import fsspec
 
     options: dict[str, Any] = {}
-    if is_web(url):
-        import aiohttp
-
-        # The default gives up on a whole file after five minutes, however well it flows.
-        limit = aiohttp.ClientTimeout(total=None, sock_connect=_SILENCE_SECONDS, sock_read=_SILENCE_SECONDS)
-        options = {"client_kwargs": {"timeout": limit}, "get_client": _checked_client}
+    for link in url.split("::"):  # as in `zip://rows.jsonl::https://host/rows.zip`
+        scheme = link.partition("://")[0]
+        if scheme in _LEADING_ON:
+            raise DataError(f"{url}: found {scheme}://, whose files name addresses of their own; expected one of data")
+        if is_web(link):
+            options[scheme] = _web_options()
+        elif "://" in link and scheme not in _BY_NAME:
+            _check_machine(url, link)
     try:
-        return cast("tuple[AbstractFileSystem, str]", fsspec.url_to_fs(url, **options))
+        # An archive is opened here already.
+        opened = patiently(url, lambda: fsspec.url_to_fs(url, **options))
+        return cast("tuple[AbstractFileSystem, str]", opened)
     except ImportError as error:
         raise DataError(f"{url}: {error}; pip install didact[cloud] brings what S3 and GCS need") from error
     except ValueError as error:
         raise DataError(f"{url}: {error}; change the source's path in data.sources") from error
+
+
+def _web_options() -> dict[str, Any]:
+    import aiohttp
+
+    # The default gives up on a whole file after five minutes, however well it flows.
+    limit = aiohttp.ClientTimeout(total=None, sock_connect=_SILENCE_SECONDS, sock_read=_SILENCE_SECONDS)
+    return {"client_kwargs": {"timeout": limit}, "get_client": _checked_client}
+
+
+def _check_machine(url: str, link: str) -> None:
+    try:
+        check_host(urlsplit(link).hostname or "")
+    except ValueError as error:
+        raise DataError(f"{url} cannot be read: {error}") from None
 
 
 async def _checked_client(**settings: Any) -> Any:
