@@ -51,10 +51,12 @@ def answered(engine: EmbeddedEngine, prompts: Sequence[Ids], tokens: int) -> lis
 def prefilled(base: PreTrainedModel, prompts: Sequence[Ids]) -> None:
     """The first token of each, by `generate`."""
     longest = max(map(len, prompts))
+    base.requires_grad_(True)  # as it comes from the hub: of frozen weights torch copies the vocabulary's for each row
     ids = torch.tensor([[0] * (longest - len(each)) + list(each) for each in prompts])
     mask = torch.tensor([[0] * (longest - len(each)) + [1] * len(each) for each in prompts])
     with torch.inference_mode():
         base.generate(input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=1, pad_token_id=0)
+    base.requires_grad_(False)
 
 
 def seconds(what: Callable[[], object]) -> float:

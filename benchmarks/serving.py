@@ -66,7 +66,8 @@ class Contestants:
             max_batch_size=requests,
             prefix_cache_bytes=0,
         )
-        self.plain = load_base(spec)
+        # Not frozen, as its peers load it: of frozen weights torch copies the vocabulary's for each row of a prompt.
+        self.plain = load_base(spec).requires_grad_(True)
         self.wrapped: PeftModel | None = None
 
     def named(self) -> dict[str, Callable[[], int]]:

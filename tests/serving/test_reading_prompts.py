@@ -124,3 +124,15 @@ def test_logits_of_pieces_that_nobody_needs_are_not_computed() -> None:
     model.get_output_embeddings().register_forward_pre_hook(lambda _, args: sizes.append(args[0].shape[1]))
     _, pieces = read(laid_out(model, (90, 61)), 32)
     assert sizes == [*[0] * (pieces - 1), 1]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("lengths", [(9,), (9, 9, 9), (12, 3)])
+def test_the_vocabularys_layer_is_one_product_for_all_rows(family: str, lengths: Sequence[int]) -> None:
+    """Of states with gaps between the rows torch would make a product for each, and copies of all weights."""
+    model, seen = tiny_model(family), list[bool]()
+    model.get_output_embeddings().register_forward_pre_hook(lambda _, args: seen.append(args[0].is_contiguous()))
+    batch = laid_out(model, lengths)
+    read(batch, 8)
+    stepped(batch)
+    assert seen and all(seen)
