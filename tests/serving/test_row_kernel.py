@@ -2,12 +2,14 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from didact import env
 from didact.models.adapter import row_kernel as built
+from didact.models.adapter.row_adapter import LoraPart, RowAdapter
 from didact.models.adapter.row_kernel import RowGroups, RowKernel, row_kernel
 from didact.models.adapter.row_slots import RowSlots
 from tests.fakes.models import tiny_model
@@ -55,7 +57,7 @@ def test_every_row_gets_what_its_adapter_adds_in_float64(
     assert kernel.takes(states, output, rank, groups)
     torch.set_num_threads(threads)
     try:
-        kernel.add(states, output, first, second, rank, groups)
+        assert kernel.addition(states, first, second, rank, groups)(states, output)
     finally:
         torch.set_num_threads(ran_with)
     assert torch.equal(output[2], before[2])
@@ -77,7 +79,7 @@ def test_a_step_of_a_small_base_wakes_no_thread(rows: int, rank: int, features: 
 def test_what_is_not_a_number_stays_in_its_row(kernel: RowKernel) -> None:
     states, output = torch.ones(9, 1, 32), torch.zeros(9, 1, 48)
     states[4] = torch.nan
-    kernel.add(states, output, torch.ones(6, 2, 32), torch.ones(6, 2, 48), 2, RowGroups(ROWS))
+    assert kernel.addition(states, torch.ones(6, 2, 32), torch.ones(6, 2, 48), 2, RowGroups(ROWS))(states, output)
     assert output[4].isnan().all()
     assert output[[0, 1, 3, 5, 6, 7, 8]].eq(64).all()
 
@@ -94,12 +96,59 @@ def test_other_number_formats_strides_and_long_prompts_are_left_to_torch(kernel:
     assert not kernel.takes(states.new_zeros(2, 17, 8), output, 4, groups)
 
 
+def test_steps_of_one_batch_see_weights_that_change_between_them() -> None:
+    slots = RowSlots(tiny_model(), 3)
+    slots.keep_row_by_row()
+    if slots.kernel is None:
+        pytest.skip("there is no C++ compiler")
+    kernel, ids = slots.kernel, torch.arange(12).view(4, 3)
+    rows = (0, 1, None, 1)
+
+    def logits(length: int) -> torch.Tensor:
+        with torch.inference_mode():
+            return slots._logits(ids[:, :length], rows)
+
+    for seeds, rank in (((1, 2), 2), ((3, 2), 2), ((3, 4), 9)):  # the last takes more memory for all slots
+        for slot, seed in enumerate(seeds):
+            parts = slots._made_up(seed).parts
+            slots.put(slot, RowAdapter({name: widened(part, rank) for name, part in parts.items()}))
+        for length in (1, 1, 3, 1, 3):
+            slots.kernel = kernel
+            found = logits(length)
+            assert slots._known[rows].ready
+            slots.kernel = None
+            slots._known.clear()
+            torch.testing.assert_close(found, logits(length), rtol=1e-4, atol=1e-5)
+
+
+def widened(part: LoraPart, rank: int) -> LoraPart:
+    more = torch.ones(rank - len(part.first), 1) * 0.01
+    return LoraPart(torch.cat([part.first, more * part.first[:1]]), torch.cat([part.second, more * part.second[:1]]))
+
+
+@pytest.mark.parametrize("kernel", [torch.float32], indirect=True)
+def test_tensors_of_another_kind_are_not_added_to(kernel: RowKernel) -> None:
+    states, output = torch.ones(2, 1, 8), torch.zeros(2, 1, 4)
+    weights = torch.ones(1, 2, 8), torch.ones(1, 2, 4)
+    add = kernel.addition(states, *weights, 2, RowGroups({0: [0, 1]}))
+    for entered, left in (
+        (states[:1], output[:1]),
+        (states.double(), output),
+        (states, output.double()),
+        (torch.ones(2, 1, 16)[..., ::2], output),
+        (states, torch.zeros(2, 1, 8)[..., ::2]),
+    ):
+        assert not add(entered, left) and not left.any()
+    assert add(states, output) and output.eq(16).all()
+
+
 def test_a_kernel_that_computes_wrong_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     slots = RowSlots(tiny_model(), 3)
     slots.keep_row_by_row()
     if slots.kernel is None:
         pytest.skip("there is no C++ compiler")
-    monkeypatch.setattr(slots.kernel, "add", lambda _, output, *rest: output.add_(1))
+    wrong = SimpleNamespace(takes=lambda *_: True, addition=lambda *_: lambda _, output: output.add_(1) is not None)
+    monkeypatch.setattr(slots, "kernel", wrong)
     slots.prove()
     assert slots.kernel is None
 

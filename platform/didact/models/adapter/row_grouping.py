@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from didact.models.adapter.row_adapter import LoraPart, ScalePart
-from didact.models.adapter.row_kernel import RowGroups, RowKernel
+from didact.models.adapter.row_kernel import Addition, RowGroups, RowKernel
 
 _PROBES = ((2, 3), (3, 5))
 """Rows and tokens a row of the texts that find out which layers compute row by row."""
@@ -32,6 +32,8 @@ class Grouping:
     kernel: RowKernel | None
     """None where it is not to be used."""
     groups: RowGroups
+    ready: dict[Any, Addition]
+    """What the kernel adds in a layer whose outputs no adapter scales, from its first call on."""
     used: slice | torch.Tensor
     """The slots whose weights are read."""
     gather: torch.Tensor | None
@@ -54,7 +56,7 @@ class Grouping:
         for row, slot in enumerate(slots):
             if slot is not None:
                 groups.setdefault(slot, []).append(row)
-        self.kernel, self.groups = None, RowGroups(groups)
+        self.kernel, self.groups, self.ready = None, RowGroups(groups), {}
         first, last = min(groups), max(groups) + 1
         # Reading a slot that no row has costs as much as reading one that a row has; picking copies them all first.
         dense = last - first <= 1.5 * len(groups)
@@ -89,7 +91,7 @@ class Marked(Grouping):
     """bool [rows, slots], whose row is whose."""
 
     def __init__(self, marks: torch.Tensor, of_rows: torch.Tensor, sites: Any) -> None:
-        self.num_rows, self.length, self.only = len(marks), 1, None
+        self.num_rows, self.length, self.only, self.ready = len(marks), 1, None, {}
         self.marks, self.of_rows = marks, of_rows
         self.ranks = {site: site.rank for site in sites}
         self.scales_inputs = {site: site.scales[0] for site in sites}

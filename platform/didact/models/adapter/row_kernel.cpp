@@ -125,8 +125,17 @@ struct Batch {
     int64_t groups, length, threads;       // length: tokens a row
 };
 
+struct Call {
+    const void *first, *second;  // A and B of all slots
+    Layer layer;
+    Batch batch;
+};
+
 template <typename T>
-void add_all(const T *states, T *output, const T *a, const T *b, const Layer &layer, const Batch &batch) {
+void add_all(const T *states, T *output, const Call &call) {
+    const Layer &layer = call.layer;
+    const Batch &batch = call.batch;
+    const T *a = static_cast<const T *>(call.first), *b = static_cast<const T *>(call.second);
     const int64_t inputs = layer.inputs, outputs = layer.outputs;
 #pragma omp parallel num_threads(batch.threads) if (batch.threads > 1)
     {
@@ -168,12 +177,7 @@ extern "C" {
 
 int64_t most_rank() { return MOST_RANK; }
 
-void add_float32(const float *states, float *output, const float *a, const float *b, const Layer *layer, const Batch *batch) {
-    add_all(states, output, a, b, *layer, *batch);
-}
+void add_float32(const float *states, float *output, const Call *call) { add_all(states, output, *call); }
 
-void add_bfloat16(const uint16_t *states, uint16_t *output, const uint16_t *a, const uint16_t *b, const Layer *layer,
-                  const Batch *batch) {
-    add_all(states, output, a, b, *layer, *batch);
-}
+void add_bfloat16(const uint16_t *states, uint16_t *output, const Call *call) { add_all(states, output, *call); }
 }

@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -44,6 +45,10 @@ class _Batch(ctypes.Structure):
     ]
 
 
+class _Call(ctypes.Structure):
+    _fields_ = [("first", ctypes.c_void_p), ("second", ctypes.c_void_p), ("layer", _Layer), ("batch", _Batch)]
+
+
 class RowGroups:
     """Which rows of a batch have which slot, as the kernel reads it."""
 
@@ -58,6 +63,30 @@ class RowGroups:
         )
 
 
+class Addition:
+    """What one layer adds in steps of one batch, with all that stays the same from step to step worked out.
+
+    A step makes some hundred calls, and what Python looks at in each of them has left the processor's cache since the
+    last: as long as reading the adapters themselves took, before it was looked at once.
+    """
+
+    __slots__ = ("_add", "_call", "_dtype", "_held", "_shape")
+
+    def __init__(self, add: Any, dtype: torch.dtype, shape: torch.Size, call: _Call, held: tuple[Any, ...]) -> None:
+        self._add, self._dtype, self._shape = add, dtype, shape
+        self._call, self._held = ctypes.byref(call), held
+
+    def __call__(self, states: torch.Tensor, output: torch.Tensor) -> bool:
+        """Add in place, or do nothing and say so where the tensors are not of the kind that this was made for."""
+        dtype = self._dtype
+        if states.shape != self._shape or states.dtype is not dtype or output.dtype is not dtype:
+            return False
+        if not (states.is_contiguous() and output.is_contiguous()):
+            return False
+        self._add(states.data_ptr(), output.data_ptr(), self._call)
+        return True
+
+
 class RowKernel:
     """The compiled kernel for one number format."""
 
@@ -65,7 +94,7 @@ class RowKernel:
         self._dtype = dtype
         self._most_rank = library.most_rank()
         self._add = getattr(library, _ENTRIES[dtype])
-        self._add.argtypes = [ctypes.c_void_p] * 4 + [ctypes.POINTER(_Layer), ctypes.POINTER(_Batch)]
+        self._add.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(_Call)]
         self._add.restype = None
 
     def takes(self, states: torch.Tensor, output: torch.Tensor, rank: int, groups: RowGroups) -> bool:
@@ -73,30 +102,30 @@ class RowKernel:
         fits = states.dtype == output.dtype == self._dtype and states.is_contiguous() and output.is_contiguous()
         return fits and rank <= self._most_rank and groups.most_rows * states.shape[1] <= _MOST_TOKENS[self._dtype]
 
-    def add(
+    def addition(
         self,
         states: torch.Tensor,
-        output: torch.Tensor,
         first: torch.Tensor,
         second: torch.Tensor,
         rank: int,
         groups: RowGroups,
-    ) -> None:
-        """Add B A x of each row's adapter to the layer's output, in place.
+        entered: torch.Size | None = None,
+    ) -> Addition:
+        """What adds B A x of each row's adapter to the layer's output, [rows x length, outputs] or a view of it.
 
         Args:
-            states: [rows, length, inputs].
-            output: the layer's, [rows x length, outputs] or a view of it.
+            states: [rows, length, inputs], of which only the shape counts.
             first: A of all slots, [slots, most rank, inputs].
             second: B of all slots, transposed and with the scaling in it, [slots, most rank, outputs].
             rank: the largest that is in use; the rest of a slot is 0.
             groups: the rows' slots.
+            entered: the shape in which the layer gets the states, where it is another.
         """
         layer = _Layer(first.shape[2], second.shape[2], rank, first.shape[1])
         products = states.shape[0] * states.shape[1] * rank * (layer.inputs + layer.outputs)
-        groups.batch.length, groups.batch.threads = states.shape[1], threads_for(products, torch.get_num_threads())
-        tensors = (states, output, first, second)
-        self._add(*(tensor.data_ptr() for tensor in tensors), ctypes.byref(layer), ctypes.byref(groups.batch))
+        call = _Call(first.data_ptr(), second.data_ptr(), layer, groups.batch)
+        call.batch.length, call.batch.threads = states.shape[1], threads_for(products, torch.get_num_threads())
+        return Addition(self._add, self._dtype, entered or states.shape, call, (call, first, second, groups))
 
 
 def threads_for(products: int, available: int) -> int:

@@ -196,7 +196,12 @@ class RowSlots:
 
         def after(_: torch.nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor | None:
             grouping = self._grouping
-            if grouping is None or not output.numel():  # no logits are asked for
+            if grouping is None:
+                return None
+            ready = grouping.ready.get(site)
+            if ready is not None and ready(args[0], output):
+                return output
+            if not output.numel():  # no logits are asked for
                 return None
             rank = grouping.ranks[site]
             if rank:
@@ -286,8 +291,10 @@ class _Site:
         rows, kernel = by_rows(entered, grouping.num_rows, grouping.length), grouping.kernel
         if rows is None or kernel is None or not kernel.takes(rows, output, rank, grouping.groups):
             return False
-        kernel.add(rows, output, self._first, self._second, rank, grouping.groups)
-        return True
+        addition = kernel.addition(rows, self._first, self._second, rank, grouping.groups, entered.shape)
+        if not grouping.scales_outputs[self]:
+            grouping.ready[self] = addition
+        return addition(entered, output)
 
     def _add_marked(self, entered: torch.Tensor, output: torch.Tensor, marks: torch.Tensor) -> torch.Tensor:
         rows, slots = marks.shape
