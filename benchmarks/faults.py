@@ -112,8 +112,8 @@ ROWS = {
         "no score comes of it; the evaluation ends by its deadline, says that it is incomplete, and promotes nothing",
     ),
     "S2": (
-        "an alias moved to a version of another base",
-        "the name answers as before; its entry says why",
+        "an alias moved, under load, to a version of another base, damaged, gone, or with NaN",
+        "the name and all others answer as before, every request; its entry says why; a good version is followed again",
     ),
     "S6": (
         "adapters with files missing, changed, unlisted, linked, pickled; of another base",
@@ -122,7 +122,8 @@ ROWS = {
     "S7": ("two adapters by turns in one place", "every answer that of the adapter alone"),
     "S8": (
         "200 clients that leave in the middle of their answers, one by one and as a crowd",
-        "nothing is generated beyond the step under way; places, adapters' places and memory are given back",
+        "nothing is generated beyond the step under way; places, adapters' places and memory are given back, and the "
+        "process does not grow",
     ),
     "S9": (
         "prompts over the context, longest answers over it, 10,000 messages, 60 MB, huge n and seed",

@@ -252,6 +252,7 @@ def test_uploads_have_limits(serve: Callable[..., TestClient], tmp_path: Path) -
             assert http.post("/v1/files", **form).status_code == status
         assert http.get("/v1/files/..%2f..%2fkeys.json").status_code == 404
         assert http.get("/v1/files?limit=0").status_code == 400
+        assert http.get(f"/v1/files?limit={'9' * 5000}").status_code == 400  # more digits than Python reads
         page = http.get("/v1/files?limit=1&order=asc").json()
         assert page["has_more"] and http.get(f"/v1/files?after={page['last_id']}").json()["data"] != page["data"]
 

@@ -4,6 +4,7 @@ import asyncio
 import gc
 from pathlib import Path
 
+import psutil
 import pytest
 
 from didact.gpu_proof.tokenizer import byte_tokenizer
@@ -101,3 +102,29 @@ def test_a_crowd_that_leaves_gives_back_places_and_memory(departures: int, tmp_p
     finally:
         engine.close()
     assert held() == before
+
+
+@pytest.mark.fault("S8")
+@pytest.mark.nightly
+def test_the_process_does_not_grow_with_departures(tmp_path: Path) -> None:
+    adapters = [None, *(make_adapter(tmp_path / str(seed), seed) for seed in (1, 2, 3))]
+    engine = EmbeddedEngine(AdapterHost(tiny_model(), TINY_BASE), byte_tokenizer(), max_adapters=2, max_batch_size=8)
+
+    async def crowds(count: int) -> None:
+        for _ in range(count):
+            wanted = [request(PROMPTS[number % 5], adapters[number % 4], tokens=NEVER_ENDING) for number in range(20)]
+            await asyncio.gather(*(leave_after(engine, each, 1 + number % 30) for number, each in enumerate(wanted)))
+            await until_idle(engine)
+
+    def size() -> int:
+        gc.collect()
+        return psutil.Process().memory_info().rss
+
+    try:
+        asyncio.run(crowds(10))
+        before = size()
+        asyncio.run(crowds(20))
+        # Measured: 0.2 MiB. The keys and values of 400 rows of a hundred tokens would be 20 MiB.
+        assert size() - before < 8 * 2**20
+    finally:
+        engine.close()

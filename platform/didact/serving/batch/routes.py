@@ -216,7 +216,7 @@ def _unknown(kind: str, number: str, param: str | None = None) -> ApiError:
 def _page(found: Sequence[StoredFile] | Sequence[StoredBatch], request: Request) -> dict[str, Any]:
     """A part of a list, as `limit`, `after` and `order` ask for it."""
     limit, after = request.query_params.get("limit", str(_PAGE)), request.query_params.get("after")
-    if not limit.isdecimal() or not 1 <= int(limit) <= 10_000:
+    if not limit.isdecimal() or len(limit) > 5 or not 1 <= int(limit) <= 10_000:
         raise ApiError(
             400, f"limit: found {limit[:20]!r}; expected a number from 1.", code="invalid_value", param="limit"
         )
