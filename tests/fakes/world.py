@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -29,7 +30,7 @@ class ThreadWorld(World):
         """See `World.sum`."""
         return values.copy_(sum(self._exchange(values.clone())))
 
-    def agree(self, value: int) -> int:
+    def agree(self, value: Any) -> Any:
         """See `World.agree`."""
         return self._exchange(value)[0]
 

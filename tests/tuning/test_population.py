@@ -243,6 +243,9 @@ def test_a_recipe_that_changes_by_itself_is_refused(tmp_path: Path) -> None:
     found = search(tmp_path, {**RECIPE, "training": training})
     with pytest.raises(SpecError, match=r"training\.changes would be replaced"):
         check_population(found, RULE, STEPS)
+    found = search(tmp_path, {**RECIPE, "data": {**RECIPE["data"], "online_mixing": {}}})
+    with pytest.raises(SpecError, match=r"data\.online_mixing changes mixtures as a population does"):
+        check_population(found, RULE, STEPS)
     check_population(search(tmp_path), RULE, STEPS)
 
 

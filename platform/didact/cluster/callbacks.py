@@ -30,6 +30,7 @@ class RunRecord(Callback):
             report.metrics,
             sample_ids=list(report.sample_ids),
             loss_hex=report.metrics["train/loss"].hex(),
+            **({"draws": report.draws} if report.draws else {}),
         )
 
     @override

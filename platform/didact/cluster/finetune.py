@@ -40,7 +40,7 @@ from didact.interrupts import INTERRUPTS
 from didact.lineage import keep_lineage
 from didact.logs import get_logger, kept_in
 from didact.models import base_fingerprint, check_method, check_start, check_stored, verify_adapter
-from didact.preparation import DataFacts, Plan, PreparedData, memory_in_words, prepare_run, with_seen
+from didact.preparation import DataFacts, Plan, PreparedData, memory_in_words, prepare_run, with_seen, write_decided
 from didact.registry import ModelVersion, locate_adapter, registry_of
 from didact.registry.card import write_card
 from didact.registry.evidence import champion_of
@@ -140,6 +140,7 @@ def finetune(
             training = _train(run, spec, prepared, data, ray_callbacks, group, allow_fresh, until)
             if training is not None and training.steps < prepared.num_steps:
                 return FinetuneResult(run, training, None, None, None, mlflow_run_id)
+            write_decided(run, spec)
             write_card(run)  # an evaluation that is killed leaves an adapter that says what it is
             report = _evaluate(run, spec, tasks)
             write_card(run)

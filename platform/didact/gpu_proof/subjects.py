@@ -8,6 +8,7 @@ import torch
 from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt, Params4bit
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from didact.mixtures import Mixture
 from didact.models.base.quantize import keep_unpacked, quantization_config
 from didact.spec import QuantizationSpec
 from didact.tokens import Batch, Sample, StepBatches, pack, pad
@@ -152,6 +153,11 @@ class RandomSteps:
     accumulate: int = 1
     """Micro-batches a step."""
     made: dict[int, tuple[Batch, ...]] = field(default_factory=dict)
+
+    @property
+    def mixture(self) -> Mixture:
+        """Of one source, which keeps its share."""
+        return Mixture.build(["random"], [1], [1.0], [1.0], "rows", seed=0)
 
     def step(self, step: int, rank: int = 0, world_size: int = 1, *, even: bool = False) -> StepBatches:
         """The micro-batches of worker `rank`; `lengths` are gone through again and again, with other tokens."""

@@ -13,6 +13,8 @@ Example:
 
 from didact.mixtures.build import build_mixture
 from didact.mixtures.mixture import Mixture
+from didact.mixtures.online import online_shares
+from didact.mixtures.schedule import quantise
 from didact.mixtures.types import MixtureRow, SampleId, Stage
 
-__all__ = ["Mixture", "MixtureRow", "SampleId", "Stage", "build_mixture"]
+__all__ = ["Mixture", "MixtureRow", "SampleId", "Stage", "build_mixture", "online_shares", "quantise"]

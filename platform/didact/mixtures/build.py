@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from didact.logs import get_logger
 from didact.mixtures.curriculum import curriculum_pieces, stages_of
@@ -12,7 +13,9 @@ from didact.spec import DataSpec
 _log = get_logger(__name__)
 
 
-def build_mixture(data: DataSpec, rows: Sequence[int], mean_tokens: Sequence[float], num_samples: int) -> Mixture:
+def build_mixture(
+    data: DataSpec, rows: Sequence[int], mean_tokens: Sequence[float], num_samples: int, samples_per_step: int = 1
+) -> Mixture:
     """The mixture that `data` asks for.
 
     Without curriculum and `max_epochs` it does not depend on the length of the run.
@@ -22,6 +25,7 @@ def build_mixture(data: DataSpec, rows: Sequence[int], mean_tokens: Sequence[flo
         rows: usable training rows of each source.
         mean_tokens: mean tokens per row of each.
         num_samples: samples of the whole run.
+        samples_per_step: what `online_mixing` counts in.
 
     Raises:
         DataError: a source has no rows, or `max_epochs` allows fewer samples than the run asks for.
@@ -39,7 +43,12 @@ def build_mixture(data: DataSpec, rows: Sequence[int], mean_tokens: Sequence[flo
         # One without weight takes nothing of what others may not.
         most = [limit if weight else 0 for limit, weight in zip(most, weights, strict=True)]
         return Mixture(*sizes, limited_pieces(names, by_samples, most, num_samples))
-    return Mixture.build(names, rows, mean_tokens, weights, data.weight_unit, data.seed)
+    mixture = Mixture.build(names, rows, mean_tokens, weights, data.weight_unit, data.seed)
+    if data.online_mixing is None:
+        return mixture
+    for each in data.online_mixing.decided:
+        mixture = mixture.then(each.after * samples_per_step, [each.draws.get(name, 0) for name in names])
+    return mixture if data.online_mixing.decided else replace(mixture, online=data.online_mixing)
 
 
 def source_weights(data: DataSpec, rows: Sequence[int], mean_tokens: Sequence[float]) -> list[float]:

@@ -4,7 +4,8 @@ import functools
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from operator import attrgetter
 from typing import Literal
 
@@ -14,6 +15,7 @@ from didact.logs import get_logger
 from didact.mixtures.permutation import permuted
 from didact.mixtures.schedule import PERIOD, quantise, schedule
 from didact.mixtures.types import MixtureRow, Piece, SampleId, Stage
+from didact.spec import OnlineMixingSpec
 
 _ORDER_VERSION = 1
 _log = get_logger(__name__)
@@ -33,6 +35,8 @@ class Mixture:
     """What is drawn where; one piece, repeated, when the weights never change."""
     stages: tuple[Stage, ...] = ()
     """The stages of a curriculum; none otherwise."""
+    online: OnlineMixingSpec | None = None
+    """How later pieces are decided; None where all are known."""
 
     @classmethod
     def build(
@@ -68,6 +72,11 @@ class Mixture:
     def num_rows(self) -> int:
         """Rows of all sources together: the samples of one epoch."""
         return sum(self.rows)
+
+    def then(self, start: int, counts: Sequence[int]) -> "Mixture":
+        """The same samples before position `start`; from there on `counts` of each source, again and again."""
+        before = tuple(piece for piece in self.pieces if piece.start < start)
+        return replace(self, pieces=(*before, Piece(start, tuple(self._drawn(start)), tuple(counts))))
 
     def sample(self, position: int) -> SampleId:
         """The sample at `position` (from 0). Within one pass over a source no row comes twice.
@@ -112,6 +121,10 @@ class Mixture:
         if len(source_fingerprints) != len(self.names):
             raise ValueError(f"{len(source_fingerprints)} fingerprints for {len(self.names)} sources")
         counts = [piece.counts for piece in self.pieces]
+        # Said only where it holds, so that the fingerprints of all other mixtures are what they were.
+        cut = any(one.start + sum(one.counts) != other.start for one, other in pairwise(self.pieces))
+        starts = {"starts": [piece.start for piece in self.pieces]} if cut else {}
+        online = {"online": self.online.model_dump()} if self.online else {}
         return fingerprint(
             {
                 "version": _ORDER_VERSION,
@@ -120,6 +133,8 @@ class Mixture:
                 "shares": counts if len(counts) > 1 else counts[0],
                 "seed": self.seed,
                 "sources": list(source_fingerprints),
+                **starts,
+                **online,
             }
         )
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from didact.faces import lazily
 
 if TYPE_CHECKING:
+    from didact.preparation.decided import write_decided
     from didact.preparation.facts import DataFacts, SourceFacts, StageFacts
     from didact.preparation.mixture import PreparedMixture, mix, prepare_mixture
     from didact.preparation.parts import Encoder, PartDone, PartJob, Runner, prepare_source, run_here, run_job, tokenize
@@ -71,6 +72,7 @@ __all__ = [
     "tokenize",
     "training_rows",
     "with_seen",
+    "write_decided",
 ]
 
 __getattr__ = lazily(__name__)

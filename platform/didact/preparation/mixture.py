@@ -99,8 +99,9 @@ def mix(
         DataError: `max_epochs` allows fewer samples than the run asks for.
     """
     rows = [len(table) for table in tables]
-    num_samples = training.num_steps(sum(rows)) * training.global_batch_size
-    mixture = build_mixture(data, rows, [table.stats.mean_tokens for table in tables], num_samples)
+    batch = training.global_batch_size
+    num_samples = training.num_steps(sum(rows)) * batch
+    mixture = build_mixture(data, rows, [table.stats.mean_tokens for table in tables], num_samples, batch)
     fingerprint = mixture.fingerprint([table.fingerprint for table in tables])
     return PreparedMixture(tuple(tables), dict(held_out), mixture, fingerprint)
 

@@ -219,4 +219,7 @@ def _weighing(data: DataSpec) -> str:
         return f"curriculum of {len(data.curriculum)} stages ({data.interpolate}), weights in {data.weight_unit}"
     strategy = {"explicit": "weights", "temperature": f"weights of temperature {data.temperature:g}"}
     limit = f", at most {data.max_epochs:g} epochs" if data.max_epochs is not None else ""
-    return f"{strategy.get(data.strategy, data.strategy + ' weights')} in {data.weight_unit}{limit}"
+    mixing = data.online_mixing
+    follow = f", which follow losses every {mixing.every_steps} steps" if mixing and not mixing.decided else ""
+    followed = f", with {len(mixing.decided)} decisions that are followed" if mixing and mixing.decided else ""
+    return f"{strategy.get(data.strategy, data.strategy + ' weights')} in {data.weight_unit}{limit}{follow}{followed}"

@@ -14,6 +14,7 @@
     workers.jsonl       one line a group of workers: what worker 0 computed on
     trial.json          the sweep and the values drawn, for a trial of a search
     branch/             of a run that went on from a checkpoint of another one: a copy of that checkpoint
+    decided.yaml        of a run with data.online_mixing: a recipe that follows the shares that were decided
     verdict.json        what the gate decided about the adapter, and from what
     mlflow.json         the MLflow run this folder belongs to
 """
@@ -132,6 +133,11 @@ class Run:
     def branch(self) -> Path:
         """Checkpoint of another run that this one goes on from."""
         return self.path / "branch"
+
+    @property
+    def decided(self) -> Path:
+        """Of a run whose shares followed its losses: a recipe that follows the same shares."""
+        return self.path / "decided.yaml"
 
     @property
     def verdict(self) -> Path:

@@ -142,6 +142,49 @@ class StageSpec(Spec):
         return weights
 
 
+class DecidedSpec(Spec):
+    """Shares that hold from a step on, until the next decision."""
+
+    after: int = Field(ge=1)
+    """Optimizer steps that are done before."""
+    draws: dict[str, Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    """Source -> samples, of as many as all have together; a source left out has none."""
+
+    @field_validator("draws")
+    @classmethod
+    def _some(cls, draws: dict[str, int]) -> dict[str, int]:
+        if not any(draws.values()):
+            raise ValueError(f"no source is drawn ({', '.join(draws)}); give at least one a number above 0")
+        return draws
+
+
+class OnlineMixingSpec(Spec):
+    """Shares that follow how fast the training loss of each source falls, beginning with the weights of the recipe."""
+
+    every_steps: int = Field(default=20, ge=3)
+    """Optimizer steps between two decisions."""
+    window_steps: int | None = Field(default=None, ge=3)
+    """Steps whose losses a decision looks at; default: twice `every_steps`."""
+    temperature: float = Field(default=1.0, gt=0)
+    """How far shares go from the weights: the higher, the nearer they stay."""
+    floor: float = Field(default=0.25, ge=0, lt=1)
+    """Part of its first share that a source keeps, however little it learns."""
+    decided: tuple[DecidedSpec, ...] = ()
+    """Decisions of an earlier run, which are followed; nothing is decided anew then."""
+
+    @property
+    def window(self) -> int:
+        """`window_steps` with its default."""
+        return self.window_steps or 2 * self.every_steps
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        after = [each.after for each in self.decided]
+        if after != sorted(set(after)):
+            raise ValueError(f"after must increase from one of decided to the next; found {after}")
+        return self
+
+
 class DuplicatesSpec(Spec):
     """What happens to rows that are there twice. Rows that are held out stay; their twins in training data go."""
 
@@ -218,6 +261,8 @@ class DataSpec(Spec):
     """Weights that change over the run, in place of the sources' own."""
     interpolate: Literal["step", "linear"] = "step"
     """Whether a stage's weights hold until its end, or are reached there on a line from those of the stage before."""
+    online_mixing: OnlineMixingSpec | None = None
+    """Weights that follow training losses; null keeps them."""
     max_bad_rows_share: float = Field(default=0.01, ge=0, le=1)
     """Stop the run when a larger share of a source's rows is quarantined."""
     seed: int = Field(default=0, ge=0)
@@ -232,7 +277,7 @@ class DataSpec(Spec):
 
     @property
     def states_weights(self) -> bool:
-        """Whether the sources' own weights hold for the whole run."""
+        """Whether the sources' own weights hold for the whole run, or are where it begins."""
         return self.strategy == "explicit" and not self.curriculum
 
     @field_validator("sources")
@@ -250,6 +295,8 @@ class DataSpec(Spec):
             _check_curriculum(self)
         elif self.strategy == "explicit" and not any(source.weight for source in self.sources):
             raise ValueError("all sources have weight 0; give at least one a weight")
+        if self.online_mixing:
+            _check_online_mixing(self, self.online_mixing)
         return self
 
 
@@ -272,6 +319,22 @@ def _check_curriculum(data: DataSpec) -> None:
         - {name for stage in data.curriculum for name, weight in stage.weights.items() if weight}
     ):
         raise ValueError(f"source {unused[0]!r} has a weight in no stage of curriculum; give it one or remove it")
+
+
+def _check_online_mixing(data: DataSpec, mixing: OnlineMixingSpec) -> None:
+    if data.curriculum:
+        raise ValueError("curriculum states weights and online_mixing decides them; remove one of both")
+    if data.max_epochs is not None or any(source.max_epochs is not None for source in data.sources):
+        raise ValueError("max_epochs would change the weights that online_mixing decides; remove one of both")
+    weighed = [source.name for source in data.sources if source.weight or data.strategy != "explicit"]
+    if len(weighed) < 2:
+        raise ValueError(f"online_mixing shares among sources with a weight; found {weighed[0]!r} alone, remove it")
+    names = {source.name for source in data.sources}
+    for number, each in enumerate(mixing.decided):
+        if unknown := sorted(each.draws.keys() - names):
+            raise ValueError(
+                f"online_mixing.decided.{number} names {unknown[0]!r}; sources are {', '.join(sorted(names))}"
+            )
 
 
 OwnTemplate = Annotated[

@@ -76,6 +76,12 @@ class FinetuneSpec(WithAdapterDefault, Spec):
                 f"{self.training.global_batch_size}; each worker needs at least one conversation per step"
             )
         _check_method(self)
+        mixing, batch = self.data.online_mixing, self.training.global_batch_size
+        if mixing and mixing.every_steps * batch < len(self.data.sources):
+            raise ValueError(
+                f"data.online_mixing.every_steps {mixing.every_steps} of {batch} samples are fewer samples than there "
+                f"are sources, {len(self.data.sources)}; raise it"
+            )
         reported = self._reported_metrics()
         gate = sorted(self.register_as.gate.metrics) if self.register_as else []
         if odd := [metric for metric in gate if not any(fnmatchcase(metric, known) for known in reported)]:

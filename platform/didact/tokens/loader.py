@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from didact.errors import DataError
 from didact.mixtures import Mixture, SampleId
 from didact.tokens.batches import pack, pad
@@ -55,24 +57,33 @@ class StepLoader:
         lengths = [self.tables[sample.source].length(sample.row) for sample in ids]
         share = deal(lengths, world_size)[rank]
         size = self.micro_batch_size
-        mine = [
-            self._batch([ids[position] for position in share[start : start + size]])
-            for start in range(0, len(share), size)
-        ]
+        parts = [[ids[position] for position in share[start : start + size]] for start in range(0, len(share), size)]
+        mine, sources = [self._batch(part) for part in parts], [self._sources(part) for part in parts]
         if even:
             largest_share = -(-len(ids) // world_size)  # `deal` always fills one
             shortest = ids[lengths.index(min(lengths))]
-            mine += [self._batch([shortest]).without_targets()] * (-(-largest_share // size) - len(mine))
+            missing = -(-largest_share // size) - len(mine)
+            mine += [self._batch([shortest]).without_targets()] * missing
+            sources += [np.zeros(0, np.int64)] * missing
+        targets = [0] * len(self.tables)
+        for sample in ids:
+            targets[sample.source] += self.tables[sample.source].num_supervised(sample.row)
         return StepBatches(
             micro_batches=tuple(mine),
-            num_supervised=sum(self.tables[sample.source].num_supervised(sample.row) for sample in ids),
+            num_supervised=sum(targets),
             num_tokens=sum(lengths),
             sample_ids=tuple(self._name(sample) for sample in ids),
+            targets_of=tuple(targets),
+            sources=tuple(sources),
         )
 
     def _batch(self, ids: Sequence[SampleId]) -> Batch:
         samples = [self.tables[sample.source][sample.row] for sample in ids]
         return pack(samples) if self.packing else pad(samples, self.pad_id)
+
+    def _sources(self, ids: Sequence[SampleId]) -> np.ndarray:
+        counts = [self.tables[sample.source].num_supervised(sample.row) for sample in ids]
+        return np.repeat(np.array([sample.source for sample in ids], np.int64), counts)
 
     def _name(self, sample: SampleId) -> str:
         table = self.tables[sample.source]

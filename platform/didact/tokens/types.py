@@ -57,3 +57,7 @@ class StepBatches:
     """Real tokens of the global batch."""
     sample_ids: tuple[str, ...]
     """`source/row` of the global batch's samples in mixture order."""
+    targets_of: tuple[int, ...] = ()
+    """Targets of the global batch by source, in the mixture's order; none where sources are not told apart."""
+    sources: tuple[np.ndarray, ...] = ()
+    """int64 [targets] for each of `micro_batches`: the source of each target, in the order of the batch's targets."""

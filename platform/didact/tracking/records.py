@@ -31,13 +31,16 @@ class StepRecord:
     """`source/row` of the global batch, in mixture order."""
     loss_hex: str | None = None
     """The loss as `float.hex()`, for exact comparison of two runs."""
+    draws: dict[str, int] | None = None
+    """Samples of each source that later steps draw, where `data.online_mixing` decided that after this one."""
 
 
 class JsonLinesTracker:
     """Appends one line per call: `{"step", "time_ms", "attempt", "metrics", ...extra}`.
 
     One process writes a file at a time. Several calls may describe one step (training first, then evaluation).
-    `sample_ids` (sequence of str) and `loss_hex` (str) come back in `StepRecord`; other extras stay in the file.
+    `sample_ids` (sequence of str), `loss_hex` (str) and `draws` (source -> int) come back in `StepRecord`; other extras
+    stay in the file.
     """
 
     def __init__(self, path: Path, attempt: int) -> None:
@@ -128,6 +131,7 @@ def _record(line: dict[str, Any]) -> StepRecord:
         metrics={key: float(value) for key, value in line["metrics"].items()},
         sample_ids=None if sample_ids is None else tuple(sample_ids),
         loss_hex=line.get("loss_hex"),
+        draws=line.get("draws"),
     )
 
 
@@ -139,6 +143,7 @@ def _merged(first: StepRecord | None, later: StepRecord) -> StepRecord:
         metrics={**first.metrics, **later.metrics},
         sample_ids=first.sample_ids if later.sample_ids is None else later.sample_ids,
         loss_hex=first.loss_hex if later.loss_hex is None else later.loss_hex,
+        draws=first.draws if later.draws is None else later.draws,
     )
 
 

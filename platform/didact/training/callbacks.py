@@ -16,6 +16,8 @@ class StepReport:
     """`source/row` of the global batch, in mixture order."""
     checkpointed: bool = False
     """Whether the state after this step is safely on disk."""
+    draws: dict[str, int] | None = None
+    """Samples of each source that the next steps draw, where that was decided after this one."""
 
 
 class Callback(Protocol):

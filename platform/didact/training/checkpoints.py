@@ -2,8 +2,8 @@
 
 A checkpoint is a folder `step-00000040/` with the trained weights, the optimizer's moments, the method's own state
 where it has one (all safetensors) and `MANIFEST.json`, written last, with a sha256 of each file. The folder appears by
-one rename. Learning rate, dropout and data order are pure functions of the step, so nothing else is needed to continue
-to the bit.
+one rename. Learning rate, dropout and data order are pure functions of the step, and what `data.online_mixing` has
+decided is kept with the method's state, so nothing else is needed to continue to the bit.
 """
 
 import contextlib

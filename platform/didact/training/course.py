@@ -13,6 +13,8 @@ from didact.tokens import StepBatches, StepLoader
 from didact.training.callbacks import Callback, StepReport
 from didact.training.checkpoints import Checkpoints
 from didact.training.dropping import DroppingShares
+from didact.training.mixing import OnlineMixing
+from didact.training.objective import StepLoss
 from didact.training.rates import learning_rate
 from didact.training.sharding import shard
 from didact.training.skipping import SkippedSteps
@@ -60,7 +62,8 @@ class Course:
         self.num_steps = num_steps
         self.done = 0
         """Optimizer steps of the whole run that are done."""
-        self._loader, self._spec, self._compute_dtype = loader, spec, compute_dtype
+        self._spec, self._compute_dtype = spec, compute_dtype
+        self._mixing = OnlineMixing(loader, world)
         self._checkpoints, self._callbacks, self._evaluate = checkpoints, callbacks, evaluate
         self._world, self._stop, self._pause = world, stop, min(until or num_steps, num_steps)
         self._dropping = DroppingShares.of(model, spec, adapter)
@@ -86,7 +89,7 @@ class Course:
         if self.done:
             state, method_state = self._checkpoints.load(self.done, self.sharding.parameters.keys())
             self.sharding.load(state)
-            self._hook.load_state(self._skipped.load_state(method_state))
+            self._hook.load_state(self._skipped.load_state(self._mixing.load_state(self.done, method_state)))
         self._began = time.monotonic()
         for callback in self._callbacks:
             callback.on_start(self.done, self.num_steps)
@@ -94,7 +97,7 @@ class Course:
     def take(self) -> StepBatches:
         """What this worker computes for the next step."""
         world = self._world
-        batches = self._loader.step(self.done, world.rank, world.size, even=self.sharding.lockstep)
+        batches = self._mixing.loader.step(self.done, world.rank, world.size, even=self.sharding.lockstep)
         self._dropping.set(self.done)
         self._step_began = time.monotonic()
         return batches
@@ -113,16 +116,17 @@ class Course:
             return 1.0
         return 2.0 ** max(0, num_supervised.bit_length() - 1)
 
-    def learn(self, batches: StepBatches, loss: torch.Tensor) -> None:
+    def learn(self, batches: StepBatches, loss: StepLoss) -> None:
         """Finish the step that `take` began: update unless a number is not finite, evaluate, save, report.
 
         Args:
             batches: what `take` gave.
-            loss: float32 scalar, the sum over this worker's targets divided by `batches.num_supervised`; its gradients,
-                multiplied by `loss_scale`, are in the parameters.
+            loss: of this worker; its gradients, multiplied by `loss_scale`, are in the parameters.
         """
         metrics, asked = self._update(batches, loss)
         self.done += 1
+        draws = self._mixing.observe(self.done, metrics, batches.targets_of)
+        metrics |= {f"train/{name}/share": count / sum(draws.values()) for name, count in (draws or {}).items()}
         self._loss, self._tokens = metrics["train/loss"], self._tokens + batches.num_tokens
         healthy, every = not self._skipped.too_many, self._spec.evaluate_every
         if healthy and self._evaluate and every and (self.done % every == 0 or self.done == self.num_steps):
@@ -132,13 +136,13 @@ class Course:
         if checkpointed:
             self.save()
         for callback in self._callbacks:
-            callback.on_step(StepReport(self.done, self.num_steps, metrics, batches.sample_ids, checkpointed))
+            callback.on_step(StepReport(self.done, self.num_steps, metrics, batches.sample_ids, checkpointed, draws))
         self._stopped = asked or not healthy
 
     def save(self) -> None:
         """Write a checkpoint of the steps that are done."""
         if state := self.sharding.state():
-            self._checkpoints.save(self.done, state, self._hook.state() | self._skipped.state())
+            self._checkpoints.save(self.done, state, self._hook.state() | self._skipped.state() | self._mixing.state())
 
     def close(self) -> None:
         """Tell the callbacks that the loop has ended, well or not."""
@@ -154,10 +158,11 @@ class Course:
         self._skipped.check()
         return TrainResult(self.done, self._loss, self._tokens, time.monotonic() - self._began)
 
-    def _update(self, batches: StepBatches, loss: torch.Tensor) -> tuple[dict[str, float], bool]:
+    def _update(self, batches: StepBatches, loss: StepLoss) -> tuple[dict[str, float], bool]:
         """Returns the step's metrics, and whether any worker was asked to stop."""
-        asked = torch.tensor(float(self._stop()), device=loss.device)
-        loss_value, stopping = self.sharding.sum_gradients(torch.stack([loss, asked])).tolist()
+        asked = torch.tensor(float(self._stop()), device=loss.mean.device)
+        figures = torch.cat([torch.stack([loss.mean, asked]), loss.by_source])
+        loss_value, stopping, *summed = self.sharding.sum_gradients(figures).tolist()
         if (scale := self.loss_scale(batches.num_supervised)) != 1:
             self.sharding.divide_gradients(scale)
         self._hook.before_update()
@@ -175,4 +180,8 @@ class Course:
             "train/tokens": float(batches.num_tokens),
             "train/tokens_per_second": batches.num_tokens / (time.monotonic() - self._step_began),
         }
+        # Where there is one source, `train/loss` is all there is to say.
+        for name, value, count in zip(self._mixing.names, summed, batches.targets_of, strict=False):
+            if count:
+                metrics[f"train/{name}/loss"] = value / count
         return metrics | self._skipped.metrics(), stopping > 0

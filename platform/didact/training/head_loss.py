@@ -21,23 +21,29 @@ _COLUMNS = 2048
 
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         losses, gradients = [hidden.new_zeros((), dtype=torch.float32)], [hidden.new_empty(0, hidden.shape[1])]
+        of_targets = [hidden.new_empty(0, dtype=torch.float32)]
         num_rows = positions_at_once(weight.shape[0], on_cpu=hidden.device.type == "cpu")
         for rows, wanted in zip(hidden.split(num_rows), targets.split(num_rows), strict=True):
             logits = functional.linear(rows, weight)
             loss, total = _exponentials(logits, wanted)
             losses.append(loss.sum())
+            of_targets.append(loss)
             if ctx.needs_input_grad[0]:
                 # The target's share is subtracted in float32: what is left of a sure prediction is small.
                 gradient = torch.mm(logits, weight).float().div_(total)
                 gradient.addcmul_(torch.expm1(-loss)[:, None], weight[wanted].float())
                 gradients.append(gradient.to(hidden.dtype))
         ctx.save_for_backward(torch.cat(gradients))
-        return torch.stack(losses).sum()
+        each = torch.cat(of_targets)
+        ctx.mark_non_differentiable(each)
+        return torch.stack(losses).sum(), each
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, None, None]:
+    def backward(ctx: Any, grad: torch.Tensor, _each: torch.Tensor) -> tuple[torch.Tensor | None, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * grad, None, None
 
@@ -68,8 +74,14 @@ def head_loss(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor)
         weight: frozen output embeddings [vocabulary, hidden size], of the dtype to multiply in.
         targets: int64 [positions], all of them counted.
     """
+    return head_losses(hidden, weight, targets)[0]
+
+
+def head_losses(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`head_loss`, and the losses that it is the sum of: float32 [positions] without gradient."""
     with torch.autocast(hidden.device.type, enabled=False):
-        return _HeadLoss.apply(hidden.to(weight.dtype), weight, targets)
+        summed, each = _HeadLoss.apply(hidden.to(weight.dtype), weight, targets)
+    return summed, each
 
 
 def frozen_head(
@@ -106,8 +118,10 @@ def frozen_head(
 
 
 @contextmanager
-def losses_as_logits(head: torch.nn.Linear, targets: Sequence[torch.Tensor]) -> Iterator[None]:
+def losses_as_logits(head: torch.nn.Linear, targets: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
     """Within it the model returns, as logits [1, groups], the `head_loss` of the states that enter its output layer.
+
+    Yields what the last pass has left: the losses of each group's targets, without gradient.
 
     Taken inside the layer, where a weight that is cut over workers is whole.
 
@@ -116,13 +130,16 @@ def losses_as_logits(head: torch.nn.Linear, targets: Sequence[torch.Tensor]) -> 
         targets: int64 of each group of positions, which enter the layer one after the other.
     """
 
+    of_targets: list[torch.Tensor] = []
+
     def forward(states: torch.Tensor) -> torch.Tensor:
         groups = states.flatten(0, -2).split([len(wanted) for wanted in targets])
-        losses = [head_loss(group, head.weight, wanted) for group, wanted in zip(groups, targets, strict=True)]
-        return torch.stack(losses)[None]
+        losses = [head_losses(group, head.weight, wanted) for group, wanted in zip(groups, targets, strict=True)]
+        of_targets[:] = [each for _, each in losses]
+        return torch.stack([summed for summed, _ in losses])[None]
 
     head.forward = forward
     try:
-        yield
+        yield of_targets
     finally:
         del head.forward

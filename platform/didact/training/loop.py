@@ -9,7 +9,7 @@ from didact.tokens import StepBatches, StepLoader
 from didact.training.callbacks import Callback
 from didact.training.checkpoints import Checkpoints
 from didact.training.course import Course, TrainResult
-from didact.training.objective import Objective
+from didact.training.objective import Objective, StepLoss
 from didact.training.world import World
 
 
@@ -74,14 +74,17 @@ def train(
     return course.result()
 
 
-def _accumulated(course: Course, model: torch.nn.Module, objective: Objective, batches: StepBatches) -> torch.Tensor:
+def _accumulated(course: Course, model: torch.nn.Module, objective: Objective, batches: StepBatches) -> StepLoss:
     """This worker's part of the step's loss, its gradients added up over its micro-batches."""
     model.train()
     torch.manual_seed(course.seed)
     loss = torch.zeros((), device=objective.device)
     scale = course.loss_scale(batches.num_supervised)
+    of_targets = []
     for batch in batches.micro_batches:
-        part = objective.summed_loss(batch) / batches.num_supervised
+        found = objective.losses(batch)
+        part = found.summed / batches.num_supervised
         course.sharding.backward(part * scale)
         loss += part.detach()
-    return loss
+        of_targets.append(found.of_targets)
+    return StepLoss.of(loss, batches, of_targets)

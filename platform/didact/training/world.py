@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+
+_Plain = TypeVar("_Plain")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +57,8 @@ class World:
             offset += count
         return flat[offset:].double()
 
-    def agree(self, value: int) -> int:
-        """Rank 0's value, on every worker."""
+    def agree(self, value: _Plain) -> _Plain:
+        """Rank 0's value, plain data, on every worker."""
         if self.size == 1:
             return value
         box = [value]

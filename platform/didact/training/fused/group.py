@@ -17,7 +17,7 @@ from didact.tokens import Batch, StepBatches, StepLoader
 from didact.training.callbacks import Callback
 from didact.training.checkpoints import Checkpoints
 from didact.training.course import Course, TrainResult
-from didact.training.objective import Objective
+from didact.training.objective import Objective, StepLoss
 from didact.training.trainable import base_to_train, unquantized_base
 from didact.training.world import World
 
@@ -196,7 +196,7 @@ class FusedTrials:
             raise
         return course
 
-    def _is_finite(self, losses: Mapping[str, torch.Tensor]) -> bool:
+    def _is_finite(self, losses: Mapping[str, StepLoss]) -> bool:
         """Whether all losses and gradients are."""
         gradients = [
             each.grad
@@ -205,24 +205,28 @@ class FusedTrials:
             if each.grad is not None
         ]
         norms = torch._foreach_norm(gradients)
-        return bool(torch.stack([*losses.values(), *(each.float() for each in norms)]).isfinite().all())
+        return bool(
+            torch.stack([*(each.mean for each in losses.values()), *(each.float() for each in norms)]).isfinite().all()
+        )
 
-    def _add_gradients(self, taken: Mapping[str, StepBatches], *, apart: bool = False) -> dict[str, torch.Tensor]:
-        """Add the gradients of a step of each run; returns their losses, float32 scalars."""
+    def _add_gradients(self, taken: Mapping[str, StepBatches], *, apart: bool = False) -> dict[str, StepLoss]:
+        """Add the gradients of a step of each run; returns their losses."""
         device = self._objective.device
         random = {name: OwnRandom(device, self._courses[name].seed) for name in taken}
         losses = {name: torch.zeros((), device=device) for name in taken}
+        of_targets: dict[str, list[torch.Tensor]] = {name: [] for name in taken}
         self._base.train()
         for row in shared_rows({name: each.micro_batches for name, each in taken.items()}, self._max_tokens):
             counts = [taken[name].num_supervised for name, _ in row]
             scales = [self._courses[name].loss_scale(count) for (name, _), count in zip(row, counts, strict=True)]
             with self._shared.slices([Slice(name, batch.num_tokens, random[name]) for name, batch in row], apart=apart):
-                parts = self._objective.summed_losses([batch for _, batch in row])
-                parts = parts / torch.tensor(counts, device=device)
+                found = self._objective.losses_of([batch for _, batch in row])
+                parts = torch.stack([each.summed for each in found]) / torch.tensor(counts, device=device)
                 (parts * torch.tensor(scales, device=device)).sum().backward()
-            for (name, _), part in zip(row, parts.detach(), strict=True):
+            for (name, _), part, each in zip(row, parts.detach(), found, strict=True):
                 losses[name] += part
-        return losses
+                of_targets[name].append(each.of_targets)
+        return {name: StepLoss.of(loss, taken[name], of_targets[name]) for name, loss in losses.items()}
 
     @contextlib.contextmanager
     def _own_errors(self, name: str) -> Iterator[None]:

@@ -95,6 +95,11 @@ def check_population(search: Search, spec: PopulationSpec, num_steps: int) -> No
             raise SpecError(f"{where}: space.{path}.when: a setting that changes on the way is one of every trial")
     if space.mixtures is not None and space.mixtures.until is not None:
         raise SpecError(f"{where}: space.data.weights.mixture.curriculum: a population finds when mixtures change")
+    if space.mixtures is not None and base.data.online_mixing:
+        raise SpecError(
+            f"{where}: the recipe's data.online_mixing changes mixtures as a population does; set it to null under "
+            "overrides"
+        )
     if base.training.changes:
         raise SpecError(f"{where}: the recipe's training.changes would be replaced; set them to [] under overrides")
     every = base.training.evaluate_every or 1
