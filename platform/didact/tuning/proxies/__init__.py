@@ -13,6 +13,18 @@ Example:
 """
 
 from didact.tuning.proxies.merging import MergedAdapters, merged_model
+from didact.tuning.proxies.mixmin import Answers, answers_of, best_blend, blend_losses
 from didact.tuning.proxies.running import check_proxy, proxied, score_mixes, source_weights
 
-__all__ = ["MergedAdapters", "check_proxy", "merged_model", "proxied", "score_mixes", "source_weights"]
+__all__ = [
+    "Answers",
+    "MergedAdapters",
+    "answers_of",
+    "best_blend",
+    "blend_losses",
+    "check_proxy",
+    "merged_model",
+    "proxied",
+    "score_mixes",
+    "source_weights",
+]

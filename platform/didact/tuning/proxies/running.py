@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from didact.spec import FinetuneSpec, LoraSpec, validate
 from didact.spec.search.proxy import ProxySpec
 from didact.training import World
 from didact.tuning.proxies.merging import merged_model
+from didact.tuning.proxies.mixmin import Answers, answers_of, best_blend, blend_losses, of_samples
 from didact.tuning.search import Search, named_mixtures, trial_spec
 from didact.tuning.searchers import MixtureProposer, Ranking, ranking_of
 from didact.tuning.spaces import Values
@@ -50,7 +51,11 @@ def check_proxy(search: Search) -> None:
         raise SpecError(
             f"{where}: it ranks mixtures of fixed sources; draw data.weights, without curriculum and optional"
         )
-    if not isinstance(lora, LoraSpec) or lora.dora or lora.train_new_tokens or lora.init not in ("default", "gaussian"):
+    if search.sweep.proxy is not None and search.sweep.proxy.method == "mixmin":
+        _check_models(search, where)
+    elif (
+        not isinstance(lora, LoraSpec) or lora.dora or lora.train_new_tokens or lora.init not in ("default", "gaussian")
+    ):
         raise SpecError(
             f"{where}: updates add up for plain LoRA alone, with adapter.init 'default' or 'gaussian', without dora "
             "and train_new_tokens"
@@ -58,6 +63,17 @@ def check_proxy(search: Search) -> None:
     odd = [metric for metric in search.objective.goals[0].weights if not metric.startswith("eval/")]
     if odd:
         raise SpecError(f"{where}: it knows held-out losses; found {odd[0]!r} in the goal")
+
+
+def _check_models(search: Search, where: str) -> None:
+    adapter = search.base().adapter
+    own = isinstance(adapter, LoraSpec) and adapter.init != "default"
+    if own or adapter.method in ("full", "adalora"):
+        found = "adapter.init " + repr(getattr(adapter, "init", None)) if own else f"adapter.method {adapter.method!r}"
+        raise SpecError(
+            f"{where}: mixmin puts one adapter after the other onto a base; found {found}, expected one that begins as "
+            "it was saved (docs/training.md, adapter.from)"
+        )
 
 
 def proxied(plan: TrialPlan, proposer: MixtureProposer, num_steps: int) -> MixtureProposer:
@@ -131,9 +147,36 @@ def _measured(plan: TrialPlan, asked: ProxySpec, num_steps: int) -> dict[str, An
     named = named_mixtures(search)
     points = [*(mixtures.point(values) for _, values in named), *_draws(search, asked.mixes)]
     adapters = [Run(folder / spec.name).adapter for spec in specs]
-    metrics = _on_a_worker(specs[0], adapters, [point.tolist() for point in points])
+    if asked.method == "mixmin":
+        answers = _on_a_worker(answers_of, specs[0], adapters)
+        mean_tokens = _mean_tokens(search)
+        points.append(_solved(search, answers, points, mean_tokens))
+        metrics = [blend_losses(answers, of_samples(point, mean_tokens)) for point in points]
+    else:
+        metrics = _on_a_worker(score_mixes, specs[0], adapters, [point.tolist() for point in points])
     mixes = [{"values": mixtures.values(point), "metrics": each} for point, each in zip(points, metrics, strict=True)]
     return {"named": [name for name, _ in named], "mixes": mixes}
+
+
+def _solved(
+    search: Search, answers: Mapping[str, Answers], points: Sequence[Vector], mean_tokens: Sequence[float] | None
+) -> Vector:
+    """The best mixture by the blend, from the best of those that were drawn."""
+    goal, mixtures = search.objective.goals[0], search.space.mixtures
+    assert mixtures is not None
+    losses = [_loss(search, blend_losses(answers, of_samples(point, mean_tokens))) for point in points]
+    weights = {metric: weight if goal.mode == "min" else -weight for metric, weight in goal.weights.items()}
+    inside = [place for place, point in enumerate(points) if bool(mixtures.limits.holds(point))]
+    start = points[min(inside, key=losses.__getitem__)]
+    return best_blend(answers, weights, mixtures.limits, start, mean_tokens)
+
+
+def _mean_tokens(search: Search) -> list[float] | None:
+    """Of the sources, where shares are of tokens."""
+    mixtures, sizes = search.space.mixtures, search.sizes
+    assert mixtures is not None and sizes is not None
+    unit = mixtures.unit or search.base().data.weight_unit
+    return [sizes.mean_tokens[name] for name in mixtures.names] if unit == "tokens" else None
 
 
 def _source_spec(plan: TrialPlan, asked: ProxySpec, index: int, num_steps: int) -> FinetuneSpec:
@@ -141,13 +184,14 @@ def _source_spec(plan: TrialPlan, asked: ProxySpec, index: int, num_steps: int) 
     mixtures = search.space.mixtures
     assert mixtures is not None
     values: Values = {
-        **mixtures.values(source_weights(mixtures.prior, index, asked.general)),
+        **mixtures.values(source_weights(mixtures.prior, index, asked.general_share)),
         "training.steps": asked.steps or max(1, num_steps // 4),
         "training.epochs": None,
         # At a rate that falls to nothing an update depends on the run's length more than on its data.
         "training.schedule": "constant",
         "training.evaluate_every": None,
         "data.max_epochs": None,
+        "data.online_mixing": None,
     }
     name = f"{search.sweep.name}-{mixtures.names[index]}"
     return trial_spec(search.recipe, values, name, search.origin, plan.tracking_uri)
@@ -165,22 +209,19 @@ def _loss(search: Search, metrics: dict[str, float]) -> float:
     return value if goal.mode == "min" else -value
 
 
-def _on_a_worker(
-    spec: FinetuneSpec, adapters: Sequence[Path], mixes: Sequence[Sequence[float]]
-) -> list[dict[str, float]]:
+def _on_a_worker(work: Callable[..., Any], spec: FinetuneSpec, adapters: Sequence[Path], *arguments: Any) -> Any:
     resources = worker_resources(spec.placement)
     task = ray.remote(**resources.actor_options(), max_retries=0)(_elsewhere)
-    found: list[dict[str, float]] = ray.get(
-        task.remote(spec.model_dump(mode="json"), [str(each) for each in adapters], mixes, resources.use_gpu)
-    )
-    return found
+    folders = [str(each) for each in adapters]
+    return ray.get(task.remote(work, spec.model_dump(mode="json"), folders, arguments, resources.use_gpu))
 
 
 def _elsewhere(
-    values: dict[str, Any], adapters: list[str], mixes: list[list[float]], use_gpu: bool
-) -> list[dict[str, float]]:
+    work: Callable[..., Any], values: dict[str, Any], adapters: list[str], arguments: tuple[Any, ...], use_gpu: bool
+) -> Any:
     receive()
     spec = validate(FinetuneSpec, values, "proxy")
     if not use_gpu:
         torch.set_num_threads(spec.placement.cpus_per_worker)
-    return score_mixes(spec, [Path(each) for each in adapters], mixes, torch.device("cuda" if use_gpu else "cpu"))
+    device = torch.device("cuda" if use_gpu else "cpu")
+    return work(spec, [Path(each) for each in adapters], *arguments, device=device)
