@@ -144,6 +144,18 @@ def test_figures_that_rows_were_chosen_by_are_drawn_with_rows_to_read(spec: Fine
     assert scored.examples[0][2].messages[-1].content in text
 
 
+def test_clusters_are_shown_with_what_stays_of_each(spec: FinetuneSpec) -> None:
+    second = spec.data.sources[1].model_copy(update={"choose": ChoiceSpec(by="diversity", share=0.25, clusters=2)})
+    data = spec.data.model_copy(update={"sources": (spec.data.sources[0], second)})
+    found = gather_report(spec.model_copy(update={"data": data}))
+    (none, scored) = (source.scored for source in found.sources)
+    assert none is None and scored is not None and scored.num_clusters == 2
+    assert [(each.rows, each.stay) for each in scored.clusters] == [(20, 5), (20, 5)]
+    assert {"add", "script"} <= {word for each in scored.clusters for word in each.words}
+    text = " ".join(" ".join(Reader(render_report(found)).texts).split())
+    assert "diversity: 10 of 40 rows stay, highest 25%, 0.2 to 1" in text and "All clusters" in text
+
+
 def test_shares_that_sizes_decide_are_not_shown_as_asked_for(report: DataReport) -> None:
     data = report.spec.data.model_copy(update={"strategy": "proportional"})
     page = render_report(replace(report, spec=report.spec.model_copy(update={"data": data})))

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from didact.errors import SpecError
-from didact.spec import SweepSpec, validate
+from didact.spec import ChoiceSpec, SweepSpec, validate
 from didact.tuning import Search, load_search, trial_spec
 from didact.tuning.search import best_spec, trial_name
 
@@ -56,6 +56,24 @@ def test_trial_takes_overrides_then_values(tmp_path: Path) -> None:
     assert {source.name: source.weight for source in spec.data.sources} == {"sums": 0.25, "letters": 0.75}
     assert (spec.evaluation, spec.register_as) == (None, None)
     assert (spec.tracking.uri, spec.tracking.experiment) == ("sqlite:////runs/mlflow.db", "mine")
+
+
+def test_a_search_draws_which_rows_of_a_source_stay(tmp_path: Path) -> None:
+    rows = "data.sources.sums.choose"
+    space = {
+        f"{rows}.by": {"choice": ["ifd", "diversity"]},
+        f"{rows}.share": {"choice": [0.1, 0.3]},
+        f"{rows}.clusters": {"choice": [None, "auto", 40], "when": {f"{rows}.by": ["ifd"]}},
+    }
+    found = search(tmp_path, space=space)
+    values = {f"{rows}.by": "ifd", f"{rows}.share": 0.3, f"{rows}.clusters": 40}
+    (first, second) = trial_spec(found.recipe, values, "s-1", found.origin).data.sources
+    assert first.choose == ChoiceSpec(by="ifd", share=0.3, clusters=40) and second.choose is None
+    values = {f"{rows}.by": "diversity", f"{rows}.share": 0.1}
+    (first, _) = trial_spec(found.recipe, values, "s-2", found.origin).data.sources
+    assert first.choose == ChoiceSpec(by="diversity", share=0.1)
+    refusal = refused(tmp_path, space={**space, f"{rows}.share": {"choice": [0.1, 2]}})
+    assert "data.sources.0.choose.share: found 2" in refusal
 
 
 def test_trials_do_not_touch_each_other(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 """A figure of each training row, and the share of rows that it chooses.
 
     Dataset -> tokens -> ScoreJob... (here or on Ray) -> losses in the cache -> RowScores -> Kept
+            -> words -> clusters in the cache ---------------------------------^
 
-Losses are kept by what decides them: the samples, the base and how it is held. So another share, or another figure made
-of the same losses, costs nothing.
+Losses are kept by what decides them: the samples, the base and how it is held; clusters by the rows and their number.
+So another share, or another figure made of the same losses, costs nothing.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ from didact.datasets.quality import Kept
 from didact.env import cache_dir
 from didact.errors import DataError
 from didact.logs import get_logger
+from didact.preparation.clusters import Clusters, row_clusters, turns
 from didact.spec import ChoiceSpec, FinetuneSpec
 from didact.tokens import TokenTable, ViewAddress
 
@@ -57,17 +59,29 @@ class RowScores:
     """float64 [training rows]; NaN for rows that give no sample."""
     keep: np.ndarray
     """bool [training rows]: those that stay. Rows without a figure do: they are refused later on, and counted there."""
+    clusters: Clusters | None = None
+    """Of all rows, where the choice looks at them."""
 
     @classmethod
-    def of(cls, choice: ChoiceSpec, values: np.ndarray) -> "RowScores":
-        """Choose among rows with these figures; of equal ones the earlier row goes first."""
+    def of(cls, choice: ChoiceSpec, values: np.ndarray, clusters: Clusters | None = None) -> "RowScores":
+        """Choose among rows with these figures; of equal ones the earlier row goes first.
+
+        Args:
+            choice: what is chosen by the figures.
+            values: float64 [training rows]; NaN for rows without one.
+            clusters: where the choice looks at them, of all rows.
+        """
         keep, known = np.isnan(values), np.flatnonzero(~np.isnan(values))
         allowed = known if choice.below is None else known[values[known] < choice.below]
         wanted = min(len(allowed), max(1, round(choice.share * len(known))))
         ranked = allowed[np.argsort(values[allowed] if choice.keep != "highest" else -values[allowed], kind="stable")]
-        first = (len(ranked) - wanted) // 2 if choice.keep == "middle" else 0
-        keep[ranked[first : first + wanted]] = True
-        return cls(choice, values, keep)
+        if choice.keep == "middle":
+            from_middle = np.abs(2 * np.arange(len(ranked)) - (len(ranked) - 1))
+            ranked = ranked[np.argsort(from_middle, kind="stable")]
+        if clusters is not None and choice.by != "diversity":
+            ranked = ranked[np.argsort(turns(clusters.of_row[ranked]), kind="stable")]
+        keep[ranked[:wanted]] = True
+        return cls(choice, values, keep, clusters)
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -100,17 +114,22 @@ def row_scores(
     def summed(figures: np.ndarray) -> np.ndarray:
         return np.bincount(owners, weights=figures, minlength=len(rows))
 
-    counts = summed(table.supervised.astype(np.float64))
+    known = summed(np.ones(len(table))) > 0
+    clusters = _clusters(dataset, choice)
     if choice.by == "random":
         values = np.array([_drawn(spec.data.seed, int(row)) for row in rows])
+    elif choice.by == "tokens":
+        values = summed(table.lengths.astype(np.float64))
     elif choice.by == "answer_tokens":
-        values = counts
+        values = summed(table.supervised.astype(np.float64))
+    elif clusters is not None and choice.by == "diversity":
+        values = _diversity(clusters, known)
     else:
         asked = (None, before) if choice.by == "ifd" else (None,)
         with np.errstate(invalid="ignore", divide="ignore"):
             given, *alone = (summed(losses) / summed(tokens) for losses, tokens in _losses(table, spec, asked, score))
             values = given / alone[0] if alone else given
-    found = RowScores.of(choice, np.where(summed(np.ones(len(table))) > 0, values, np.nan))
+    found = RowScores.of(choice, np.where(known, values, np.nan), clusters)
     if not np.any(found.keep & ~np.isnan(found.values)):
         lowest = f"the lowest {choice.by} is {np.nanmin(found.values):.4g}"
         raise DataError(f"source {dataset.name!r}: choose.below {choice.below} leaves no row; {lowest}")
@@ -126,6 +145,22 @@ def chosen(scores: RowScores) -> Kept:
 def all_stay(dataset: Dataset) -> Kept:
     """Of a source without a choice."""
     return Kept(np.ones(len(dataset.train), dtype=bool), {})
+
+
+def _clusters(dataset: Dataset, choice: ChoiceSpec) -> Clusters | None:
+    if not choice.in_clusters:
+        return None
+    return row_clusters(dataset, choice.clusters if isinstance(choice.clusters, int) else None)
+
+
+def _diversity(clusters: Clusters, known: np.ndarray) -> np.ndarray:
+    """float64 [training rows]: 1 for the row nearest to its cluster's centre, 1/2 for the next; rows that give no
+    sample take no turn."""
+    ranked = np.flatnonzero(known)
+    ranked = ranked[np.argsort(clusters.distances[ranked], kind="stable")]
+    values = np.full(len(known), np.nan)
+    values[ranked] = 1 / (1 + turns(clusters.of_row[ranked]))
+    return values
 
 
 def _losses(table: TokenTable, spec: FinetuneSpec, asked: Sequence[int | None], score: Scorer) -> list[np.ndarray]:

@@ -39,6 +39,7 @@ from didact.spec import DataSpec, DuplicatesSpec, FinetuneSpec, SourceSpec
 
 _SHOWN_REJECTS = 3
 _SHOWN_SCORED = 7
+_SHOWN_CLUSTERS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +53,26 @@ class RejectGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterFacts:
+    """Rows that speak of the same things."""
+
+    words: tuple[str, ...]
+    """What tells it from others."""
+    rows: int
+    stay: int
+
+
+@dataclass(frozen=True, slots=True)
 class ScoredRows:
     """What a source's rows were chosen by."""
 
     scores: RowScores
     examples: tuple[tuple[float, bool, Conversation], ...]
     """Rows with the highest, middle and lowest figure, that first, and whether each stays."""
+    clusters: tuple[ClusterFacts, ...] = ()
+    """The largest ones, where the choice looks at clusters."""
+    num_clusters: int = 0
+    """All of them that have rows."""
 
     @classmethod
     def of(cls, dataset: Dataset, scores: RowScores) -> "ScoredRows":
@@ -65,9 +80,20 @@ class ScoredRows:
         ranked = np.argsort(-scores.values, kind="stable")[: np.count_nonzero(~np.isnan(scores.values))]
         places = dict.fromkeys(int(at) for at in np.linspace(0, len(ranked) - 1, _SHOWN_SCORED).round())
         rows = [int(ranked[place]) for place in places]
-        return cls(
-            scores, tuple((float(scores.values[row]), bool(scores.keep[row]), dataset.train[row]) for row in rows)
-        )
+        examples = tuple((float(scores.values[row]), bool(scores.keep[row]), dataset.train[row]) for row in rows)
+        clusters = _cluster_facts(scores)
+        return cls(scores, examples, clusters[:_SHOWN_CLUSTERS], len(clusters))
+
+
+def _cluster_facts(scores: RowScores) -> tuple[ClusterFacts, ...]:
+    """Of rows with a figure; the largest first."""
+    if scores.clusters is None:
+        return ()
+    known, of_row, words = ~np.isnan(scores.values), scores.clusters.of_row, scores.clusters.words
+    rows = np.bincount(of_row[known], minlength=len(words))
+    stay = np.bincount(of_row[known & scores.keep], minlength=len(words))
+    found = (ClusterFacts(words[at], int(rows[at]), int(stay[at])) for at in np.argsort(-rows, kind="stable"))
+    return tuple(each for each in found if each.rows)
 
 
 @dataclass(frozen=True, slots=True)

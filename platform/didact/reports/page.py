@@ -23,7 +23,7 @@ def render_report(report: DataReport) -> str:
     """The page; every text that comes from data or recipe is escaped."""
     return render_page(
         Path(__file__).with_name("page.html.jinja"),
-        {"cut": _cut, "cell": percent, "evaluation_set": evaluation_set},
+        {"cut": _cut, "visible": visible, "cell": percent, "evaluation_set": evaluation_set},
         report=report,
         spec=report.spec,
         totals=_totals(report),
@@ -144,6 +144,8 @@ def _scored(name: str, rows: ScoredRows) -> dict[str, Any]:
         "stay": int(np.count_nonzero(scores.keep & known)),
         "of": int(np.count_nonzero(known)),
         "bounds": (low, high),
+        "clusters": rows.clusters,
+        "num_clusters": rows.num_clusters,
         "ends": (float(edges[0]), float(edges[-1])),
         "chart": histogram(counts.tolist(), edges.tolist(), 0, _SCORE_BINS - 1, line),
         "examples": [

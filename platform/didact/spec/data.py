@@ -53,22 +53,34 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 class ChoiceSpec(Spec):
     """Which rows of a source are trained on, by a figure of each row."""
 
-    by: Literal["ifd", "answer_loss", "answer_tokens", "random"]
+    by: Literal["ifd", "answer_loss", "answer_tokens", "tokens", "diversity", "random"]
     """`answer_loss`: the base's loss on what is learned of the row, in nats a token: how hard the row is. `ifd`: this
     loss over the loss on the same answer without its prompt; low where the prompt tells the answer, above 1 where it
     misleads (Li et al. 2023, "From Quantity to Quality", arXiv 2308.12032). `answer_tokens`: how many tokens are
-    learned. `random`: drawn with `data.seed`, to compare with."""
+    learned; `tokens`: how many there are. `diversity`: rows are clustered by their words, and a row that is the n-th
+    nearest to its cluster's centre has 1/n, so that the highest share has rows of all clusters. `random`: drawn with
+    `data.seed`, to compare with."""
     share: float = Field(gt=0, le=1)
     """Part of the training rows that stays."""
     keep: Literal["highest", "lowest", "middle"] = "highest"
     """Rows with the highest or lowest figure, or those around the median."""
     below: float | None = None
     """Rows with this figure or a higher one never stay, such as 1.0 for `ifd`; the share is of all rows still."""
+    clusters: Annotated[int, Field(ge=2)] | Literal["auto"] | None = None
+    """Choose from so many clusters of rows with like words, which take turns: each gives its best row by the figure,
+    then its second best (Ge et al. 2024, "Clustering and Ranking", arXiv 2402.18191, with words for
+    embeddings). `auto`: the square root of half the rows, at most 1,000. null: the best rows, whatever they speak of;
+    for `diversity` the same as `auto`."""
 
     @property
     def asks_base(self) -> bool:
         """Whether the base computes the figure."""
         return self.by in ("ifd", "answer_loss")
+
+    @property
+    def in_clusters(self) -> bool:
+        """Whether rows are put into clusters."""
+        return self.by == "diversity" or self.clusters is not None
 
 
 class SourceSpec(Spec):
