@@ -1,6 +1,7 @@
 """Reading recipes: YAML as people write it, overrides, and errors that name file and field."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +167,23 @@ def test_resolved_spec_holds_every_default(recipe: Path) -> None:
     assert set(resolved) == set(FinetuneSpec.model_fields)
     assert resolved["adapter"]["alpha"] == 32
     assert resolved["tracking"]["experiment"] == "didact"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ('"r": 4,', '"rr": 4,', "adapter.rr"),
+        ('"name": "small",', '"name": "small",\n  "name": "again",', "key 'name' is given twice"),
+        ('"seed": 0', '"seed": NaN', "seed: found 'NaN'"),
+    ],
+    ids=["unknown key", "a key twice", "no number"],
+)
+def test_what_is_wrong_in_json_is_told_by_line(recipe: Path, before: str, after: str, told: str) -> None:
+    resolved = recipe.with_suffix(".json")
+    text = to_json(load_spec(FinetuneSpec, recipe))
+    assert before in text
+    resolved.write_text(text.replace(before, after, 1))
+    line = text[: text.index(before)].count("\n") + after.count("\n") + 1
+    with pytest.raises(SpecError) as refused:
+        load_spec(FinetuneSpec, resolved)
+    assert told in str(refused.value) and re.search(rf"line {line}\b|:{line}\b", str(refused.value)), refused.value

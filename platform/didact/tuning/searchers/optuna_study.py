@@ -78,13 +78,13 @@ class OptunaProposer(Proposer):
 
     @cached_property
     def _storage(self) -> Any:
-        """What Optuna keeps the study in."""
-        if self.file is None:
-            from optuna.storages import InMemoryStorage
+        """What Optuna keeps the study in; opened once, since it remembers trials that have ended."""
+        from optuna.storages import InMemoryStorage, get_storage
 
+        if self.file is None:
             return InMemoryStorage()
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        return f"sqlite:///{self.file.absolute()}"
+        return get_storage(f"sqlite:///{self.file.absolute()}")
 
     def _study(self, index: int) -> "optuna.Study":
         import optuna
