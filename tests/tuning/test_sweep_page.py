@@ -11,8 +11,11 @@ from typer.testing import CliRunner
 
 from didact.cli import app
 from didact.errors import RunError
+from didact.preparation import DataFacts, SourceFacts
+from didact.runs import Run
 from didact.tuning import SweepResult, TrialResult, read_results
 from didact.tuning.page import SweepFacts, render_sweep, sweep_facts
+from didact.tuning.page.facts import ChosenRows
 from didact.tuning.results import rank
 
 
@@ -76,6 +79,31 @@ def test_the_page_shows_every_trial_and_what_was_drawn(facts: SweepFacts) -> Non
     assert page.count('<polyline class="curve') == 24 + 24, "the metric's and the source's line of each trial"
     assert all(trial.result.name in page for trial in facts.trials)
     assert "24,000" in page or "24k" in page
+
+
+def test_rows_that_the_best_trial_did_not_choose_are_told(tmp_path: Path) -> None:
+    result = made(tmp_path, 6)
+    assert result.best is not None and sweep_facts(result).chosen == ()
+    counts = {"rows_read": 40, "rows_rejected": 0, "rows_held_out": 0, "samples_usable": 9, "samples_truncated": 0}
+    counts |= {"tokens": 90, "supervised_share": 0.5, "samples_seen": 9, "tokens_seen": 90.0, "share_of_tokens": 1.0}
+    dropped = {"held_out_prompt": 2, "not_chosen:answer_loss": 29}
+    source = SourceFacts(
+        **{
+            "name": "sums",
+            "path": "sums.jsonl",
+            "licence": "unknown",
+            "weight": 1.0,
+            "fingerprint": "f",
+            "epochs": 1.0,
+        },
+        **counts,
+        **{"rows_train": 9, "rows_dropped": dropped, "samples_rejected": {}},
+    )
+    DataFacts("m", "t", 20, (source,), ()).write(Run(result.best.run).data)
+    facts = sweep_facts(result)
+    assert facts.chosen == (ChosenRows("sums", "answer_loss", 9, 29),)
+    text = " ".join(re.sub(r"<[^>]*>", " ", render_sweep(facts)).split())
+    assert f"trained on by {result.best.name}" in text and "sums by answer loss: 29 left out 9" in text
 
 
 def test_hostile_names_and_errors_are_shown_as_text(tmp_path: Path) -> None:

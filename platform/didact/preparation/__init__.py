@@ -34,11 +34,12 @@ if TYPE_CHECKING:
     )
     from didact.preparation.probe import Probe, probe_recipe
     from didact.preparation.record import PreparedRecord, open_prepared, prepare_run
-    from didact.preparation.row_scores import RowScores, ScoreJob, Scorer
+    from didact.preparation.row_scores import NOT_CHOSEN, RowScores, ScoreJob, Scorer
     from didact.preparation.scoring import ScoringModel
     from didact.preparation.seen import with_seen
 
 __all__ = [
+    "NOT_CHOSEN",
     "DataFacts",
     "Encoder",
     "PartDone",

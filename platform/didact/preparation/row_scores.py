@@ -29,6 +29,8 @@ _log = get_logger(__name__)
 _VERSION = 1
 """Raised when the same samples and base give other losses than before."""
 _PART = 1024
+NOT_CHOSEN = "not_chosen:"
+"""Begins the reason for which rows are left out, before the name of the figure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ def row_scores(
 def chosen(scores: RowScores) -> Kept:
     """What a choice leaves of a source."""
     left_out = len(scores.keep) - int(np.count_nonzero(scores.keep))
-    return Kept(scores.keep, {f"not_chosen:{scores.choice.by}": left_out} if left_out else {})
+    return Kept(scores.keep, {f"{NOT_CHOSEN}{scores.choice.by}": left_out} if left_out else {})
 
 
 def all_stay(dataset: Dataset) -> Kept:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from didact.preparation import NOT_CHOSEN, DataFacts
 from didact.runs import Run
 from didact.tracking import StepRecord, effective_records
 from didact.tuning.records import TrialResult
@@ -78,6 +79,17 @@ class Effect:
 
 
 @dataclass(frozen=True, slots=True)
+class ChosenRows:
+    """What the best trial's `choose` left of a source."""
+
+    source: str
+    by: str
+    """The figure."""
+    stay: int
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True)
 class SweepFacts:
     """A sweep and its trials, best first."""
 
@@ -86,13 +98,23 @@ class SweepFacts:
     settings: tuple[Setting, ...]
     effects: tuple[Effect, ...]
     """Strongest first; empty where fewer than five trials measured the metric."""
+    chosen: tuple[ChosenRows, ...] = ()
+    """Of the best trial's sources, where rows were chosen by a figure."""
 
 
 def sweep_facts(result: SweepResult) -> SweepFacts:
     """Read what the trials' run folders hold; a folder that is gone leaves its trial without curves."""
     trials = tuple(_trial(each) for each in result.trials)
     settings = tuple(_settings(result.trials))
-    return SweepFacts(result, trials, settings, tuple(_effects(result.trials, settings)))
+    chosen = tuple(_chosen(Run(result.best.run))) if result.best else ()
+    return SweepFacts(result, trials, settings, tuple(_effects(result.trials, settings)), chosen)
+
+
+def _chosen(run: Run) -> Iterator[ChosenRows]:
+    for source in DataFacts.read(run.data).sources if run.data.is_file() else ():
+        for reason, left_out in source.rows_dropped.items():
+            if reason.startswith(NOT_CHOSEN):
+                yield ChosenRows(source.name, reason.removeprefix(NOT_CHOSEN), source.rows_train, left_out)
 
 
 def measured(trials: Sequence[TrialResult]) -> list[TrialResult]:

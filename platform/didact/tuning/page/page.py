@@ -54,6 +54,7 @@ def render_sweep(facts: SweepFacts) -> str:
         confirmation=result.confirmation,
         confirmed=drawn.confirmed(),
         losses=drawn.losses(),
+        chosen=facts.chosen,
         headings=[heading for heading, _ in result.columns()],
         rows=list(zip(*(cells for _, cells in result.columns()), strict=True)),
         failures=[trial for trial in result.trials if trial.error],
