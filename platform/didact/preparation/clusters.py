@@ -45,7 +45,7 @@ class Clusters:
     distances: np.ndarray
     """float64 [training rows]: from the centre of its cluster, 0 to 2."""
     words: tuple[tuple[str, ...], ...]
-    """Of each cluster the words that weigh most in its centre, that first; none for rows without words."""
+    """Of each cluster the words that weigh more in its centre than in all rows, the most telling first."""
 
 
 def row_clusters(dataset: Dataset, number: int | None) -> Clusters:
@@ -102,7 +102,8 @@ def _find(dataset: Dataset, number: int) -> Clusters:
     ).fit(vectors)
     parts = [kmeans.transform(vectorizer.transform(terms)).round(_DECIMALS) for terms in _batches(dataset)]
     labels, distances = (np.concatenate(each) for each in ([p.argmin(1) for p in parts], [p.min(1) for p in parts]))
-    return Clusters(labels.astype(np.int64), distances, _telling(kmeans.cluster_centers_, vectorizer))
+    middle = np.asarray(vectors.mean(axis=0)).ravel()
+    return Clusters(labels.astype(np.int64), distances, _telling(kmeans.cluster_centers_, middle, vectorizer))
 
 
 def _batches(dataset: Dataset) -> Iterator[list[list[str]]]:
@@ -117,10 +118,8 @@ def _terms(messages: Sequence[Any]) -> list[str]:
     return found + [left + right for left, right in pairwise(found)] if is_unspaced(found) else found
 
 
-def _telling(centres: np.ndarray, vectorizer: Any) -> tuple[tuple[str, ...], ...]:
+def _telling(centres: np.ndarray, middle: np.ndarray, vectorizer: Any) -> tuple[tuple[str, ...], ...]:
     names = vectorizer.get_feature_names_out()
-    ranked = np.argsort(-centres.round(_DECIMALS), axis=1, kind="stable")[:, :_WORDS]
-    return tuple(
-        tuple(str(names[term]) for term in best if centre[term] > 0)
-        for centre, best in zip(centres, ranked, strict=True)
-    )
+    beyond = ((centre - middle).round(_DECIMALS) for centre in centres)
+    ranked = ((weights, np.argsort(-weights, kind="stable")[:_WORDS]) for weights in beyond)
+    return tuple(tuple(str(names[term]) for term in best if weights[term] > 0) for weights, best in ranked)
