@@ -15,6 +15,7 @@ import importlib.util
 import os
 import platform
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -144,6 +145,21 @@ def num_gpus() -> int:
 def sees_gpu() -> bool:
     """Whether torch computes on a GPU here. Where no driver has made a device, torch is not loaded to find out."""
     return any(Path(each).exists() for each in _GPU_DEVICES) and num_gpus() > 0
+
+
+def memory_of_a_worker(nodes: Sequence[Mapping[str, float]] | None, *, on_gpu: bool, gpus: float = 1) -> float | None:
+    """GiB of what a worker computes on; None where Ray does not say, as of a cluster's GPUs.
+
+    Args:
+        nodes: resources of a cluster's nodes, as Ray names them; None for this machine.
+        on_gpu: whether it computes on one.
+        gpus: of a worker.
+    """
+    if nodes is None:
+        machine = this_machine()
+        return machine.gpus[0].memory_gib * gpus if on_gpu and machine.gpus else machine.memory_gib
+    given = [] if on_gpu else [node["memory"] / 2**30 for node in nodes if node.get("memory")]
+    return max(given, default=None)
 
 
 def processor() -> str:

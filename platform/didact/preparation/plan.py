@@ -11,7 +11,7 @@ from rich.text import Text
 from typing_extensions import override
 
 from didact.capacity import Cluster, asked_by_worker, asked_in_words
-from didact.devices import num_gpus, sees_gpu
+from didact.devices import memory_of_a_worker, num_gpus, sees_gpu
 from didact.display import Shown
 from didact.models import Footprint, footprint_of
 from didact.preparation.facts import DataFacts
@@ -172,9 +172,21 @@ class Plan(Shown):
             f"placement  {workers} workers x {spec.placement.cpus_per_worker} CPU, "
             f"device {spec.placement.device}, strategy {spec.training.sharding.strategy}",
         ]
-        return [*lines, *self._lacks(), *(f"warning    {doubt}" for doubt in spec.doubts)]
+        return [*lines, *self.lacks(), *(f"warning    {doubt}" for doubt in spec.doubts)]
 
-    def _lacks(self) -> list[str]:
+    def too_large(self) -> str | None:
+        """Why the longest samples do not fit a worker; None where they do, or nobody says what memory there is."""
+        placement, on_gpu = self.spec.placement, _on_gpu(self.spec.placement, self.cluster)
+        there = memory_of_a_worker(self.cluster.nodes if self.cluster else None, on_gpu=on_gpu)
+        # Workers on the processor of this machine share its memory.
+        workers = placement.min_workers if self.cluster is None and not on_gpu else 1
+        needed = self.largest.total_gib * workers
+        if there is None or needed <= there:
+            return None
+        where = "a node there has" if self.cluster else "a GPU here has" if on_gpu else "this machine has"
+        return f"needs {needed:.1f} GiB, {where} {there:.1f} GiB"
+
+    def lacks(self) -> list[str]:
         """What the placement asks for and is not there."""
         placement, cluster = self.spec.placement, self.cluster or _this_machine()
         ask = asked_by_worker(

@@ -19,7 +19,7 @@ from typing_extensions import override
 from didact import env
 from didact.capacity import Cluster
 from didact.connect import check_ray, cluster_to_join
-from didact.devices import num_gpus, sees_gpu, this_machine
+from didact.devices import memory_of_a_worker, num_gpus, sees_gpu
 from didact.display import Shown
 from didact.errors import ModelTooLarge, RegistryError
 from didact.registry import ModelVersion, Registry
@@ -194,7 +194,7 @@ def plan_start(config: Path, overrides: Sequence[str] = (), port: int | None = N
         on_gpu=on_gpu,
         footprint=served_footprint(plan.spec.model, adapter, on_cpu=not on_gpu),
         adapter=adapter,
-        memory_gib=_memory(cluster, on_gpu, replica.get("GPU", 1)),
+        memory_gib=memory_of_a_worker(cluster.nodes if cluster else None, on_gpu=on_gpu, gpus=replica.get("GPU", 1)),
         adapters=adapters,
         registry=registry,
     )
@@ -257,17 +257,6 @@ def _rank(version: ModelVersion) -> int:
         return 0
     rank = options.get("r") if isinstance(options, dict) else None
     return rank if isinstance(rank, int) and 1 <= rank <= 1024 else 0
-
-
-def _memory(cluster: Cluster | None, on_gpu: bool, gpus: float) -> float | None:
-    """Of what a replica computes on. What GPUs of a cluster have, Ray does not say."""
-    if cluster is None:
-        machine = this_machine()
-        return machine.gpus[0].memory_gib * gpus if on_gpu and machine.gpus else machine.memory_gib
-    if on_gpu:
-        return None
-    given = [node["memory"] / _GIB for node in cluster.nodes if node.get("memory")]
-    return max(given, default=None)
 
 
 def _own_ray() -> Cluster:

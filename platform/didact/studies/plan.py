@@ -11,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 from typing_extensions import override
 
+from didact.capacity import Cluster
+from didact.connect import cluster_to_join
 from didact.display import Shown
 from didact.errors import DidactError
 from didact.evaluation import task_texts
@@ -45,6 +47,10 @@ class CellPlan:
     """The fewest accelerators that it fits on; None where that was not asked, or none are enough."""
     hours: float | None = None
     """Of one accelerator, training alone, as `forecast` reckons."""
+    too_large: str = ""
+    """Why it does not fit the machines that are there; `forecast` counts `gpus` instead."""
+    lacks: tuple[str, ...] = ()
+    """What its placement asks for and is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,9 @@ class StudyPlan(Shown):
                 *((_or_dash(each.gpus, "{}"), _or_dash(each.hours, "{:,.1f}")) if foretold else ()),
             ]
             done = sum(cell.is_measured for cell in alike)
-            table.add_row(Text(name), *known, Text(f"{done} of {len(alike)} measured" if done else each.unknown))
+            table.add_row(
+                Text(name), *known, Text(f"{done} of {len(alike)} measured" if done else each.unknown or each.too_large)
+            )
         return Group(table, *(Text(line) for line in self.lines()))
 
     def _combinations(self) -> Iterator[tuple[str, list[CellPlan]]]:
@@ -105,7 +113,13 @@ class StudyPlan(Shown):
         steps = {each.steps for each in self.cells if each.steps is not None}
         if steps:
             budget = "equal budgets" if len(steps) == 1 else "budgets differ"
-            yield f"budget     {budget}: {', '.join(f'{each:,}' for each in sorted(steps))} optimizer steps a cell"
+            of_cells = {each.tokens for each in self.cells if each.tokens}
+            span = "" if len(of_cells) < 2 else f", {short(min(of_cells))} to {short(max(of_cells))} tokens"
+            told = ", ".join(f"{each:,}" for each in sorted(steps))
+            yield f"budget     {budget}: {told} optimizer steps a cell{span}"
+        for base, why in {each.cell.spec.model.base: each.too_large for each in waiting if each.too_large}.items():
+            yield f"too large  {base} {why}"
+        yield from dict.fromkeys(line for each in waiting for line in each.lacks)
         if spec.forecast is not None:
             yield from self._foretold(spec.forecast, waiting)
         elif known and self.tokens_per_second:
@@ -141,28 +155,37 @@ def plan_study(study: Study, runs_dir: Path) -> StudyPlan:
         runs_dir: where the study's folder lies or will lie.
     """
     folder = runs_dir / study.spec.name / "cells"
+    cluster = cluster_to_join() if study.spec.forecast is None else None
     known: dict[str, CellPlan] = {}
     cells = []
     for cell in study.cells:
         key = cell.spec.model_copy(update={"name": "cell"}).model_dump_json(exclude={"training": {"seed"}})
         if key not in known:
-            known[key] = _planned(cell, study.spec.forecast)
+            known[key] = _planned(cell, study.spec.forecast, cluster)
         cells.append(replace(known[key], cell=cell, is_measured=is_measured(Run(folder / cell.name))))
     return StudyPlan(study, tuple(cells), _rate(study, folder))
 
 
-def _planned(cell: Cell, given: ForecastSpec | None) -> CellPlan:
+def _planned(cell: Cell, given: ForecastSpec | None, cluster: Cluster | None) -> CellPlan:
     spec = cell.spec
     try:
         if given is not None:
             found = forecast_cell(spec, given)
             gpus = found.fit.count if found.fit else None
             return CellPlan(cell, False, found.steps, found.tokens, found.gib, gpus=gpus, hours=found.hours)
-        plan = Plan.of(spec, prepare_data(spec, task_texts=task_texts))
+        plan = Plan.of(spec, prepare_data(spec, task_texts=task_texts), cluster=cluster)
     except DidactError as error:
         return CellPlan(cell, False, spec.training.steps, None, None, str(error).splitlines()[0])
     tokens = sum(each.tokens_seen for each in plan.data.sources)
-    return CellPlan(cell, False, plan.data.num_steps, tokens, plan.largest.total_gib)
+    return CellPlan(
+        cell,
+        False,
+        plan.data.num_steps,
+        tokens,
+        plan.largest.total_gib,
+        too_large=plan.too_large() or "",
+        lacks=tuple(plan.lacks()),
+    )
 
 
 def _rate(study: Study, folder: Path) -> float | None:
