@@ -146,6 +146,16 @@ def test_a_study_of_other_things_is_refused_with_what_the_paper_varies(tmp_path:
         beside(result, PAPER)
 
 
+def test_a_study_of_other_tasks_is_refused_with_what_it_measures(tmp_path: Path) -> None:
+    spec = study_spec({"method": {"LoRA": {}, "prefix": {"adapter": {"method": "prefix"}}}})
+    result = made_study(tmp_path, spec, lambda levels: 0.5, num_questions=20)
+    with pytest.raises(RunError, match=r"measured by loss, sums/accuracy; expected belle_eval or mmcu"):
+        beside(result, PAPER)
+    for cell in result.cells:
+        (cell.run / "report.json").unlink()
+    assert beside(read_study(tmp_path), PAPER), "before any cell is measured the printed figures stand alone"
+
+
 def test_a_table_stands_only_beside_models_that_are_one_cell_each(tmp_path: Path) -> None:
     data = {"Belle": {}, "HC3": {"tokens.max_length": 99}}
     both = study_spec({"data": data, "rank": {"adapter.r": [4, 8]}})

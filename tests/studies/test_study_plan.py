@@ -1,11 +1,13 @@
 """What a study would take on the machines that are there, where nothing is foretold."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from didact.capacity import Cluster
 from didact.preparation import Plan, prepare_data
@@ -42,6 +44,20 @@ def test_workers_that_there_is_no_room_for_are_told_once(tmp_path: Path, monkeyp
     plan = planned(tmp_path, {"workers": {"few": {}, "many": {"placement.cpus_per_worker": 5000}}})
     (told,) = [line for line in plan.lines() if line.startswith("needs ")]
     assert "5000" in told and "set RAY_ADDRESS to a cluster with more" in told
+
+
+def test_what_keeps_a_cell_from_being_planned_is_told_beside_its_measured_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIDACT_CACHE", str(tmp_path / "cache"))
+    factors = {"data": {"there": {}, "gone": {"data.sources.sums.path": str(tmp_path / "gone.jsonl")}}}
+    plan = planned(tmp_path, factors)
+    assert "gone.jsonl" in plan.cells[1].unknown
+    beside = replace(plan.cells[1], is_measured=True)
+    console = Console(width=400, file=io.StringIO())
+    console.print(replace(plan, cells=(plan.cells[0], beside, plan.cells[1])))
+    (line,) = [each for each in console.file.getvalue().splitlines() if "1 of 2 measured" in each]
+    assert "1 of 2 measured; " in line and "gone.jsonl" in line
 
 
 def test_budgets_are_told_in_steps_and_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

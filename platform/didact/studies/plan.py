@@ -52,6 +52,11 @@ class CellPlan:
     lacks: tuple[str, ...] = ()
     """What its placement asks for and is not there."""
 
+    @property
+    def hindrances(self) -> tuple[str, str]:
+        """What keeps it from being planned whole, and from being run here."""
+        return self.unknown, self.too_large
+
 
 @dataclass(frozen=True, slots=True)
 class StudyPlan(Shown):
@@ -79,9 +84,10 @@ class StudyPlan(Shown):
                 *((_or_dash(each.gpus, "{}"), _or_dash(each.hours, "{:,.1f}")) if foretold else ()),
             ]
             done = sum(cell.is_measured for cell in alike)
-            table.add_row(
-                Text(name), *known, Text(f"{done} of {len(alike)} measured" if done else each.unknown or each.too_large)
-            )
+            waiting = next((cell for cell in alike if not cell.is_measured), None)
+            measured = f"{done} of {len(alike)} measured" if done else ""
+            told = "; ".join(filter(None, (measured, *(waiting.hindrances if waiting else ()))))
+            table.add_row(Text(name), *known, Text(told))
         return Group(table, *(Text(line) for line in self.lines()))
 
     def _combinations(self) -> Iterator[tuple[str, list[CellPlan]]]:

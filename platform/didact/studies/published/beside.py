@@ -77,7 +77,7 @@ def beside(result: StudyResult, paper: Paper) -> list[Beside]:
     """The published tables that vary what the study varies, with both figures.
 
     Raises:
-        RunError: no table of the paper has two levels of a factor of this study.
+        RunError: no table of the paper has two levels of a factor of this study, or a figure of what it measures.
     """
     found = [_beside(result, paper, table) for table in paper.tables if _fits(result.spec, table)]
     if not found:
@@ -86,6 +86,14 @@ def beside(result: StudyResult, paper: Paper) -> list[Beside]:
             f"nothing in the paper stands beside study {result.spec.name}: found the factors "
             f"{', '.join(result.spec.factors)}; expected two levels of one of its own, such as "
             + "; ".join(f"{factor}: {levels}" for factor, levels in known.items())
+        )
+    if result.measured and not any(
+        pair.own is not None for each in found for row in each.rows.values() for pair in row
+    ):
+        printed = dict.fromkeys(task_of(column) for each in found for column in each.table.columns)
+        raise RunError(
+            f"nothing in the paper stands beside study {result.spec.name}: it is measured by "
+            f"{', '.join(metric.removeprefix('eval/') for metric in result.metrics())}; expected {' or '.join(printed)}"
         )
     return found
 
