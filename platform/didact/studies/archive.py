@@ -209,8 +209,8 @@ def check_archive(file: Path) -> Check:
                 problems.append(f"{cell.name}: {cell.error}")
         written = archive.members.get("study.csv")
         if written is not None and result.measured:
-            told, found = _figures(written.decode()), _figures(table_values(result))
-            if told.keys() != found.keys() or not all(_equal(told[key], found[key]) for key in told):
+            before, anew = _figures(written.decode()), _figures(table_values(result))
+            if before.keys() != anew.keys() or not all(_equal(before[key], anew[key]) for key in before):
                 problems.append("study.csv holds other tables than the reports give")
     return Check(result, len(archive.members), count, tuple(problems))
 

@@ -98,7 +98,7 @@ def read_study(folder: Path) -> StudyResult:
     kept = kept_study(folder)
     if kept is None:
         raise RunError(f"{folder} holds no study: there is no study.json. Start one with: didact study run FILE")
-    found = (_cell(folder / "cells" / name, *rest, kept.errors.get(name)) for name, *rest in kept.cells)
+    found = (_cell(folder / "cells" / name, levels, seed, kept.errors.get(name)) for name, levels, seed in kept.cells)
     return StudyResult(kept.spec, tuple(found), folder)
 
 

@@ -67,7 +67,7 @@ def _effect(result: StudyResult, factor: str, level: str, metric: str, scatter: 
 def effects_of(result: StudyResult) -> list[Effect]:
     """All effects that can be told, in the order of the file; those of a factor with one measured level are not."""
     scatters = {metric: scatter_of(result, metric) for metric in result.metrics()}
-    found = []
+    found: list[Effect] = []
     for factor, levels in result.spec.factors.items():
         reference = result.spec.reference(factor)
         for level in levels:
