@@ -1,10 +1,11 @@
-"""Parts of the embedded engine beside what they stand for: prompts read, tokens guessed. Processor time, ratios.
+"""Parts of the embedded engine beside what they stand for: prompts read, tokens guessed, beams. Processor time, ratios.
 
     python benchmarks/engine.py [--rounds 2] [--tokens 24] [--dtype float32]
 
 16 prompts that arrive together, until each has its first token, beside the prefill of transformers' `generate` over the
 same batch, padded. Then answers with and without guessed tokens: to a prompt that asks for its own text again, and to a
-free one. Minutes at most; the best of the rounds counts.
+free one. Then beam search beside `generate(num_beams=4)`, whose answers must be the same. Minutes at most; the best of
+the rounds counts.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from didact.gpu_proof.engine import FINGERPRINT, generate
 from didact.models import AdapterHost, load_base, load_tokenizer
 from didact.serving import EmbeddedEngine, GenerationRequest
+from didact.serving.replica.beams import beam_search
 from didact.spec import ModelSpec
 
 ROWS = 16
@@ -33,6 +35,7 @@ ASKED = {
 }
 GUESSED = {1: 8, 4: 6}
 """Tokens that are guessed at once, by how many requests run together."""
+BEAMS = 4
 Ids = tuple[int, ...]
 
 
@@ -103,6 +106,47 @@ def print_guessing(base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ro
             engine.close()
 
 
+def print_beams(base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rounds: int, tokens: int) -> None:
+    """Beam search, beside `generate`."""
+    print("\n| prompt | beams | tokens | engine, s | generate, s | ratio |\n|---|---:|---:|---:|---:|---:|")
+    for name, text in ASKED.items():
+        turn = [{"role": "user", "content": text}]
+        ids = tuple(tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False))
+        best, answers = [float("inf")] * 2, list[list[int]]()
+        for _ in range(rounds):
+            engine = EmbeddedEngine(AdapterHost(base, FINGERPRINT), tokenizer, max_batch_size=ROWS)  # knows no prompt
+            found = seconds(lambda: answers.append(searched(engine, ids, tokens)))  # noqa: B023
+            best = [min(best[0], found), min(best[1], seconds(lambda: answers.append(generated(base, ids, tokens))))]  # noqa: B023
+            engine.close()
+            assert answers[-1] == answers[-2], "both follow the same beams"
+        print(f"| {name} | {BEAMS} | {tokens} | {best[0]:.2f} | {best[1]:.2f} | {best[0] / best[1]:.2f} |", flush=True)
+
+
+def searched(engine: EmbeddedEngine, ids: Ids, tokens: int) -> list[int]:
+    """The engine's likeliest answer of so many tokens."""
+    asked = GenerationRequest(f"beams-{time.monotonic_ns()}", ids, None, tokens)
+    return list(asyncio.run(beam_search(engine, asked, BEAMS)).token_ids)
+
+
+def generated(base: PreTrainedModel, ids: Ids, tokens: int) -> list[int]:
+    """The same by transformers."""
+    base.requires_grad_(True)  # see `prefilled`
+    entered = torch.tensor([ids])
+    with torch.inference_mode():
+        found = base.generate(
+            input_ids=entered,
+            attention_mask=torch.ones_like(entered),
+            do_sample=False,
+            num_beams=BEAMS,
+            max_new_tokens=tokens,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+    base.requires_grad_(False)
+    answer: list[int] = found[0, len(ids) :].tolist()
+    return answer
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -116,6 +160,7 @@ def main() -> None:
     prefilled(base, [(1, 2, 3)])
     print_reading(base, tokenizer, arguments.rounds)
     print_guessing(base, tokenizer, arguments.rounds, arguments.tokens)
+    print_beams(base, tokenizer, arguments.rounds, arguments.tokens)
 
 
 if __name__ == "__main__":

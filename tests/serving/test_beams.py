@@ -66,6 +66,17 @@ def test_the_answer_is_that_of_transformers(family: str, beams: int, tmp_path: P
         engine.close()
 
 
+def test_a_step_reads_one_token_for_each_beam() -> None:
+    engine = EmbeddedEngine(AdapterHost(tiny_model(), TINY_BASE), byte_tokenizer())
+    prompt = PROMPTS[4]
+    try:
+        searched(engine, request(prompt, tokens=8), 4)
+    finally:
+        engine.close()  # what was read is counted when it was told
+    assert engine.stats().prompt_tokens == len(prompt) + 7 * 4
+    assert len(engine._rounds._known._prompts) <= 1 + 2 * 4, "the prompt, and the last two steps"
+
+
 def test_beams_find_likelier_answers_than_greedy(engine: EmbeddedEngine) -> None:
     def score(ids: tuple[int, ...]) -> float:
         text = torch.tensor([[*PROMPTS[1], *ids]])

@@ -44,17 +44,35 @@ def test_known_tokens_count_in_blocks_and_leave_the_last_one_to_read() -> None:
     assert known.match("a", [*range(20), 99, *range(21, 40)]) == 16
     assert known.match("a", [99, *range(1, 40)]) == 0
     assert known.match("b", range(40)) == known.match(None, range(40)) == 0
-    layer = known.take([("a", range(40)), ("a", [*range(33)])], 32).layers[0]
+    layer = known.take([("a", range(40), None), ("a", [*range(33)], None)], 32).layers[0]
     assert layer.keys.shape == (2, 2, 32, 3)
     assert torch.equal(layer.keys[:, 0, :, 0], torch.arange(32.0).expand(2, -1))
     assert torch.equal(layer.values, -layer.keys)
+
+
+def test_texts_of_a_search_are_known_to_the_token_while_they_are_the_longest() -> None:
+    known = kept(PrefixCache(10**6), "a", tuple(range(40)))
+    assert (known.match("a", range(39)), known.match("a", range(39), "beams")) == (32, 38)
+    for length in (41, 42, 43):
+        for last in (7, 8):
+            ids = (*range(length - 1), last)
+            cache, columns = read(ids)
+            known.keep("a", ids, cache, 0, columns, "beams")
+            known.keep("a", ids, cache, 0, columns, "beams")  # once more changes nothing
+            assert known.match("a", (*ids, 1), "beams") == length
+            layer = known.take([("a", (*ids, 1), "beams")], length).layers[0]
+            assert torch.equal(layer.keys[0, 0, :, 0], torch.tensor(ids, dtype=torch.float32))
+    # The prompt, and the last two steps of the search.
+    assert known.num_bytes == (40 + 2 * 42 + 2 * 43) * TOKEN_BYTES
+    assert known.match("a", range(43), "others") == 42
+    assert known.match("b", range(43), "beams") == 0
 
 
 def test_the_least_recently_used_prompt_is_forgotten_first() -> None:
     known = PrefixCache(100 * TOKEN_BYTES)
     for name in ("a", "b"):
         kept(known, name, tuple(range(40)))
-    known.take([("a", range(40))], 32)
+    known.take([("a", range(40), None)], 32)
     kept(known, "c", tuple(range(40)))
     assert [bool(known.match(name, range(40))) for name in ("a", "b", "c")] == [True, False, True]
     assert known.num_bytes == 80 * TOKEN_BYTES

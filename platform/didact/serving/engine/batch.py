@@ -146,7 +146,7 @@ class DecodingBatch:
         for index, row in enumerate(self.rows):
             columns = self._mask[index].nonzero().flatten()
             if len(columns) == len(row.ids):
-                known.keep(row.version_id, row.ids, self._cache, index, columns)
+                known.keep(row.version_id, row.ids, self._cache, index, columns, row.request.search)
 
     @property
     def num_unread(self) -> int:

@@ -133,6 +133,9 @@ class GenerationRequest:
     """Requests with a smaller one begin earlier, however long others wait."""
     deadline: float | None = None
     """On the clock of `time.monotonic` of the engine's process; None for no limit."""
+    search: str | None = None
+    """Names the search, as by beams, whose requests go on from each other's texts, a token longer each time: an engine
+    may keep what it read of them to the token, for as long as they are the longest."""
 
     def __post_init__(self) -> None:
         if self.logprobs is not None and not 0 <= self.logprobs <= _MOST_LOGPROBS:

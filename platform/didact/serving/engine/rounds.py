@@ -222,7 +222,7 @@ class Rounds:
         first, asked, later = -1, set(), []
         for row in batch.rows:
             text = (row.version_id, tuple(row.ids))
-            count = self._known.match(*text)
+            count = self._known.match(*text, row.request.search)
             first = count if first < 0 else first
             # One of several answers to the same prompt reads it for all.
             alike = text in asked and not row.deferred and len(row.ids) - count > BLOCK
@@ -233,7 +233,8 @@ class Rounds:
         # The longest first, as a batch reads them with the least padding.
         batch.rows = sorted((row for row in batch.rows if row not in later), key=lambda row: -len(row.ids))
         self._put_back(later)
-        known = self._known.take([(row.version_id, row.ids) for row in batch.rows], first) if first else None
+        texts = [(row.version_id, row.ids, row.request.search) for row in batch.rows]
+        known = self._known.take(texts, first) if first else None
         batch.open(known, first)
         with self._changed:
             self.cached_tokens += first * len(batch.rows)

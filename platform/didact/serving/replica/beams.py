@@ -3,7 +3,7 @@
     request -> the likeliest next tokens of each beam, by a request each -> the best of all -> ... -> answer
 
 As transformers does it (`num_beams`, no early stopping), and above the engine, as vLLM does it. A prompt is read once
-and known from then on, so a step costs a few tokens for each beam.
+and known from then on, and so is what a beam goes on from: a step reads one token for each beam.
 """
 
 import asyncio
@@ -105,6 +105,7 @@ async def _next(engine: Engine, request: GenerationRequest, beam: _Beam, index: 
         stop_token_ids=(),
         logprobs=num_kept,
         grammar=None,
+        search=request.request_id if beam.ids else None,
     )
     async with contextlib.aclosing(engine.generate(asked)) as pieces:
         told = [token async for delta in pieces for token in delta.logprobs]

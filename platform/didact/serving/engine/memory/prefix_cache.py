@@ -18,6 +18,7 @@ class _Prompt:
     layers: list[tuple[torch.Tensor, torch.Tensor]]
     """Keys and values [heads, tokens, head size] of each layer."""
     num_bytes: int
+    search: str | None
 
 
 class PrefixCache:
@@ -31,15 +32,18 @@ class PrefixCache:
         self._prompts: OrderedDict[_Key, _Prompt] = OrderedDict()
         self.num_bytes = 0
 
-    def match(self, version_id: str | None, ids: Sequence[int]) -> int:
-        """How many of a text's first tokens are known. The last one never is, for its logits are asked."""
-        return self._nearest(version_id, ids)[0]
+    def match(self, version_id: str | None, ids: Sequence[int], search: str | None = None) -> int:
+        """How many of a text's first tokens are known. The last one never is, for its logits are asked.
 
-    def take(self, rows: Sequence[tuple[str | None, Sequence[int]]], length: int) -> Cache:
+        Texts of a search go on from each other, all by one token, so for them every token counts and not only blocks.
+        """
+        return self._nearest(version_id, ids, search)[0]
+
+    def take(self, rows: Sequence[tuple[str | None, Sequence[int], str | None]], length: int) -> Cache:
         """A cache with the first `length` tokens of each row's text, which `match` has found to be known."""
         prompts = []
-        for version_id, ids in rows:
-            key = self._nearest(version_id, ids)[1]
+        for version_id, ids, search in rows:
+            key = self._nearest(version_id, ids, search)[1]
             assert key is not None
             self._prompts.move_to_end(key)
             prompts.append(self._prompts[key].layers)
@@ -49,8 +53,16 @@ class PrefixCache:
             cache.update(keys, values, index)
         return cache
 
-    def keep(self, version_id: str | None, ids: Sequence[int], cache: Cache, row: int, columns: torch.Tensor) -> None:
-        """Remember a text that was read.
+    def keep(
+        self,
+        version_id: str | None,
+        ids: Sequence[int],
+        cache: Cache,
+        row: int,
+        columns: torch.Tensor,
+        search: str | None = None,
+    ) -> None:
+        """Remember a text that was read; of a search, in place of those that are shorter by more than a token.
 
         Args:
             version_id: the adapter's, None for the base.
@@ -58,8 +70,11 @@ class PrefixCache:
             cache: where its keys and values are.
             row: of the cache.
             columns: of its tokens in the cache, int64 [tokens].
+            search: the search that goes on from it.
         """
-        if len(ids) <= BLOCK or self.match(version_id, ids) + BLOCK >= len(ids):
+        if search is None and (len(ids) <= BLOCK or self.match(version_id, ids) + BLOCK >= len(ids)):
+            return
+        if (version_id, tuple(ids)) in self._prompts:
             return
         layers = cache.layers
         num_bytes = sum(each.element_size() * each[row].numel() // each.shape[2] * len(ids)
@@ -68,25 +83,33 @@ class PrefixCache:
             return
         copies = [(layer.keys[row].index_select(1, columns), layer.values[row].index_select(1, columns))
                   for layer in layers]  # fmt: skip
-        self._prompts[version_id, tuple(ids)] = _Prompt(copies, num_bytes)
+        if search is not None:
+            self._forget_shorter(search, len(ids) - 1)
+        self._prompts[version_id, tuple(ids)] = _Prompt(copies, num_bytes, search)
         self.num_bytes += num_bytes
         while self.num_bytes > self._max_bytes:
             self.num_bytes -= self._prompts.popitem(last=False)[1].num_bytes
 
-    def _nearest(self, version_id: str | None, ids: Sequence[int]) -> tuple[int, _Key | None]:
+    def _forget_shorter(self, search: str, length: int) -> None:
+        for key in [key for key, each in self._prompts.items() if each.search == search and len(key[1]) < length]:
+            self.num_bytes -= self._prompts.pop(key).num_bytes
+
+    def _nearest(self, version_id: str | None, ids: Sequence[int], search: str | None) -> tuple[int, _Key | None]:
         best: tuple[int, _Key | None] = (0, None)
         for key in self._prompts:
             if key[0] == version_id:
-                length = _num_alike(key[1], ids)
+                length = _num_alike(key[1], ids, search is not None)
                 if length > best[0]:
                     best = length, key
         return best
 
 
-def _num_alike(known: Sequence[int], ids: Sequence[int]) -> int:
-    """Tokens in whole blocks in which two texts begin alike, the last of `ids` not counted."""
-    most = min(len(known), len(ids) - 1) // BLOCK * BLOCK
+def _num_alike(known: Sequence[int], ids: Sequence[int], each_token: bool) -> int:
+    """Tokens in which two texts begin alike, in whole blocks or each of them, the last of `ids` not counted."""
+    most = min(len(known), len(ids) - 1)
     count = 0
-    while count < most and tuple(known[count : count + BLOCK]) == tuple(ids[count : count + BLOCK]):
+    while count + BLOCK <= most and tuple(known[count : count + BLOCK]) == tuple(ids[count : count + BLOCK]):
         count += BLOCK
+    while each_token and count < most and known[count] == ids[count]:
+        count += 1
     return count
