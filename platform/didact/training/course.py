@@ -126,7 +126,8 @@ class Course:
         metrics, asked = self._update(batches, loss)
         self.done += 1
         draws = self._mixing.observe(self.done, metrics, batches.targets_of)
-        metrics |= {f"train/{name}/share": count / sum(draws.values()) for name, count in (draws or {}).items()}
+        if draws:
+            metrics |= {f"train/{name}/share": count / sum(draws.values()) for name, count in draws.items()}
         self._loss, self._tokens = metrics["train/loss"], self._tokens + batches.num_tokens
         healthy, every = not self._skipped.too_many, self._spec.evaluate_every
         if healthy and self._evaluate and every and (self.done % every == 0 or self.done == self.num_steps):

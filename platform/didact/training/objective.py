@@ -44,7 +44,7 @@ class StepLoss:
         num_sources = len(batches.targets_of)
         if num_sources < 2:
             return cls(mean, mean.new_zeros(0))
-        summed = np.zeros(num_sources)
+        summed: np.ndarray = np.zeros(num_sources)
         if of_targets:
             losses = torch.cat(list(of_targets)).double().cpu().numpy()
             summed = np.bincount(np.concatenate(batches.sources), weights=losses, minlength=num_sources)
