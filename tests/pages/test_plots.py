@@ -1,4 +1,5 @@
 import re
+from itertools import pairwise
 
 import pytest
 
@@ -59,6 +60,23 @@ def test_a_line_of_parallel_coordinates_leaves_out_what_it_has_not() -> None:
     axes = [Scale.over([0.0, 1.0], name) for name in "abc"]
     drawn = str(parallel(axes, [Series(((0, 0.5), (2, 1.0)), "two"), Series(((1, 0.5),), "one")]))
     assert drawn.count('<path class="curve') == 1 and drawn.count("axis-line") == 3
+
+
+@pytest.mark.parametrize("count", [2, 3, 7, 10])
+def test_names_of_parallel_axes_never_lie_on_each_other_or_outside(count: int) -> None:
+    names = [f"{'a rather long name of a setting' * (place % 2 + 1)} {place}" for place in range(count)]
+    drawn = str(parallel([Scale.over([0.0, 1.0], name) for name in names], []))
+    width = float(re.findall(r'viewBox="0 0 (\d+)', drawn)[0])
+    rows: dict[str, list[tuple[float, float]]] = {}
+    found = re.findall(r'class="title" x="([\d.]+)" y="(\d+)" text-anchor="(\w+)">([^<]*)<title>([^<]*)<', drawn)
+    assert [whole for *_, whole in found] == names
+    for x, row, anchor, shown, whole in found:
+        wide = 5.5 * len(shown)
+        left = float(x) - {"start": 0.0, "middle": wide / 2, "end": wide}[anchor]
+        assert whole.startswith(shown.removesuffix("…")) and left >= 0 and left + wide <= width
+        rows.setdefault(row, []).append((left, left + wide))
+    for row in rows.values():
+        assert all(one[1] < other[0] for one, other in pairwise(row))
 
 
 def test_the_corners_of_a_triangle_are_its_parts() -> None:

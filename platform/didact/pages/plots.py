@@ -9,6 +9,8 @@ from markupsafe import Markup, escape
 
 _WIDTH, _HEIGHT = 380.0, 226.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 10.0, 10.0, 34.0
+_LETTER = 6.2
+"""Width of a letter of a title, at most in the mean."""
 _FLAT = 0.05
 """Share of a value by which an axis is widened on both sides where all values are equal."""
 
@@ -110,13 +112,14 @@ def plot(x: Scale, y: Scale, lines: Sequence[Series] = (), dots: Sequence[Series
 
 
 def parallel(axes: Sequence[Scale], lines: Sequence[Series]) -> Markup:
-    """Parallel coordinates: an upright axis a setting, a line a trial.
+    """Parallel coordinates: an upright axis a setting, a line a trial. Names stand in two rows in turn, cut where even
+    these have no room.
 
     Args:
         axes: at least two, from left to right.
         lines: points are (number of the axis, value on it); what is missing is left out. Later ones lie on top.
     """
-    width, height, top, bottom, side = 760.0, 270.0, 34.0, 18.0, 62.0
+    width, height, top, bottom, side = 760.0, 282.0, 46.0, 18.0, 62.0
     gap = (width - 2 * side) / max(1, len(axes) - 1)
 
     def at(axis: int, value: float) -> tuple[float, float]:
@@ -134,11 +137,21 @@ def parallel(axes: Sequence[Scale], lines: Sequence[Series]) -> Markup:
         x = side + gap * number
         ends = f'y1="{top}" y2="{height - bottom}"'
         drawn.append(f'<line class="axis-line" x1="{x:.1f}" x2="{x:.1f}" {ends}/>')
-        drawn.append(f'<text class="title" x="{x:.1f}" y="16" text-anchor="middle">{escape(axis.name)}</text>')
+        room = gap + min(gap, x, width - x) - _LETTER
+        drawn.append(_name_above(axis.name, x, 14.0 + 14 * (number % 2), room, width))
         for value, shown in axis.ticks():
             _, y = at(number, value)
             drawn.append(f'<text class="halo" x="{x + 5:.1f}" y="{y + 3:.1f}">{escape(shown)}</text>')
     return Markup(f'<svg class="parallel" viewBox="0 0 {width:.0f} {height:.0f}" role="img">{"".join(drawn)}</svg>')
+
+
+def _name_above(name: str, x: float, y: float, room: float, width: float) -> str:
+    """Centred over its axis, but inside the drawing."""
+    shown = name if len(name) * _LETTER <= room else f"{name[: int(room / _LETTER) - 1]}…"
+    half = len(shown) * _LETTER / 2
+    anchor, at = ("start", 2.0) if x < half else ("end", width - 2) if x > width - half else ("middle", x)
+    text = f"{escape(shown)}<title>{escape(name)}</title>"
+    return f'<text class="title" x="{at:.1f}" y="{y:.0f}" text-anchor="{anchor}">{text}</text>'
 
 
 def triangle(names: Sequence[str], dots: Sequence[tuple[tuple[float, float, float], str, str]]) -> Markup:
