@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from didact.errors import SpecError
 from didact.spec import FinetuneSpec, LoraSpec, load_spec, read_mapping, set_dotted, to_json
@@ -160,6 +161,19 @@ def test_resolved_spec_reads_back_equal(recipe: Path, tmp_path: Path) -> None:
     resolved = tmp_path / "spec.json"
     resolved.write_text(to_json(spec))
     assert load_spec(FinetuneSpec, resolved) == spec
+
+
+def test_a_resolved_spec_is_read_as_json(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved = recipe.with_suffix(".json")
+    resolved.write_text(to_json(load_spec(FinetuneSpec, recipe)))
+
+    def slow(*arguments: Any, **options: Any) -> None:
+        raise AssertionError(
+            "a search reads the recipes of all trials again and again, and YAML takes fifty times as long"
+        )
+
+    monkeypatch.setattr(yaml, "load", slow)
+    assert load_spec(FinetuneSpec, resolved).training.steps == 10
 
 
 def test_resolved_spec_holds_every_default(recipe: Path) -> None:
