@@ -86,6 +86,29 @@ def test_24_trials_find_the_known_optimum_where_random_ones_do_not() -> None:
     assert regret(space.mixtures.point(findings.values)) <= 0.06  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_the_model_tells_the_goal_along_each_share_and_setting(mode: str) -> None:
+    space = {"training.learning_rate": {"loguniform": [1e-4, 1e-2]}, "adapter.r": {"choice": [4, 8]}}
+    sweep, drawn, objective = search(3, 20, space=space, mode=mode)
+    sign = 1 if mode == "min" else -1
+
+    def measure(shares: np.ndarray, values: dict[str, Any]) -> dict[str, float]:
+        away = math.log10(values["training.learning_rate"] / 1e-3) ** 2
+        return {"eval/loss": sign * (2 + away + float(((shares - [0.6, 0.3, 0.1]) ** 2).sum()))}
+
+    seen, _ = tried(sweep, drawn, objective, measure, 0.001)
+    found = proposer_of(sweep, drawn, objective).responses(seen)
+    assert set(found) == {"training.learning_rate", *(f"data.sources.s{number}.weight" for number in range(3))}
+    for path, line in found.items():
+        known = [each.draw.values[path] for each in seen]
+        at, mean, sd = (np.array(each) for each in zip(*line, strict=True))
+        assert (np.diff(at) > 0).all() and (at[0], at[-1]) == (pytest.approx(min(known)), pytest.approx(max(known)))
+        assert (sd > 0).all() and abs(mean[(sign * mean).argmin()] - sign * 2) < 0.1
+        best = {"training.learning_rate": 1e-3, "data.sources.s0.weight": 0.6}.get(path)
+        assert best is None or abs(math.log(at[(sign * mean).argmin()] / best)) < 0.6
+    assert proposer_of(sweep, drawn, objective).responses(seen[:2]) == {}
+
+
 @pytest.mark.nightly
 def test_9_of_10_seeds_find_it_through_noise() -> None:
     regrets, random = [], []

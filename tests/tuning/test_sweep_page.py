@@ -81,6 +81,24 @@ def test_the_page_shows_every_trial_and_what_was_drawn(facts: SweepFacts) -> Non
     assert "24,000" in page or "24k" in page
 
 
+def test_what_the_model_expects_is_drawn_and_kept(tmp_path: Path) -> None:
+    line = ((1e-4, 1.0, 0.1), (1e-3, 2.0, 0.2), (1e-2, 3.0, 9.0))
+    result = made(tmp_path, 6, responses={"training.learning_rate": line})
+    page = render_sweep(sweep_facts(result))
+    assert page.count('class="curve model"') == 1 and page.count('class="curve bound"') == 2
+    assert "two standard deviations" in page and "two standard deviations" not in render_sweep(
+        sweep_facts(made(tmp_path / "x"))
+    )
+    heights = [
+        float(y)
+        for points in re.findall(r'curve bound" points="([^"]*)"', page)
+        for y in re.findall(r",([\d.]+)", points)
+    ]
+    assert min(heights) >= 0, "bounds stay in the drawing"
+    result.save(tmp_path)
+    assert read_results(tmp_path).responses == result.responses
+
+
 def test_rows_that_the_best_trial_did_not_choose_are_told(tmp_path: Path) -> None:
     result = made(tmp_path, 6)
     assert result.best is not None and sweep_facts(result).chosen == ()

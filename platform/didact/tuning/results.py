@@ -2,7 +2,8 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from didact.files import write_json, write_text
 from didact.tuning.confirming import Confirmation, confirmation_from
 from didact.tuning.objective import Objective
 from didact.tuning.records import TrialResult
+from didact.tuning.searchers import Response
 from didact.tuning.spaces import weighed_source
 
 COPY = "copy of "
@@ -50,6 +52,8 @@ class SweepResult(Shown):
     """What was spent of a budget, in words."""
     ending: str | None = None
     """Why the search ended before it had all its trials."""
+    responses: Mapping[str, Response] = field(default_factory=dict)
+    """Dotted path -> what the searcher's model expects along it, the others as in its best draw."""
 
     @override
     def __rich__(self) -> Group:
@@ -106,6 +110,7 @@ class SweepResult(Shown):
                 "goals": self.goals,
                 "front": self.front,
                 "findings": self.findings,
+                "responses": self.responses,
                 "spending": self.spending,
                 "ending": self.ending,
                 "confirmation": self.confirmation and _as_json(self.confirmation),
@@ -165,6 +170,10 @@ def read_results(folder: Path) -> SweepResult:
         front=tuple(kept.get("front", ())),
         goals=tuple(kept.get("goals", ())),
         findings=kept.get("findings"),
+        responses={
+            path: tuple((float(x), float(mean), float(sd)) for x, mean, sd in line)
+            for path, line in kept.get("responses", {}).items()
+        },
         spending=kept.get("spending"),
         ending=kept.get("ending"),
         confirmation=confirmation_from(kept["confirmation"]) if kept.get("confirmation") else None,

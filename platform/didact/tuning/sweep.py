@@ -47,7 +47,7 @@ from didact.tuning.records import Status, read_trials, seen_of
 from didact.tuning.results import SweepResult, result_of
 from didact.tuning.schedulers import words_of
 from didact.tuning.search import Search, best_spec, load_search, named_mixtures, num_trials
-from didact.tuning.searchers import MixtureProposer, OptunaProposer, Proposer, build_proposer
+from didact.tuning.searchers import MixtureProposer, OptunaProposer, Proposer, Response, build_proposer
 from didact.tuning.spaces import Sizes
 from didact.tuning.trial import TrialPlan
 from didact.tuning.tuner import all_ended, run_trials
@@ -116,7 +116,7 @@ def run_sweep(
                 proposer = proxied(plan, proposer, prepared.num_steps)
             watcher = Watcher(plan, total, prepared.num_steps, ledger, tokens)
             _search(watcher, proposer, grown[-1] if grown else 0)
-            return _finished(plan, folder, ledger, _findings(plan, proposer))
+            return _finished(plan, folder, ledger, *_findings(plan, proposer))
 
 
 def _search(watcher: Watcher, proposer: Proposer, earlier: int) -> None:
@@ -134,9 +134,11 @@ def _search(watcher: Watcher, proposer: Proposer, earlier: int) -> None:
             run_trials(plan, state, num_steps, proposer, total, earlier * points, watcher.ledger)
 
 
-def _finished(plan: TrialPlan, folder: Path, ledger: Ledger | None, findings: str | None) -> SweepResult:
+def _finished(
+    plan: TrialPlan, folder: Path, ledger: Ledger | None, findings: str | None, responses: dict[str, Response]
+) -> SweepResult:
     """What is done once all trials have ended."""
-    spec, result = plan.search.sweep, _results(plan, findings)
+    spec, result = plan.search.sweep, replace(_results(plan, findings), responses=responses)
     _save(result, folder)
     _close_runs(plan, result)
     if result.best is None:
@@ -272,16 +274,16 @@ def _results(plan: TrialPlan, findings: str | None = None) -> SweepResult:
     return result_of(plan.search.sweep.name, plan.search.objective, read_trials(plan), findings, ending)
 
 
-def _findings(plan: TrialPlan, proposer: Proposer) -> str | None:
-    """What the searcher's model learned from the finished trials."""
+def _findings(plan: TrialPlan, proposer: Proposer) -> tuple[str | None, dict[str, Response]]:
+    """What the searcher's model learned from the finished trials, in words and along each setting."""
     if not isinstance(proposer, MixtureProposer):
-        return None
+        return None, {}
     seen = [seen_of(trial, plan.search.objective) for trial in read_trials(plan) if trial.status == "finished"]
     found, proxy = proposer.findings(seen), proposer.proxy_words(seen)
     if found is not None and not found.signal:
         _LOG.warning("sweep %s: %s", plan.search.sweep.name, found.words)
     said = [*([found.words] if found else []), *([proxy] if proxy else [])]
-    return "; ".join(said) or None
+    return "; ".join(said) or None, proposer.responses(seen)
 
 
 def _close_runs(plan: TrialPlan, result: SweepResult) -> None:
@@ -314,5 +316,8 @@ def _publish(plan: TrialPlan, result: SweepResult) -> SweepResult:
     if best.status == "stopped early":
         _close_run(plan, best.run, "finished")
         again_read = _results(plan, result.findings)
-        result = replace(again_read, confirmation=result.confirmation, spending=result.spending)
+        known = result
+        result = replace(
+            again_read, confirmation=known.confirmation, spending=known.spending, responses=known.responses
+        )
     return replace(result, outcome=outcome)

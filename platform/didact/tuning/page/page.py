@@ -13,6 +13,7 @@ from didact.pages import Scale, Series, parallel, plot, render_page, spent, tria
 from didact.tuning.page.facts import Effect, Setting, SweepFacts, measured
 from didact.tuning.records import TrialResult
 from didact.tuning.results import SweepResult
+from didact.tuning.searchers import Response
 
 _TEMPLATE = Path(__file__).with_name("sweep.html.jinja")
 _COLOURS = 7
@@ -173,7 +174,10 @@ class _Drawings:
             for trial in reversed(self.known)
             if trial.metric is not None and (value := _value(setting, trial)) is not None
         ]
-        return plot(_scale(setting), self._metric_scale(), dots=dots)
+        model = self.result.responses.get(setting.path, ())
+        known = [trial.metric for trial in self.known if trial.metric is not None]
+        upright = Scale.over([*known, *(mean for _, mean, _ in model)], self.result.metric)
+        return plot(_scale(setting), upright, _model_lines(model, upright), dots)
 
     def _metric_scale(self) -> Scale:
         return Scale.over([trial.metric for trial in self.known if trial.metric is not None], self.result.metric)
@@ -203,6 +207,19 @@ def _legend(quarter_of: dict[str, int]) -> Markup:
     return Markup(" ").join(
         Markup('<span><i class="key q{}"></i>{}</span>').format(quarter, _QUARTERS[quarter - 1]) for quarter in found
     )
+
+
+def _model_lines(model: Response, upright: Scale) -> list[Series]:
+    """What is expected, and two standard deviations on both sides as far as there is room."""
+    if not model:
+        return []
+    bounds = [
+        Series(
+            tuple((x, min(max(mean + side * sd, upright.low), upright.high)) for x, mean, sd in model), style="bound"
+        )
+        for side in (-2, 2)
+    ]
+    return [*bounds, Series(tuple((x, mean) for x, mean, _ in model), "what the model expects", "model")]
 
 
 def _scale(setting: Setting) -> Scale:

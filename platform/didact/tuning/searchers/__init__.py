@@ -24,7 +24,7 @@ from didact.tuning.searchers.draws import (
     RandomProposer,
     Seen,
 )
-from didact.tuning.searchers.mixture import Findings, MixtureProposer
+from didact.tuning.searchers.mixture import Findings, MixtureProposer, Response
 from didact.tuning.searchers.optuna_study import OptunaProposer
 from didact.tuning.searchers.ranking import Ranking, ranking_of
 from didact.tuning.spaces import Space, Values
@@ -38,6 +38,7 @@ __all__ = [
     "Proposer",
     "RandomProposer",
     "Ranking",
+    "Response",
     "Seen",
     "build_proposer",
     "ranking_of",

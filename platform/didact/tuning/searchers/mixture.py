@@ -16,12 +16,14 @@ from scipy.optimize import minimize
 from scipy.stats import norm, spearmanr
 from typing_extensions import override
 
+from didact.spec.search.space import LogUniform, Uniform
 from didact.tuning.objective import Objective
 from didact.tuning.searchers.draws import Draw, Proposer, Seen
 from didact.tuning.searchers.ranking import Ranking
 from didact.tuning.searchers.surrogates import GaussianProcess, LogLinear, Surrogate
-from didact.tuning.spaces import Space, Values
+from didact.tuning.spaces import Space, Values, weighed_source, weight_path
 from didact.tuning.spaces.polytope import Vector
+from didact.tuning.spaces.settings import levels
 
 MANY_SOURCES = 8
 """More of them have the log-linear law."""
@@ -29,6 +31,11 @@ SIGNAL = 0.6
 """Rank correlation of left-out trials from which on the model is believed."""
 _RANKED = "ranked best by the proxy"
 _POOL, _NEAR, _BEST = 512, 160, 3
+_ALONG = 25
+"""Points of a line through the space."""
+
+Response = tuple[tuple[float, float, float], ...]
+"""Values of a share or setting, ascending, each with the goal that a model expects there and its standard deviation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +117,51 @@ class MixtureProposer(Proposer):
             best = int(np.argmin(mean))
             values, expected = pool[best], float(mean[best])
         return Findings(rho, values, expected, len(known))
+
+    def responses(self, seen: Sequence[Seen]) -> dict[str, Response]:
+        """What the model says of the first goal along each share and each continuous setting; empty before `findings`.
+
+        The others are as in the draw that the model calls the best, other shares in its proportions. Each path goes
+        from the least to the largest value that was tried, since the model knows nothing beyond.
+        """
+        found = self.findings(seen)
+        if found is None:
+            return {}
+        known = _measured((*self.earlier, *seen))
+        models, sign = (
+            self._models(known, self._first_goal(known)),
+            1.0 if self.objective.goals[0].mode == "min" else -1.0,
+        )
+        drawn = {}
+        for path in self._continuous():
+            tried = [float(each.draw.values[path]) for each in known if path in each.draw.values]
+            if len(set(tried)) < 2 or path not in found.values:
+                continue
+            space = np.geomspace if isinstance(self.space.drawn.get(path), LogUniform) else np.linspace
+            line = [float(value) for value in space(min(tried), max(tried), _ALONG)]
+            predicted = [
+                model.predict(self._coordinates([self._moved(found.values, path, x) for x in line])) for model in models
+            ]
+            mean = sign * np.sum([each for each, _ in predicted], axis=0)
+            sd = np.sqrt(np.sum([each**2 for _, each in predicted], axis=0))
+            drawn[path] = tuple((x, float(at), float(wide)) for x, at, wide in zip(line, mean, sd, strict=True))
+        return drawn
+
+    def _continuous(self) -> list[str]:
+        mixtures = self.space.mixtures
+        shares = [weight_path(name) for name in mixtures.names] if mixtures and mixtures.until is None else []
+        plain = (path for path, kind in self.space.drawn.items() if isinstance(kind, Uniform | LogUniform))
+        return [*shares, *(path for path in plain if levels(self.space.drawn[path]) is None)]
+
+    def _moved(self, values: Values, path: str, to: float) -> Values:
+        """The draw with another value; of a share, with what is left for the others in their proportions."""
+        mixtures, source = self.space.mixtures, weighed_source(path)
+        if mixtures is None or source not in mixtures.names:
+            return {**values, path: to}
+        point = mixtures.point(values)
+        chosen = np.array([name == source for name in mixtures.names])
+        others = np.where(chosen, 0.0, np.maximum(point, 1e-9))
+        return {**values, **mixtures.values(np.where(chosen, to, (1 - to) * others / others.sum()))}
 
     def proxy_words(self, seen: Sequence[Seen]) -> str | None:
         """What became of the proxy; None without one."""

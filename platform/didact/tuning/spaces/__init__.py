@@ -9,7 +9,7 @@ Example:
     [4, 16]
 """
 
-from didact.tuning.spaces.mixtures import Mixtures, weighed_source
+from didact.tuning.spaces.mixtures import Mixtures, weighed_source, weight_path
 from didact.tuning.spaces.resolve import Sizes, licensed, proportional, resolve_mixtures, unit_of
 from didact.tuning.spaces.settings import extremes
 from didact.tuning.spaces.space import Space, Values, old_values
@@ -26,4 +26,5 @@ __all__ = [
     "resolve_mixtures",
     "unit_of",
     "weighed_source",
+    "weight_path",
 ]
