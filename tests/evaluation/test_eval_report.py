@@ -175,6 +175,25 @@ def test_other_files_are_refused(text: str, tmp_path: Path) -> None:
         EvalReport.load(tmp_path / "absent.json")
 
 
+def test_a_report_whose_bytes_or_figures_are_none_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match=r"report\.json: not an evaluation report"):
+        EvalReport.load(path)
+    values = json.loads(both().to_json())
+    values["metrics_of"]["base"][ACCURACY] = "high"
+    path.write_text(json.dumps(values))
+    with pytest.raises(DataError, match=r"report\.json: not an evaluation report .*'high'"):
+        EvalReport.load(path)
+
+
+def test_a_report_without_some_of_its_questions_is_incomplete() -> None:
+    report = both()
+    assert report.is_complete
+    assert not dataclasses.replace(report, questions=report.questions[1:]).is_complete
+    assert not dataclasses.replace(report, questions=()).is_complete
+
+
 def test_models_that_were_measured_differently_are_refused() -> None:
     asked = results(1.0, (True,))
     for other in (asked[:1], asked[1:], results(1.0, (True,), "2"), results(1.0, (True, False))):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -55,8 +56,11 @@ class EvalReport(Shown):
 
     @property
     def is_complete(self) -> bool:
-        """Whether every question got an answer and a score from every model."""
-        return not any(count for task in self.tasks for count in task.problems.values())
+        """Whether every question got an answer and a score from every model, and all of them are here."""
+        here = Counter(each.task for each in self.questions)
+        # Losses have no version, and no questions.
+        whole = all(here[task.name] >= task.num_questions for task in self.tasks if task.version)
+        return whole and not any(count for task in self.tasks for count in task.problems.values())
 
     @override
     def __rich__(self) -> Table:
@@ -143,7 +147,7 @@ class EvalReport(Shown):
                 ),
                 questions=tuple(map(_question, values["questions"])),
             )
-        except (AttributeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             names = ", ".join(entry.name for entry in fields(cls))
             raise DataError(f"not an evaluation report ({error}); expected a JSON object with {names}") from error
 
@@ -163,6 +167,8 @@ class EvalReport(Shown):
             raise DataError(f"{path} is missing; expected an evaluation report")
         try:
             return cls.from_json(path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: not an evaluation report ({error})") from error
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
 
@@ -214,4 +220,4 @@ def _finite(value: Any) -> Any:
 
 
 def _with_nan(values: Mapping[str, float | None]) -> dict[str, float]:
-    return {name: math.nan if value is None else value for name, value in values.items()}
+    return {name: math.nan if value is None else float(value) for name, value in values.items()}
