@@ -35,7 +35,7 @@ _CELL = (
 )
 _OLDEST = (1980, 1, 1, 0, 0, 0)
 """Time of every member: the same study is the same bytes."""
-_UNREADABLE = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, NotImplementedError)
+_UNREADABLE = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error)
 _MOST_BYTES = 4 * 2**30
 """Of one member, unpacked."""
 
