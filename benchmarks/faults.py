@@ -111,9 +111,18 @@ ROWS = {
         "a judge that is down, hangs, drips, refuses, or answers rubbish in fourteen ways",
         "no score comes of it; the evaluation ends by its deadline, says that it is incomplete, and promotes nothing",
     ),
+    "S1": (
+        "an alias that moves five times under eight clients",
+        "each of 1,000 requests answered as its version answers; nobody gets the old one after one had the new one",
+    ),
     "S2": (
         "an alias moved, under load, to a version of another base, damaged, gone, or with NaN",
         "the name and all others answer as before, every request; its entry says why; a good version is followed again",
+    ),
+    "S3": (
+        "SIGKILL of one of two replicas under long answers, whole and streamed",
+        "what it had is told as `engine_died`, a stream by its last event, and not sent to the other, which it may end "
+        "too; all else is answered; another replica takes its place",
     ),
     "S6": (
         "adapters with files missing, changed, unlisted, linked, pickled; of another base",
