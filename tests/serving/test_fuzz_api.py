@@ -1,6 +1,6 @@
 """Whatever the schema allows, and much that it forbids, sent to every route: no 500, no hang, and nothing stays of it.
 
-Needs the package schemathesis. pyproject.toml keeps its plugin from pytest, which it does not fit: its API is used.
+pyproject.toml keeps schemathesis' plugin from pytest, which it does not fit: its API is used.
 """
 
 import asyncio
@@ -14,25 +14,23 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
+from schemathesis.generation import GenerationMode
 
-schemathesis = pytest.importorskip("schemathesis", reason="the package schemathesis is not installed")
-
-from hypothesis import HealthCheck, given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
-from hypothesis.errors import Unsatisfiable  # noqa: E402
-from schemathesis.generation import GenerationMode  # noqa: E402
-
-from didact.serving.api.application import build_gateway  # noqa: E402
-from didact.serving.api.gateway import GatewaySettings  # noqa: E402
-from didact.serving.api.keys import KeyFile  # noqa: E402
-from didact.serving.batch.routes import Batches  # noqa: E402
-from didact.serving.replica.catalog import Catalog  # noqa: E402
-from didact.serving.replica.worker import Worker  # noqa: E402
-from didact.spec import BatchesSpec  # noqa: E402
-from tests.fakes.adapters import save_tiny_adapter  # noqa: E402
-from tests.fakes.registry import ShelfRegistry  # noqa: E402
-from tests.serving.conftest import open_worker  # noqa: E402
-from tests.serving.test_judge_by_own_server import served  # noqa: E402
+from didact.serving.api.application import build_gateway
+from didact.serving.api.gateway import GatewaySettings
+from didact.serving.api.keys import KeyFile
+from didact.serving.batch.routes import Batches
+from didact.serving.replica.catalog import Catalog
+from didact.serving.replica.worker import Worker
+from didact.spec import BatchesSpec
+from tests.fakes.adapters import save_tiny_adapter
+from tests.fakes.registry import ShelfRegistry
+from tests.serving.conftest import open_worker
+from tests.serving.test_judge_by_own_server import served
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(1200)]
 SECONDS = 30

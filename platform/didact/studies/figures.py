@@ -69,10 +69,9 @@ def figure_of(cells: Sequence[CellResult], metric: str, of: Of = "adapter") -> F
     asked = question_values(cells, metric, of)
     if asked:
         of_runs = [question_values([cell], metric, of) for cell in cells]
-        values = [mine[key] for mine in of_runs for key in asked]
-        found = mean_interval(
-            values, passages(cells[0], asked) * len(cells), share=of != "change" and is_share(metric, values)
-        )
+        answers = [mine[key] for mine in of_runs for key in asked]
+        share = of != "change" and is_share(metric, answers)
+        found = mean_interval(answers, passages(cells[0], asked) * len(cells), share=share)
         low, high = (end if math.isfinite(end) else None for end in (found.low, found.high))
     return Figure(sum(known) / len(known), low, high, len(known), min(known), max(known))
 
