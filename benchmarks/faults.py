@@ -124,6 +124,15 @@ ROWS = {
         "what it had is told as `engine_died`, a stream by its last event, and not sent to the other, which it may end "
         "too; all else is answered; another replica takes its place",
     ),
+    "S4": (
+        "SIGKILL of Serve's controller; of its proxy",
+        "without the controller every request is answered; the proxy's end costs open connections alone, and another "
+        "answers at the same address",
+    ),
+    "S5": (
+        "SIGKILL of one replica after the other, under load",
+        "99 of 100 requests answered, all as their version answers; the gateway's memory grows by a tenth at most",
+    ),
     "S6": (
         "adapters with files missing, changed, unlisted, linked, pickled; of another base",
         "400 for that name alone; no folder of the server is named",
@@ -142,6 +151,7 @@ ROWS = {
     "S11": ("more requests than the engine queues", "429 with Retry-After"),
     "S12": ("a registry that is down", "names in use keep answering; others get 503 with Retry-After"),
     "S13": ("an adapter that takes long to read", "nobody waits who does not ask for it"),
+    "S14": ("a new deployment under long answers, whole and streamed", "every request is answered, old and new"),
     "S15": (
         "a replica that can never be built",
         "the start ends in bounded tries and says what they ran into; no application is left",

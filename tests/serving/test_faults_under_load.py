@@ -1,4 +1,4 @@
-"""A whole server under load: aliases move, a replica is killed. Who is not answered is told."""
+"""A whole server under load: aliases move, processes are killed, it is deployed anew. Who is not answered is told."""
 
 import itertools
 import json
@@ -19,9 +19,11 @@ import ray
 import yaml
 from ray import serve
 
+from didact.connect import hand_over, new_key
 from didact.models import base_fingerprint
 from didact.registry import Registry
-from didact.serving.deploy import deploy
+from didact.serving.app import application
+from didact.serving.deploy import deploy, read_plan, with_environment
 from didact.spec import ModelSpec
 from tests.conftest import ROOT
 from tests.fakes.adapters import save_tiny_adapter
@@ -246,3 +248,55 @@ def test_what_a_killed_replica_had_is_told_and_all_else_is_answered(server: Serv
     assert not load.wrong()
     assert {(each.kind, each.said) for each in load.others()} <= {("told", "engine_died")}
     assert len(load.others()) <= 8, "those that were in it, one of a client at most"
+
+
+@pytest.mark.fault("S5")
+def test_kills_one_after_the_other_cost_less_than_one_request_in_a_hundred(server: Server) -> None:
+    chance = random.Random(5)
+    with Load(server, 4) as load:
+        load.until(lambda since: is_whole(), more=400)
+        (gateway,) = processes("ServeReplica:didact:Gateway").values()
+        before = gateway.memory_info().rss
+        for _ in range(4):
+            gone = chance.choice(sorted(replicas()))
+            replicas()[gone].kill()
+            load.until(lambda since: is_whole([gone]), more=400)  # noqa: B023
+    assert not load.wrong()
+    assert {(each.kind, each.said) for each in load.others()} <= {("told", "engine_died")}
+    assert len(load.others()) <= 0.01 * len(load.outcomes)
+    assert gateway.memory_info().rss <= 1.1 * before
+
+
+@pytest.mark.fault("S4")
+def test_without_the_controller_everybody_is_answered(server: Server) -> None:
+    with Load(server, 4) as load:
+        load.until(lambda since: True, more=40)
+        ((gone, controller),) = processes("ServeController").items()
+        controller.kill()
+        load.until(lambda since: bool(processes("ServeController").keys() - {gone}) and is_whole(), more=200)
+    assert not load.wrong() and not load.others()
+
+
+@pytest.mark.fault("S4")
+def test_a_killed_proxy_costs_open_connections_alone(server: Server) -> None:
+    with Load(server, 4) as load:
+        load.until(lambda since: True, more=40)
+        ((gone, proxy),) = processes("ProxyActor").items()
+        proxy.kill()
+        load.until(lambda since: bool(processes("ProxyActor").keys() - {gone}) and since[-1].kind == "answered", more=8)
+        load.until(lambda since: all(each.kind == "answered" for each in since), more=40)
+    assert not load.wrong()
+    assert {each.kind for each in load.others()} <= {"unreached"}
+
+
+@pytest.mark.fault("S14")
+def test_a_new_deployment_costs_no_request(server: Server) -> None:
+    plan = read_plan(server.config, [*server.settings, "max_batch_size=8"], server.port)
+    key = new_key()
+    hand_over(key)
+    old = replicas().keys()
+    with Load(server, 8, LONG) as load:
+        load.until(lambda since: True, more=24)
+        serve.run(application(plan.spec, with_environment(plan, key)), name=plan.name, route_prefix=plan.route_prefix)
+        load.until(lambda since: not replicas().keys() & old and is_whole(), more=48)
+    assert not load.wrong() and not load.others()
