@@ -11,7 +11,8 @@ the rounds counts.
 import argparse
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -51,15 +52,24 @@ def answered(engine: EmbeddedEngine, prompts: Sequence[Ids], tokens: int) -> lis
     return asyncio.run(generate(engine, asked))
 
 
+@contextmanager
+def unfrozen(base: PreTrainedModel) -> Iterator[None]:
+    """As it comes from the hub, and without gradients: of frozen weights torch copies the vocabulary's for each row."""
+    base.requires_grad_(True)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        base.requires_grad_(False)
+
+
 def prefilled(base: PreTrainedModel, prompts: Sequence[Ids]) -> None:
     """The first token of each, by `generate`."""
     longest = max(map(len, prompts))
-    base.requires_grad_(True)  # as it comes from the hub: of frozen weights torch copies the vocabulary's for each row
     ids = torch.tensor([[0] * (longest - len(each)) + list(each) for each in prompts])
     mask = torch.tensor([[0] * (longest - len(each)) + [1] * len(each) for each in prompts])
-    with torch.inference_mode():
+    with unfrozen(base):
         base.generate(input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=1, pad_token_id=0)
-    base.requires_grad_(False)
 
 
 def seconds(what: Callable[[], object]) -> float:
@@ -130,9 +140,8 @@ def searched(engine: EmbeddedEngine, ids: Ids, tokens: int) -> list[int]:
 
 def generated(base: PreTrainedModel, ids: Ids, tokens: int) -> list[int]:
     """The same by transformers."""
-    base.requires_grad_(True)  # see `prefilled`
     entered = torch.tensor([ids])
-    with torch.inference_mode():
+    with unfrozen(base):
         found = base.generate(
             input_ids=entered,
             attention_mask=torch.ones_like(entered),
@@ -142,7 +151,6 @@ def generated(base: PreTrainedModel, ids: Ids, tokens: int) -> list[int]:
             eos_token_id=None,
             pad_token_id=0,
         )
-    base.requires_grad_(False)
     answer: list[int] = found[0, len(ids) :].tolist()
     return answer
 

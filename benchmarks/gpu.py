@@ -148,8 +148,8 @@ def fused_table(arguments: argparse.Namespace, report: dict[str, Any]) -> None:
         name = f"{arguments.size}, {bits or 16} bits, {NUM_TRIALS} trials"
         setting = Setting(name, arguments.size, tuple(each[:8] for each in SHORT), lora(), bits)
         calls: dict[str, Callable[[], Measured]] = {
-            "fused": lambda s=setting: gpu_training.trials(s, device, steps, NUM_TRIALS, fused=True),
-            "one alone": lambda s=setting: gpu_training.trials(s, device, steps, NUM_TRIALS, fused=False),
+            "fused": lambda s=setting: gpu_training.fused_trials(s, device, steps, NUM_TRIALS),
+            "one alone": lambda s=setting: gpu_training.didact(s, device, steps, compiled=False),
         }
         for way, call in calls.items():
             found = attempt(call)

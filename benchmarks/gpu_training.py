@@ -125,20 +125,18 @@ def didact(setting: Setting, device: torch.device, num_steps: int, *, compiled: 
     return _measured(setting, clock.ends, clock.losses, num_steps)
 
 
-def trials(setting: Setting, device: torch.device, num_steps: int, count: int, *, fused: bool) -> Measured:
-    """LoRA trials of ranks 4 to 32 on the rows of `setting`: fused on one base, or one alone (which `count` follow).
+def fused_trials(setting: Setting, device: torch.device, num_steps: int, count: int) -> Measured:
+    """LoRA trials of ranks 4 to 32 trained together on one base, each on the rows of `setting`; figures of all of them.
 
     Args:
         setting: the base, the rows of each trial, and how the base is quantized.
         device: the GPU.
         num_steps: optimizer steps of each trial.
         count: how many there are.
-        fused: together; else only the third, of rank 16, is trained.
     """
-    numbers = range(count) if fused else range(2, 3)
     specs = [
         fused_spec(f"trial-{number}", (4, 8, 16, 32)[number % 4], 1e-4, num_steps, torch.bfloat16, setting.bits)
-        for number in numbers
+        for number in range(count)
     ]
     base = random_base(large_config(setting.size), device, torch.bfloat16, setting.quantization)
     use_packed_attention(base, max(max(each) for each in setting.lengths))
@@ -156,8 +154,8 @@ def trials(setting: Setting, device: torch.device, num_steps: int, count: int, *
     found = _measured(setting, clocks[-1].ends, clocks[-1].losses, num_steps)
     return replace(
         found,
-        tokens_per_second=found.tokens_per_second * len(specs),
-        flops_per_second=found.flops_per_second * len(specs),
+        tokens_per_second=found.tokens_per_second * count,
+        flops_per_second=found.flops_per_second * count,
     )
 
 
