@@ -17,6 +17,7 @@ __version__ = "0.0.fake"
 __path__: list[str] = []
 VOCABULARY = 256
 DIE, FAIL, ENDLESS = 250, 251, 252
+STEP = 0.001
 WRONG = os.environ.get("FAKE_VLLM", "")
 
 
@@ -72,7 +73,7 @@ class AsyncLLM:
             raise ValueError("Grammar error: no rule of that name")
         self.adapted += lora_request is not None
         while True:
-            await asyncio.sleep(0)
+            await asyncio.sleep(STEP)
             mixed = WRONG == "mixed" and self.adapted  # as vLLM's kernels for processors
             weight = self.loaded[lora_request.lora_int_id] if lora_request else self.last if mixed else 0
             answer.append((sum(ids) + len(answer) + weight) % VOCABULARY)

@@ -6,7 +6,7 @@ last place. Where the proof finds that, rows of the base are given an adapter th
 
 import asyncio
 import tempfile
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from didact.errors import DeviceError
 from didact.files import write_json
 from didact.logs import get_logger
 from didact.serving.engine.on_vllm.vllm_adapters import FIRST_ID
-from didact.serving.engine.protocol import AdapterRef, GenerationRequest, TokenLogprob
+from didact.serving.engine.protocol import AdapterRef, Delta, GenerationRequest, TokenLogprob
 
 if TYPE_CHECKING:
     from didact.serving.engine.on_vllm.vllm_engine import VllmEngine
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 _RANK = 8
 _TOKENS = 6
+_ENDLESS = 4096
+"""Tokens that a row asks for which is to run until it is left."""
 _TARGETS = ("o_proj", "q_proj", "v_proj", "qkv_proj", "query_key_value", "dense", "fc1", "fc2")
 _TOP = 20
 _NOTHING = 1e-3
@@ -85,25 +87,40 @@ def prove_rows_apart(engine: "VllmEngine", base: Path, slots: int) -> None:
 def _apart(engine: "VllmEngine", probe: AdapterRef) -> bool:
     """Whether base rows answer the same alone and beside the probe, which must be seen to act."""
     with ThreadPoolExecutor(1) as other:  # Serve builds its replicas on an event loop that runs already
-        alone = other.submit(asyncio.run, _ask(engine, [None, None])).result()
-        mixed = other.submit(asyncio.run, _ask(engine, [None, probe, None, probe])).result()
-    acts = _distance(alone[0], mixed[1])
+        alone = other.submit(asyncio.run, _ask(engine, probes=0)).result()
+        mixed = other.submit(asyncio.run, _ask(engine, probes=min(2, max(1, engine.stats().max_running - 1)))).result()
+    acts = _distance(alone[0], mixed[-1])
     if acts < _NOTHING:
         raise DeviceError("this vLLM computes nothing with a LoRA adapter; use another version, or engine: embedded")
-    return max(_distance(alone[0], mixed[0]), _distance(alone[1], mixed[2])) < _SHARE * acts
+    return max(_distance(one, other) for one, other in zip(alone, mixed[:2], strict=True)) < _SHARE * acts
 
 
-async def _ask(engine: "VllmEngine", adapters: Sequence[AdapterRef | None]) -> list[_Row]:
-    """Greedy answers to different prompts at once, base and probe each to the same ones."""
-    return await asyncio.gather(*(_answer(engine, place, adapter) for place, adapter in enumerate(adapters)))
+async def _ask(engine: "VllmEngine", probes: int) -> list[_Row]:
+    """Greedy answers to one prompt: two rows of the base, then so many of the probe, which run all the while.
+
+    The base's are asked once the probe's have begun, and the probe's are left when the base's have ended: asked all at
+    once, some could have ended before others began, and nothing would have been beside anything.
+    """
+    # With one place nothing is beside anything, and the next row waits for the end of the first.
+    alone = engine.stats().max_running == 1
+    beside = [_rows(engine, f"probe-{each}", _PROBE_NUMBER, _TOKENS if alone else _ENDLESS) for each in range(probes)]
+    pieces = [[await anext(row)] for row in beside]
+    base = await asyncio.gather(*(_read(_rows(engine, f"base-{each}", None, _TOKENS), []) for each in range(2)))
+    return base + [await _read(row, begun) for row, begun in zip(beside, pieces, strict=True)]
 
 
-async def _answer(engine: "VllmEngine", place: int, adapter: AdapterRef | None) -> _Row:
+def _rows(engine: "VllmEngine", name: str, number: int | None, length: int) -> AsyncGenerator[Delta, None]:
     prompt = tuple(3 + (step * 37 + 11) % (engine.vocabulary_size - 3) for step in range(16))
-    request = GenerationRequest(f"proof-{place}", prompt, None, _TOKENS, logprobs=_TOP)
-    pieces = [each async for each in engine.probe(request, None if adapter is None else _PROBE_NUMBER)]
+    return engine.probe(GenerationRequest(f"proof-{name}", prompt, None, length, logprobs=_TOP), number)
+
+
+async def _read(row: AsyncGenerator[Delta, None], pieces: list[Delta]) -> _Row:
+    """The first tokens of a row, of which some pieces were read; it is left then."""
+    while sum(len(piece.token_ids) for piece in pieces) < _TOKENS:
+        pieces.append(await anext(row))
+    await row.aclose()
     tokens = tuple(token for piece in pieces for token in piece.token_ids)
-    return _Row(tokens, tuple(each for piece in pieces for each in piece.logprobs))
+    return _Row(tokens[:_TOKENS], tuple(each for piece in pieces for each in piece.logprobs)[:_TOKENS])
 
 
 def _distance(one: _Row, other: _Row) -> float:
