@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from didact.cluster.finetune import loss_that_rose
+from didact.cluster.finetuning import loss_that_rose
 from didact.tracking import JsonLinesTracker
 
 

@@ -12,22 +12,27 @@ Example:
     False
 """
 
-from didact.capacity import WorkerResources
-from didact.cluster.attempts import train_to_the_end
-from didact.cluster.evaluate import evaluate_adapter, evaluate_on_ray
-from didact.cluster.finetune import FinetuneResult, finetune, has_trained, is_trained
-from didact.cluster.fused import FUSED_AT_ONCE, InGroup, end_in_group, fused_worker
-from didact.cluster.placement import (
-    check_room,
-    connected_cluster,
-    room_for_workers,
-    runs_at_once,
-    worker_resources,
-)
-from didact.cluster.preparing.parts import WORTH_RAY_BYTES, ray_runner, run_on_ray
-from didact.cluster.preparing.scores import score_on_ray
-from didact.cluster.several import finetune_each, train_together
-from didact.connect import SOURCE_ROOT, ray_cluster, runtime_env
+from typing import TYPE_CHECKING
+
+from didact.faces import lazily
+
+if TYPE_CHECKING:
+    from didact.capacity import WorkerResources
+    from didact.cluster.attempts import train_to_the_end
+    from didact.cluster.evaluate import evaluate_adapter, evaluate_on_ray
+    from didact.cluster.finetuning import FinetuneResult, finetune, has_trained, is_trained
+    from didact.cluster.fused import FUSED_AT_ONCE, InGroup, end_in_group, fused_worker
+    from didact.cluster.placement import (
+        check_room,
+        connected_cluster,
+        room_for_workers,
+        runs_at_once,
+        worker_resources,
+    )
+    from didact.cluster.preparing.parts import WORTH_RAY_BYTES, ray_runner, run_on_ray
+    from didact.cluster.preparing.scores import score_on_ray
+    from didact.cluster.several import finetune_each, train_together
+    from didact.connect import SOURCE_ROOT, ray_cluster, runtime_env
 
 __all__ = [
     "FUSED_AT_ONCE",
@@ -57,3 +62,5 @@ __all__ = [
     "train_together",
     "worker_resources",
 ]
+
+__getattr__ = lazily(__name__)

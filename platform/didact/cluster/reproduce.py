@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from didact.cluster.finetune import finetune
+from didact.cluster.finetuning import finetune
 from didact.files import write_json
 from didact.lineage.comparison import Comparison, compare, comparison_file
 from didact.lineage.reproduction import Reproduction, begin_again

@@ -7,7 +7,7 @@ from typing import Any
 
 import ray
 
-from didact.cluster.finetune import finetune
+from didact.cluster.finetuning import finetune
 from didact.cluster.fused import InGroup, end_in_group, fused_worker
 from didact.connect import receive
 from didact.errors import DidactError

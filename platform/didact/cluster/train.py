@@ -9,6 +9,8 @@ from typing import Any
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.execution.callback import RayTrainCallback
 from typing_extensions import override
 
 from didact import env
@@ -74,7 +76,7 @@ def train_on_ray(
         "until": attempt.until,
         "use_gpu": resources.use_gpu,
     }
-    result: TrainResult = run_on_workers(
+    told: dict[str, Any] = run_on_workers(
         _entry_point(),
         config,
         Workers(attempt.num_workers, resources, backend(spec, use_gpu=resources.use_gpu)),
@@ -83,7 +85,7 @@ def train_on_ray(
         patience_seconds=spec.placement.hang_timeout_seconds,
         callbacks=callbacks,
     )
-    return result
+    return TrainResult(**told)
 
 
 def backend(spec: FinetuneSpec, *, use_gpu: bool) -> str:
@@ -142,18 +144,29 @@ def run_on_workers(
 
 
 class _Trainer(TorchTrainer):
-    """Leaves Ctrl-C to the command, which ends workers by ending Ray; Ray Train's own way may exit with code 0."""
+    """Leaves Ctrl-C to the command, which ends workers by ending Ray; Ray Train's own way may exit with code 0.
+
+    No data comes by Ray Data here, so the process that would hand it out is not started: it imports pandas for seconds.
+    """
+
+    @override
+    def _create_default_callbacks(self) -> list[RayTrainCallback]:
+        callbacks: list[RayTrainCallback] = super()._create_default_callbacks()
+        return [each for each in callbacks if not isinstance(each, DatasetsCallback)]
 
     @override
     def _register_sigint_handler(self, controller: Any) -> None:
         pass
 
 
-def _entry_point() -> Callable[[dict[str, Any]], TrainResult]:
-    def train_worker(config: dict[str, Any]) -> TrainResult:
-        # A nested function travels by value: Ray's controller, which only hands it on, imports neither torch nor us.
+def _entry_point() -> Callable[[dict[str, Any]], dict[str, Any]]:
+    def train_worker(config: dict[str, Any]) -> dict[str, Any]:
+        # A nested function travels by value, and so do fields in place of our type: Ray's controller, which only hands
+        # both on, would import torch, PEFT and us.
+        from dataclasses import asdict
+
         from didact.cluster.worker import run_worker
 
-        return run_worker(config)
+        return asdict(run_worker(config))
 
     return train_worker

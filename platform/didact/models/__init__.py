@@ -15,6 +15,7 @@ Example:
 from typing import TYPE_CHECKING
 
 from didact.faces import lazily
+from didact.models.late_compiling import compile_late
 
 if TYPE_CHECKING:
     from didact.models.adapter import (
@@ -90,3 +91,4 @@ __all__ = [
 ]
 
 __getattr__ = lazily(__name__)
+compile_late()  # before a part of this room imports PEFT
