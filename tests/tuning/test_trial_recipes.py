@@ -1,3 +1,4 @@
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ import yaml
 from didact.errors import SpecError
 from didact.spec import ChoiceSpec, SweepSpec, validate
 from didact.tuning import Search, load_search, trial_spec
+from didact.tuning.journal import Journal
 from didact.tuning.search import best_spec, trial_name
+from didact.tuning.trial import TrialPlan
 
 RECIPE: dict[str, Any] = {
     "name": "demo",
@@ -206,3 +209,28 @@ def test_time_is_no_budget_of_fused_trials(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="fused trials share their time, by which budget '2h' counts"):
         search(tmp_path, fused=True, overrides=ONE, budget="2h")
     assert search(tmp_path, fused=True, overrides=ONE, budget="1e6 tokens").sweep.fused
+
+
+def test_paths_of_a_trial_begin_where_the_search_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, elsewhere = tmp_path / "started", tmp_path / "elsewhere"
+    for folder in (started / "adapter", started / "base", elsewhere):
+        folder.mkdir(parents=True)
+    (started / "adapter" / "adapter.json").touch()
+    for name in ("first", "second"):
+        (started / f"{name}.jinja").write_text(name + "{{ messages }}")
+    recipe = {
+        **RECIPE,
+        "model": {"base": "base"},
+        "adapter": {"method": "lora", "from": "adapter"},
+        "data": {"sources": [{"name": "own", "path": "own.jsonl", "held_out_rows": 8, "options": {"root": "files"}}]},
+    }
+    space = {"tokens.template": {"choice": ["first.jinja", "second.jinja"]}}
+    monkeypatch.chdir(started)
+    found = search(tmp_path, recipe, space=space)
+    plan = TrialPlan(found, tmp_path / "trials", Journal(tmp_path / "journal"), "none", None)
+    monkeypatch.chdir(elsewhere)  # as Tune has a trial's process do
+    trial = pickle.loads(pickle.dumps(plan)).spec({"tokens.template": "second.jinja"}, "00000")
+    source = trial.data.sources[0]
+    assert (trial.model.base, trial.adapter.start) == (str(started / "base"), str(started / "adapter"))
+    assert (source.path, source.options["root"]) == (str(started / "own.jsonl"), str(started / "files"))
+    assert trial.tokens.template == "second{{ messages }}"

@@ -12,7 +12,7 @@ from didact.cluster.fused import InGroup, end_in_group, fused_worker
 from didact.connect import receive
 from didact.errors import DidactError
 from didact.logs import get_logger
-from didact.spec import FinetuneSpec, validate
+from didact.spec import FinetuneSpec, validate, with_absolute_paths
 
 _LOG = get_logger(__name__)
 
@@ -53,7 +53,8 @@ def finetune_each(
         while left and len(begun) < at_once:
             place, spec = left.pop(0)
             _LOG.info("run %d of %d begins: %s", place + 1, len(specs), spec.name)
-            words = (spec.model_dump(mode="json"), str(runs_dir), parent_run_id, until, worker)
+            absolute = with_absolute_paths(spec)  # that process may have another working directory
+            words = (absolute.model_dump(mode="json"), str(runs_dir), parent_run_id, until, worker)
             begun[elsewhere.remote(*words)] = place
         (ended, *_), _ = ray.wait(list(begun), num_returns=1)
         place, error = begun.pop(ended), _outcome(ended)

@@ -22,79 +22,93 @@ _PARTS = ("judging", "scorer")
 JINJA_FILES = (".jinja", ".jinja2", ".j2")
 """A template that ends so is a file's name."""
 _MARKS = ("{%", "{{", "{#")
+_HERE = Path()
 
 
-def with_absolute_paths(spec: FinetuneSpec) -> FinetuneSpec:
-    """The same recipe with every local path absolute, as seen from the working directory.
+def with_absolute_paths(spec: FinetuneSpec, root: Path = _HERE) -> FinetuneSpec:
+    """The same recipe with every local path absolute.
 
     A chat template of one's own becomes its text, so that workers and later attempts need no file.
+
+    Args:
+        spec: the recipe.
+        root: what its paths are relative to; left out, the working directory, which is another one in a process of Ray.
 
     Raises:
         TemplateError: the template is not there, or its syntax is broken.
     """
-    sources = tuple(
-        source.model_copy(update={"path": _absolute(source.path), "options": _absolute_root(source.options)})
-        for source in spec.data.sources
-    )
-    against = tuple(
-        each.model_copy(update={"path": _absolute(each.path), "options": _absolute_root(each.options)})
-        for each in spec.data.contamination.against
+    sources, against = (
+        tuple(
+            each.model_copy(update={"path": _absolute(each.path, root), "options": _absolute_root(each.options, root)})
+            for each in named
+        )
+        for named in (spec.data.sources, spec.data.contamination.against)
     )
     contamination = spec.data.contamination.model_copy(update={"against": against})
     return spec.model_copy(
         update={
-            "model": absolute_base(spec.model),
+            "model": absolute_base(spec.model, root),
+            "adapter": spec.adapter.model_copy(update={"from": _absolute_start(spec.adapter.start, root)}),
             "data": spec.data.model_copy(update={"sources": sources, "contamination": contamination}),
-            "tokens": spec.tokens.model_copy(update={"template": read_template(spec.tokens.template)}),
-            "evaluation": absolute_task_paths(spec.evaluation) if spec.evaluation else None,
+            "tokens": spec.tokens.model_copy(update={"template": read_template(spec.tokens.template, root)}),
+            "evaluation": absolute_task_paths(spec.evaluation, root) if spec.evaluation else None,
         }
     )
 
 
-def absolute_base(model: ModelSpec) -> ModelSpec:
+def absolute_base(model: ModelSpec, root: Path = _HERE) -> ModelSpec:
     """The same base with its folder absolute, where it is one; a bundled name or a hub id stays."""
-    folder = Path(model.base).expanduser()
+    folder = root / Path(model.base).expanduser()
     return model.model_copy(update={"base": str(folder.absolute())}) if folder.exists() else model
 
 
-def absolute_task_paths(evaluation: EvaluationSpec) -> EvaluationSpec:
+def _absolute_start(reference: str | None, root: Path) -> str | None:
+    """A folder of an adapter or its run; the name of a registered one stays."""
+    folder = root / Path(reference or "").expanduser()
+    there = reference and any((each / "adapter.json").is_file() for each in (folder, folder / "adapter"))
+    return str(folder.absolute()) if there else reference
+
+
+def absolute_task_paths(evaluation: EvaluationSpec, root: Path = _HERE) -> EvaluationSpec:
     """The same evaluation with the files of its tasks absolute, and the folders of bases that judge or compare."""
-    others = {role: _absolute_answerer(getattr(evaluation, role)) for role in ("judge", "rival")}
-    return evaluation.model_copy(update={"tasks": tuple(map(_absolute_task, evaluation.tasks)), **others})
+    others = {role: _absolute_answerer(getattr(evaluation, role), root) for role in ("judge", "rival")}
+    tasks = tuple(_absolute_task(task, root) for task in evaluation.tasks)
+    return evaluation.model_copy(update={"tasks": tasks, **others})
 
 
-def _absolute_task(task: Spec) -> Spec:
+def _absolute_task(task: Spec, root: Path) -> Spec:
     given = {field: getattr(task, field, None) for field in _TASK_FILES}
-    absolute: dict[str, Any] = {field: _absolute(path) for field, path in given.items() if path is not None}
+    absolute: dict[str, Any] = {field: _absolute(path, root) for field, path in given.items() if path is not None}
     for name in _PARTS:
         if isinstance(part := getattr(task, name, None), Spec):
-            absolute[name] = _absolute_task(part)
+            absolute[name] = _absolute_task(part, root)
     template = getattr(task, "template", None)
     if isinstance(template, str) and template.endswith(JINJA_FILES):
-        absolute["template"] = _absolute(template)
+        absolute["template"] = _absolute(template, root)
     return task.model_copy(update=absolute)
 
 
-def _absolute_answerer(answerer: AnswererSpec | None) -> AnswererSpec | None:
+def _absolute_answerer(answerer: AnswererSpec | None, root: Path) -> AnswererSpec | None:
     if answerer is None or answerer.base is None:
         return answerer
-    return answerer.model_copy(update={"base": absolute_base(ModelSpec(base=answerer.base)).base})
+    return answerer.model_copy(update={"base": absolute_base(ModelSpec(base=answerer.base), root).base})
 
 
-def _absolute_root(options: dict[str, Any]) -> dict[str, Any]:
+def _absolute_root(options: dict[str, Any], root: Path) -> dict[str, Any]:
     """`root` is where a card's files lie."""
-    return {**options, "root": _absolute(str(options["root"]))} if "root" in options else options
+    return {**options, "root": _absolute(str(options["root"]), root)} if "root" in options else options
 
 
-def _absolute(path: str) -> str:
-    return path if ":" in path else str(Path(path).expanduser().absolute())
+def _absolute(path: str, root: Path) -> str:
+    return path if ":" in path else str((root / Path(path).expanduser()).absolute())
 
 
-def read_template(template: str) -> str:
+def read_template(template: str, root: Path = _HERE) -> str:
     """A template of one's own as Jinja text, its syntax checked; a named one stays its name.
 
     Args:
         template: `tokens.template`.
+        root: what a relative path begins at.
 
     Raises:
         TemplateError: there is no such file, it holds no text, or its syntax is broken; names file and line.
@@ -104,7 +118,7 @@ def read_template(template: str) -> str:
     if any(mark in template for mark in _MARKS):
         check_syntax(template, "tokens.template")
         return template
-    file = Path(template).expanduser()
+    file = root / Path(template).expanduser()
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:

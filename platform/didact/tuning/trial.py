@@ -1,7 +1,7 @@
 """One trial: a finetuning run inside a Ray Tune trial."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from didact.evaluation import task_texts
 from didact.files import write_json
 from didact.preparation import prepare_data
 from didact.runs import Run
-from didact.spec import FinetuneSpec, SweepSpec
+from didact.spec import FinetuneSpec, SweepSpec, with_absolute_paths
 from didact.spec.search.sweep import COSTS
 from didact.tracking import effective_records
 from didact.tuning.journal import Entry, Journal
@@ -36,6 +36,8 @@ class TrialPlan:
     """The sweep's MLflow run."""
     group: str | None = None
     """Name of the worker that trains the trials together on one base; None where each has its own."""
+    root: Path = field(default_factory=Path.cwd)
+    """What paths in recipe and draws are relative to: a trial's process has a working directory of its own."""
 
     @property
     def at_once(self) -> int:
@@ -50,7 +52,7 @@ class TrialPlan:
         name = trial_name(sweep, trial_id)
         spec = trial_spec(self.search.recipe, values, name, self.search.origin, self.tracking_uri)
         check_fused(self.search, spec, values)
-        return spec
+        return with_absolute_paths(spec, self.root)
 
 
 class MetricReport(TuneReportCallback):
