@@ -87,6 +87,13 @@ YES_NO = Options(("Yes", "No"))
         ("Options: A. Paris B. London C. New York D. York. The answer is B", None, "B"),
         ("选项有A、B、C、D", None, None),
         ("The answer is A. B: is in England.", None, "A"),
+        # A letter with another option's words names neither.
+        ("A. London\n\nLondon is large.", None, None),
+        ("**A**: London", None, None),
+        ("The answer is (A) London.", None, None),
+        ("A. London\n\nThe answer is B. London", None, "B"),
+        ("D. York is old", None, "D"),
+        ("C. New York", None, "C"),
         ("I'd go with C", None, "C"),
     ],
 )

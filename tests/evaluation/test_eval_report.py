@@ -360,3 +360,29 @@ def test_every_class_that_results_name_has_an_interval(groups: tuple[str, str]) 
     figures = {each.metric: each.points["base"] for each in together(result, result).figures}
     assert figures.keys() == values.keys() and len(figures) == 4
     assert all(point.low is not None and point.value == values[metric] for metric, point in figures.items())
+
+
+def test_a_report_that_was_edited_is_refused_and_one_laid_out_anew_is_not(tmp_path: Path) -> None:
+    path = both().save(tmp_path / "report.json")
+    values = json.loads(path.read_text())
+    again = json.dumps(values, sort_keys=True).replace("1.0", "1")  # as other programs write it
+    assert EvalReport.from_json(again) == both()
+    values["metrics_of"]["adapter"][ACCURACY] = 1.0
+    path.write_text(json.dumps(values))
+    with pytest.raises(DataError, match=r"report.json: it was changed after it was written \(sha256\)"):
+        EvalReport.load(path)
+    del values["sha256"]  # of earlier versions
+    assert EvalReport.from_json(json.dumps(values)).metrics("adapter")[ACCURACY] == 1.0
+
+
+def test_a_length_is_never_below_nothing() -> None:
+    lengths = [Score({"accuracy": 1.0, "answer_tokens": each, "gain": each}) for each in (2.0, 20.0)]
+    each = tuple(replace_score(scored(f"q{n}", "1", "1", True), score) for n, score in enumerate(lengths))
+    metrics, counts = task_metrics("t", "accuracy", [(one.question, one.score) for one in each], {})
+    report = together([TaskResult("t", metrics, counts, 2, 0.5, each, "1", "accuracy")])
+    found = {figure.metric: figure.points["base"] for figure in report.figures}
+    assert found["eval/t/answer_tokens"].low == 0.0 and found["eval/t/gain"].low < 0
+
+
+def replace_score(one: Scored, score: Score) -> Scored:
+    return dataclasses.replace(one, score=score)

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -280,6 +281,26 @@ def test_whatever_is_asked_differently_is_another_ask() -> None:
 def test_lines_that_are_no_answers_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('[]\n{"ask": "a"}\n{"ask": "a", "answer": {"texts": 3}}\n\n', encoding="utf-8")
     assert len(KeptAnswers(tmp_path)) == 0
+
+
+def test_damaged_answers_are_asked_again_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    asks = [Generation((Message("user", f"{number}?"),), 3) for number in range(4)]
+    kept = kept_answers(tmp_path, Identity("m"))
+    for number, ask in enumerate(asks):
+        kept.put(ask, said(f"about {number}"))
+    kept.close()
+    (file,) = (tmp_path / "answers").glob("*/*.jsonl")
+    lines = file.read_bytes().splitlines(keepends=True)
+    lines[0] = lines[0].replace(b"about 0", b"about 9")  # still JSON
+    lines[1] = lines[1].replace(b'"texts"', b'"\xff\x00"')
+    lines.insert(1, b"[" * 100_000 + b"\n")
+    file.write_bytes(b"".join(lines)[:-30])  # and cut off by a kill
+    (file.parent / "folder.jsonl").mkdir()
+    with caplog.at_level(logging.INFO, "didact"):
+        again = kept_answers(tmp_path, Identity("m"))
+    assert [again.get(ask) for ask in asks] == [None, None, said("about 2"), None]
+    assert "3 of its lines hold no whole answer, the first is line 1" in caplog.text
+    assert "line 5: the writer was cut off there" in caplog.text and "folder.jsonl cannot be read" in caplog.text
 
 
 def test_the_watcher_is_told_of_each_question() -> None:

@@ -24,7 +24,7 @@ from didact.spec import (
     validate,
 )
 from didact.spec.explain.paths import with_settings
-from didact.spec.explain.schema import all_fields, value_at
+from didact.spec.explain.schema import all_fields, describe, value_at
 from didact.spec.explain.where import line_of
 from tests.fakes.small_files import FILES, RECIPE
 
@@ -304,3 +304,7 @@ def test_lines_survive_copies_and_other_processes(tmp_path: Path) -> None:
     set_dotted(values, "model.dtype", "auto", "here")
     assert line_of(values, ("model", "dtype")) == 0
     assert line_of({"training": {"seed": 4}}, ("training", "seed")) is None
+
+
+def test_where_nothing_tells_what_is_expected_another_value_is() -> None:
+    assert describe(()) == "another value"

@@ -107,6 +107,11 @@ def test_figures_are_worked_out_anew_from_answers(tmp_path: Path) -> None:
     text = report.read_text().replace(f"{values['metrics_of']['adapter']['eval/sums/accuracy']!r}", "0.99", 1)
     assert text != report.read_text()
     report.write_text(text)
+    edited = check_archive(archive_study(result.folder, tmp_path / "edited.zip"))
+    assert any("it was changed after it was written" in each for each in edited.problems)
+    values = json.loads(text)
+    del values["sha256"]  # by somebody who knows of the digest
+    report.write_text(json.dumps(values))
     forged = check_archive(archive_study(result.folder, tmp_path / "forged.zip"))
     assert any("eval/sums/accuracy of adapter is 0.99, and" in each for each in forged.problems)
     assert "study.csv holds other tables than the reports give" in forged.problems

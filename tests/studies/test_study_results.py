@@ -5,8 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from didact.errors import DataError, RunError
+from didact.cli import app
+from didact.errors import DataError, RunError, SpecError
 from didact.studies import read_study
 from didact.studies.contrasts import Contrast
 from didact.studies.figures import Gain, figure_of
@@ -200,6 +202,29 @@ def test_a_difference_that_only_the_other_effects_hide_says_so(tmp_path: Path) -
     gain = Gain(-0.1, -0.19, -0.01, 0.03, 2, 50)
     told = str(Effect("base", "4bit", "whole", "eval/sums/accuracy", gain, 0.4, "2 pairs"))
     assert told.endswith("over 2 pairs of runs: no difference shown, with all effects in view (p 0.4)")
+
+
+def test_a_metric_that_nothing_measured_is_named_with_the_nearest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = [{"name": "t", "rows": "method", "metrics": ["eval/sums/accuracy", "eval/sums/acuracy"]}]
+    spec = study_spec({"method": METHOD}, tables=tables)
+    result = made_study(tmp_path / "made", spec, lambda levels: 0.5)
+    told = "tables.0.metrics: found 'eval/sums/acuracy', which no cell measured; did you mean 'eval/sums/accuracy'?"
+    assert result.unmeasured == (told,)
+    assert {row[1].missing for row in tables_of(result)[0].entries} == {"no such metric"}
+    monkeypatch.setenv("DIDACT_RUNS", str(tmp_path))
+    found = CliRunner().invoke(app, ["study", "report", "made"])
+    assert isinstance(found.exception, SpecError) and told in str(found.exception)
+    assert "no such metric" in (tmp_path / "made" / "study.md").read_text(), "the page is there all the same"
+
+
+def test_a_report_that_was_changed_by_hand_is_a_failed_cell(tmp_path: Path) -> None:
+    result = made_study(tmp_path, study_spec({"method": METHOD}), lambda levels: 0.5)
+    report = result.cells[0].run / "report.json"
+    report.write_text(report.read_text().replace('"accuracy": 0.0', '"accuracy": 1.0', 1))
+    cell = read_study(tmp_path).cells[0]
+    assert cell.status == "failed" and "it was changed after it was written" in str(cell.error)
 
 
 def test_what_recipes_hold_is_shown_as_text(tmp_path: Path) -> None:

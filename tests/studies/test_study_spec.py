@@ -192,6 +192,17 @@ def test_a_level_without_effect_is_refused(tmp_path: Path, factors: dict[str, An
         ({"tables": [{"name": "t", "rows": "rank", "columns": "rank"}]}, "tables.0.columns: found 'rank', which are"),
         ({"tables": [{"name": "t", "rows": "rank", "fixed": {"rank": "4"}}]}, "tables.0.fixed.rank: a factor of the"),
         ({"tables": [{"name": "t", "rows": "rank"}, {"name": "t", "rows": "method"}]}, "tables: two are named 't'"),
+        (
+            {"tables": [{"name": "t", "rows": "rank", "metrics": ["eval/loss", "eval/sum/accuracy"]}]},
+            "tables.0.metrics: found 'eval/sum/accuracy', which no task of this study measures; expected eval/TASK/MET",
+        ),
+        (
+            {
+                "tables": [{"name": "t", "rows": "rank", "metrics": ["eval/sum/accuracy", "eval/loss"]}],
+                "evaluation": {"tasks": [{"task": "reasoning_gym", "name": "chain_sum"}]},
+            },
+            "(?s)did you mean 'eval/chain_sum/accuracy'.*'eval/loss', which no task of this study measures",
+        ),
     ],
 )
 def test_a_study_that_makes_no_sense_is_read_and_not_begun(changes: dict[str, Any], told: str) -> None:

@@ -105,9 +105,17 @@ def _loaded(file: Path, overrides: list[str] | None) -> "Study":
 
 
 def _tell(result: "StudyResult", paper: "Paper | None" = None) -> None:
+    """Show a study and write its page.
+
+    Raises:
+        SpecError: a table asks for a metric that nothing measured; the rest is written all the same.
+    """
     from didact.studies.reporting import write_report
 
     console = terminal()
     console.print(result)
     for path in write_report(result, paper):
         console.print(f"written: {path}", highlight=False, markup=False, soft_wrap=True)
+    if result.unmeasured:
+        told = "\n".join(f"  - {each}" for each in result.unmeasured)
+        raise SpecError(f"tables of {result.spec.name} lack figures; mend the study's file and run it again:\n{told}")

@@ -1,17 +1,20 @@
 """Answers that were given before, so that a killed evaluation goes on and scoring again asks nobody.
 
-    <cache>/answers/<address of the model>/<writer>.jsonl: a line each, {"ask": digest, "answer": {...}, "at": 1.7e9}
+    <cache>/answers/<address of the model>/<writer>.jsonl:
+        a line each, {"ask": digest, "answer": {...}, "at": 1.7e9, "sum": digest of ask and answer}
 
-Each process writes a file of its own. A line that a kill cut off is passed over.
+Each process writes a file of its own. A line that a kill cut off is passed over, and so is one that is not as it was
+written: its question is asked again.
 """
 
 import json
 import time
 import uuid
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from didact.evaluation.asks import Answer, Ask, Identity, ask_digest
+from didact.files import fingerprint
 from didact.logs import get_logger
 
 _log = get_logger(__name__)
@@ -56,7 +59,8 @@ class KeptAnswers:
         if self._stream is None:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._stream = (self._folder / f"{uuid.uuid4().hex}.jsonl").open("a", encoding="utf-8")
-        self._stream.write(json.dumps({"ask": digest, "answer": answer.to_json(), "at": at}) + "\n")
+        values = answer.to_json()
+        self._stream.write(json.dumps({"ask": digest, "answer": values, "at": at, "sum": _sum(digest, values)}) + "\n")
         self._stream.flush()
 
     def close(self) -> None:
@@ -66,15 +70,44 @@ class KeptAnswers:
             self._stream = None
 
     def _read(self, file: Path) -> None:
-        written = file.stat().st_mtime  # of lines without a time of their own
-        for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-            try:
-                values = json.loads(line)
-                digest, answer, at = values["ask"], Answer.from_json(values["answer"]), float(values.get("at", written))
-                if at >= max(self._not_before, self._given.get(digest, 0.0)):
-                    self._answers[digest], self._given[digest] = answer, at
-            except (KeyError, TypeError, ValueError):
-                _log.info("%s, line %d holds no answer: the writer was cut off there", file, number)
+        try:
+            written = file.stat().st_mtime  # of lines without a time of their own
+            lines = file.read_bytes().split(b"\n")
+        except OSError as error:
+            _log.warning("%s cannot be read (%s): its answers are asked again", file, error.strerror)
+            return
+        damaged = [number for number, line in enumerate(lines, start=1) if line and not self._take(line, written)]
+        if damaged and lines[-1] and damaged[-1] == len(lines):
+            _log.info("%s, line %d: the writer was cut off there", file, damaged.pop())
+        if damaged:
+            _log.warning(
+                "%s: %d of its lines hold no whole answer, the first is line %d; what they held is asked again",
+                file,
+                len(damaged),
+                damaged[0],
+            )
+
+    def _take(self, line: bytes, written: float) -> bool:
+        """Remember the answer of a line; whether there is one."""
+        try:
+            values = json.loads(line)
+            digest, answer, at = (
+                str(values["ask"]),
+                Answer.from_json(values["answer"]),
+                float(values.get("at", written)),
+            )
+            # Earlier versions wrote no sum.
+            if "sum" in values and values["sum"] != _sum(digest, values["answer"]):
+                return False
+        except (KeyError, TypeError, ValueError, RecursionError):
+            return False
+        if at >= max(self._not_before, self._given.get(digest, 0.0)):
+            self._answers[digest], self._given[digest] = answer, at
+        return True
+
+
+def _sum(ask: str, answer: dict[str, Any]) -> str:
+    return fingerprint([ask, answer])[:16]
 
 
 def kept_answers(cache: Path, identity: Identity, not_before: float = 0.0) -> KeptAnswers:

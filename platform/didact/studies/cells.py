@@ -11,6 +11,7 @@ from typing import Any
 from didact.errors import SpecError
 from didact.spec import FinetuneSpec, StudySpec, read_recipe, set_dotted, validate
 from didact.spec.search.levels import not_to_be_varied, settings_of
+from didact.studies.metric_names import of_no_task
 
 _LONGEST_NAME = 100
 _LISTED = 3
@@ -94,6 +95,7 @@ def _without_sense(spec: StudySpec) -> Iterator[str]:
             yield f"tables.{place}.columns: found {table.columns!r}, which are the rows; expected another factor"
         for factor in {table.rows, table.columns} & table.fixed.keys():
             yield f"tables.{place}.fixed.{factor}: a factor of the table itself cannot be fixed"
+    yield from of_no_task(spec)
     names = [table.name for table in spec.tables]
     yield from (f"tables: two are named {name!r}" for name in dict.fromkeys(names) if names.count(name) > 1)
 

@@ -18,6 +18,7 @@ from didact.files import write_json
 from didact.runs import Run
 from didact.spec import StudySpec, validate
 from didact.studies.cells import Study
+from didact.studies.metric_names import unmeasured
 from didact.tracking import effective_records
 
 Status = Literal["finished", "incomplete", "failed", "not run"]
@@ -86,6 +87,13 @@ class StudyResult(Shown):
         found += [f"eval/{task.name}/{task.metric}" for report in reports for task in report.tasks if task.metric]
         known = {name for report in reports for name in report.metrics(ADAPTER)}
         return tuple(name for name in dict.fromkeys(found) if name in known)
+
+    @property
+    def unmeasured(self) -> tuple[str, ...]:
+        """Metrics that its tables ask for and no measured cell has, in words; none before a cell is measured."""
+        reports = [cell.report for cell in self.measured if cell.report is not None]
+        known = {name for report in reports for figures in report.metrics_of.values() for name in figures}
+        return unmeasured(self.spec, known) if known else ()
 
 
 def read_study(folder: Path) -> StudyResult:

@@ -171,7 +171,9 @@ def _table(result: StudyResult, asked: TableSpec) -> Table:
 
 def _column(result: StudyResult, asked: TableSpec, cells: dict[str, list[CellResult]], metric: str) -> list[Entry]:
     figures = {level: figure_of(each, metric, asked.of) if each else None for level, each in cells.items()}
-    entries = {level: Entry(each, "" if each else _why(result, asked.rows, level)) for level, each in figures.items()}
+    entries = {
+        level: Entry(each, "" if each else _why(result, asked.rows, level, metric)) for level, each in figures.items()
+    }
     known = {level: found.value for level, found in figures.items() if found is not None}
     if len(known) > 1:
         best = (max if higher_is_better(metric) else min)(known, key=known.__getitem__)
@@ -203,10 +205,12 @@ def _p_values(
     return {level: each.p_value for level, each in found.items() if each is not None}
 
 
-def _why(result: StudyResult, factor: str, level: str) -> str:
+def _why(result: StudyResult, factor: str, level: str, metric: str) -> str:
     """What kept a row from its figure."""
     mine = [cell.status for cell in result.cells if cell.levels[factor] == level]
-    return next((status for status in ("failed", "incomplete", "not run") if status in mine), "not measured")
+    known = any(metric in each for cell in result.measured if cell.report for each in cell.report.metrics_of.values())
+    rest = "not measured" if known else "no such metric"
+    return next((status for status in ("failed", "incomplete", "not run") if status in mine), rest)
 
 
 def _ranks(entries: Sequence[Sequence[Entry]], metrics: Sequence[str]) -> tuple[float | None, ...]:

@@ -14,6 +14,7 @@ from didact.evaluation.statistics import (
     has_better_side,
     higher_is_better,
     is_share,
+    least_possible,
     mean_interval,
     wilson_interval,
 )
@@ -217,7 +218,8 @@ def _point(asked: Sequence[QuestionFacts], name: str, model: str, *, macro: bool
         of = averages(values, [each.group for each in found], clusters, share=share).macro
     else:
         of = mean_interval(values, clusters, share=share)
-    return Point(of.value, _finite(of.low), _finite(of.high), of.count)
+    low = _finite(of.low)
+    return Point(of.value, low if low is None else max(low, least_possible(name)), _finite(of.high), of.count)
 
 
 def _finite(value: float) -> float | None:

@@ -121,24 +121,28 @@ class EvalReport(Shown):
         return f"{adapter.name} on {base}" if adapter is not None else base
 
     def to_json(self) -> str:
-        """All fields as a JSON object; a number that is NaN or infinite becomes null."""
+        """All fields as a JSON object with a digest over them; a number that is NaN or infinite becomes null."""
         values = asdict(self)
         # Told to readers; computed anew from the questions when the report is read.
         values["comparisons"] = [asdict(each) for model in self.models for each in self._against(model)]
         values["contamination"] = [{"share": each.share, **asdict(each)} for each in self.contamination]
-        return json.dumps(_finite(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        values = _finite(values)
+        values["sha256"] = _digest(values)
+        return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "EvalReport":
         """The report written by `to_json`, now or by an earlier version; null metrics become NaN.
 
         Raises:
-            DataError: not a JSON object with exactly these fields.
+            DataError: not a JSON object with exactly these fields, or not as it was written.
         """
         try:
             values = json.loads(text)
+            written = values.get("sha256")  # earlier versions wrote none
+            changed = written is not None and written != _digest(values)
             values = _of_today(values) if "base_id" in values else values
-            return cls(
+            report = cls(
                 models={model: _model(facts) for model, facts in values["models"].items()},
                 metrics_of={model: _with_nan(figures) for model, figures in values["metrics_of"].items()},
                 counts=dict(values["counts"]),
@@ -150,6 +154,12 @@ class EvalReport(Shown):
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             names = ", ".join(entry.name for entry in fields(cls))
             raise DataError(f"not an evaluation report ({error}); expected a JSON object with {names}") from error
+        if changed:
+            raise DataError(
+                "it was changed after it was written (sha256), so its figures may not be those of its answers; "
+                "evaluate again, which asks nothing twice"
+            )
+        return report
 
     def save(self, path: Path) -> Path:
         """Write the report as JSON to `path`; returns it."""
@@ -208,6 +218,12 @@ def _of_today(values: Mapping[str, Any]) -> dict[str, Any]:
         "tasks": [],
         "questions": questions,
     }
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    """Over all that a report says, however it is laid out: programs write 1.0 as 1."""
+    said = json.dumps({name: each for name, each in values.items() if name != "sha256"})
+    return files.fingerprint(json.loads(said, parse_int=float))
 
 
 def _finite(value: Any) -> Any:

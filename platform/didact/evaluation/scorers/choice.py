@@ -35,11 +35,13 @@ _BETWEEN = r"(?:\s*(?:[,、;/&+]|和|与|及|或|\band\b|\bor\b)\s*)?"
 _NOT_BEHIND = r"(?!\s+(?!(?:because|since|as|is|for|due)\b)[a-z])"
 """Behind a letter that is an answer no sentence goes on, as behind an article."""
 _LISTS = re.compile(r"options|choices|选项", re.IGNORECASE)
+_AFTER_LETTER = re.compile(r"[*_\"']*\s*[).\]:、][\s\"'*_`$]*")
+"""Between an option's letter and its words."""
 
 
 def choice_scorer(spec: ChoiceScorer) -> NamedScorer:
     """Right when the text names the right options of a row, whose answer is a letter, a number from 0 or a text."""
-    return NamedScorer(partial(_score_row, spec), "choice, 3", reads="whole", same=str)
+    return NamedScorer(partial(_score_row, spec), "choice, 4", reads="whole", same=str)
 
 
 def score_choice(question: Question, text: str) -> Score:
@@ -72,8 +74,8 @@ def read_leniently(text: str, options: Options) -> str | None:
     In this order: what the text states (`the answer is (B)`, `答案：B`, `故选B`), by letter or in the option's own
     words; what it begins with; the one letter in brackets; the one option whose text it repeats; the one capital
     letter that stands alone. Of several statements the last one counts. What the text denies (`it isn't A`, `A不对`)
-    counts as not said, and so does the question's own list of options. A further question, and what follows it, is
-    not read.
+    counts as not said, and so does the question's own list of options. A letter with the words of another option
+    (`A. London`, where that is B) names neither. A further question, and what follows it, is not read.
     """
     plain = _own_part(text)
     if not options.lettered:
@@ -83,14 +85,14 @@ def read_leniently(text: str, options: Options) -> str | None:
     said = without_denied(plain, options.labels)
     listed = own_list(said, options.labels, least=len(options.labels) if options.several else 2)
     if (stated := _stated(said, listed, options)) is not None:
-        return stated
+        return stated or None
     left = said if listed is None else said[: listed[0]] + " " + _behind_list(said[listed[1] :], options)
     opening, patterns = _OPENING.match(left), _patterns("".join(options.labels))
     if options.several and len(items := set(patterns.items.findall(left))) > 1:
         return "".join(sorted(items))
     begins = patterns.begins.match(left, opening.end() if opening else 0)
     if begins is not None and (named := _label(begins[1], options)) is not None:
-        return named
+        return named if _has_own_words(named, left[begins.end() :], options) else None
     return (
         _only({_label(each, options) for each in patterns.bracketed.findall(left)})
         or _only(_repeated(left if listed is None else plain, options))
@@ -99,7 +101,7 @@ def read_leniently(text: str, options: Options) -> str | None:
 
 
 def _stated(said: str, listed: tuple[int, int] | None, options: Options) -> str | None:
-    """The last statement; the beginning of the question's own list is none."""
+    """The last statement; the beginning of the question's own list is none. Empty where it contradicts itself."""
     patterns, whole = _patterns("".join(options.labels)), listed is not None and _is_whole(said, listed, options)
     for statement in reversed(list(_STATEMENT.finditer(said))):
         rest = said[statement.end() :]
@@ -110,8 +112,16 @@ def _stated(said: str, listed: tuple[int, int] | None, options: Options) -> str 
                 continue
         named = _label(found["capital"] or found["small"], options) if found else _text_at_beginning(rest, options)
         if named is not None:
-            return named
+            return named if not found or _has_own_words(named, rest[found.end() :], options) else ""
     return None
+
+
+def _has_own_words(label: str, behind: str, options: Options) -> bool:
+    """Whether what follows a letter, as its words do in a list of options, is not another option's words."""
+    mark = _AFTER_LETTER.match(behind)
+    if mark is None or len(label) > 1:
+        return True
+    return _text_at_beginning(behind[mark.end() :], options) in (None, label)
 
 
 def _is_whole(said: str, listed: tuple[int, int], options: Options) -> bool:
@@ -273,4 +283,8 @@ def _why_unread(text: str, options: Options) -> str:
     beyond = re.findall(r"(?<![A-Za-z0-9])([A-Z])(?![A-Za-z0-9'’])", unicodedata.normalize("NFKC", text))
     others = sorted(set(beyond) - set(options.labels) - {"I"})
     named = f"; it names {', '.join(others)}" if options.lettered and others else ""
+    for each in re.finditer(rf"(?<![A-Za-z0-9])([{''.join(options.labels)}])", text) if options.lettered else ():
+        if not _has_own_words(each[1], text[each.end() :], options):
+            named += f"; it gives {each[1]} the words of another option"
+            break
     return f"none of {', '.join(options.labels)} could be read, or not one alone{named}"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         higher_is_better,
         improvement,
         is_share,
+        least_possible,
     )
     from didact.evaluation.statistics.groups import Averages, averages
     from didact.evaluation.statistics.intervals import Estimate, mean_interval, wilson_interval
@@ -57,6 +58,7 @@ __all__ = [
     "higher_is_better",
     "improvement",
     "is_share",
+    "least_possible",
     "mcnemar",
     "mean_interval",
     "paired_bootstrap",

@@ -1,5 +1,6 @@
 """What the name of a metric says: which way is better, and whether it is a share."""
 
+import math
 from collections.abc import Sequence
 
 _LOWER = frozenset(
@@ -13,14 +14,16 @@ _LOWER = frozenset(
 _NEITHER = frozenset(("answer_tokens", "answer_length", "first_won", "longer_won", "length_correlation", "agreement"))
 LOWER, HIGHER = "_lower_is_better", "_higher_is_better"
 """Endings of names that would say otherwise without them, such as a metric of one's own lm-eval task."""
-_NO_SHARES = frozenset(
+_NEVER_BELOW_ZERO = frozenset(
     (
-        *("loss", "perplexity", "byte_perplexity", "word_perplexity", "bits_per_byte", "log_likelihood", "seconds"),
-        "tokens_per_second",
-        *("latency", "ece", "brier", "brier_score", "answer_tokens", "answer_length", "length_correlation"),
-        *("judge_kappa", "self_preference", "mcc", "matthews_correlation", "rank_correlation"),
+        *("loss", "perplexity", "byte_perplexity", "word_perplexity", "bits_per_byte", "seconds", "latency"),
+        *("tokens_per_second", "ece", "brier", "brier_score", "answer_tokens", "answer_length"),
     )
 )
+_NO_SHARES = _NEVER_BELOW_ZERO | {
+    *("log_likelihood", "length_correlation", "rank_correlation", "judge_kappa", "self_preference"),
+    *("mcc", "matthews_correlation"),
+}
 """May lie between 0 and 1 and are no shares of anything."""
 _PROBES = "/faithfulness/"
 _MACRO = "macro_"
@@ -59,3 +62,13 @@ def is_share(metric: str, values: Sequence[float]) -> bool:
     """
     name = metric.rpartition("/")[2].removeprefix(_MACRO)
     return name not in _NO_SHARES and bool(values) and all(0 <= value <= 1 for value in values)
+
+
+def least_possible(metric: str) -> float:
+    """Below which no figure can be, nor its interval: 0 for lengths, losses and times, minus infinity for most.
+
+    Args:
+        metric: as `higher_is_better` takes it.
+    """
+    name = metric.rpartition("/")[2].removeprefix(_MACRO)
+    return 0.0 if name in _NEVER_BELOW_ZERO else -math.inf

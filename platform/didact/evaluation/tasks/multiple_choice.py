@@ -26,7 +26,7 @@ from didact.logs import get_logger
 from didact.spec import ChoiceTask
 
 _log = get_logger(__name__)
-_VERSION = "choice, 3"
+_VERSION = "choice, 4"
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ def invalid_body(kind: type[BaseModel], values: Any, error: ValidationError) -> 
     found = with_paths(kind, values, error.errors())
     first = max((each for each in found if each.path[:1] == found[0].path[:1]), key=lambda each: len(each.path))
     path, alternatives = first.path, [each for each in first.alternatives if each.type is not NoneType]
-    expected = describe(alternatives) if alternatives else "another value"
+    expected = describe(alternatives)
     for length in range(len(path), 0, -1):
         field = _field(kind, path[:length], values)
         if field is not None:

@@ -160,7 +160,9 @@ def _walk(expected: Expected, path: tuple[str, ...], values: Any) -> Iterator[tu
 
 
 def describe(alternatives: Sequence[Expected]) -> str:
-    """What is expected, as the end of a sentence: `a whole number from 1 to 1024`."""
+    """What is expected, as the end of a sentence: `a whole number from 1 to 1024`; `another value` if nothing tells."""
+    if not alternatives:
+        return "another value"
     if any(each.type is Any for each in alternatives):
         return "a value"
     models = [each for each in alternatives if is_model(each)]
