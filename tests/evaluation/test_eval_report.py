@@ -26,6 +26,7 @@ from didact.evaluation import (
     improvement,
     wilson_interval,
 )
+from didact.evaluation.report.comparisons import compare_task
 from didact.evaluation.results import task_metrics
 from didact.evaluation.statistics import averages, mean_interval
 
@@ -386,3 +387,20 @@ def test_a_length_is_never_below_nothing() -> None:
 
 def replace_score(one: Scored, score: Score) -> Scored:
     return dataclasses.replace(one, score=score)
+
+
+def test_of_classes_in_which_nothing_changed_chance_is_still_told() -> None:
+    facts = [
+        QuestionFacts("t", str(n), "?", "", {m: Given((), {"accuracy": 1.0}) for m in ("base", "adapter")}, "ab"[n % 2])
+        for n in range(20)
+    ]
+    compared = compare_task("t", "accuracy", facts, "base", "adapter")
+    assert compared is not None and compared.macro is not None and compared.macro.value == 0
+    # Twenty in two classes of equal size are worth twenty.
+    assert (compared.macro.low, compared.macro.high) == pytest.approx((compared.gain.low, compared.gain.high))
+    turned = [
+        dataclasses.replace(each, given={**each.given, "base": Given((), {"accuracy": float(each.group == "a")})})
+        for each in facts
+    ]
+    told = str(compare_task("t", "accuracy", turned, "base", "adapter"))
+    assert "macro +0.500, how far by chance is not known," in told

@@ -169,6 +169,23 @@ TEST = "assert f() == 1"
         ("choice", {"question": "Q", "answer": "E", "options": ["x", "y"]}, "'E' is none of the options A, B"),
         ("choice", {"question": "Q", "answer": "A", "options": ["x"]}, "`options` holds 1; expected 2 to 26"),
         ("choice", {"question": "Q", "answer": "A", "options": "x, y"}, "`options` is 'x, y', expected a list"),
+        ("choice", {"question": "Q", "answer": "A", "options": ["x", ["y"]]}, '`options` holds ["y"]; expected texts'),
+        ("choice", {"question": "Q", "answer": "B", "options": ["x", None, "y"]}, "`options` holds null; expected"),
+        (
+            "choice",
+            {"question": "Q", "answer": "1", "options": {"1": "x", "2": "y"}},
+            "the names '1', '2'; expected the",
+        ),
+        (
+            "exact",
+            {"question": "Q", "answer": "A", "class": ["x"]},
+            "field 'class' is [\"x\"]; expected a text or a number",
+        ),
+        (
+            "exact",
+            {"rows": [{"question": "Q"}]},
+            "found 'rows'; if `rows` is the list of rows: `options: {each: rows}`",
+        ),
         ("code", {"question": "Q"}, "no `tests` with Python code"),
         ("code", {"question": "Q", "tests": ["assert ("]}, "its `tests` are no Python"),
         ("json_schema", {"question": "Q"}, "it has no `schema`"),
@@ -200,6 +217,24 @@ def test_a_damaged_row_is_named_with_file_and_line_and_counted(
     assert len(task.corrections) == 1
     assert task.corrections[0].startswith("left out: ")
     assert "mine.jsonl:2" in task.corrections[0]
+
+
+def test_options_under_letters_are_in_the_order_of_these_and_missing_ones_at_the_end_are_none(tmp_path: Path) -> None:
+    rows = [
+        {"question": "Q", "answer": "A", "options": {"B": "y", "a": "x"}},
+        {"question": "Q", "answer": "B", "options": ["x", "y", None, None]},
+    ]
+    assert [each.options for each in own(tmp_path, rows, scorer="choice").questions] == [("x", "y"), ("x", "y")]
+    (tmp_path / "columns.csv").write_text("question,answer,A,B,C\nQ,B,x,,y\nR,B,x,y,\n")
+    fields = {"options": ["A", "B", "C"]}
+    with pytest.raises(DataError, match=r"1 of 2 rows .*columns.csv:2 wrong_type \(`options` holds null"):
+        task_of(str(tmp_path / "columns.csv"), scorer="choice", fields=fields)
+    (tmp_path / "columns.jsonl").write_text(
+        '{"question": "Q", "answer": "B", "A": "x", "B": null, "C": "y"}\n'
+        '{"question": "R", "answer": "B", "A": 0, "B": "y", "C": null}\n'
+    )
+    with pytest.raises(DataError, match=r"1 of 2 rows .*columns.jsonl:1 wrong_type \(`options` holds null"):
+        task_of(str(tmp_path / "columns.jsonl"), scorer="choice", fields=fields)
 
 
 def test_an_empty_task_is_refused(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from didact.evaluation.statistics import (
     corrected,
     higher_is_better,
     is_share,
+    macro_count,
     mean_interval,
     wilson_interval,
 )
@@ -93,6 +94,16 @@ def test_a_group_of_one_question_takes_the_spread_of_the_others() -> None:
     assert found.macro.standard_error == pytest.approx(math.sqrt(spread / 3 + spread) / 2)
     alone = averages([0.0, 1.0], ["a", "b"]).macro
     assert (alone.value, alone.low, alone.high) == (0.5, -math.inf, math.inf)
+
+
+@pytest.mark.parametrize(("values", "value"), [([0.0] * 10, 0.0), ([1.0] * 10, 1.0), ([1.0] * 4 + [0.0] * 6, 0.5)])
+def test_a_macro_average_of_equal_answers_has_a_width(values: list[float], value: float) -> None:
+    groups = ["a"] * 4 + ["b"] * 6
+    found = averages(values, groups, share=True).macro
+    assert macro_count(groups) == pytest.approx(9.6) and found.value == value
+    assert (found.low, found.high) == pytest.approx(wilson_interval(value * 9.6, 9.6))
+    other = averages([7 * each - 2 for each in values], groups).macro
+    assert (other.low, other.high) == (-math.inf, math.inf), "of what is no share nothing is known"
 
 
 def test_a_passage_over_two_groups_widens_their_average() -> None:

@@ -1,5 +1,6 @@
 """Two models on the same questions: by how much one is better, and what these questions could have shown."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -13,6 +14,8 @@ from didact.evaluation.statistics import (
     compare,
     corrected,
     higher_is_better,
+    macro_count,
+    nothing_changed,
     smallest_difference,
 )
 
@@ -106,10 +109,18 @@ def paired(both: Sequence[QuestionFacts], metric: str, before: str, after: str) 
 
 def macro_difference(both: Sequence[QuestionFacts], metric: str, before: str, after: str) -> Estimate:
     """The same with every group weighing the same."""
-    change = [each.given[after].values[metric] - each.given[before].values[metric] for each in both]
-    return averages(change, [each.group for each in both], [each.stands_with for each in both]).macro
+    first, second = ([each.given[model].values[metric] for each in both] for model in (before, after))
+    groups, clusters = [each.group for each in both], [each.stands_with for each in both]
+    change = [after - before for before, after in zip(first, second, strict=True)]
+    found = averages(change, groups, clusters).macro
+    if any(change):
+        return found
+    low, high = nothing_changed(first, macro_count(groups, clusters), found.level)
+    return replace(found, low=low, high=high)
 
 
 def _span(found: PairedDifference | Estimate) -> str:
     value = found.difference if isinstance(found, PairedDifference) else found.value
+    if not math.isfinite(found.low):
+        return f"{value:+.3f}, how far by chance is not known,"
     return f"{value:+.3f} [{found.low:+.3f} to {found.high:+.3f}]"

@@ -26,13 +26,14 @@ if TYPE_CHECKING:
         is_share,
         least_possible,
     )
-    from didact.evaluation.statistics.groups import Averages, averages
+    from didact.evaluation.statistics.groups import Averages, averages, macro_count
     from didact.evaluation.statistics.intervals import Estimate, mean_interval, wilson_interval
     from didact.evaluation.statistics.paired import (
         PairedDifference,
         clustered_difference,
         compare,
         mcnemar,
+        nothing_changed,
         paired_bootstrap,
     )
     from didact.evaluation.statistics.passes import Agreement, agreement
@@ -59,8 +60,10 @@ __all__ = [
     "improvement",
     "is_share",
     "least_possible",
+    "macro_count",
     "mcnemar",
     "mean_interval",
+    "nothing_changed",
     "paired_bootstrap",
     "questions_needed",
     "smallest_difference",

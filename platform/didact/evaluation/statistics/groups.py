@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from didact.evaluation.statistics.intervals import Estimate, ends, mean_interval
+from didact.evaluation.statistics.intervals import Estimate, ends, mean_interval, wilson_interval
 from didact.evaluation.statistics.samples import LEVEL, Codes, Floats, as_codes, as_values, student_quantile
 
 
@@ -34,7 +34,8 @@ def averages(
 
     The macro average's standard error adds up those of the groups, with clusters that reach over several groups
     counted as one. A group with a single question, or a single cluster, takes the spread of the others. Its interval
-    is Student's with the degrees of freedom of Satterthwaite (1946).
+    is Student's with the degrees of freedom of Satterthwaite (1946). Where no group has a spread, as where all answers
+    are wrong, shares have Wilson's over `macro_count` questions, and other values none.
 
     Args:
         values: one number a question.
@@ -88,4 +89,26 @@ def _macro(values: Floats, of_group: Codes, of_cluster: Codes, level: float, sha
         freedom = (own.sum() + lonely) ** 2 / max(float((own**2 / (num_clusters[several] - 1)).sum()), 1e-300)
         reach = student_quantile(level, max(1.0, min(freedom, float(total))))
     error = math.sqrt(variance)
-    return Estimate(value, *ends(value, error, reach, share=share), error, values.size, total, level)
+    low, high = ends(value, error, reach, share=share)
+    if error <= 1e-9 * abs(value):
+        low, high = -math.inf, math.inf
+        if share:
+            low, high = wilson_interval(value * (count := _harmonic(num_clusters)), count, level)
+    return Estimate(value, low, high, error, values.size, total, level)
+
+
+def macro_count(groups: Sequence[str], clusters: Sequence[Hashable] | None = None) -> float:
+    """As many questions as would say as much of a plain mean as these do of the macro average: of two groups of 4 and
+    of 36, not 40 but 14.4, since the mean of the small one counts half and is known no better.
+
+    Args:
+        groups: one name a question.
+        clusters: as in `mean_interval`.
+    """
+    of_group, of_cluster = as_codes(groups, len(groups), "groups"), as_codes(clusters, len(groups))
+    sizes = np.array([np.unique(of_cluster[of_group == group]).size for group in range(int(of_group.max()) + 1)])
+    return _harmonic(sizes)
+
+
+def _harmonic(sizes: Codes) -> float:
+    return float(sizes.size**2 / (1 / sizes).sum())

@@ -139,14 +139,27 @@ def clustered_difference(
         half = error * (reach if math.isfinite(reach) else 1.0)
         low, high = mean - half, mean + half
     elif mean == 0:
-        scale = 1.0 if _are_shares(first) else float(np.ptp(first)) or float(np.abs(first).max())
-        low, high = (scale * end for end in _tango(0.0, 0.0, num_clusters, normal_quantile(level)))
+        low, high = nothing_changed(first, num_clusters, level)
     else:
         surely = _tango(num_clusters, 0.0, num_clusters, reach)[0]
         low, high = sorted((mean * surely, mean * (2 - surely)))
         if _are_shares(np.concatenate((first, second))):
             low, high = max(low, -1.0), min(high, 1.0)
     return _result(change, codes, (low, high, _student_p(mean, error, num_clusters)), "clustered", level)
+
+
+def nothing_changed(values: Sequence[float] | Floats, count: float, level: float = LEVEL) -> tuple[float, float]:
+    """Between which ends the difference may lie where none of `count` questions changed.
+
+    Args:
+        values: what either model got.
+        count: as many questions as these are worth.
+        level: of the interval.
+    """
+    found = np.asarray(values, dtype=np.float64)
+    scale = 1.0 if _are_shares(found) else float(np.ptp(found)) or float(np.abs(found).max())
+    low, high = _tango(0.0, 0.0, count, normal_quantile(level))
+    return scale * low, scale * high
 
 
 def paired_bootstrap(

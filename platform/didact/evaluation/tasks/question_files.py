@@ -212,7 +212,13 @@ def _question(record: Mapping[str, Any], asked: tuple[str, ...]) -> str:
     if record.get(name) is None:
         found = ", ".join(map(repr, record)) or "none"
         hint = "; another field is named by `fields: {question: FIELD}`" if len(asked) == 1 else ""
+        if inside := next((field for field, value in record.items() if _holds_rows(value)), None):
+            hint = f"; if `{inside}` is the list of rows: `options: {{each: {inside}}}`"
         expected = " or ".join(f"`{each}`" for each in (*asked, "messages"))
         raise BadRow("missing_field", f"there is no question; expected {expected}, found {found}{hint}")
     context = optional_text(record, "input") if len(asked) > 1 else ""
     return f"{written(record, name)}\n\n{context}" if context else written(record, name)
+
+
+def _holds_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(each, Mapping) for each in value)

@@ -1,5 +1,6 @@
 """What the rows of a question file say: turns, accepted answers, options, and what a scorer needs beside these."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -54,19 +55,19 @@ class RowReader:
             BadRow: it has none, or lacks what its scorer needs.
         """
         record = self._named(dict(row.record))
-        record["options"] = options = _options(record.get("options"))
+        options = _options(record.get("options"))
         answers = accepted_answers(record, self.scorer)
         question = Question(
             id=self._id(record, row),
-            messages=self._messages(record),
+            messages=self._messages(record, options),
             expected=answers[0] if answers else "",
             options=options,
-            group=str(record.get("class") or "").strip(),
+            group=_group(record),
             passage=optional_text(record, "passage"),
             rationale=optional_text(record, "rationale"),
-            data={**record, "answers": list(answers)},
+            data={**record, "options": options, "answers": list(answers)},
         )
-        self._check(question)
+        self._check(question, record)
         return question
 
     def _named(self, record: dict[str, Any]) -> dict[str, Any]:
@@ -82,8 +83,10 @@ class RowReader:
         (found,) = map_record(FieldMapping(fields=rules), record)
         if isinstance(found, BadRow):
             raise found
-        listed = [found.pop(name) for name in rules if name.startswith("options.") and name in found]
-        return {**record, **found, **({"options": listed} if listed else {})}
+        # In its place, so that a column without a text makes no other option of the next one.
+        columns = [found.pop(name, None) for name in rules if name.startswith("options.")]
+        listed = [None if each == "" else each for each in columns]
+        return {**record, **found, **({"options": listed} if any(each is not None for each in listed) else {})}
 
     def _id(self, record: Mapping[str, Any], row: QuestionRow) -> str:
         given = record.get("id")
@@ -95,9 +98,9 @@ class RowReader:
         self._seen.add(name)
         return name
 
-    def _messages(self, record: dict[str, Any]) -> tuple[Message, ...]:
+    def _messages(self, record: Mapping[str, Any], options: tuple[str, ...]) -> tuple[Message, ...]:
         *before, last = turns_of(record)
-        text = self.template({**record, "question": last.content})
+        text = self.template({**record, "options": options, "question": last.content})
         if not text.strip():
             raise BadRow("empty_prompt", "the question is empty")
         system = optional_text(record, "system") or self.system
@@ -105,9 +108,9 @@ class RowReader:
             before = [Message("system", system), *before]
         return (*before, Message("user", text))
 
-    def _check(self, question: Question) -> None:
+    def _check(self, question: Question, record: Mapping[str, Any]) -> None:
         if not question.expected.strip() and not isinstance(self.scorer, _NO_ANSWER_NEEDED):
-            found = ", ".join(repr(name) for name, value in question.data.items() if value)
+            found = ", ".join(repr(name) for name, value in record.items() if value)
             raise BadRow(
                 "missing_field",
                 f"it has no answer for the scorer {self.scorer.name} to compare with; found {found}; another field is "
@@ -123,18 +126,45 @@ class RowReader:
             _check_schema(question, self._file_schema)
 
 
+def _group(record: Mapping[str, Any]) -> str:
+    value = record.get("class")
+    if isinstance(value, Mapping | list | tuple):
+        raise BadRow(
+            "wrong_type", f"field 'class' is {json.dumps(value, default=str)[:60]}; expected a text or a number"
+        )
+    return "" if value is None else str(value).strip()
+
+
 def _options(value: Any) -> tuple[str, ...]:
     value = parsed(value)
     if value is None or value == "":
         return ()
     if isinstance(value, Mapping):
-        value = list(value.values())
+        value = _in_order(value)
     if not isinstance(value, list):
         raise BadRow("wrong_type", f"`options` is {str(value)[:60]!r}, expected a list of texts")
-    texts = tuple(str(each).strip() for each in value if each is not None)
+    while value and value[-1] is None:  # a table with columns for more options than the row has
+        value = value[:-1]
+    if odd := [each for each in value if not isinstance(each, str | int | float) or each != each]:
+        raise BadRow(
+            "wrong_type", f"`options` holds {json.dumps(odd[0], default=str)[:60]}; expected texts and numbers"
+        )
+    texts = tuple(str(each).strip() for each in value)
     if not 2 <= len(texts) <= len(LETTERS) or not all(texts):
         raise BadRow("wrong_type", f"`options` holds {len(texts)}; expected 2 to {len(LETTERS)}, none of them empty")
     return texts
+
+
+def _in_order(value: Mapping[Any, Any]) -> list[Any]:
+    """Options that stand under their letters, in the order of these."""
+    by_letter = {str(name).strip().upper(): each for name, each in value.items()}
+    letters = list(LETTERS[: len(by_letter)])
+    if sorted(by_letter) != letters or len(by_letter) < len(value):
+        names = ", ".join(map(repr, value))[:60]
+        raise BadRow(
+            "wrong_type", f"`options` has the names {names}; expected the letters A, B, ... or a list of texts"
+        )
+    return [by_letter[letter] for letter in letters]
 
 
 def _check_choice(question: Question, scorer: ChoiceScorer) -> None:
