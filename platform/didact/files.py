@@ -20,8 +20,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole text file atomically (UTF-8), making its folder."""
-    _write(path, [text.encode("utf-8")])
+    """Write a whole text file atomically (UTF-8), making its folder. Half a character is written as JSON escapes it."""
+    _write(path, [text.encode("utf-8", "backslashreplace")])
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:

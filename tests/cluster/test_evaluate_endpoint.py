@@ -1,5 +1,6 @@
 """A model behind an address is evaluated without Ray; who is asked beside others, and what that says of a judge."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from didact.capacity import Cluster, WorkerResources
 from didact.cluster import evaluate_adapter
 from didact.cluster.asking.answering import Subject
+from didact.cluster.asking.loop import in_a_loop
 from didact.cluster.asking.others import Others, check_others, with_preference
 from didact.errors import EndpointError, EndpointRefused, PlacementError, SpecError
 from didact.evaluation import Asked, TaskResult
@@ -156,3 +158,24 @@ def test_a_judge_may_prefer_its_own_base(model: str, rival: str, expected: float
     found = with_preference(result, asked)
     assert found.metrics.get("eval/pair/self_preference") == expected
     assert found.counts.get("eval/pair/self_preference") == (None if expected is None else 8)
+
+
+def test_what_is_asked_beside_a_model_that_raises_is_ended_and_awaited() -> None:
+    ended: list[str] = []
+
+    async def asked_forever() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)  # as a connection that is closed
+            ended.append("closed")
+            raise
+
+    async def evaluation() -> None:
+        beside = asyncio.create_task(asked_forever())
+        await asyncio.sleep(0)
+        raise EndpointError(f"{beside.get_name()} is left")
+
+    with pytest.raises(EndpointError):
+        in_a_loop(evaluation())
+    assert ended == ["closed"]

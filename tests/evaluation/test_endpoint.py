@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from typing import Any
 
 import pytest
@@ -304,6 +305,19 @@ def test_half_a_surrogate_pair_is_sent_as_an_escape() -> None:
     with serve_endpoint(lambda _: GOOD) as fake:
         assert ask_one(Endpoint(spec_of(fake)), Generation((Message("user", "a\ud83d"),), 4)).text == "It is 2."
     assert fake.asked[0]["messages"][0]["content"] == "a\ud83d"
+
+
+def test_half_a_surrogate_pair_that_comes_back_is_no_character() -> None:
+    with serve_endpoint(lambda _: completion("Paris \ud800, \U0001f600")) as fake:
+        assert ask_one(Endpoint(spec_of(fake))).text == "Paris \ufffd, \U0001f600"
+    with serve_endpoint(lambda _: error(400, "no \udfff here")) as fake:
+        assert "no \ufffd here" in str(ask_one(Endpoint(spec_of(fake))).problem)
+
+
+def test_log_probabilities_that_are_no_numbers_are_none() -> None:
+    given = {"token_logprobs": [None, math.nan], "text_offset": [0, 1]}
+    with serve_endpoint(lambda _: body({"choices": [{"text": "", "logprobs": given}]})) as fake:
+        assert "it gave log probabilities" in str(ask_one(Endpoint(spec_of(fake)), Likelihood("a", ("b",))).problem)
 
 
 def test_many_at_once_never_exceed_the_limit() -> None:

@@ -219,7 +219,7 @@ def test_what_stands_in_no_figure_is_said_below_the_table() -> None:
     result = TaskResult("t", {"eval/t/accuracy": 1.0}, {"eval/t/accuracy": 1}, 2, 0.1, each, "1", "accuracy", left_out)
     report = together([result])
     for page in (" ".join(printed(report).split()), report.markdown()):
-        assert "t: 1 of 2 questions have no score of base; the first, q9: the model gave no text" in page
+        assert "t: 1 of 2 questions have no score of base; the first is question q9: the model gave no text" in page
         assert "t: left out: q.jsonl:3 broken_json" in page
         assert "q.jsonl:4" not in page
         assert "t: 2 more corrections are in the report" in page
@@ -404,3 +404,11 @@ def test_of_classes_in_which_nothing_changed_chance_is_still_told() -> None:
     ]
     told = str(compare_task("t", "accuracy", turned, "base", "adapter"))
     assert "macro +0.500, how far by chance is not known," in told
+
+
+def test_half_a_character_of_an_answer_is_kept_and_read_back(tmp_path: Path) -> None:
+    each = (scored("q", "1", "one \ud800", True),)
+    report = together(
+        [TaskResult("t", {"eval/t/accuracy": 1.0}, {"eval/t/accuracy": 1}, 1, 0.5, each, "1", "accuracy")]
+    )
+    assert EvalReport.load(report.save(tmp_path / "report.json")) == report

@@ -201,6 +201,7 @@ TEST = "assert f() == 1"
         ("exact", '{"question": "Q", "answer": }', "broken_json"),
         ("exact", '{"question": "Q", "question": "R", "answer": "A"}', "duplicate_key"),
         ("exact", "[1]", "not_an_object"),
+        ("exact", '{"question": "Q\\ud800", "answer": "A"}', "lone_surrogate (half a character, '\\ud800', in a text)"),
     ],
 )
 def test_a_damaged_row_is_named_with_file_and_line_and_counted(

@@ -151,7 +151,7 @@ def shown(report: EvalReport) -> str:
 def refuse(report: EvalReport) -> None:
     """The report says that it is incomplete, and whatever a gate asks for, it does not pass."""
     assert not report.is_complete
-    assert "questions have no score of base; the first, " in shown(report)
+    assert "questions have no score of base; the first is question " in shown(report)
     assert not EvalReport.from_json(report.to_json()).is_complete
     for least in ({}, {"eval/belle_eval/score": -1.0}):
         gate = judge_gate(report, least)

@@ -18,6 +18,11 @@ def in_a_loop(work: Coroutine[Any, Any, _Found]) -> _Found:
         try:
             return await work
         finally:
+            left = asyncio.all_tasks() - {asyncio.current_task()}  # of models that are asked beside one that raised
+            for each in left:
+                each.cancel()
+            if left:
+                await asyncio.wait(left, timeout=_PATIENCE_SECONDS)
             over.set()
 
     thread = threading.Thread(target=loop.run_forever, name="evaluation", daemon=True)

@@ -1,6 +1,7 @@
 """From an endpoint's bytes to an answer. Nothing is guessed: what is no answer is said to be none."""
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
 
@@ -62,7 +63,7 @@ def read_text(reply: Reply) -> Text:
     refusal = message.get("refusal") if isinstance(message, dict) else None
     finish = choice.get("finish_reason")
     if isinstance(refusal, str) and refusal:
-        raise NoAnswer(f"it refused: {refusal[:_SHOWN]!r}")
+        raise NoAnswer(f"it refused: {_whole(refusal)[:_SHOWN]!r}")
     if finish == "content_filter":
         raise NoAnswer("its filter of contents took the answer away (finish_reason content_filter)")
     if text is None or text == "":
@@ -72,7 +73,7 @@ def read_text(reply: Reply) -> Text:
     if not isinstance(text, str):
         raise Unreadable(f"its text is {str(text)[:_SHOWN]!r}; expected a string")
     how: Literal["stop", "length"] = "length" if finish == "length" else "stop"
-    return Text(text, reply.used.answer if reply.used else num_tokens(text), how)
+    return Text(_whole(text), reply.used.answer if reply.used else num_tokens(text), how)
 
 
 def read_likelihood(reply: Reply, prompt: Prompt, continuation: str | TokenIds) -> Likely:
@@ -88,7 +89,7 @@ def read_likelihood(reply: Reply, prompt: Prompt, continuation: str | TokenIds) 
     values, best = given["token_logprobs"], given.get("top_logprobs")
     first, last = _span(given, prompt, continuation)
     found = values[first:last]
-    if len(values) < last or not found or not all(isinstance(value, int | float) for value in found):
+    if len(values) < last or not found or not all(map(_is_likelihood, found)):
         raise NoAnswer(f"it gave log probabilities of {len(values)} tokens; expected those of tokens {first} to {last}")
     tops = best[first:last] if isinstance(best, list) else []
     greedy = len(tops) == len(found) and all(
@@ -129,7 +130,7 @@ def error_message(content: bytes) -> str:
         return _shown(content)
     error = values.get("error", values) if isinstance(values, dict) else values
     message = error.get("message") if isinstance(error, dict) else error
-    return " ".join(str(message if message is not None else error).split())[:_SHOWN] or "no word"
+    return " ".join(_whole(str(message if message is not None else error)).split())[:_SHOWN] or "no word"
 
 
 def error_code(content: bytes) -> str:
@@ -144,6 +145,15 @@ def error_code(content: bytes) -> str:
 def _shown(content: bytes) -> str:
     line = " ".join(content[: 4 * _SHOWN].decode("utf-8", "replace").split())
     return repr(line[:_SHOWN]) if line else "an empty body"
+
+
+def _is_likelihood(value: Any) -> bool:
+    return isinstance(value, int | float) and not math.isnan(value)
+
+
+def _whole(text: str) -> str:
+    """Without halves of characters, which JSON can escape and no file can hold."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _is_count(value: Any) -> TypeGuard[int]:

@@ -41,7 +41,7 @@ def remarks(tasks: Sequence[TaskFacts], questions: Sequence[QuestionFacts]) -> l
 def _problems(task: str, model: str, questions: Sequence[QuestionFacts]) -> Iterator[str]:
     for each in questions:
         if each.task == task and (given := each.given.get(model)) is not None and given.problem is not None:
-            yield f"; the first, {each.id}: {given.problem}"
+            yield f"; the first is question {each.id}: {given.problem}"
 
 
 def as_table(title: str, figures: Sequence[Figure], notes: Sequence[str] = ()) -> Table:

@@ -204,7 +204,12 @@ def _layout(task: str, file: LocatedFile, options: RowOptions, columns: Sequence
 def _record(raw: RawRow) -> Record:
     if raw.fault is not None:
         raise raw.fault
-    return decode_json(raw.content) if isinstance(raw.content, bytes) else raw.content
+    record = decode_json(raw.content) if isinstance(raw.content, bytes) else raw.content
+    try:
+        json.dumps(record, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as error:
+        raise BadRow("lone_surrogate", f"half a character, {error.object[error.start]!r}, in a text") from None
+    return record
 
 
 def _question(record: Mapping[str, Any], asked: tuple[str, ...]) -> str:
