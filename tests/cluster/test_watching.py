@@ -1,6 +1,7 @@
 """What an evaluation shows while it runs."""
 
 import io
+import math
 
 import pytest
 from rich.console import Console
@@ -30,6 +31,12 @@ def test_the_figure_so_far_has_the_interval_of_the_statistics() -> None:
     of = mean_interval([1, 0, 1, 1], ["p0", "p0", "p1", "p2"])
     assert (row.done, row.total, row.problems) == (5, 20, 1)
     assert row.figure == f"0.750 [{of.low:.3f}, {of.high:.3f}]"
+
+
+def test_where_chance_cannot_be_told_the_figure_stands_alone() -> None:
+    following = Following()
+    assert following.add(TASK, MODEL, scored(0, math.nan)).figure == ""
+    assert following.add(TASK, MODEL, scored(1, 0.5)).figure == "0.500"
 
 
 @pytest.mark.parametrize("terminal", [True, False])

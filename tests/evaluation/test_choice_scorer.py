@@ -262,3 +262,19 @@ def test_a_set_may_be_given_as_a_list() -> None:
 def test_an_answer_that_is_no_option_is_a_problem() -> None:
     assert "'D' is none of the options A, B" in str(build_scorer("choice").score(row("D", "x", "y"), "A").problem)
     assert "none of the options" in str(build_scorer("choice").score(row("A"), "A").problem)
+
+
+def test_options_of_one_character_each_are_read_and_missed() -> None:
+    digits = Options(("A", "B", "C"), ("4", "5", "6"))
+    found = {
+        text: read_leniently(text, digits) for text in ("I do not know.", "It is 5", "Not 4 but 6", "B. 5", "B. 6")
+    }
+    assert found == {"I do not know.": None, "It is 5": "B", "Not 4 but 6": None, "B. 5": "B", "B. 6": None}
+
+
+@pytest.mark.parametrize(
+    "piece", ["{", "(", "*", '"', "[", "\n", "A. ", "A, ", "not A ", "A or ", "A and ", "the answer is "]
+)
+def test_an_answer_that_says_one_thing_for_ever_is_read_in_one_go(piece: str) -> None:
+    # Patterns that tried two ways at each piece would not come back from thirty of them.
+    assert read_leniently(piece * 2_000, CITIES) in (None, "A")

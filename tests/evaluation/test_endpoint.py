@@ -314,6 +314,13 @@ def test_half_a_surrogate_pair_that_comes_back_is_no_character() -> None:
         assert "no \ufffd here" in str(ask_one(Endpoint(spec_of(fake))).problem)
 
 
+def test_an_answer_far_beyond_the_length_that_was_asked_for_is_none() -> None:
+    with serve_endpoint(lambda _: completion("x" * 100_000)) as fake:
+        answer = ask_one(Endpoint(spec_of(fake)))
+        assert answer.problem is not None and "an answer of 100,000 characters to a question for" in answer.problem
+    assert len(fake.asked) == 1
+
+
 def test_log_probabilities_that_are_no_numbers_are_none() -> None:
     given = {"token_logprobs": [None, math.nan], "text_offset": [0, 1]}
     with serve_endpoint(lambda _: body({"choices": [{"text": "", "logprobs": given}]})) as fake:

@@ -33,6 +33,8 @@ from didact.evaluation import (
 )
 from didact.evaluation.answer_store import ask_digest
 from didact.evaluation.results import TaskResult, task_metrics
+from didact.evaluation.tasks.text_task import TextTask
+from didact.spec import QuestionTask
 from tests.fakes.scripted import ScriptedModel, measure, said
 
 
@@ -301,6 +303,18 @@ def test_damaged_answers_are_asked_again_and_counted(tmp_path: Path, caplog: pyt
     assert [again.get(ask) for ask in asks] == [None, None, said("about 2"), None]
     assert "3 of its lines hold no whole answer, the first is line 1" in caplog.text
     assert "line 5: the writer was cut off there" in caplog.text and "folder.jsonl cannot be read" in caplog.text
+
+
+def test_a_scorer_that_breaks_costs_its_own_question() -> None:
+    def broken(question: Question, text: str) -> Score:
+        return Score({"accuracy": float(text[1])})
+
+    questions = [Question(name, (Message("user", name),)) for name in ("a", "b")]
+    task = TextTask.of("t", QuestionTask(), questions, broken, "1")
+    model = ScriptedModel(lambda ask: "11" if ask.prompt[-1].content == "a" else "?")
+    result = asyncio.run(run_task(task, {"model": Asked(model, None)}))
+    assert (result.num_problems, result.metrics["eval/t/accuracy"]) == (1, 1.0)
+    assert "its scorer broke (IndexError: string index out of range)" in str(result.scored[1].score.problem)
 
 
 def test_the_watcher_is_told_of_each_question() -> None:

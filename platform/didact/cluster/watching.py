@@ -4,6 +4,7 @@ Watch(task, model, scored) ... -> a table that lives on a terminal, a line now a
 """
 
 import contextlib
+import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from rich.table import Table
 
 from didact.display import terminal
 from didact.evaluation import Model, Scored, Task, Watch
-from didact.evaluation.statistics import is_share, mean_interval
+from didact.evaluation.statistics import is_share, least_possible, mean_interval
 
 _LINES = 10
 """Plain lines for a task and a model, where no terminal shows the table."""
@@ -46,18 +47,19 @@ class SoFar:
         self.done += 1
         self.problems += scored.score.problem is not None
         value = scored.score.values.get(self.metric)
-        if value is None:
+        if value is None or not math.isfinite(value):
             return
         self.values.append(value)
         self.passages.append(scored.question.passage or f"question {scored.question.id}")
 
     @property
     def figure(self) -> str:
-        """The mean with its 95% interval; empty before the first score."""
+        """The mean with its 95% interval where chance can be told; empty before the first score."""
         if not self.values:
             return ""
         of = mean_interval(self.values, self.passages, share=is_share(self.metric, self.values))
-        return f"{of.value:.3f} [{of.low:.3f}, {of.high:.3f}]"
+        low = max(of.low, least_possible(self.metric))
+        return f"{of.value:.3f} [{low:.3f}, {of.high:.3f}]" if math.isfinite(of.high) else f"{of.value:.3f}"
 
     @property
     def without_score(self) -> str:

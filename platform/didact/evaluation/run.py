@@ -164,5 +164,9 @@ async def _ask(task: Task, question: Question, asked: Mapping[Role, Asked], kept
         problem = next((each.problem for each in answers if each.problem is not None), None)
         if problem is not None:
             return Scored(question, own, Score(problem=problem))
-    score = await asyncio.to_thread(task.score, question, answers)  # some run programs
+    try:
+        score = await asyncio.to_thread(task.score, question, answers)  # some run programs
+    except Exception as error:  # noqa: BLE001 - a text that breaks its scorer costs its own question
+        _log.warning("%s, question %s: its scorer broke", task.name, question.id, exc_info=True)
+        score = Score(problem=f"its scorer broke ({type(error).__name__}: {error})")
     return Scored(question, own, score)

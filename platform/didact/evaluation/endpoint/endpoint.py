@@ -31,6 +31,8 @@ from didact.spec import EndpointSpec
 _log = get_logger(__name__)
 _Read = TypeVar("_Read")
 _NOTHING = Tokens(0, 0)
+_CHARACTERS_A_TOKEN, _SPARE = 128, 1024
+"""The longest tokens of vocabularies are 128 blanks."""
 
 
 class _Again(Exception):
@@ -110,7 +112,7 @@ class Endpoint(Model):
     async def _texts(self, ask: Generation) -> Answer:
         key = ask_digest(ask)
         read = [
-            self._read(request, _text_of, f"{key} {number}")
+            self._read(request, partial(_text_of, max_new_tokens=ask.max_new_tokens), f"{key} {number}")
             for number, request in enumerate(requests_for(ask, self.spec))
         ]
         found = await _all(read)
@@ -244,8 +246,14 @@ class Endpoint(Model):
         return self._over
 
 
-def _text_of(reply: Reply) -> tuple[Text, int]:
-    return read_text(reply), reply.used.prompt if reply.used else 0
+def _text_of(reply: Reply, max_new_tokens: int) -> tuple[Text, int]:
+    text, most = read_text(reply), _SPARE + _CHARACTERS_A_TOKEN * max_new_tokens
+    if len(text.text) > most:
+        raise NoAnswer(
+            f"an answer of {len(text.text):,} characters to a question for {max_new_tokens:,} tokens, which are "
+            f"{most:,} at most: it does not keep to the length that is asked for"
+        )
+    return text, reply.used.prompt if reply.used else 0
 
 
 def _times(tries: int) -> str:

@@ -30,7 +30,7 @@ _STATEMENT = re.compile(
     re.IGNORECASE,
 )
 _OPENING = re.compile(r"[\s\"'*_`#>-]*(?:(?:option|choice|letter)\b|选项)?", re.IGNORECASE)
-_MARKUP = r"[\s\"'*_`$]*(?:\\(?:boxed|text|mathrm)\s*\{)*[\s\"'*_`({\[]*"
+_MARKUP = r"[\s\"'*_`$]{0,16}(?:\\(?:boxed|text|mathrm)\s{0,16}\{){0,4}[\s\"'*_`({\[]{0,16}"
 _BETWEEN = r"(?:\s*(?:[,、;/&+]|和|与|及|或|\band\b|\bor\b)\s*)?"
 _NOT_BEHIND = r"(?!\s+(?!(?:because|since|as|is|for|due)\b)[a-z])"
 """Behind a letter that is an answer no sentence goes on, as behind an article."""
@@ -210,12 +210,12 @@ def _patterns(letters: str) -> _Patterns:
     """How letters stand in texts: one, or several with or without marks between them."""
     capital, small = f"[{letters}]", f"[{letters.lower()}]"
     left, right = "(?<![A-Za-z0-9])", "(?![A-Za-z0-9'’])"
-    capitals, smalls = (f"{each}(?:{_BETWEEN}{each})*" for each in (capital, small))
+    capitals, smalls = (f"{each}(?:{_BETWEEN}{each}){{0,26}}" for each in (capital, small))
     return _Patterns(
         stated=re.compile(rf"{_MARKUP}(?:(?P<capital>{capitals}){right}|(?P<small>{smalls}){right}(?!\s+[a-z]))"),
         begins=re.compile(rf"{_MARKUP}({capitals}){right}{_NOT_BEHIND}"),
         bracketed=re.compile(rf"(?:[(\[]|\*\*)\s*({capitals}|{smalls})\s*(?:[)\]]|\*\*)"),
-        items=re.compile(rf"^\s*[(\[*]*({capital})\s*[).\]:、]", re.MULTILINE),
+        items=re.compile(rf"^[^\S\n]*[(\[*]*({capital})\s*[).\]:、]", re.MULTILINE),
         alone=re.compile(rf"{left}({capitals}){right}{_NOT_BEHIND}"),
     )
 

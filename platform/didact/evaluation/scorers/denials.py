@@ -51,8 +51,10 @@ def without_denied(text: str, names: tuple[str, ...]) -> str:
 
     Args:
         text: with plain signs (NFKC).
-        names: letters, in capitals, or words.
+        names: letters, in capitals, or words; none deny nothing.
     """
+    if not names:
+        return text
     patterns = _patterns(names)
     for pattern in patterns.listed:
         text = pattern.sub(lambda found: _blank(found, patterns) if _all_named(found[0], names) else found[0], text)
@@ -69,7 +71,7 @@ def own_list(text: str, letters: tuple[str, ...], least: int) -> tuple[int, int]
         letters: of the options, in order.
         least: as many of them, from the first one, make a list.
     """
-    items = re.compile(rf"(?<![A-Za-z0-9])[(\[*]*([{''.join(letters)}])\s*[).\]:、]")
+    items = re.compile(rf"(?<![A-Za-z0-9])[(\[*]{{0,8}}([{''.join(letters)}])\s*[).\]:、]")
     place, begin, end = 0, 0, 0
     for found in items.finditer(text):
         if place < len(letters) and found[1] == letters[place]:
@@ -85,12 +87,13 @@ def _patterns(names: tuple[str, ...]) -> _Patterns:
         one = rf"(?:(?<![A-Za-z0-9])[{''.join(names)}](?![A-Za-z0-9'’])|[(\[][{''.join(names).lower()}][)\]])"
     else:
         one = "(?i:" + "|".join(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])" for name in names) + ")"
-    marked = rf"[(\[\"'“‘*_`{{]*{one}[)\]\"'”’*_`}}]*"
+    # So many at most: from each of ten thousand brackets, or letters, all the others would be looked at.
+    marked = rf"[(\[\"'“‘*_`{{]{{0,8}}{one}[)\]\"'”’*_`}}]{{0,8}}"
     # A comma alone may begin what is said instead: "not A, B".
-    last = rf"\s*,?\s*(?:\b(?:and|or|nor)\b|和|或|与|及)\s*{marked}"
-    several = rf"{marked}(?:{last}|\s*[、/]\s*{marked}|(?:\s*,\s*{marked})+{last})*"
+    last = rf"\s*(?:,\s*)?(?:\b(?:and|or|nor)\b|和|或|与|及)\s*{marked}"
+    several = rf"{marked}(?:{last}|\s*[、/]\s*{marked}|(?:\s*,\s*{marked}){{1,26}}{last}){{0,26}}"
     behind = (rf"{several}{_DENIED_BEHIND}",) if lettered else ()
-    listed = rf"{marked}(?:\s*(?:[,、/]|and|和|或|or)+\s*{marked})+"
+    listed = rf"{marked}(?:\s*(?:[,、/]|and|和|或|or){{1,3}}\s*{marked}){{1,26}}"
     return _Patterns(
         denied=tuple(map(re.compile, (rf"(?i:{_DENIES_BEFORE}){several}", *behind))),
         listed=(re.compile(rf"{listed}{_ARE_OPTIONS}"), re.compile(rf"(?i:{_OPTIONS_ARE}){listed}")),
