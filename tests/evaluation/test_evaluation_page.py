@@ -132,6 +132,33 @@ def test_answers_are_counted_by_their_length() -> None:
     assert (adapter.counts, adapter.mean_by_bin) == ((1, 2, 2, 0), (1.0, 1.0, 0.0, None))
 
 
+def test_several_answers_to_a_question_count_by_their_mean_length() -> None:
+    several = replace(
+        report(), questions=(replace(report().questions[0], given={"base": drawn(), "adapter": drawn()}),)
+    )
+    (base, _) = lengths(several, task_figures(several), (0, 16, 64, 256))
+    assert base.counts == (0, 1, 0) and base.median == 40.0
+
+
+def drawn() -> Given:
+    return Given(("a", "b", "c", "d"), {"accuracy": 1.0}, num_tokens=160)
+
+
+def test_losses_of_a_tasks_own_questions_are_no_held_out_losses_and_its_classes_share_an_axis() -> None:
+    questions = tuple(
+        QuestionFacts(
+            "perplexity", str(n), "?", "", {"base": Given((), {"loss": 2.0 + n, "bits_per_byte": 1.0 + n})}, g
+        )
+        for n, g in enumerate(("a", "b"))
+    )
+    figures = {"base": {"eval/perplexity/loss": 2.5, "eval/perplexity/bits_per_byte": 1.5, "eval/web/loss": 3.0}}
+    tasks = (TaskFacts("perplexity", "ab", "bits_per_byte", 2, 1.0),)
+    one = EvalReport({"base": ModelFacts("m")}, figures, dict.fromkeys(figures["base"], 2), tasks, questions)
+    assert [row.name for row in losses(one)] == ["web"]
+    (task,) = task_figures(one)
+    assert {row.top for row in task.classes} == {2.0}
+
+
 def test_page_is_whole_and_asks_for_nothing() -> None:
     page = render_evaluation(report())
     reader = Reader(page)

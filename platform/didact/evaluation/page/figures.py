@@ -1,9 +1,9 @@
 """What the page shows of a report, as figures: intervals, differences, classes, lengths."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from didact.evaluation.report import Change, EvalReport, Figure, Point, QuestionFacts, TaskFacts
+from didact.evaluation.report import Change, EvalReport, Figure, Given, Point, QuestionFacts, TaskFacts
 from didact.evaluation.report.figures import measure
 from didact.evaluation.statistics import higher_is_better
 from didact.pages import Axis
@@ -84,7 +84,7 @@ def _figures(report: EvalReport, facts: TaskFacts, asked: Sequence[QuestionFacts
         facts=facts,
         row=_row(report, facts.name, facts.metric, asked),
         better_up=better_up,
-        classes=tuple(_row(report, group, facts.metric, of) for group, of in classes if len(groups) > 1),
+        classes=_on_one_axis(_row(report, group, facts.metric, of) for group, of in classes if len(groups) > 1),
         won=sum(change > 0 for change in changes),
         lost=sum(change < 0 for change in changes),
         unanswered=sum(any(given.problem is not None for given in each.given.values()) for each in asked),
@@ -122,12 +122,19 @@ def _top(figure: Figure) -> float:
     return top if top not in (0.0, 1.0) else 1.0001
 
 
+def _on_one_axis(rows: Iterable[Row]) -> tuple[Row, ...]:
+    """Rows whose bars can be held against each other."""
+    found = tuple(rows)
+    return tuple(replace(row, top=max(each.top for each in found)) for row in found)
+
+
 def losses(report: EvalReport) -> list[Row]:
-    """Losses by source, the mean over all tokens last."""
-    found = [each for each in report.figures if each.metric.rpartition("/")[2] == "loss"]
+    """Losses on held-out rows by source, the mean over all tokens last; those of tasks with questions are theirs."""
+    of_questions = {q.task for q in report.questions if any("loss" in given.values for given in q.given.values())}
+    names = [(each.metric.split("/"), each) for each in report.figures]
+    found = [each for parts, each in names if parts[-1] == "loss" and parts[1] not in of_questions]
     rows = [_as_row(each.metric.removeprefix("eval/").removesuffix("/loss"), each) for each in found]
-    top = max((row.top for row in rows), default=1.0)
-    return [Row("all rows" if row.name == "loss" else row.name, row.points, top) for row in rows]
+    return [replace(row, name="all rows") if row.name == "loss" else row for row in _on_one_axis(rows)]
 
 
 def all_figures(report: EvalReport) -> list[Row]:
@@ -173,11 +180,16 @@ def lengths(report: EvalReport, tasks: Sequence[TaskFigures], edges: Sequence[in
         bins: list[list[float]] = [[] for _ in edges[1:]]
         counts = [0] * (len(edges) - 1)
         for given, metric in written:
-            place = next((at for at, edge in enumerate(edges[1:]) if given.num_tokens < edge), len(counts) - 1)
+            place = next((at for at, edge in enumerate(edges[1:]) if _tokens(given) < edge), len(counts) - 1)
             counts[place] += 1
             if metric is not None and metric in given.values:
                 bins[place].append(given.values[metric])
-        tokens = sorted(given.num_tokens for given, _ in written)
+        tokens = sorted(_tokens(given) for given, _ in written)
         means = tuple(sum(each) / len(each) if each else None for each in bins)
         found.append(Lengths(model, tuple(counts), float(tokens[len(tokens) // 2]), means))
     return found
+
+
+def _tokens(given: Given) -> float:
+    """Of one answer, where several were drawn or probed: their mean."""
+    return given.values.get("answer_tokens", given.num_tokens / len(given.texts))
