@@ -308,3 +308,26 @@ def test_lines_survive_copies_and_other_processes(tmp_path: Path) -> None:
 
 def test_where_nothing_tells_what_is_expected_another_value_is() -> None:
     assert describe(()) == "another value"
+
+
+@pytest.mark.parametrize(
+    ("task", "told"),
+    [
+        ("limit: 10", "`limit: 10` is written evaluation.tasks.0.num_items: 10"),
+        ("num_fewshot: 5", "`num_fewshot: 5` is written evaluation.tasks.0.few_shot: 5"),
+        ("max_tokens: 64", "`max_tokens: 64` is written evaluation.tasks.0.max_new_tokens: 64"),
+        ("n: 3", "`n: 3` is written evaluation.tasks.0.samples: 3"),
+        ("scorer: regex", "found 'regex'; regex needs more: write {name: regex, pattern: ...}; expected 'exact'"),
+    ],
+)
+def test_words_of_other_evaluations_are_told_at_a_task(task: str, told: str, tmp_path: Path) -> None:
+    file = tmp_path / "evaluation.yaml"
+    file.write_text(f"evaluation:\n  tasks:\n    - {{task: questions, name: t, path: a.jsonl, {task}}}\n")
+    with pytest.raises(SpecError, match=re.escape(told)):
+        load_spec(EvaluateSpec, file)
+
+
+def test_an_evaluation_of_nothing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "evaluation.yaml").write_text("evaluation: {tasks: []}\n")
+    with pytest.raises(SpecError, match=r"evaluation\.tasks: found none; expected what to measure"):
+        load_spec(EvaluateSpec, tmp_path / "evaluation.yaml")

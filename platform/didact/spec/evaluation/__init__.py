@@ -199,6 +199,8 @@ class EvaluateSpec(Spec):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
+        if not self.evaluation.tasks:
+            raise ValueError("evaluation.tasks: found none; expected what to measure, such as held_out or questions")
         if self.endpoint is not None and (given := sorted(self.model_fields_set & {"model", "adapter", "beside"})):
             raise ValueError(f"found endpoint and {given[0]}; expected one of them")
         return self

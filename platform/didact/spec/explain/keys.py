@@ -34,6 +34,9 @@ def unknown_key(model: type[BaseModel], values: Any, path: Path) -> list[Said]:
         for part in reversed(key.split(".")):
             nested = {part: nested}
         return [Said(path, f"a path with dots is for the command line; in a file write {shown(nested)[1:-1]}")]
+    if wanted := _of_a_task(model, values, path):
+        override = line_of(values, path) == 0
+        return [Said(path, f"`{setting(key, value, override)}` is written {settings(wanted, override)}", wanted)]
     answer = None
 
     def fit_here(wanted: dict[str, Any]) -> int:
@@ -50,6 +53,15 @@ def unknown_key(model: type[BaseModel], values: Any, path: Path) -> list[Said]:
     if answer is None:
         return [Said(path, f"unknown key; {_nearest(model, values, path)}")]
     return [_said(model, values, path, answer)]
+
+
+def _of_a_task(model: type[BaseModel], values: Any, path: Path) -> dict[str, Any] | None:
+    """The field of an evaluation's task that has another name elsewhere."""
+    if len(path) < 3 or path[-3] != "tasks":
+        return None
+    meant = words().tasks.get(as_word(str(path[-1])))
+    there = meant is not None and meant in keys_at(model, path[:-1], values)
+    return {dotted((*path[:-1], meant)): value_at(values, path)} if there and meant else None
 
 
 def fit(model: type[BaseModel], values: Any, wanted: dict[str, Any]) -> int:

@@ -176,6 +176,19 @@ def describe(alternatives: Sequence[Expected]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
 
 
+def with_what_it_needs(alternatives: Sequence[Expected], name: str) -> str:
+    """The mapping that is meant by a name alone, where one of that name has keys that must be given; else empty."""
+    for each in alternatives:
+        fields = each.type.model_fields if is_model(each) else {}
+        tag = next(
+            (key for key, field in fields.items() if _is_tag(field) and name in get_args(field.annotation)), None
+        )
+        needed = [key for key, field in fields.items() if field.is_required() and key != tag]
+        if tag and needed:
+            return f"{{{', '.join([f'{tag}: {name}', *(f'{key}: ...' for key in needed)])}}}"
+    return ""
+
+
 def choices_of(expected: Expected) -> tuple[Any, ...]:
     """The values of a type that has only some."""
     if isinstance(expected.type, type) and issubclass(expected.type, Enum):

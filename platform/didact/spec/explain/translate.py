@@ -42,6 +42,8 @@ class Words:
     """Word, or the beginning of words with `*` -> what there is instead."""
     sections: frozenset[str]
     inside: dict[str, str]
+    tasks: dict[str, str]
+    """Word -> field of an evaluation's task."""
 
     def known(self) -> list[str]:
         """Words with a counterpart that are long enough for a misspelt one to be told."""
@@ -64,6 +66,7 @@ def words() -> Words:
         nothing={word: each["why"] for each in table["nothing"] for word in each["words"].split()},
         sections=frozenset(table["sections"].split()),
         inside=table["inside"],
+        tasks={word: target for target, listed in table["tasks"].items() for word in listed.split()},
     )
 
 

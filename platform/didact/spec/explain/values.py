@@ -11,7 +11,17 @@ from pydantic import BaseModel
 
 from didact.spec.explain.keys import Said, fit
 from didact.spec.explain.paths import in_this_source, refused
-from didact.spec.explain.schema import Expected, Path, at, choices_of, describe, is_list, is_model, items_of
+from didact.spec.explain.schema import (
+    Expected,
+    Path,
+    at,
+    choices_of,
+    describe,
+    is_list,
+    is_model,
+    items_of,
+    with_what_it_needs,
+)
 from didact.spec.explain.shown import dotted, settings, shown
 from didact.spec.explain.translate import as_word, in_field, translate, words
 from didact.spec.explain.where import line_of
@@ -88,6 +98,8 @@ def _hint(model: type[BaseModel], path: Path, value: Any, alternatives: Sequence
         return "leave the key out for LoRA, or write adapter.method: full to train every weight; "
     if value in (None, True) and any(is_model(each) for each in alternatives) and _has_default(model, path):
         return "" if value is True and _is_off(model, path) else "leave the key out for the defaults; "
+    if isinstance(value, str) and (whole := with_what_it_needs(alternatives, value)):
+        return f"{value} needs more: write {whole}; "
     choices = [str(choice) for each in alternatives for choice in choices_of(each)]
     if isinstance(value, str) and (near := difflib.get_close_matches(value, choices, n=1)):
         return f"did you mean {near[0]!r}? "
