@@ -67,7 +67,8 @@ def read_verdict(text: str, scale: Scale | None, code: str = "", finish: Literal
         given = [values[name] for name in names if name in values]
         if len(given) == 1 and isinstance(given[0], str | int | float) and not isinstance(given[0], bool):
             return _value(str(given[0]).strip(), scale, None)
-    return Reading(None, f"its last line is {last[:_SHOWN]!r}")
+    verdict = "Verdict: A" if scale is None else f"Score: {scale.high:g}"
+    return Reading(None, f"its last line is {last[:_SHOWN]!r}; expected one such as {verdict!r}")
 
 
 def _value(text: str, scale: Scale | None, of: str | None) -> Reading:
