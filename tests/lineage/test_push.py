@@ -16,9 +16,10 @@ from didact.adapter_folder import check_folder
 from didact.cli import app
 from didact.display import as_text
 from didact.errors import AdapterError, RegistryError, RunError
+from didact.evaluation import EvalReport, ModelFacts
 from didact.files import write_json
 from didact.lineage import Records
-from didact.lineage.bundle import Hidden, make_bundle
+from didact.lineage.bundle import Hidden, _without_folders, make_bundle
 from didact.lineage.push import plan_push, push
 from tests.fakes.hub_server import Hub, serve_hub
 from tests.fakes.models import tiny_model
@@ -135,6 +136,15 @@ def test_a_version_without_its_run_goes_up_with_the_card_of_the_registry(history
     bundle = make_bundle("sums:1", Records(tmp_path / "none", history.registry))
     assert "proof/report.json" not in bundle.files and "| Version | `sums:1` |" in str(bundle.files["README.md"])
     assert any("run folder is not on this machine" in note for note in bundle.notes)
+
+
+def test_a_published_report_is_whole_without_the_folders_that_it_named(tmp_path: Path) -> None:
+    report = EvalReport(
+        {"base": ModelFacts("/data/bases/tiny")}, {"base": {"eval/t/accuracy": 1.0}}, {"eval/t/accuracy": 1}
+    )
+    local = Hidden({"/data/bases/tiny": "tiny"})
+    published = EvalReport.from_json(_without_folders(report.save(tmp_path / "report.json"), local))
+    assert published == EvalReport({"base": ModelFacts("tiny")}, report.metrics_of, report.counts)
 
 
 def test_folders_are_hidden_wherever_they_stand() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from didact import env
 from didact.adapter_folder import CARD, CONFIG, MANIFEST, AdapterFolder, check_finite, check_folder
 from didact.errors import AdapterError, RunError
+from didact.evaluation import EvalReport
 from didact.files import sha256_text
 from didact.lineage.records import Records
 from didact.lineage.trace import trace
@@ -74,13 +75,23 @@ def make_bundle(asked: str, records: Records | None = None) -> Bundle:
     if run is not None:
         for file in (run.report, run.verdict):
             if file.is_file():
-                files[f"proof/{file.name}"] = local.text(file.read_text(encoding="utf-8"))
+                files[f"proof/{file.name}"] = _without_folders(file, local)
     elif version is not None and records.registry and (said := records.registry.read_proof(version, VERDICT_FILE)):
         files[f"proof/{VERDICT_FILE}"] = local.text(said)
     _check_private(files)
     return Bundle(
         version.id if version else folder.parent.absolute().name, adapter.sha256, files, tuple(_notes(files, run))
     )
+
+
+def _without_folders(file: Path, local: "Hidden") -> str:
+    """What is published of a report or a verdict; a report's digest is then over what is."""
+    text = local.text(file.read_text(encoding="utf-8"))
+    values = json.loads(text)
+    if "sha256" not in values:
+        return text
+    del values["sha256"]
+    return EvalReport.from_json(json.dumps(values)).to_json()
 
 
 @dataclass(slots=True)
