@@ -1,11 +1,9 @@
 """A sweep that is killed after its first trial and then continued: nothing is lost, nothing is done twice."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +18,8 @@ from didact.spec.search.sweep import ConfirmSpec
 from didact.tracking import mlflow_run_id
 from didact.tuning import SweepResult, run_sweep
 from didact.tuning.journal import Journal
-from tests.conftest import ROOT
 from tests.fakes.recipes import tiny_recipe
+from tests.fakes.sweeps import all_saved, sweep_command
 
 # Each trial starts three processes that import PyTorch; on a busy machine that takes its time.
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
@@ -40,14 +38,6 @@ SWEEP = {
     "scheduler": {"grace_steps": 2},
     "register_best_as": "best-of-small",
 }
-RUN = """
-import sys
-from pathlib import Path
-from didact.spec import SweepSpec, load_spec
-from didact.tuning import run_sweep
-file, runs = map(Path, sys.argv[1:])
-run_sweep(load_spec(SweepSpec, file), file, runs)
-"""
 
 
 @dataclass
@@ -92,19 +82,11 @@ def continued(search_file: Path) -> Iterator[Continued]:
         yield Continued(runs, cache, left, result)
 
 
-def all_saved(sweep: Path) -> bool:
-    """Whether Tune's newest state holds every trial that began: what it does not hold would begin again."""
-    states = sorted((sweep / "tune").glob("experiment_state-*.json"))
-    saved = states[-1].read_text() if states else ""
-    return all(entry.trial_id in saved for entry in Journal(sweep / "journal").entries())
-
-
 def run_until_a_trial_has_ended(search_file: Path, runs: Path) -> dict[str, bytes]:
     """Start the sweep in a process of its own, SIGKILL it, and return what ended trials have written."""
-    path = os.pathsep.join([str(ROOT / "platform"), str(ROOT)])
     log = (search_file.parent / "killed.log").open("w+")
-    command = [sys.executable, "-c", RUN, str(search_file), str(runs)]
-    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, stdout=log, stderr=log)
+    command, environment = sweep_command(search_file, runs)
+    process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     journal = Journal(runs / "small" / "journal")
     try:
         while not (any(entry.ended for entry in journal.entries()) and all_saved(runs / "small")):

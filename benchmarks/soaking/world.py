@@ -1,0 +1,171 @@
+"""What a soak asks: a base, adapters of several methods as registered versions, and the server as a user starts it."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from socket import socket
+
+import httpx
+import torch
+import yaml
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from didact.gpu_proof.tokenizer import byte_tokenizer
+from didact.models import attach_adapter, base_fingerprint, load_base, load_tokenizer, save_adapter
+from didact.registry import Registry
+from didact.spec import BUNDLED_BASE, Ia3Spec, LoraSpec, MethodSpec, ModelSpec, PrefixSpec, TokensSpec
+from didact.tokens import TemplateContract
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+NUM_REPLICAS = 2
+START_SECONDS = 600
+VERSIONS_OF_A_NAME = 2
+SPARE = 4
+"""Adapters that come and go under names of their own."""
+METHODS: tuple[MethodSpec, ...] = (
+    *(LoraSpec(r=r) for r in (2, 4, 8, 16)),
+    LoraSpec(r=8, target_modules=("q_proj", "v_proj")),
+    LoraSpec(r=4, rslora=True),
+    Ia3Spec(method="ia3"),
+)
+"""Of the adapters, in turn; these share a batch."""
+OTHERS: tuple[MethodSpec, ...] = (LoraSpec(r=4, dora=True), PrefixSpec(method="prefix", num_virtual_tokens=5))
+"""Of a few; each has a batch of its own."""
+
+
+@dataclass(frozen=True)
+class World:
+    """A running server and what it should know."""
+
+    url: str
+    base_name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    registry: Registry
+    names: tuple[str, ...]
+    """Registered models; each has versions 1 to `VERSIONS_OF_A_NAME`."""
+    spare: tuple[Path, ...]
+    """Adapter folders that are not registered yet."""
+
+    @property
+    def versions(self) -> list[str]:
+        """All versions, as `NAME:VERSION`."""
+        return [f"{name}:{number + 1}" for number in range(VERSIONS_OF_A_NAME) for name in self.names]
+
+
+@contextmanager
+def running(folder: Path, base: str, adapters: int, threads: int) -> Iterator[World]:
+    """A server of two replicas with `adapters` registered versions; ends it.
+
+    Args:
+        folder: for everything that is written.
+        base: `tiny`, `bundled` or a folder.
+        adapters: registered versions.
+        threads: of each replica.
+    """
+    spec = ModelSpec(base=_base(folder / "tiny", base), dtype="float32")
+    folders = save_adapters(spec, folder / "adapters", adapters + SPARE, 0.02 if base == "bundled" else 0.3)
+    environment = {**os.environ, "DIDACT_CACHE": str(folder / "cache"), "DIDACT_RUNS": str(folder / "runs")}
+    environment |= {"PYTHONPATH": str(ROOT / "platform"), "OMP_NUM_THREADS": str(threads)}
+    for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "DIDACT_API_KEYS", "DIDACT_KEYS"):
+        environment.pop(name, None)
+    registry = Registry(f"sqlite:///{folder}/mlflow.db")
+    names = tuple(f"tenant-{number:02d}" for number in range(adapters // VERSIONS_OF_A_NAME))
+    for number, path in enumerate(folders[: len(names) * VERSIONS_OF_A_NAME]):
+        alias = "champion" if number < len(names) else None
+        register(registry, names[number % len(names)], path, alias)
+    settings = [f"model.base={spec.base}", "model.dtype=float32", f"tracking_uri={registry.uri}"]
+    settings += ["registry_poll_seconds=0.5", f"num_threads={threads}"]
+    with closing(socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = [sys.executable, "-m", "didact.cli", "serve", str(_config(folder)), *settings, "--port", str(port)]
+    log = folder / "server.log"
+    with log.open("wb") as told:
+        process = subprocess.Popen(words, env=environment, stdout=told, stderr=told)
+    try:
+        name = "smollm2-135m-instruct" if base == "bundled" else Path(spec.base).name
+        world = World(f"http://127.0.0.1:{port}", name, process, log, registry, names, tuple(folders[-SPARE:]))
+        _wait_until_ready(world)
+        yield world
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def register(registry: Registry, name: str, folder: Path, alias: str | None = None) -> None:
+    """Make a version of an adapter folder."""
+    registry.register(name, folder, run_id=None, tags={"gate": "none"}, card="", alias=alias)
+
+
+def save_adapters(spec: ModelSpec, folder: Path, count: int, scale: float) -> list[Path]:
+    """Adapters that change what the base answers, each differently, in folders as a run leaves them.
+
+    Args:
+        spec: the base.
+        folder: where they are written.
+        count: how many.
+        scale: of the random numbers that are added to fresh weights.
+    """
+    fingerprint, contract = base_fingerprint(spec), TemplateContract.of(load_tokenizer(spec), TokensSpec())
+    folders = []
+    for number in range(count):
+        method = OTHERS[number // 16 % len(OTHERS)] if number % 16 == 11 else METHODS[number % len(METHODS)]
+        model = attach_adapter(load_base(spec), method, seed=number, base_name="random")
+        torch.manual_seed(number)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(torch.randn_like(parameter) * scale)
+        own = folder / f"{number:03d}"
+        own.mkdir(parents=True)
+        contract.save(own)
+        save_adapter(model, own, base="random", base_fingerprint=fingerprint, method=method.method)
+        folders.append(own)
+    return folders
+
+
+def _base(folder: Path, base: str) -> str:
+    if base != "tiny":
+        return BUNDLED_BASE if base == "bundled" else base
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "max_position_embeddings": 1024}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    special = {"bos_token_id": None, "eos_token_id": 256, "pad_token_id": 257}
+    LlamaForCausalLM(LlamaConfig(vocab_size=272, **sizes, **heads, **special)).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def _config(folder: Path) -> Path:
+    """`serve/local.yaml` with two replicas that stay, so that one answers while another comes back."""
+    values = yaml.safe_load((ROOT / "serve" / "local.yaml").read_text())
+    replica = next(each for each in values["applications"][0]["deployments"] if each["name"] == "ModelReplica")
+    del replica["autoscaling_config"]
+    replica["num_replicas"] = NUM_REPLICAS
+    config = folder / "two.yaml"
+    config.write_text(yaml.safe_dump(values))
+    return config
+
+
+def _wait_until_ready(world: World) -> None:
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until:
+        if world.process.poll() is not None:
+            break
+        try:
+            if httpx.get(f"{world.url}/ready", timeout=10).status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.5)
+    raise SystemExit(f"the server did not start:\n{world.log.read_text()[-4000:]}")
