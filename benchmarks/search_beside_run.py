@@ -2,9 +2,9 @@
 
     python benchmarks/search_beside_run.py [--steps 64] [--batch 4] [--grace 4] [--factor 4] [--trials 8] [--ways ...]
 
-The bundled base on sums that are generated, as `didact train` and `didact tune` are typed, each with folders of runs and
-a cache of its own. The run takes all cores with a worker on each; trials have one worker, as many at once as there are
-cores; `fused` trains all of them together in one worker on all cores. The run is measured before and after the searches.
+The bundled base on sums that are generated, by `didact train` and `didact tune`, each with a folder of runs and a cache
+of its own. The run takes all cores with a worker on each; trials have one worker, as many at once as there are cores;
+`fused` trains all of them together in one worker on all cores. The run is measured before and after the searches.
 
 A trial begins when it is written down in the journal and ends when that says so. Steps are the loop's own seconds;
 between them it measures and saves; what is left, starts and ends of processes, is outside the loop. Rows count as made
@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -68,7 +67,7 @@ class Trial:
 
 
 class Processes:
-    """Processor time of a command and all that it starts, looked at again and again: who ends takes his own with him."""
+    """Processor time of a command and all that it starts, looked at often: a process that ends takes its own along."""
 
     def __init__(self, command: psutil.Popen) -> None:
         self._command = command
@@ -203,10 +202,8 @@ def print_all(found: Sequence[Measured]) -> None:
     print("\n| way | wall seconds | of the run | CPU seconds | optimizer steps | rows of tokens | of these made anew |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for each in found:
-        ratio = each.wall / run
-        print(
-            f"| {each.way} | {each.wall:.0f} | {ratio:.2f} | {each.cpu:.0f} | {each.steps} | {each.rows} | {each.again} |"
-        )
+        times = f"{each.wall:.0f} | {each.wall / run:.2f} | {each.cpu:.0f}"
+        print(f"| {each.way} | {times} | {each.steps} | {each.rows} | {each.again} |")
     for each in found:
         if each.trials:
             print(f"\n| trial ({each.way}) | steps | in steps, s | measuring and saving, s | outside the loop, s |")

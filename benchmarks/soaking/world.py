@@ -14,6 +14,7 @@ import httpx
 import torch
 import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.models import attach_adapter, base_fingerprint, load_base, load_tokenizer, save_adapter
@@ -23,7 +24,7 @@ from didact.tokens import TemplateContract
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NUM_REPLICAS = 2
-START_SECONDS = 600
+STARTS, START_SECONDS = 5, 600
 VERSIONS_OF_A_NAME = 2
 SPARE = 4
 """Adapters that come and go under names of their own."""
@@ -68,6 +69,7 @@ def running(folder: Path, base: str, adapters: int, threads: int) -> Iterator[Wo
         adapters: registered versions.
         threads: of each replica.
     """
+    disable_progress_bar()
     spec = ModelSpec(base=_base(folder / "tiny", base), dtype="float32")
     folders = save_adapters(spec, folder / "adapters", adapters + SPARE, 0.02 if base == "bundled" else 0.3)
     environment = {**os.environ, "DIDACT_CACHE": str(folder / "cache"), "DIDACT_RUNS": str(folder / "runs")}
@@ -85,21 +87,13 @@ def running(folder: Path, base: str, adapters: int, threads: int) -> Iterator[Wo
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     words = [sys.executable, "-m", "didact.cli", "serve", str(_config(folder)), *settings, "--port", str(port)]
+    name = "smollm2-135m-instruct" if base == "bundled" else Path(spec.base).name
     log = folder / "server.log"
-    with log.open("wb") as told:
-        process = subprocess.Popen(words, env=environment, stdout=told, stderr=told)
+    process = _started(words, environment, log, f"http://127.0.0.1:{port}")
     try:
-        name = "smollm2-135m-instruct" if base == "bundled" else Path(spec.base).name
-        world = World(f"http://127.0.0.1:{port}", name, process, log, registry, names, tuple(folders[-SPARE:]))
-        _wait_until_ready(world)
-        yield world
+        yield World(f"http://127.0.0.1:{port}", name, process, log, registry, names, tuple(folders[-SPARE:]))
     finally:
-        process.terminate()
-        try:
-            process.wait(timeout=60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _end(process)
 
 
 def register(registry: Registry, name: str, folder: Path, alias: str | None = None) -> None:
@@ -157,15 +151,40 @@ def _config(folder: Path) -> Path:
     return config
 
 
-def _wait_until_ready(world: World) -> None:
-    until = time.monotonic() + START_SECONDS
-    while time.monotonic() < until:
-        if world.process.poll() is not None:
-            break
+def _started(words: list[str], environment: dict[str, str], log: Path, url: str) -> subprocess.Popen[bytes]:
+    """The server, once it is ready. Ray gives itself half a minute to start, which a busy machine may not have."""
+    for _ in range(STARTS):
+        with log.open("wb") as told:
+            process = subprocess.Popen(words, env=environment, stdout=told, stderr=told)
         try:
-            if httpx.get(f"{world.url}/ready", timeout=10).status_code == 200:
-                return
+            if _is_ready(process, url):
+                return process
+        except BaseException:
+            _end(process)
+            raise
+        _end(process)
+        if "try again" not in log.read_text():
+            break
+    raise SystemExit(f"the server did not start:\n{log.read_text()[-4000:]}")
+
+
+def _is_ready(process: subprocess.Popen[bytes], url: str) -> bool:
+    """Wait for it; False where it ends or takes too long."""
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            if httpx.get(f"{url}/ready", timeout=10).status_code == 200:
+                return True
         except httpx.HTTPError:
             pass
         time.sleep(0.5)
-    raise SystemExit(f"the server did not start:\n{world.log.read_text()[-4000:]}")
+    return False
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

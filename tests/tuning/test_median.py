@@ -71,6 +71,13 @@ def test_nothing_ends_before_its_time_nor_at_its_last_step(tmp_path: Path) -> No
     assert told(late, "new", 8, 90.0) == GO_ON, "only its adapter remains to be written"
 
 
+def test_what_a_trial_measures_again_after_a_kill_counts_once(tmp_path: Path) -> None:
+    median = rule(tmp_path)
+    others(median)
+    assert told(median, "b", 2, 5.0) == GO_ON, "its worker came back behind step 2"
+    assert told(median, "new", 4, 4.1) == STOP, "the median is still that of all three means"
+
+
 def test_time_in_tokens(tmp_path: Path) -> None:
     median = rule(tmp_path, grace_steps=None, grace_tokens=400)
     for name in OTHERS:

@@ -56,7 +56,7 @@ class Halving(Recalled, ASHAScheduler):
         """Tune pickles schedulers; those of earlier versions held the name of one metric."""
         if "_reported" in state:
             state = {**state, "_objective": Objective((GoalSpec(metric=state["_reported"]),))}
-        self.__dict__.update({"_stopped": set(), **state})
+        super().__setstate__(state)
 
     @override
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:

@@ -41,6 +41,11 @@ class Recalled(FIFOScheduler):
         super().__init__(**options)
         self._objective, self._trials_dir, self._recalled = objective, trials_dir, False
         self._stopped: set[str] = set()
+        self._judged: dict[str, int] = {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Tune pickles schedulers; those of earlier versions did not know what they had judged."""
+        self.__dict__.update({"_stopped": set(), "_judged": {}, **state})
 
     @override
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
@@ -54,6 +59,10 @@ class Recalled(FIFOScheduler):
         is_last = result["step"] >= result["num_steps"]
         if trial.trial_id in self._stopped:
             return TrialScheduler.CONTINUE if is_last else TrialScheduler.STOP
+        # A trial that came back measures again what it had measured behind its checkpoint; it counts once.
+        if result["step"] <= self._judged.get(trial.trial_id, 0):
+            return TrialScheduler.CONTINUE
+        self._judged[trial.trial_id] = result["step"]
         decision = super().on_trial_result(tune_controller, _Known(trial.trial_id), result)
         if decision == TrialScheduler.STOP:
             self._stopped.add(trial.trial_id)
