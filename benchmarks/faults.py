@@ -53,9 +53,11 @@ ROWS = {
     "T15": ("SIGSTOP of a worker", f"found within hang_timeout_seconds; {EXACT}; no worker process is left"),
     "T16": ("a mistake in the program; a wrong recipe", "not tried again; exit code 2; a wrong recipe starts nothing"),
     "T17": (
-        "SIGKILL of a search after measurements, decisions and ends of trials, the same command again",
-        "as many results as trials; the same trials stopped and finished as undisturbed, by every scheduler; finished "
-        "ones not run again; one MLflow run each, below one parent",
+        "SIGKILL of a search after measurements, decisions and ends of trials; of two trials' workers, then of the "
+        "driver; the same command again",
+        "as many results as trials; the same trials stopped and finished as undisturbed, by every scheduler; held-out "
+        "losses and adapters of each equal, and the best one the same; finished ones not run again; one MLflow run "
+        "each, below one parent",
     ),
     "T18": (
         "16 trials that log 200 metrics each through one MLflow server, which stands still meanwhile",
