@@ -7,19 +7,20 @@ come and go. Clients ask over HTTP, plain and streamed; some leave in the middle
 Champions move, versions are registered and withdrawn, replicas, proxy and controller are ended by SIGKILL in turn. One
 replica is never killed: its memory is that of the whole soak.
 
-Each whole greedy answer is compared with what the same version answered to the same prompt before the load began,
-alone. An error counts as explained by a kill only where it has the documented code and the kill fell into its time. The
-exit code is 1 after a wrong answer or an error that nothing explains.
+Each whole greedy answer is compared with what the same version answers to the same prompt alone, computed beforehand in
+this process. An error counts as explained by a kill only where it has the documented code and the kill fell into its
+time. The exit code is 1 after a wrong answer or an error that nothing explains.
 """
 
 import argparse
 import random
+import signal
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ from pathlib import Path
 import httpx
 import psutil
 from mlflow import MlflowClient
-from soaking.asking import PROMPTS, SECONDS, Outcome, answer_alone, ask_hostile, ask_known
+from soaking.asking import PROMPTS, SECONDS, Outcome, ask_hostile, ask_known
 from soaking.memory import Watch, processes
 from soaking.world import World, register, running
 
@@ -65,7 +66,7 @@ class Fleeting:
 class Ledger:
     """What has happened; any thread may write to it."""
 
-    expected: dict[tuple[str, int], str]
+    expected: Mapping[tuple[str, int], str]
     """Content of a version and number of a prompt -> text."""
     base_name: str
     fleeting: dict[str, Fleeting]
@@ -233,17 +234,6 @@ class Soak:
             number += 1
 
 
-def what_is_right(world: World, names: list[str]) -> dict[tuple[str, int], str]:
-    """Answers of every version, one request at a time. Pairs with two tokens nearly alike are left out."""
-    expected = {}
-    with httpx.Client(base_url=world.url, timeout=SECONDS) as client:
-        for name in names:
-            for prompt in range(len(PROMPTS)):
-                if (found := answer_alone(client, name, prompt)) is not None:
-                    expected[found[0].partition("#")[2], prompt] = found[1]
-    return expected
-
-
 def left_behind(world: World) -> int:
     """Rows that an engine still works at half a minute after the last client has gone."""
     until, left = time.monotonic() + 30, 1
@@ -301,20 +291,19 @@ def main() -> int:
     parser.add_argument("--kill-every", type=float, default=240, help="seconds")
     parser.add_argument("--keep", type=Path, help="an empty folder for logs and registry; default: a temporary one")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is ended as well
     with ExitStack() as held:
         folder = asked.keep or Path(held.enter_context(tempfile.TemporaryDirectory(prefix="didact-soak-")))
         world = held.enter_context(running(folder.absolute(), asked.base, asked.adapters, asked.threads))
-        for number, path in enumerate(world.spare):
-            register(world.registry, f"spare-{number}", path)
-        names = [world.base_name, *world.versions, *(f"spare-{number}:1" for number in range(len(world.spare)))]
-        expected = what_is_right(world, names)
-        pairs = len(names) * len(PROMPTS)
+        texts = len(set(world.expected.values()))
         print(
-            f"{len(expected)} of {pairs} pairs of version and prompt are compared, {len(set(expected.values()))} texts",
+            f"{len(world.expected)} pairs of version and prompt are compared, {texts} texts",
             file=sys.stderr,
             flush=True,
         )
-        ledger = Ledger(expected, world.base_name, {name: Fleeting(name) for name in ("fleeting-0", "fleeting-1")})
+        ledger = Ledger(
+            world.expected, world.base_name, {name: Fleeting(name) for name in ("fleeting-0", "fleeting-1")}
+        )
         soak, watch, began = Soak(world, ledger, asked.kill_every), Watch(world.process.pid), time.monotonic()
         watch.start()
         soak.run(asked.minutes, asked.clients)

@@ -21,8 +21,6 @@ PROMPTS: tuple[tuple[str, int], ...] = (
 """What is asked, and how many tokens the answer has at most."""
 SECONDS = 120
 """For any answer."""
-LEAST_GAP = 1e-3
-"""Between the logarithms of the two likeliest tokens: nearer ones may change places with the rows beside them."""
 NUMBERS = itertools.count()
 Kind = Literal["answered", "refused", "broken", "cut", "unreached", "left"]
 
@@ -72,24 +70,6 @@ def ask_known(client: httpx.Client, model: str, prompt: int, choose: random.Rand
         body["stream_options"] = {"include_usage": True}
     found = send(client, "/v1/chat/completions", body, leave_after=choose.randrange(3) if leave else None)
     return replace(found, asked="left" if leave else "known", model=model, prompt=prompt)
-
-
-def answer_alone(client: httpx.Client, model: str, prompt: int) -> tuple[str, str] | None:
-    """Version and text of an answer while nothing else is asked; None where two tokens were nearly as likely."""
-    text, tokens = PROMPTS[prompt]
-    body = {"model": model, "messages": [{"role": "user", "content": text}], "temperature": 0, "max_tokens": tokens}
-    answer = client.post("/v1/chat/completions", json=body)
-    answer.raise_for_status()
-    told = answer.json()["choices"][0]["message"]["content"]
-    beside = client.post("/v1/chat/completions", json={**body, "logprobs": True, "top_logprobs": 2})
-    beside.raise_for_status()
-    choice = beside.json()["choices"][0]
-    gaps = [each["top_logprobs"] for each in choice["logprobs"]["content"]]
-    if choice["message"]["content"] != told or any(
-        abs(one["logprob"] - two["logprob"]) < LEAST_GAP for one, two in gaps
-    ):
-        return None
-    return answer.headers["x-didact-model-version"], told
 
 
 def ask_hostile(client: httpx.Client, model: str, choose: random.Random) -> Outcome:

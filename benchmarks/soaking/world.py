@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from socket import socket
 import httpx
 import torch
 import yaml
+from soaking.alone import answers_alone
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
@@ -52,6 +53,8 @@ class World:
     """Registered models; each has versions 1 to `VERSIONS_OF_A_NAME`."""
     spare: tuple[Path, ...]
     """Adapter folders that are not registered yet."""
+    expected: Mapping[tuple[str, int], str]
+    """Content of a version and number of a prompt -> text of its answer."""
 
     @property
     def versions(self) -> list[str]:
@@ -71,12 +74,13 @@ def running(folder: Path, base: str, adapters: int, threads: int) -> Iterator[Wo
     """
     disable_progress_bar()
     spec = ModelSpec(base=_base(folder / "tiny", base), dtype="float32")
-    folders = save_adapters(spec, folder / "adapters", adapters + SPARE, 0.02 if base == "bundled" else 0.3)
+    saved = save_adapters(spec, folder / "adapters", adapters + SPARE, 0.02 if base == "bundled" else 0.3)
     environment = {**os.environ, "DIDACT_CACHE": str(folder / "cache"), "DIDACT_RUNS": str(folder / "runs")}
     environment |= {"PYTHONPATH": str(ROOT / "platform"), "OMP_NUM_THREADS": str(threads)}
     for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "DIDACT_API_KEYS", "DIDACT_KEYS"):
         environment.pop(name, None)
-    registry = Registry(f"sqlite:///{folder}/mlflow.db")
+    registry, folders = Registry(f"sqlite:///{folder}/mlflow.db"), list(saved.values())
+    expected = answers_alone(spec, saved, registry.uri)
     names = tuple(f"tenant-{number:02d}" for number in range(adapters // VERSIONS_OF_A_NAME))
     for number, path in enumerate(folders[: len(names) * VERSIONS_OF_A_NAME]):
         alias = "champion" if number < len(names) else None
@@ -91,7 +95,7 @@ def running(folder: Path, base: str, adapters: int, threads: int) -> Iterator[Wo
     log = folder / "server.log"
     process = _started(words, environment, log, f"http://127.0.0.1:{port}")
     try:
-        yield World(f"http://127.0.0.1:{port}", name, process, log, registry, names, tuple(folders[-SPARE:]))
+        yield World(f"http://127.0.0.1:{port}", name, process, log, registry, names, tuple(folders[-SPARE:]), expected)
     finally:
         _end(process)
 
@@ -101,8 +105,8 @@ def register(registry: Registry, name: str, folder: Path, alias: str | None = No
     registry.register(name, folder, run_id=None, tags={"gate": "none"}, card="", alias=alias)
 
 
-def save_adapters(spec: ModelSpec, folder: Path, count: int, scale: float) -> list[Path]:
-    """Adapters that change what the base answers, each differently, in folders as a run leaves them.
+def save_adapters(spec: ModelSpec, folder: Path, count: int, scale: float) -> dict[str, Path]:
+    """Adapters that change what the base answers, each differently, in folders as a run leaves them; by their digests.
 
     Args:
         spec: the base.
@@ -111,7 +115,7 @@ def save_adapters(spec: ModelSpec, folder: Path, count: int, scale: float) -> li
         scale: of the random numbers that are added to fresh weights.
     """
     fingerprint, contract = base_fingerprint(spec), TemplateContract.of(load_tokenizer(spec), TokensSpec())
-    folders = []
+    folders = {}
     for number in range(count):
         method = OTHERS[number // 16 % len(OTHERS)] if number % 16 == 11 else METHODS[number % len(METHODS)]
         model = attach_adapter(load_base(spec), method, seed=number, base_name="random")
@@ -123,8 +127,8 @@ def save_adapters(spec: ModelSpec, folder: Path, count: int, scale: float) -> li
         own = folder / f"{number:03d}"
         own.mkdir(parents=True)
         contract.save(own)
-        save_adapter(model, own, base="random", base_fingerprint=fingerprint, method=method.method)
-        folders.append(own)
+        facts = save_adapter(model, own, base="random", base_fingerprint=fingerprint, method=method.method)
+        folders[facts.sha256] = own
     return folders
 
 

@@ -62,12 +62,20 @@ def run_loop(
     world: World | None = None,
     stop: Callable[[], bool] = lambda: False,
     allow_fresh: bool = False,
+    measured: bool = False,
 ) -> Loop:
-    """Train on one worker. Give `loop` to see what was done before an error."""
+    """Train on one worker. Give `loop` to see what was done before an error; `measured` has held-out losses told."""
     loop = loop or Loop()
     with _LOADING:
         prepared = prepare_data(spec)
         loop.model, packing = trainable_model(spec, prepared.num_steps, torch.device("cpu"))
+
+    def evaluate(model: torch.nn.Module) -> dict[str, float]:
+        from didact.cluster.worker import held_out_losses  # and with it Ray, which few of these tests need
+
+        batch_size = spec.training.micro_batch_size
+        return held_out_losses(model, prepared, world or World(), packing=packing, batch_size=batch_size)
+
     keep = spec.training.keep_checkpoints
     loop.result = train(
         loop.model,
@@ -78,6 +86,7 @@ def run_loop(
         checkpoints=CheckpointStore(checkpoints, keep=keep, identity="tiny", allow_fresh=allow_fresh),
         adapter=spec.adapter,
         callbacks=[loop, *callbacks(loop.model)],
+        evaluate=evaluate if measured else None,
         world=world or World(),
         stop=stop,
     )

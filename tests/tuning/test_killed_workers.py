@@ -3,22 +3,27 @@
 import json
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from mlflow import MlflowClient
+from safetensors.torch import load_file
 
-from didact.runs import Run
-from didact.spec import to_json
+from didact.runs import Run, open_run
+from didact.spec import SweepSpec, load_spec, to_json
 from didact.tracking import mlflow_run_id
-from didact.tuning import SweepResult, TrialResult, read_results
+from didact.tuning import SweepResult, TrialResult, load_search, read_results
 from didact.tuning.journal import Journal
-from tests.fakes.lineage import executed, interruptions, lineage, same_weights
+from didact.tuning.searchers import build_proposer
+from tests.fakes.lineage import executed, interruptions, lineage
+from tests.fakes.loops import run_loop
 from tests.fakes.recipes import tiny_recipe
 from tests.fakes.sweeps import all_saved, sweep_command
 
-LIMIT_SECONDS = 600  # of each of three commands, which start Ray and eight trials
+LIMIT_SECONDS = 900  # of each of two commands, which start Ray and eight trials
 pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.timeout(3 * LIMIT_SECONDS), pytest.mark.fault("T17")]
 
 STEPS = 6
@@ -37,16 +42,21 @@ FAULTS = {FIRST: "step:kill@3", LAST: "update:kill@5"}
 
 @dataclass(frozen=True)
 class Swept:
-    """What came of the killed search, and what one of the same name found that was left alone."""
+    """What came of the killed search."""
 
-    killed: SweepResult
-    unbroken: SweepResult
+    search_file: Path
+    result: SweepResult
     ended: dict[str, tuple[bytes, str | None]]
     """Step records and MLflow runs of the trials that had ended when the driver was killed."""
 
+    @property
+    def trials(self) -> dict[int, TrialResult]:
+        """By number of the draw."""
+        return {each.index: each for each in self.result.trials}
+
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swept]:
     folder = tmp_path_factory.mktemp("killed")
     recipe = tiny_recipe(
         folder,
@@ -66,16 +76,10 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
         patch.setenv("DIDACT_RUNS", str(folder / "unused"))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         ended = kill_the_driver(search_file, folder / "runs")
-        sweep(search_file, folder / "runs", FAULTS)
-        sweep(search_file, folder / "unbroken", {})
-    found = (read_results(folder / place / "killed") for place in ("runs", "unbroken"))
-    return Swept(*found, ended)
-
-
-def sweep(search_file: Path, runs: Path, faults: dict[int, str]) -> None:
-    words, environment = sweep_command(search_file, runs, faults)
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=LIMIT_SECONDS)
-    assert done.returncode == 0, done.stderr[-4000:]
+        words, environment = sweep_command(search_file, folder / "runs", FAULTS)
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=LIMIT_SECONDS)
+        assert done.returncode == 0, done.stderr[-4000:]
+        yield Swept(search_file, read_results(folder / "runs" / "killed"), ended)
 
 
 def kill_the_driver(search_file: Path, runs: Path) -> dict[str, tuple[bytes, str | None]]:
@@ -98,26 +102,26 @@ def kill_the_driver(search_file: Path, runs: Path) -> dict[str, tuple[bytes, str
     return {path.name: ((path / "steps.jsonl").read_bytes(), mlflow_run_id(path)) for path in ended}
 
 
-def by_draw(result: SweepResult) -> dict[int, TrialResult]:
-    assert len(result.trials) == SWEEP["num_trials"] and {each.status for each in result.trials} == {"finished"}
-    return {each.index: each for each in result.trials}
-
-
-def test_every_trial_ends_as_in_the_search_that_was_left_alone(swept: Swept) -> None:
-    killed, unbroken = by_draw(swept.killed), by_draw(swept.unbroken)
-    assert killed.keys() == unbroken.keys() == set(range(8))
-    for index, trial in killed.items():
-        beside, runs = unbroken[index], (Run(trial.run), Run(unbroken[index].run))
-        assert trial.values == beside.values
-        assert trial.rungs == beside.rungs and [step for step, _ in trial.rungs] == [2, 4, 6], "held-out losses"
-        assert lineage(runs[0]) == lineage(runs[1]) and same_weights(*runs)
-    assert swept.killed.best is not None and swept.unbroken.best is not None
-    assert swept.killed.best.index == swept.unbroken.best.index
+def test_every_trial_ends_as_one_that_was_left_alone(swept: Swept, tmp_path: Path) -> None:
+    """Its search undisturbed: each draw of the same space, trained in this process from its first step to its last."""
+    search = load_search(load_spec(SweepSpec, swept.search_file), swept.search_file)
+    proposer, losses = build_proposer(search.sweep, search.space, search.objective), dict[int, float]()
+    assert sorted(swept.trials) == list(range(8)) and len(swept.result.trials) == 8
+    for index, trial in swept.trials.items():
+        assert trial.status == "finished" and trial.values == proposer.propose(index, []).values
+        alone = run_loop(open_run(trial.run).spec(), tmp_path / str(index), measured=True)
+        assert lineage(Run(trial.run)) == alone.lineage and len(alone.lineage) == STEPS
+        measured = [(each.step, each.metrics["eval/loss"]) for each in alone.reports if "eval/loss" in each.metrics]
+        assert list(trial.rungs) == measured and [step for step, _ in measured] == [2, 4, 6]
+        saved, weights = load_file(trial.run / "adapter" / "adapter_model.safetensors"), alone.weights
+        assert saved.keys() == {name.replace(".default", "") for name in weights}
+        assert all(torch.equal(saved[name.replace(".default", "")], each) for name, each in weights.items())
+        losses[index] = measured[-1][1]
+    assert swept.result.best is not None and swept.result.best.index == min(losses, key=lambda index: losses[index])
 
 
 def test_workers_were_killed_and_ended_trials_are_not_run_again(swept: Swept) -> None:
-    trials = by_draw(swept.killed)
-    first, last = (Run(trials[index].run) for index in (FIRST, LAST))
+    first, last = (Run(swept.trials[index].run) for index in (FIRST, LAST))
     assert first.path.name in swept.ended and last.path.name not in swept.ended
     assert interruptions(first) == ["infrastructure"] and executed(first) == [1, 2, 3, *range(3, STEPS + 1)]
     assert (last.path / "failpoint-1-struck").exists() and executed(last) == list(range(1, STEPS + 1))
@@ -126,14 +130,13 @@ def test_workers_were_killed_and_ended_trials_are_not_run_again(swept: Swept) ->
 
 
 def test_each_trial_is_one_mlflow_run_below_one_parent(swept: Swept) -> None:
-    folder = Run(swept.killed.trials[0].run).path.parent.parent
-    client = MlflowClient(f"sqlite:///{folder.parent}/mlflow.db")
+    client = MlflowClient(f"sqlite:///{swept.search_file.parent}/runs/mlflow.db")
     found = client.search_runs([client.get_experiment_by_name("didact").experiment_id])
     assert len(found) == SWEEP["num_trials"] + 1
     assert {run.info.status for run in found} == {"FINISHED"}
     runs = {run.info.run_name: run for run in found}
     parent = runs.pop("killed").info.run_id
-    assert runs.keys() == {trial.name for trial in swept.killed.trials}
+    assert runs.keys() == {trial.name for trial in swept.result.trials}
     assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent}
     for name, (_, run_id) in swept.ended.items():
         assert runs[name].info.run_id == run_id
