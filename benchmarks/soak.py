@@ -13,6 +13,7 @@ time. The exit code is 1 after a wrong answer or an error that nothing explains.
 """
 
 import argparse
+import math
 import random
 import signal
 import sys
@@ -37,20 +38,22 @@ VICTIMS = ("ModelReplica", "proxy", "ModelReplica", "controller")
 """In turn."""
 SUSPECTED_SECONDS = 660.0
 """How long the like of a request that an engine died of may be refused."""
-BACK_SECONDS = 30.0
-"""How long a killed process may be missed."""
+BACK_SECONDS = 120.0
+"""How long a killed process may be missed at most; on a machine with time to spare it is some ten seconds."""
 FOLLOWED_SECONDS = 5.0
 """How long gateways may take to follow the registry."""
 SHOWN = 20
 """Of wrong answers, and of errors that nothing explains."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Kill:
     """A process that was ended."""
 
     kind: str
     at: float
+    back: float = math.inf
+    """When the first request that came later had been answered."""
 
 
 @dataclass
@@ -90,6 +93,9 @@ class Ledger:
                 self._compare(outcome)
             else:
                 self._explain(outcome)
+            for kill in self.kills:
+                if outcome.kind == "answered" and outcome.begun > kill.at:
+                    kill.back = min(kill.back, outcome.ended)
 
     def _compare(self, outcome: Outcome) -> None:
         name, _, content = outcome.version.partition("#")
@@ -125,13 +131,16 @@ class Ledger:
     def _why(self, outcome: Outcome) -> str | None:
         """What explains an error; None where nothing does."""
 
-        def killed(kind: str, before: float = 0.5) -> bool:
-            return any(each.kind == kind and outcome.begun - before <= each.at <= outcome.ended for each in self.kills)
+        def killed(kind: str, before: float = 0.5) -> list[Kill]:
+            return [
+                each for each in self.kills if each.kind == kind and outcome.begun - before <= each.at <= outcome.ended
+            ]
 
         lost = {"engine_died": 0.5, "engine_died_before": SUSPECTED_SECONDS, "replica_lost": BACK_SECONDS}
         if outcome.kind == "refused" and outcome.said in lost and killed("ModelReplica", lost[outcome.said]):
             return "a replica was killed"
-        if outcome.kind in ("cut", "unreached", "broken") and killed("proxy", BACK_SECONDS):
+        away = any(outcome.begun <= each.back for each in killed("proxy", BACK_SECONDS))
+        if outcome.kind in ("cut", "unreached", "broken") and away:
             return "the proxy was killed"
         fleeting = self.fleeting.get(outcome.model)
         if fleeting is not None and outcome.said == "model_not_found":
@@ -198,7 +207,10 @@ class Soak:
                     self.ledger.note(ask_hostile(client, model, choose))
                     continue
                 prompt, leave = choose.randrange(len(PROMPTS)), choose.random() < 0.1
-                self.ledger.note(ask_known(client, model, prompt, choose, leave=leave))
+                outcome = ask_known(client, model, prompt, choose, leave=leave)
+                self.ledger.note(outcome)
+                if outcome.kind == "unreached":  # asking at full speed would keep a core from who is to come back
+                    self._ended.wait(0.5)
 
     def _move(self) -> None:
         """Champions move."""
@@ -259,6 +271,10 @@ def print_counts(soak: Soak, seconds: float, left: int) -> None:
         *((f"hostile requests {what}", f"{count:,}") for what, count in sorted(ledger.hostile.items())),
         *((f"champions and names {what}", count) for what, count in sorted(soak.counts.items())),
         *((f"kills: {kind}", count) for kind, count in sorted(kills.items())),
+        (
+            "seconds from a kill to an answer, at most",
+            f"{max((each.back - each.at for each in ledger.kills), default=0):.1f}",
+        ),
         *((f"explained: {what}", count) for what, count in sorted(ledger.explained.items())),
         ("**unexplained errors**", ledger.counts["unexplained"]),
         ("rows left in an engine at the end", left),

@@ -55,26 +55,34 @@ class TrialPlan:
         return with_absolute_paths(spec, self.root)
 
 
-class MetricReport(TuneReportCallback):
-    """Passes on the reports that carry the first goal; Tune refuses others. Runs in Train's controller."""
+def metric_report(objective: Objective, num_steps: int, steps: Path) -> type[TuneReportCallback]:
+    """What passes on the reports that carry the first goal; Tune refuses others. Call it on the trial's own thread.
 
-    def __init__(self, objective: Objective, num_steps: int, steps: Path) -> None:
-        """Must be made on the trial's own thread.
+    It is at work in Train's controller, a process of each trial. A nested class travels by value and holds plain data,
+    so that the controller imports neither this room nor what the loop needs, for seconds of a processor.
 
-        Args:
-            objective: its first goal is passed on.
-            num_steps: of the trial.
-            steps: its record, which is written before a report.
-        """
-        super().__init__()
-        self._objective, self._num_steps, self._steps = objective, num_steps, steps
+    Args:
+        objective: its first goal is passed on.
+        num_steps: of the trial.
+        steps: its record, which is written before a report.
+    """
+    weights, name = dict(objective.goals[0].weights), objective.name
 
-    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
-        """Called once all workers have reported."""
-        first = metrics[0]
-        if (value := self._objective.value(first)) is not None:
-            kept = _measurement(self._steps, first["step"], self._num_steps)
-            super().after_report(run_context, [{**kept, self._objective.name: value}], checkpoint)
+    class MetricReport(TuneReportCallback):
+        def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
+            """Called once all workers have reported."""
+            from didact.tracking import effective_records
+
+            first = metrics[0]
+            if any(metric not in first for metric in weights):
+                return
+            done = [record for record in effective_records(steps) if record.step <= first["step"]]
+            tokens = sum(record.metrics.get("train/tokens", 0.0) for record in done)
+            value = sum(weight * first[metric] for metric, weight in weights.items())
+            told = {"step": first["step"], "num_steps": num_steps, "tokens": tokens, name: value}
+            super().after_report(run_context, [told], checkpoint)
+
+    return MetricReport
 
 
 def _measurement(steps: Path, step: int, num_steps: int) -> dict[str, Any]:
@@ -117,7 +125,7 @@ def _trained_by(plan: TrialPlan, num_steps: int, steps: Path) -> dict[str, Any]:
     """Who trains a trial and reports what it measures, as arguments of `finetune`."""
     objective = plan.search.objective
     if plan.group is None:
-        return {"ray_callbacks": [MetricReport(objective, num_steps, steps)]}
+        return {"ray_callbacks": [metric_report(objective, num_steps, steps)()]}
 
     def measured(metrics: dict[str, Any]) -> None:
         if (value := objective.value(metrics)) is not None:
