@@ -14,6 +14,7 @@ anew where the cache of tokens was written to after the first trial began.
 import argparse
 import json
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -148,13 +149,16 @@ def measure(way: str, folder: Path, asked: argparse.Namespace) -> Measured:
             [sys.executable, "-m", "didact.cli", *words], cwd=folder, env=environment, stdout=log, stderr=log
         )
         processes = Processes(command)
-        while command.poll() is None:
-            if time.time() > start + LIMIT_SECONDS:
+        try:
+            while command.poll() is None and time.time() < start + LIMIT_SECONDS:
+                note(journal, began, ended)
+                processes.look()
+                time.sleep(0.1)
+        finally:
+            wall = time.time() - start
+            if command.poll() is None:
                 command.terminate()
-            note(journal, began, ended)
-            processes.look()
-            time.sleep(0.1)
-        wall = time.time() - start
+                command.wait()
     if command.returncode != 0:
         raise SystemExit(f"{way} ended with {command.returncode}:\n{(folder / 'log.txt').read_text()[-4000:]}")
     note(journal, began, ended)
@@ -224,6 +228,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=["run", "search", "fused", "run"])
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what it started is ended as well
     found = []
     with tempfile.TemporaryDirectory(prefix="didact-search-") as folder:
         for number, way in enumerate(asked.ways):
