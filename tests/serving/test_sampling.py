@@ -166,3 +166,12 @@ def test_no_row_of_tokens_comes_twice_as_in_transformers(size: int) -> None:
     text = prompt + answer
     new = [tuple(text[i : i + size]) for i in range(len(prompt) - size + 1, len(text) - size + 1)]
     assert len({*new}) == len(new) >= 4
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_where_every_token_would_repeat_one_does(temperature: float) -> None:
+    sampler = Sampler(Sampling(temperature, no_repeat_ngram_size=1, top_p=0.9, seed=0), torch.device("cpu"), [0, 1, 2])
+    logits, answer = torch.tensor([0.0, 0.0, 9.0, 0.0]), list[int]()
+    for _ in range(3):
+        answer.append(sampler.draw(logits, answer))
+    assert answer == [3, 2, 2], "the one that is left, and then the likeliest"

@@ -46,7 +46,7 @@ class Sampler:
         Args:
             logits: float [vocabulary].
             answer: the tokens generated so far, for the penalties.
-            forbidden: tokens that cannot come.
+            forbidden: tokens that cannot come, unless no other one is left.
             allowed: bool [vocabulary], those that may come at all; where all of them are forbidden, they do.
         """
         logits = self._penalised(self._less_repeated(logits.float(), answer), answer)
@@ -59,7 +59,8 @@ class Sampler:
         forbidden = [*forbidden, *self._ngrams.would_repeat(answer)]
         if forbidden:
             left = logits.index_fill(0, torch.tensor(forbidden, device=logits.device), -torch.inf)
-            logits = left if allowed is None or left.max() > -torch.inf else logits
+            sure = allowed is None and len(forbidden) < logits.numel()  # and no GPU need be waited for
+            logits = left if sure or left.max() > -torch.inf else logits
         if self.sampling.temperature < _GREEDY_BELOW:
             return int(logits.argmax())
         # The largest becomes 0, so that no quotient overflows.
