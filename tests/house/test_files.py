@@ -19,6 +19,7 @@ from didact.files import (
     sha256_file,
     sha256_text,
     write_json,
+    write_lines,
     write_text,
 )
 
@@ -39,8 +40,13 @@ def test_failed_write_leaves_the_old_content(tmp_path: Path) -> None:
     file = tmp_path / "note.txt"
     write_text(file, "old")
     with pytest.raises(UnicodeEncodeError):
-        write_text(file, "n" * 100_000 + "\ud800")
+        write_lines(file, ["n" * 100_000, "\ud800"])
     assert file.read_text() == "old"
+
+
+def test_half_a_character_is_written_as_json_escapes_it(tmp_path: Path) -> None:
+    write_json(tmp_path / "note.json", {"said": "half \ud800"})
+    assert json.loads((tmp_path / "note.json").read_text())["said"] == "half \ud800"
 
 
 def test_value_that_is_not_json_leaves_the_old_content(tmp_path: Path) -> None:
