@@ -66,7 +66,9 @@ def test_each_slice_is_what_its_adapter_computes_alone(family: str, apart: bool)
             own = {path: each.grad for path, each in model.named_parameters() if each.requires_grad}
         assert own.keys() == wanted.keys()
         for path, gradient in wanted.items():
-            assert torch.allclose(own[path], gradient, rtol=1e-4, atol=1e-5), (name, path)
+            # Sums of many terms are rounded by the largest of them, not by what is left of them.
+            rounding = 1e-5 * float(gradient.abs().max())
+            assert torch.allclose(own[path], gradient, rtol=1e-4, atol=rounding), (name, path)
 
 
 def test_the_base_is_bare_again_and_computes_at_its_own_speed() -> None:

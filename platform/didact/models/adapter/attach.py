@@ -15,6 +15,7 @@ from didact.models.methods import (
     align_positions,
     left_out,
     loftq_start,
+    lstm_without_autocast,
     peft_config,
     remember_start,
     train_partially,
@@ -87,6 +88,7 @@ def _wrap(
         loftq_start(wrapped, unquantized)
     remember_start(wrapped)
     align_positions(wrapped)
+    lstm_without_autocast(wrapped)
     _leave_casts_to_autocast(wrapped)
     fuse_lora(wrapped)
     _name_base(wrapped, base_name)

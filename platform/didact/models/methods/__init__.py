@@ -16,7 +16,7 @@ from didact.models.methods.bottleneck import BottleneckConfig, register_bottlene
 from didact.models.methods.configs import peft_config
 from didact.models.methods.initial import bound_to_quantization, loftq_start, plain_lora, remember_start
 from didact.models.methods.partial import fit_to_base, partial_weights, swapped_in, train_partially
-from didact.models.methods.prompts import align_positions, num_trained_positions
+from didact.models.methods.prompts import align_positions, lstm_without_autocast, num_trained_positions
 from didact.models.methods.step_hook import StepHook, step_hook
 from didact.models.methods.targets import left_out
 
@@ -28,6 +28,7 @@ __all__ = [
     "fit_to_base",
     "left_out",
     "loftq_start",
+    "lstm_without_autocast",
     "num_trained_positions",
     "partial_weights",
     "peft_config",

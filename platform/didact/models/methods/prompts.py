@@ -1,5 +1,7 @@
 """Methods that put trained positions before every row: how many, and answers for the caller's positions only."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,3 +34,18 @@ def align_positions(model: PeftModel) -> None:
 
     model.register_forward_pre_hook(shift, with_kwargs=True)
     model.register_forward_hook(trim, with_kwargs=True)
+
+
+def lstm_without_autocast(model: PeftModel) -> None:
+    """Compute an encoder's LSTM in its own number format on processors: autocast would ask oneDNN for a bfloat16 one,
+    which it does not have without AVX-512, and the encoder is small."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.LSTM):
+            module.forward = partial(_without_autocast, module.forward)
+
+
+def _without_autocast(forward: Callable[..., Any], states: torch.Tensor, *args: Any) -> Any:
+    if states.device.type != "cpu":
+        return forward(states, *args)
+    with torch.autocast("cpu", enabled=False):
+        return forward(states, *args)
