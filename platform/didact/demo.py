@@ -13,7 +13,7 @@ from rich.text import Text
 
 from didact import env
 from didact.cluster import FinetuneResult, finetune, ray_cluster
-from didact.display import terminal
+from didact.display import in_words, terminal
 from didact.errors import RegistryError
 from didact.serving.deploy import deploy
 from didact.spec import FinetuneSpec
@@ -39,28 +39,24 @@ def run_demo(spec: FinetuneSpec, serve_config: Path, port: int) -> FinetuneResul
     console, began = terminal(), time.monotonic()
     training = _TRAINING_SECONDS + (spec.training.steps or 0) * _STEP_SECONDS
     console.print(
-        f"1 of 3  training, evaluation and registration: about {_spoken(training)} on two CPU cores, "
-        f"the whole demo about {_spoken(training + _SERVING_SECONDS)}"
+        f"1 of 3  training, evaluation and registration: about {in_words(training)} on two CPU cores, "
+        f"the whole demo about {in_words(training + _SERVING_SECONDS)}"
     )
     with ray_cluster():
         result = finetune(spec)
         if result.version is None:
             raise RegistryError(f"recipe {spec.name!r} registers nothing; set register_as")
         pace = (time.monotonic() - began) / training  # this machine's, for what is left
-        console.print(f"2 of 3  starting the server: about {_spoken(pace * _SERVING_SECONDS)} to the end")
+        console.print(f"2 of 3  starting the server: about {in_words(pace * _SERVING_SECONDS)} to the end")
         with deploy(serve_config, port=port, log_to_driver=False) as deployed:
             console.print(
-                f"3 of 3  asking base and adapter over HTTP: about {_spoken(pace * _ASKING_SECONDS)} to the end"
+                f"3 of 3  asking base and adapter over HTTP: about {in_words(pace * _ASKING_SECONDS)} to the end"
             )
             key = next(iter(env.api_keys()), "none")
             client = OpenAI(base_url=f"{deployed.url}/v1", api_key=key, timeout=300)
             answers = {name: _ask(client, name) for name in (deployed.model, result.version.id)}
     console.print(_summary(result, answers, time.monotonic() - began))
     return result
-
-
-def _spoken(seconds: float) -> str:
-    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{max(round(seconds, -1), 10):.0f} seconds"
 
 
 def _ask(client: OpenAI, model: str) -> str:

@@ -4,6 +4,7 @@ lines elsewhere."""
 import contextlib
 import html
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 from typing_extensions import override
 
-from didact.display import Shown, alongside, in_notebook, terminal
+from didact.display import Shown, alongside, in_notebook, in_words, terminal
 from didact.files import follow_jsonl
 from didact.runs import Run
 
@@ -44,12 +45,12 @@ class NotebookBar(Shown):
 @contextlib.contextmanager
 def show_progress(run: Run, num_steps: int) -> Iterator[None]:
     """Follow `steps.jsonl` until the block ends."""
-    with alongside(partial(_follow, run, num_steps), "progress"):
+    _, offset = follow_jsonl(run.steps, 0)  # pass over earlier attempts
+    with alongside(partial(_follow, run, num_steps, offset), "progress"):
         yield
 
 
-def _follow(run: Run, num_steps: int, stop: threading.Event) -> None:
-    _, offset = follow_jsonl(run.steps, 0)  # pass over earlier attempts
+def _follow(run: Run, num_steps: int, offset: int, stop: threading.Event) -> None:
     with _shown(run.name, num_steps) as show:
         done = False
         while not done:
@@ -80,11 +81,32 @@ def _shown(name: str, num_steps: int) -> Iterator[_Show]:
             task = progress.add_task("training", total=num_steps, name=name, figures="starting workers")
             yield lambda step, figures, _: progress.update(task, completed=step, figures=figures)
     else:
-        yield (
-            lambda step, figures, milestone: (
-                console.print(f"{name} step {step}/{num_steps}  {figures}", highlight=False) if milestone else None
-            )
-        )
+        left = _TimeLeft(num_steps)
+
+        def write(step: int, figures: str, milestone: bool) -> None:
+            time_left = left.at(step)
+            if milestone:
+                words = f"  about {time_left} left" if time_left else ""
+                console.print(f"{name} step {step}/{num_steps}  {figures}{words}", highlight=False)
+
+        yield write
+
+
+class _TimeLeft:
+    """How long training still takes, by the pace since the first step that was seen, which may be a resumed run's."""
+
+    def __init__(self, num_steps: int) -> None:
+        self._num_steps, self._began = num_steps, (0, 0.0)
+
+    def at(self, step: int) -> str | None:
+        """After a step; None where nothing tells it, and at the end."""
+        now = time.monotonic()
+        if not self._began[0]:
+            self._began = step, now
+        first, began = self._began
+        if not first < step < self._num_steps:
+            return None
+        return in_words((now - began) / (step - first) * (self._num_steps - step))
 
 
 def _is_milestone(record: dict[str, object], num_steps: int) -> bool:
