@@ -87,7 +87,7 @@ def _shown(name: str, num_steps: int) -> Iterator[_Show]:
             time_left = left.at(step)
             if milestone:
                 words = f"  about {time_left} left" if time_left else ""
-                console.print(f"{name} step {step}/{num_steps}  {figures}{words}", highlight=False)
+                console.print(f"{name} step {step}/{num_steps}  {figures}{words}", highlight=False, soft_wrap=True)
 
         yield write
 
