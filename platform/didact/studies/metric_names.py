@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Collection, Iterator
 
 from didact.spec import StudySpec
+from didact.spec.evaluation import reported_names
 
 _LOSS, _ALIKE = "eval/loss", 0.5
 
@@ -11,7 +12,7 @@ _LOSS, _ALIKE = "eval/loss", 0.5
 def of_no_task(spec: StudySpec) -> Iterator[str]:
     """What is wrong with the metrics that tables name, as far as the tasks of the evaluation tell."""
     losses = any(task.task == "held_out" for task in spec.evaluation.tasks)
-    names = [getattr(task, "name", None) or task.task for task in spec.evaluation.tasks]
+    names = reported_names(spec.evaluation.tasks)
     for place, table in enumerate(spec.tables):
         for metric in table.metrics:
             parts = metric.split("/")
@@ -31,7 +32,7 @@ def unmeasured(spec: StudySpec, measured: Collection[str]) -> tuple[str, ...]:
         spec: of the study.
         measured: all metrics of all reports.
     """
-    names = [getattr(task, "name", None) or task.task for task in spec.evaluation.tasks]
+    names = reported_names(spec.evaluation.tasks)
     return tuple(
         _said(place, metric, "no cell measured", _nearest(metric, measured), names)
         for place, table in enumerate(spec.tables)

@@ -89,11 +89,15 @@ class StudyResult(Shown):
         return tuple(name for name in dict.fromkeys(found) if name in known)
 
     @property
+    def measured_metrics(self) -> frozenset[str]:
+        """Every metric that a measured cell has, of whichever model."""
+        reports = [cell.report for cell in self.measured if cell.report is not None]
+        return frozenset(name for report in reports for figures in report.metrics_of.values() for name in figures)
+
+    @property
     def unmeasured(self) -> tuple[str, ...]:
         """Metrics that its tables ask for and no measured cell has, in words; none before a cell is measured."""
-        reports = [cell.report for cell in self.measured if cell.report is not None]
-        known = {name for report in reports for figures in report.metrics_of.values() for name in figures}
-        return unmeasured(self.spec, known) if known else ()
+        return unmeasured(self.spec, self.measured_metrics) if self.measured_metrics else ()
 
 
 def read_study(folder: Path) -> StudyResult:

@@ -208,8 +208,7 @@ def _p_values(
 def _why(result: StudyResult, factor: str, level: str, metric: str) -> str:
     """What kept a row from its figure."""
     mine = [cell.status for cell in result.cells if cell.levels[factor] == level]
-    known = any(metric in each for cell in result.measured if cell.report for each in cell.report.metrics_of.values())
-    rest = "not measured" if known else "no such metric"
+    rest = "not measured" if metric in result.measured_metrics else "no such metric"
     return next((status for status in ("failed", "incomplete", "not run") if status in mine), rest)
 
 

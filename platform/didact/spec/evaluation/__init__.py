@@ -8,6 +8,7 @@ Example:
     ['reasoning_gym']
 """
 
+from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -116,6 +117,7 @@ __all__ = [
     "full_scorer",
     "needs_judge",
     "needs_rival",
+    "reported_names",
 ]
 
 TaskSpec = Annotated[
@@ -136,6 +138,11 @@ TaskSpec = Annotated[
     | BbhTask,
     Field(discriminator="task"),
 ]
+
+
+def reported_names(tasks: Iterable[TaskSpec]) -> list[str]:
+    """What each task's metrics stand under, as in `eval/NAME/accuracy`."""
+    return [getattr(task, "name", None) or task.task for task in tasks]
 
 
 class EvaluationSpec(Spec):
@@ -163,7 +170,7 @@ class EvaluationSpec(Spec):
     @field_validator("tasks")
     @classmethod
     def _distinct(cls, tasks: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...]:
-        names = [getattr(task, "name", None) or task.task for task in tasks]
+        names = reported_names(tasks)
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(
                 f"two tasks report as {twice[0]!r}; keep one, or put the other into an evaluation of its own"
