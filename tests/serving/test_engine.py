@@ -329,7 +329,8 @@ def test_a_long_prompt_is_read_between_the_steps_of_others() -> None:
     finally:
         engine.close()
     pieces = [place for place, width in enumerate(columns) if width > 1][1:]
-    assert len(pieces) == 6
+    assert len(pieces) >= 6
+    assert max(columns) <= 100
     assert all(later - earlier == 5 for earlier, later in itertools.pairwise(pieces))
 
 

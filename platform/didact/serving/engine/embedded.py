@@ -82,8 +82,8 @@ class EmbeddedEngine(Engine):
             max_adapters: adapters in memory.
             max_batch_size: rows in generation.
             max_waiting: rows that may wait.
-            prompt_tokens_per_round: tokens of prompts that are read before running rows have their next turn; also
-                how much of a prompt is read before the engine sees that its client left.
+            prompt_tokens_per_round: tokens of prompts that are read at most before running rows have their next turn
+                (see `ReadingPace`); also how much of a prompt is read before the engine sees that its client left.
             prefix_cache_bytes: memory for keys and values of prompts, for later ones that begin alike; 0 for none.
             cache_bytes: memory for keys and values of rows in generation, see `CacheRoom`.
             record_steps: whether decoding steps are recorded and replayed; None: on a GPU, where the base allows it.

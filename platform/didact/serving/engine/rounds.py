@@ -4,6 +4,7 @@ A batch that fails is cut in halves, which are tried again apart, until the guil
 """
 
 import threading
+import time
 from collections.abc import Sequence
 
 import torch
@@ -21,6 +22,7 @@ from didact.serving.engine.graphed_batch import GraphedBatch
 from didact.serving.engine.memory.cache_room import CacheRoom
 from didact.serving.engine.memory.prefix_cache import BLOCK, PrefixCache
 from didact.serving.engine.protocol import EngineDied, GenerationFailed
+from didact.serving.engine.reading_pace import ReadingPace
 from didact.serving.engine.row import BatchRow
 from didact.serving.engine.step_graphs import recorder_for
 from didact.serving.engine.waiting import WaitingRows
@@ -53,7 +55,7 @@ class Rounds:
             changed: guards what other threads see: the rows and the counts.
             max_adapters: adapters in memory.
             max_batch_size: rows in generation.
-            prompt_tokens: tokens of prompts that are read in a round.
+            prompt_tokens: tokens of prompts that are read in a round at most; on processors less while rows run.
             known_bytes: memory for keys and values of prompts that were read.
             room: memory for those of rows in generation.
             record_steps: as `EmbeddedEngine` takes it.
@@ -63,7 +65,9 @@ class Rounds:
         self._changed = changed
         self._max_batch_size = max_batch_size
         self.room = room
-        self._prompt_tokens_per_round = prompt_tokens
+        self._pace = ReadingPace(prompt_tokens)
+        # Elsewhere a pass has only been asked for when it returns, and its time is not known.
+        self._is_timed = self._base.device.type == "cpu"
         # One slot more than rows, for a borrower.
         self.pool = AdapterPool(host, max_adapters, min(max_adapters, max_batch_size) + 1, self._wake)
         self.graphs = recorder_for(self._base, self.pool.slots, max_batch_size, record_steps)
@@ -149,12 +153,12 @@ class Rounds:
         self._forget_empty()
 
     def _read_prompts(self) -> None:
-        """Read prompts of waiting rows, as far as there is room: a round's number of tokens, then others have turns."""
-        left = self._prompt_tokens_per_round
+        """Read prompts of waiting rows, as far as there is room: what the pace allows, then others have turns."""
+        budget = left = self._pace.tokens(self._is_timed and bool(self._batches))
         while left > 0 and (self._opening is not None or self._open_next()):
             batch = self._opening
             # A small piece costs nearly as much as a whole one, which the next round reads.
-            if batch is not None and left < min(self._prompt_tokens_per_round // 2, batch.num_unread):
+            if batch is not None and left < min(budget // 2, batch.num_unread):
                 break
             left -= self._read_piece(left)
 
@@ -264,10 +268,11 @@ class Rounds:
         batch = self._opening
         if batch is None:
             return 0
-        read, computed = batch.num_read, batch.num_computed
+        read, computed, began = batch.num_read, batch.num_computed, time.perf_counter()
         try:
             with self.pool.active(batch.kind[0]):
                 logits = batch.read(max_tokens)
+            self._pace.read(max(batch.num_computed - computed, 1), time.perf_counter() - began)
             if logits is not None:
                 if batch.kind[1] is None and bool(torch.isfinite(logits.amax(dim=-1)).all()):
                     batch.keep_prompts(self._known)
@@ -301,7 +306,9 @@ class Rounds:
         try:
             with self.pool.active(batch.kind[0]):
                 for _ in range(_STEPS_PER_TURN):
+                    began = time.perf_counter()
                     self._step(batch)
+                    self._pace.stepped(time.perf_counter() - began)
                     if not batch.rows or any(row.cancelled for row in batch.rows):
                         break
         except Exception as error:  # noqa: BLE001 - whatever one request broke, the others go on
