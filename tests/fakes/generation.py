@@ -38,6 +38,14 @@ def answers(engine: EmbeddedEngine, wanted: list[GenerationRequest]) -> list:
     return asyncio.run(all_of_them())
 
 
+async def answers_beside(engine: EmbeddedEngine, running: GenerationRequest, arriving: GenerationRequest) -> list:
+    """Both answers; the second is asked for when the first has some tokens."""
+    first = asyncio.create_task(answer(engine, running))
+    while engine.stats().generated_tokens < 4:
+        await asyncio.sleep(0)
+    return await asyncio.gather(first, answer(engine, arriving))
+
+
 def oracle(family: str, wanted: GenerationRequest) -> list[int]:
     """Greedy `generate()` of a model that holds only this adapter."""
     host = AdapterHost(tiny_model(family), TINY_BASE)

@@ -26,7 +26,7 @@ from didact.serving.engine.batch import DecodingBatch
 from didact.serving.engine.row import BatchRow
 from didact.spec import MethodSpec, PrefixSpec, PromptSpec, PTuningSpec
 from tests.fakes.adapters import TINY_BASE
-from tests.fakes.generation import PROMPTS, answer, answers, make_adapter, oracle, request
+from tests.fakes.generation import PROMPTS, answer, answers, answers_beside, make_adapter, oracle, request
 from tests.fakes.models import FAMILIES, tiny_model
 
 TRAINED_POSITIONS = [
@@ -318,19 +318,14 @@ def test_a_long_prompt_is_read_between_the_steps_of_others() -> None:
     engine = EmbeddedEngine(AdapterHost(model, TINY_BASE), byte_tokenizer(), prompt_tokens_per_round=100)
     short, long = request(PROMPTS[0], tokens=400), request(tuple(40 + index % 50 for index in range(600)), tokens=3)
 
-    async def both() -> list[list[int]]:
-        first = asyncio.create_task(answer(engine, short))
-        while engine.stats().generated_tokens < 4:
-            await asyncio.sleep(0)
-        return await asyncio.gather(first, answer(engine, long))
-
     try:
-        assert asyncio.run(both()) == [oracle("llama", short), oracle("llama", long)]
+        assert asyncio.run(answers_beside(engine, short, long)) == [oracle("llama", short), oracle("llama", long)]
     finally:
         engine.close()
     pieces = [place for place, width in enumerate(columns) if width > 1][1:]
     assert len(pieces) >= 6
     assert max(columns) <= 100
+    assert sum(columns[place] for place in pieces) == 600
     assert all(later - earlier == 5 for earlier, later in itertools.pairwise(pieces))
 
 

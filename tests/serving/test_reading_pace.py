@@ -11,7 +11,7 @@ from didact.models import AdapterHost
 from didact.serving import EmbeddedEngine
 from didact.serving.engine.reading_pace import ReadingPace
 from tests.fakes.adapters import TINY_BASE
-from tests.fakes.generation import answer, oracle, request
+from tests.fakes.generation import answer, answers_beside, oracle, request
 from tests.fakes.models import tiny_model
 
 LONG = tuple((3 * place) % 200 for place in range(200))
@@ -62,14 +62,8 @@ def test_a_long_prompt_is_read_in_small_pieces_beside_running_rows_only() -> Non
     model.register_forward_pre_hook(slowly, with_kwargs=True)
     engine = EmbeddedEngine(AdapterHost(model, TINY_BASE), byte_tokenizer())
 
-    async def beside() -> list[list[int]]:
-        first = asyncio.create_task(answer(engine, running))
-        while engine.stats().generated_tokens < 4:
-            await asyncio.sleep(0.001)
-        return await asyncio.gather(first, answer(engine, arriving))
-
     try:
-        assert asyncio.run(beside()) == expected
+        assert asyncio.run(answers_beside(engine, running, arriving)) == expected
         beside_others = [width for width in pieces if width > 1][1:]
         pieces.clear()
         assert asyncio.run(answer(engine, alone)) == oracle("llama", alone)

@@ -97,7 +97,8 @@ class StudyResult(Shown):
     @property
     def unmeasured(self) -> tuple[str, ...]:
         """Metrics that its tables ask for and no measured cell has, in words; none before a cell is measured."""
-        return unmeasured(self.spec, self.measured_metrics) if self.measured_metrics else ()
+        known = self.measured_metrics
+        return unmeasured(self.spec, known) if known else ()
 
 
 def read_study(folder: Path) -> StudyResult:
