@@ -1,11 +1,12 @@
-"""Show a run's progress on the driver by following its step records: a bar on a terminal, a bar in a notebook, plain
-lines elsewhere."""
+"""Show progress on the driver by following step records: of one run a bar on a terminal, a bar in a notebook, plain
+lines elsewhere; of runs beside each other one line in words."""
 
 import contextlib
 import html
+import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -90,6 +91,40 @@ def _shown(name: str, num_steps: int) -> Iterator[_Show]:
                 console.print(f"{name} step {step}/{num_steps}  {figures}{words}", highlight=False, soft_wrap=True)
 
         yield write
+
+
+class StepsOfRuns:
+    """How far runs that train beside each other are, in words.
+
+    Example:
+        >>> steps = StepsOfRuns([], None)
+        >>> str(steps)
+        'no step yet'
+    """
+
+    def __init__(self, runs: Sequence[Run], until: int | None) -> None:
+        self._runs, self._until = runs, until
+        self._offsets, self._steps, self._began = [0] * len(runs), [0] * len(runs), time.monotonic()
+        self._before = self._done()
+
+    def __str__(self) -> str:
+        done, totals = self._done(), [total for run in self._runs if (total := self._total(run)) is not None]
+        if not totals or done == self._before:
+            return "no step yet"
+        steps = sum(totals) / len(totals) * len(self._runs)  # those that have not begun are taken for like the others
+        left = (time.monotonic() - self._began) / (done - self._before) * (steps - done)
+        return f"step {done} of {steps:.0f} in all" + (f", about {in_words(left)} left" if left > 0 else "")
+
+    def _done(self) -> int:
+        for place, run in enumerate(self._runs):
+            records, self._offsets[place] = follow_jsonl(run.steps, self._offsets[place])
+            if records:
+                self._steps[place] = records[-1]["step"]
+        return sum(self._steps)
+
+    def _total(self, run: Run) -> int | None:
+        total: int | None = json.loads(run.data.read_text()).get("num_steps") if run.data.is_file() else None
+        return total if total is None or self._until is None else min(total, self._until)
 
 
 class _TimeLeft:

@@ -9,12 +9,16 @@ import ray
 
 from didact.cluster.finetuning import finetune
 from didact.cluster.fused import InGroup, end_in_group, fused_worker
+from didact.cluster.progress import StepsOfRuns
 from didact.connect import receive
 from didact.errors import DidactError
 from didact.logs import get_logger
+from didact.runs import Run
 from didact.spec import FinetuneSpec, validate, with_absolute_paths
 
 _LOG = get_logger(__name__)
+_TOLD_SECONDS = 60.0
+"""Between two lines that say how far runs are which train beside each other."""
 
 
 def finetune_each(
@@ -49,6 +53,7 @@ def finetune_each(
     # Nothing is reserved for a run itself: its workers have their own reservation, and would else not fit.
     elsewhere = ray.remote(num_cpus=0, max_retries=0)(_elsewhere)
     left, begun = list(enumerate(specs)), dict[Any, int]()
+    steps = StepsOfRuns([Run(runs_dir / spec.name) for spec in specs], until)
     while left or begun:
         while left and len(begun) < at_once:
             place, spec = left.pop(0)
@@ -56,7 +61,9 @@ def finetune_each(
             absolute = with_absolute_paths(spec)  # that process may have another working directory
             words = (absolute.model_dump(mode="json"), str(runs_dir), parent_run_id, until, worker)
             begun[elsewhere.remote(*words)] = place
-        (ended, *_), _ = ray.wait(list(begun), num_returns=1)
+        while not (done := ray.wait(list(begun), num_returns=1, timeout=_TOLD_SECONDS)[0]):
+            _LOG.info("%d of %d runs go on: %s", len(begun), len(specs), steps)
+        ended = done[0]
         place, error = begun.pop(ended), _outcome(ended)
         if worker is not None:  # its process may have died, and the others would wait for it
             end_in_group(worker, specs[place].name)
