@@ -81,6 +81,16 @@ def test_the_page_shows_every_trial_and_what_was_drawn(facts: SweepFacts) -> Non
     assert "24,000" in page or "24k" in page
 
 
+def test_losses_that_were_measured_once_are_points(tmp_path: Path) -> None:
+    result = made(tmp_path, 6)
+    for trial in result.trials:
+        steps = Run(trial.run).steps
+        steps.write_text(steps.read_text().splitlines(keepends=True)[-1])
+    page = render_sweep(sweep_facts(result))
+    losses = page.partition("Losses of each source</h2>")[2].partition("<h2>")[0]
+    assert losses.count("<circle") == 6 and losses.count('class="dot best"') == 1 and "<polyline" not in losses
+
+
 def test_what_the_model_expects_is_drawn_and_kept(tmp_path: Path) -> None:
     line = ((1e-4, 1.0, 0.1), (1e-3, 2.0, 0.2), (1e-2, 3.0, 9.0))
     result = made(tmp_path, 6, responses={"training.learning_rate": line})
@@ -89,12 +99,8 @@ def test_what_the_model_expects_is_drawn_and_kept(tmp_path: Path) -> None:
     assert "two standard deviations" in page and "two standard deviations" not in render_sweep(
         sweep_facts(made(tmp_path / "x"))
     )
-    heights = [
-        float(y)
-        for points in re.findall(r'curve bound" points="([^"]*)"', page)
-        for y in re.findall(r",([\d.]+)", points)
-    ]
-    assert min(heights) >= 0, "bounds stay in the drawing"
+    framed = re.findall(r"<svg x=[^>]*>(.*?)</svg>", page)
+    assert sum(each.count("curve bound") for each in framed) == 2, "bounds that leave the drawing are cut off"
     result.save(tmp_path)
     assert read_results(tmp_path).responses == result.responses
 

@@ -9,6 +9,8 @@ from markupsafe import Markup, escape
 
 _WIDTH, _HEIGHT = 380.0, 226.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 10.0, 10.0, 34.0
+_ROOM = 6.0
+"""Between the outermost values and the axes, so that a point is seen whole."""
 _LETTER = 6.2
 """Width of a letter of a title, at most in the mean."""
 _FLAT = 0.05
@@ -95,14 +97,21 @@ def plot(x: Scale, y: Scale, lines: Sequence[Series] = (), dots: Sequence[Series
     Args:
         x: the axis below.
         y: the axis at the left.
-        lines: each joined by straight lines.
+        lines: each joined by straight lines, as far as the axes go; one of a single point is a disc.
         dots: each point as a disc.
     """
-    drawn = [*_axes(x, y)]
+    drawn, curves = [*_axes(x, y)], []
     for line in lines:
         title = f"<title>{escape(line.title)}</title>" if line.title else ""
-        drawn.append(f'<polyline class="curve {escape(line.style)}" points="{_points(x, y, line)}">{title}</polyline>')
-    for dot in dots:
+        if len(line.points) > 1:
+            curves.append(
+                f'<polyline class="curve {escape(line.style)}" points="{_points(x, y, line)}">{title}</polyline>'
+            )
+    if curves:  # a drawing inside the drawing cuts off what leaves it
+        left, top, width, height = _LEFT, _TOP / 2, _WIDTH - _LEFT - _RIGHT, _HEIGHT - _BOTTOM - _TOP / 2
+        frame = f'x="{left}" y="{top}" width="{width}" height="{height}" viewBox="{left} {top} {width} {height}"'
+        drawn.append(f"<svg {frame}>{''.join(curves)}</svg>")
+    for dot in [*(line for line in lines if len(line.points) == 1), *dots]:
         for right, up in dot.points:
             drawn.append(
                 f'<circle class="dot {escape(dot.style)}" cx="{_across(x, right):.1f}" cy="{_down(y, up):.1f}" r="4">'
@@ -205,11 +214,11 @@ def _axes(x: Scale, y: Scale) -> Iterator[str]:
 
 
 def _across(x: Scale, value: float) -> float:
-    return _LEFT + x.place(value) * (_WIDTH - _LEFT - _RIGHT)
+    return _LEFT + _ROOM + x.place(value) * (_WIDTH - _LEFT - _RIGHT - 2 * _ROOM)
 
 
 def _down(y: Scale, value: float) -> float:
-    return _HEIGHT - _BOTTOM - y.place(value) * (_HEIGHT - _TOP - _BOTTOM)
+    return _HEIGHT - _BOTTOM - _ROOM - y.place(value) * (_HEIGHT - _TOP - _BOTTOM - _ROOM)
 
 
 def _points(x: Scale, y: Scale, series: Series) -> str:

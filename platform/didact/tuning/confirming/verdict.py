@@ -66,7 +66,7 @@ class Against:
     def __str__(self) -> str:
         if not math.isfinite(self.low):
             return f"{self.gain:+.4g} against {self.name} with a single seed, which says nothing of chance"
-        return f"{self.gain:+.4g} [{self.low:+.4g} to {self.high:+.4g}] against {self.name}"
+        return f"{_interval(self)} against {self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +191,9 @@ def judge(
 def _interval(found: Against) -> str:
     if not math.isfinite(found.low):
         return f"{found.gain:+.4g}"
-    return f"{found.gain:+.4g} [{found.low:+.4g} to {found.high:+.4g}]"
+    half = (found.high - found.low) / 2
+    places = min(max(1 - math.floor(math.log10(half)), 0), 9) if half > 0 else 4  # two digits of its half width
+    return f"{found.gain:+.{places}f} [{found.low:+.{places}f} to {found.high:+.{places}f}]"
 
 
 def _number(value: float | None) -> str:

@@ -177,7 +177,7 @@ class _Drawings:
         model = self.result.responses.get(setting.path, ())
         known = [trial.metric for trial in self.known if trial.metric is not None]
         upright = Scale.over([*known, *(mean for _, mean, _ in model)], self.result.metric)
-        return plot(_scale(setting), upright, _model_lines(model, upright), dots)
+        return plot(_scale(setting), upright, _model_lines(model), dots)
 
     def _metric_scale(self) -> Scale:
         return Scale.over([trial.metric for trial in self.known if trial.metric is not None], self.result.metric)
@@ -209,16 +209,11 @@ def _legend(quarter_of: dict[str, int]) -> Markup:
     )
 
 
-def _model_lines(model: Response, upright: Scale) -> list[Series]:
-    """What is expected, and two standard deviations on both sides as far as there is room."""
+def _model_lines(model: Response) -> list[Series]:
+    """What is expected, and two standard deviations on both sides."""
     if not model:
         return []
-    bounds = [
-        Series(
-            tuple((x, min(max(mean + side * sd, upright.low), upright.high)) for x, mean, sd in model), style="bound"
-        )
-        for side in (-2, 2)
-    ]
+    bounds = [Series(tuple((x, mean + side * sd) for x, mean, sd in model), style="bound") for side in (-2, 2)]
     return [*bounds, Series(tuple((x, mean) for x, mean, _ in model), "what the model expects", "model")]
 
 
