@@ -100,6 +100,11 @@ def test_the_table_shows_what_runs_then_the_best(tmp_path: Path) -> None:
     assert worst_first.best == ROWS[0] and as_text(worst_first).index("s-00") < as_text(worst_first).index("s-01")
 
 
+def test_the_time_left_ends_where_the_best_are_run_again() -> None:
+    assert replace(FACTS, confirms=True).line.endswith("about 2.0 min until the best are run again with fresh seeds")
+    assert replace(FACTS, seconds_left=0.0, confirms=True).line.endswith("50% of the budget"), "nothing is left to tell"
+
+
 def test_off_a_terminal_a_line_is_said_when_something_has_changed() -> None:
     said: list[str] = []
     lines = PlainLines(said.append)

@@ -66,9 +66,11 @@ class BoardFacts(Shown):
     share: float | None = None
     """Part of the budget that is spent; None without one."""
     seconds_left: float | None = None
-    """Of the search; None while nothing tells."""
+    """Until all trials have ended; None while nothing tells."""
     ending: str | None = None
     """Why no other trial is begun before there are all of them."""
+    confirms: bool = False
+    """Whether the best are run again with fresh seeds once all trials have ended."""
 
     @property
     def best(self) -> BoardRow | None:
@@ -87,8 +89,9 @@ class BoardFacts(Shown):
             parts.append(f"best {self.best.name} {self.metric} {self.best.metric:.4g}")
         if self.share is not None:
             parts.append(f"{self.share:.0%} of the budget")
-        if self.seconds_left is not None:
-            parts.append(f"about {spent(self.seconds_left)} left")
+        if self.seconds_left:
+            then = " until the best are run again with fresh seeds" if self.confirms else " left"
+            parts.append(f"about {spent(self.seconds_left)}{then}")
         if self.ending is not None:
             parts.append(f"ended since {self.ending}")
         return ", ".join(parts)
@@ -163,6 +166,7 @@ class Watcher:
             self._share(),
             self._left(rows, steps - self._steps_before, time.monotonic() - self._begun),
             closed[1] if closed else None,
+            bool(plan.search.sweep.confirm),
         )
 
     @property
