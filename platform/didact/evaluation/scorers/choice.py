@@ -20,6 +20,8 @@ from didact.evaluation.scorers.options import LETTERS, Options, candidates, key_
 from didact.evaluation.scorers.scorer import NamedScorer, accepted, before_next_question
 from didact.spec import ChoiceScorer
 
+CHOICE_VERSION = "choice, 4"
+"""Goes up whenever the same text may be read otherwise; reports of another version are not compared."""
 _STATEMENT = re.compile(
     r"\b(?:answer|choice|option)s?(?:\s+(?:choice|option))?\s*(?:(?:is|are|was|(?:would|must|should|will)\s+be)\b\s*:?|:)"
     r"(?:\s*(?:the\s+)?(?:option|choice|letter)s?\b)?"
@@ -41,7 +43,7 @@ _AFTER_LETTER = re.compile(r"[*_\"']*\s*[).\]:、][\s\"'*_`$]*")
 
 def choice_scorer(spec: ChoiceScorer) -> NamedScorer:
     """Right when the text names the right options of a row, whose answer is a letter, a number from 0 or a text."""
-    return NamedScorer(partial(_score_row, spec), "choice, 4", reads="whole", same=str)
+    return NamedScorer(partial(_score_row, spec), CHOICE_VERSION, reads="whole", same=str)
 
 
 def score_choice(question: Question, text: str) -> Score:

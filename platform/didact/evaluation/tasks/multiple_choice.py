@@ -14,7 +14,7 @@ from didact.evaluation import statistics  # its parts are loaded when figures ar
 from didact.evaluation.asks import Answer, Ask, Generation, Likelihood
 from didact.evaluation.questions import Question, Score
 from didact.evaluation.reasoning import of_samples, read_answer
-from didact.evaluation.scorers.choice import score_choice, score_likelihoods
+from didact.evaluation.scorers.choice import CHOICE_VERSION, score_choice, score_likelihoods
 from didact.evaluation.scorers.options import Options, candidates
 from didact.evaluation.tasks.bigbench import read_bbh, read_reasoning_prompts, read_strategyqa, score_words
 from didact.evaluation.tasks.choice_prompts import CHINESE, ENGLISH, MMCU_DIRECT, ChoicePrompts, Wording
@@ -26,7 +26,6 @@ from didact.logs import get_logger
 from didact.spec import ChoiceTask
 
 _log = get_logger(__name__)
-_VERSION = "choice, 4"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,7 @@ class MultipleChoice:
         ]
         ways = {"by", "options_as", "max_new_tokens", "samples", "temperature"}
         settings = self.settings.model_dump(mode="json", include=ways)
-        return fingerprint({"questions": asked, "settings": settings, "scorer": _VERSION})
+        return fingerprint({"questions": asked, "settings": settings, "scorer": CHOICE_VERSION})
 
     def asks(self, question: Question, answers: tuple[Answer, ...]) -> tuple[Ask, ...]:
         """One written answer, or the likelihood of every answer there can be."""
