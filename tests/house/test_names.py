@@ -7,8 +7,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from tests.conftest import pytest_ignore_collect
 
 ROOT = Path(__file__).resolve().parents[2]
 DIDACT = ROOT / "platform" / "didact"
@@ -137,3 +140,28 @@ def test_nothing_is_left_unfinished() -> None:
 def test_test_files_have_names_of_their_own() -> None:
     names = [file.name for file in (ROOT / "tests").rglob("test_*.py")]
     assert sorted(names) == sorted(set(names)), "pytest imports them by their bare name"
+
+
+def test_marks_stand_in_the_files_of_their_tests() -> None:
+    elsewhere = [
+        str(file.relative_to(ROOT))
+        for file in python_files("tests")
+        if not file.name.startswith("test_") and "pytest.mark.ray" in file.read_text(encoding="utf-8")
+    ]
+    assert elsewhere == [], "pytest_ignore_collect passes over files that do not name a mark"
+
+
+@pytest.mark.parametrize(
+    ("expression", "passed_over"),
+    [("not nightly and ray", True), ("not nightly and not ray", None), ("", None), ("fault and nightly", True)],
+)
+def test_files_without_a_mark_that_is_asked_for_are_passed_over(
+    tmp_path: Path, expression: str, passed_over: bool | None
+) -> None:
+    config = SimpleNamespace(option=SimpleNamespace(markexpr=expression))
+    file = tmp_path / "test_plain.py"
+    file.write_text("def test_plain(): ...\n", encoding="utf-8")
+    assert pytest_ignore_collect(file, config) is passed_over  # type: ignore[arg-type]
+    file.write_text("@pytest.mark.ray\n@pytest.mark.nightly\n@pytest.mark.fault('T1')\ndef test_plain(): ...\n")
+    assert pytest_ignore_collect(file, config) is None  # type: ignore[arg-type]
+    assert pytest_ignore_collect(tmp_path / "conftest.py", config) is None  # type: ignore[arg-type]
