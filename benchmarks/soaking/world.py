@@ -1,19 +1,14 @@
-"""What a soak asks: a base, adapters of several methods as registered versions, and the server as a user starts it."""
+"""What a soak asks: a base and adapters of several methods as registered versions of a running server."""
 
-import os
 import subprocess
-import sys
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from socket import socket
 
-import httpx
 import torch
-import yaml
 from soaking.alone import answers_alone
+from soaking.server import served
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
@@ -23,9 +18,7 @@ from didact.registry import Registry
 from didact.spec import BUNDLED_BASE, Ia3Spec, LoraSpec, MethodSpec, ModelSpec, PrefixSpec, TokensSpec
 from didact.tokens import TemplateContract
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 NUM_REPLICAS = 2
-STARTS, START_SECONDS = 5, 600
 VERSIONS_OF_A_NAME = 2
 SPARE = 4
 """Adapters that come and go under names of their own."""
@@ -75,10 +68,6 @@ def running(folder: Path, base: str, adapters: int, threads: int) -> Iterator[Wo
     disable_progress_bar()
     spec = ModelSpec(base=_base(folder / "tiny", base), dtype="float32")
     saved = save_adapters(spec, folder / "adapters", adapters + SPARE, 0.02 if base == "bundled" else 0.3)
-    environment = {**os.environ, "DIDACT_CACHE": str(folder / "cache"), "DIDACT_RUNS": str(folder / "runs")}
-    environment |= {"PYTHONPATH": str(ROOT / "platform"), "OMP_NUM_THREADS": str(threads)}
-    for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "DIDACT_API_KEYS", "DIDACT_KEYS"):
-        environment.pop(name, None)
     registry, folders = Registry(f"sqlite:///{folder}/mlflow.db"), list(saved.values())
     expected = answers_alone(spec, saved, registry.uri)
     names = tuple(f"tenant-{number:02d}" for number in range(adapters // VERSIONS_OF_A_NAME))
@@ -87,17 +76,10 @@ def running(folder: Path, base: str, adapters: int, threads: int) -> Iterator[Wo
         register(registry, names[number % len(names)], path, alias)
     settings = [f"model.base={spec.base}", "model.dtype=float32", f"tracking_uri={registry.uri}"]
     settings += ["registry_poll_seconds=0.5", f"num_threads={threads}"]
-    with closing(socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    words = [sys.executable, "-m", "didact.cli", "serve", str(_config(folder)), *settings, "--port", str(port)]
     name = "smollm2-135m-instruct" if base == "bundled" else Path(spec.base).name
-    log = folder / "server.log"
-    process = _started(words, environment, log, f"http://127.0.0.1:{port}")
-    try:
-        yield World(f"http://127.0.0.1:{port}", name, process, log, registry, names, tuple(folders[-SPARE:]), expected)
-    finally:
-        _end(process)
+    with served(folder, settings, replicas=NUM_REPLICAS, threads=threads) as server:
+        spare = tuple(folders[-SPARE:])
+        yield World(server.url, name, server.process, server.log, registry, names, spare, expected)
 
 
 def register(registry: Registry, name: str, folder: Path, alias: str | None = None) -> None:
@@ -142,53 +124,3 @@ def _base(folder: Path, base: str) -> str:
     LlamaForCausalLM(LlamaConfig(vocab_size=272, **sizes, **heads, **special)).save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
     return str(folder)
-
-
-def _config(folder: Path) -> Path:
-    """`serve/local.yaml` with two replicas that stay, so that one answers while another comes back."""
-    values = yaml.safe_load((ROOT / "serve" / "local.yaml").read_text())
-    replica = next(each for each in values["applications"][0]["deployments"] if each["name"] == "ModelReplica")
-    del replica["autoscaling_config"]
-    replica["num_replicas"] = NUM_REPLICAS
-    config = folder / "two.yaml"
-    config.write_text(yaml.safe_dump(values))
-    return config
-
-
-def _started(words: list[str], environment: dict[str, str], log: Path, url: str) -> subprocess.Popen[bytes]:
-    """The server, once it is ready. Ray gives itself half a minute to start, which a busy machine may not have."""
-    for _ in range(STARTS):
-        with log.open("wb") as told:
-            process = subprocess.Popen(words, env=environment, stdout=told, stderr=told)
-        try:
-            if _is_ready(process, url):
-                return process
-        except BaseException:
-            _end(process)
-            raise
-        _end(process)
-        if "try again" not in log.read_text():
-            break
-    raise SystemExit(f"the server did not start:\n{log.read_text()[-4000:]}")
-
-
-def _is_ready(process: subprocess.Popen[bytes], url: str) -> bool:
-    """Wait for it; False where it ends or takes too long."""
-    until = time.monotonic() + START_SECONDS
-    while time.monotonic() < until and process.poll() is None:
-        try:
-            if httpx.get(f"{url}/ready", timeout=10).status_code == 200:
-                return True
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.5)
-    return False
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(timeout=60)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
