@@ -294,6 +294,13 @@ def print_memory(watch: Watch, warm: float, end: float) -> None:
         slope = "" if trend is None else f"{trend.slope:+.1f} ± {trend.error:.1f}"
         told = ("" if each is None else f"{each:.0f}" for each in (early, late))
         print(f"| {kind} | {' | '.join(told)} | {slope} | {trend.processes if trend else 0} |")
+    print("\n| replica | from minute | to minute | MiB after 1 | after 5 | after 10 | after 20 | at its end |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    for number, life in enumerate(watch.lives("ModelReplica"), 1):
+        begin, last = life[0].second, life[-1]
+        after = (next((each.mib for each in life if each.second >= begin + 60 * age), None) for age in (1, 5, 10, 20))
+        told = ("" if each is None else f"{each:.0f}" for each in after)
+        print(f"| {number} | {begin / 60:.1f} | {last.second / 60:.1f} | {' | '.join(told)} | {last.mib:.0f} |")
 
 
 def main() -> int:

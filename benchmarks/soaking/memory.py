@@ -131,6 +131,10 @@ class Watch(threading.Thread):
         error = math.sqrt(residual / (count - fitted - 1) / squares)
         return Trend(fitted, 3600 * slope, 2 * 3600 * error)
 
+    def lives(self, kind: str) -> list[list[Sample]]:
+        """What each process of a kind had, the first to come first."""
+        return sorted(self._of(kind), key=lambda samples: samples[0].second)
+
     def kinds(self) -> list[str]:
         """Every kind that was seen, the largest first."""
         return sorted(

@@ -38,12 +38,12 @@ def answers(engine: EmbeddedEngine, wanted: list[GenerationRequest]) -> list:
     return asyncio.run(all_of_them())
 
 
-async def answers_beside(engine: EmbeddedEngine, running: GenerationRequest, arriving: GenerationRequest) -> list:
-    """Both answers; the second is asked for when the first has some tokens."""
+async def answers_beside(engine: EmbeddedEngine, running: GenerationRequest, *arriving: GenerationRequest) -> list:
+    """All answers; those behind the first are asked for when that has some tokens."""
     first = asyncio.create_task(answer(engine, running))
     while engine.stats().generated_tokens < 4:
         await asyncio.sleep(0)
-    return await asyncio.gather(first, answer(engine, arriving))
+    return await asyncio.gather(first, *(answer(engine, each) for each in arriving))
 
 
 def oracle(family: str, wanted: GenerationRequest) -> list[int]:

@@ -1,5 +1,7 @@
 """Probabilities, echoes and token ids over HTTP, in OpenAI's and vLLM's shapes, against the model's own logits."""
 
+import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import openai
@@ -11,8 +13,18 @@ from transformers import PreTrainedTokenizerFast
 
 from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.models import AdapterHost
-from didact.serving.engine.protocol import TokenLogprob
-from didact.serving.replica.token_words import TokenWord, TokenWords, Word, offsets_of, texts_of
+from didact.serving.engine.protocol import Sampling, TokenLogprob
+from didact.serving.replica.backend import Ask, Event
+from didact.serving.replica.token_words import (
+    TokenWord,
+    TokenWords,
+    Word,
+    WordedDelta,
+    joined,
+    offsets_of,
+    texts_of,
+)
+from didact.serving.replica.worker import Worker
 from tests.fakes.adapters import TINY_BASE
 from tests.fakes.models import tiny_model
 from tests.serving.test_gateway import HELLO, events
@@ -128,6 +140,20 @@ def test_without_being_asked_nothing_of_it_is_told(client: TestClient) -> None:
 def test_tokens_can_be_told_as_numbers(client: TestClient) -> None:
     choice = complete(client, logprobs=0, return_tokens_as_token_ids=True, return_token_ids=True)
     assert choice["logprobs"]["tokens"] == [f"token_id:{token}" for token in choice["token_ids"]]
+
+
+def test_an_answer_that_nobody_reads_along_comes_in_two_pieces(worker: Worker) -> None:
+    async def events(ask: Ask) -> list[Event]:
+        return [event async for event in worker.ask(ask)]
+
+    bias = Sampling(logit_bias=tuple((int(token), float(value)) for token, value in LETTERS.items()))
+    ask = Ask("1", "abc", None, max_new_tokens=6, timeout_seconds=60, sampling=bias, logprobs=1)
+    _, *pieces = asyncio.run(events(ask))
+    _, first, rest = asyncio.run(events(replace(ask, request_id="2", whole=True)))
+    assert len(pieces) == 6 and isinstance(first, WordedDelta) and isinstance(rest, WordedDelta)
+    assert replace(first, queued_seconds=None) == replace(pieces[0], queued_seconds=None)
+    assert rest == joined(pieces[1:]) and len(rest.words) == len(rest.token_ids) == 5 and rest.finish_reason == "length"
+    assert rest.text == "".join(piece.text for piece in pieces[1:])
 
 
 def test_bytes_that_are_no_character_are_told_as_bytes() -> None:

@@ -306,6 +306,7 @@ class Gateway:
             grammar=grammar,
             num_beams=body.beams,
             length_penalty=body.beams_length_penalty,
+            whole=not body.stream,
         )
 
     async def _whole(self, asks: list[Ask], endpoint: Endpoint, tally: Tally) -> dict[str, Any]:

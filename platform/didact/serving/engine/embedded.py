@@ -45,9 +45,6 @@ _DEFAULTS = ServeSpec()
 _LOOK_ROUND = 0.05
 """Seconds between two looks at who still waits, while nothing can be computed."""
 
-_TOGETHER = 0.001
-"""Seconds in which a request that finds nothing running is joined by others, whose steps it would take alone."""
-
 _PREFIX_CACHE_BYTES = 256 * 2**20
 _PROMPT_TOKENS = 4096
 _PROMPT_TOKENS_PER_ROUND = {"cpu": 256}
@@ -288,7 +285,7 @@ class EmbeddedEngine(Engine):
                     break
             while idle and not self._closing and 0 < len(rounds.waiting) < self._max_running:
                 before = len(rounds.waiting)
-                self._changed.wait(_TOGETHER)
+                self._changed.wait(rounds.pace.together)
                 idle = len(rounds.waiting) > before
             return not self._closing
 

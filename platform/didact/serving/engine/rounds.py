@@ -23,7 +23,7 @@ from didact.serving.engine.memory.cache_room import CacheRoom
 from didact.serving.engine.memory.prefix_cache import BLOCK, PrefixCache
 from didact.serving.engine.protocol import EngineDied, GenerationFailed
 from didact.serving.engine.reading_pace import ReadingPace
-from didact.serving.engine.row import BatchRow
+from didact.serving.engine.row import BatchRow, with_room
 from didact.serving.engine.step_graphs import recorder_for
 from didact.serving.engine.waiting import WaitingRows
 
@@ -65,7 +65,7 @@ class Rounds:
         self._changed = changed
         self._max_batch_size = max_batch_size
         self.room = room
-        self._pace = ReadingPace(prompt_tokens)
+        self.pace = ReadingPace(prompt_tokens)
         # Elsewhere a pass has only been asked for when it returns, and its time is not known.
         self._is_timed = self._base.device.type == "cpu"
         # One slot more than rows, for a borrower.
@@ -90,8 +90,10 @@ class Rounds:
             self._sweep()
             self.errands.run(self._pinned())
             self._read_prompts()
+            running, waiting = self._crowd()
+            steps = 1 if len(self._batches) == 1 and waiting > running else _STEPS_PER_TURN
             for batch in list(self._batches):
-                self._take_turn(batch)
+                self._take_turn(batch, steps)
         except Exception as error:  # noqa: BLE001 - no row is known to be the cause, so all end, and others can come
             _log.exception("a round of generation failed")
             self.fail_all(GenerationFailed(f"a round of generation failed ({type(error).__name__})"))
@@ -154,13 +156,20 @@ class Rounds:
 
     def _read_prompts(self) -> None:
         """Read prompts of waiting rows, as far as there is room: what the pace allows, then others have turns."""
-        budget = left = self._pace.tokens(self._is_timed and bool(self._batches))
+        running, waiting = self._crowd()
+        budget = left = self.pace.tokens(running if self._is_timed else 0, waiting)
         while left > 0 and (self._opening is not None or self._open_next()):
             batch = self._opening
             # A small piece costs nearly as much as a whole one, which the next round reads.
             if batch is not None and left < min(budget // 2, batch.num_unread):
                 break
             left -= self._read_piece(left)
+
+    def _crowd(self) -> tuple[int, int]:
+        """How many rows wait for their next token, and how many for their first."""
+        with self._changed:
+            waiting = len(self.waiting) + (len(self._opening.rows) if self._opening else 0)
+        return sum(len(batch.rows) for batch in self._batches), waiting
 
     def _next_rows(self) -> list[BatchRow]:
         room = self._max_batch_size - sum(len(batch.rows) for batch in self._batches)
@@ -210,7 +219,7 @@ class Rounds:
             batch.rows = self._with_adapters(rows)
             if batch.rows:
                 with self.pool.active(batch.kind[0]) as model:
-                    batch.rows = _with_room(batch.rows, num_trained_positions(model))
+                    batch.rows = with_room(batch.rows, num_trained_positions(model))
                     if batch.rows:
                         self._lay_out(batch, trained_positions(model, len(batch.rows)))
         except Exception as error:  # noqa: BLE001 - whatever one request broke, the others go on
@@ -272,7 +281,7 @@ class Rounds:
         try:
             with self.pool.active(batch.kind[0]):
                 logits = batch.read(max_tokens)
-            self._pace.read(max(batch.num_computed - computed, 1), time.perf_counter() - began)
+            self.pace.read(max(batch.num_computed - computed, 1), time.perf_counter() - began)
             if logits is not None:
                 if batch.kind[1] is None and bool(torch.isfinite(logits.amax(dim=-1)).all()):
                     batch.keep_prompts(self._known)
@@ -302,13 +311,13 @@ class Rounds:
                 running.rows = [*running.rows, *(row for row in batch.rows if row not in running.rows)]
                 self._split(running, error)
 
-    def _take_turn(self, batch: DecodingBatch) -> None:
+    def _take_turn(self, batch: DecodingBatch, steps: int) -> None:
         try:
             with self.pool.active(batch.kind[0]):
-                for _ in range(_STEPS_PER_TURN):
+                for _ in range(steps):
                     began = time.perf_counter()
                     self._step(batch)
-                    self._pace.stepped(time.perf_counter() - began)
+                    self.pace.stepped(time.perf_counter() - began)
                     if not batch.rows or any(row.cancelled for row in batch.rows):
                         break
         except Exception as error:  # noqa: BLE001 - whatever one request broke, the others go on
@@ -384,10 +393,3 @@ def _take_row(
         if row.done or place == len(draft) or row.answer[-1] != draft[place]:
             break
     return place + 1
-
-
-def _with_room(rows: list[BatchRow], num_trained: int) -> list[BatchRow]:
-    """The rows whose context has room for an answer beside the trained positions; the others fail."""
-    for row in rows:
-        row.reserve(num_trained)
-    return [row for row in rows if not row.done]

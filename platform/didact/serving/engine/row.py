@@ -202,3 +202,10 @@ class BatchRow(AnswerRow):
         if token not in ends:
             constraint.take(token)
         return token
+
+
+def with_room(rows: list[BatchRow], num_trained: int) -> list[BatchRow]:
+    """The rows whose context has room for an answer beside the trained positions; the others fail."""
+    for row in rows:
+        row.reserve(num_trained)
+    return [row for row in rows if not row.done]

@@ -69,6 +69,8 @@ class Ask:
     """Answers that are followed at once, the likeliest of which is told; above 1 nothing is sampled, no text stops."""
     length_penalty: float = 1.0
     """Of beams, see `beam_search`."""
+    whole: bool = False
+    """Nobody reads along, so that all pieces behind the first may come as one."""
 
     @property
     def mark(self) -> str:

@@ -60,7 +60,7 @@ from didact.serving.replica.backend import (
 from didact.serving.replica.beams import beam_search, check_beams
 from didact.serving.replica.prompt_scores import prompt_logprobs
 from didact.serving.replica.speech import forced_call, speech_of
-from didact.serving.replica.token_words import TokenWords
+from didact.serving.replica.token_words import TokenWords, joined
 
 if TYPE_CHECKING:  # the HTTP side shares the words of this module, and loads no torch
     from transformers import PreTrainedTokenizerBase
@@ -142,9 +142,17 @@ class Worker(Backend):
             async with contextlib.aclosing(self._pieces(ask, request)) as pieces:
                 meter.queued(len(request.prompt_ids))
                 yield await self._started(ask, request)
+                held: list[Delta] | None = None
                 async for delta in pieces:
                     meter.piece(delta)
-                    yield self._words.worded(delta)
+                    worded = self._words.worded(delta)
+                    if held is not None:
+                        held.append(worded)
+                        continue
+                    yield worded  # the first in any case: its time is told
+                    held = [] if ask.whole else None  # each piece on its way takes time from the step thread
+                if held:
+                    yield joined(held)
         except _REFUSED as error:
             if isinstance(error, AdapterError) and request is not None and request.adapter is not None:
                 self._store.forget(request.adapter)
