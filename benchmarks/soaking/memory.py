@@ -1,16 +1,17 @@
 """Memory of a server's processes over time, and whether it grows."""
 
 import math
+import re
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
 EVERY_SECONDS = 10.0
-MIB = 2**20
 _KINDS = {
     "ray::ServeReplica:didact:ModelReplica": "ModelReplica",
     "ray::ServeReplica:didact:Gateway": "Gateway",
@@ -26,7 +27,7 @@ class Sample:
     second: float
     """Since the soak began."""
     mib: float
-    """Its own memory, and its share of what it has with others (Pss)."""
+    """What it has written itself; what it shares with others moves as these come and go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,10 @@ def processes(driver: int) -> Iterator[tuple[str, psutil.Process]]:
             yield kind, process
 
 
+def _rollup(pid: int) -> str:
+    return Path(f"/proc/{pid}/smaps_rollup").read_text()
+
+
 class Watch(threading.Thread):
     """Looks at all processes every ten seconds."""
 
@@ -92,9 +97,12 @@ class Watch(threading.Thread):
     def _look(self) -> None:
         for kind, process in processes(self._driver):
             try:
-                mib = process.memory_full_info().pss / MIB
-            except psutil.Error:
+                found = re.search(r"^Anonymous:\s+(\d+) kB", _rollup(process.pid), re.MULTILINE)
+            except OSError:
                 continue
+            if found is None:
+                continue
+            mib = int(found[1]) / 1024
             self.seen[kind, process.pid].append(Sample(time.monotonic() - self._began, mib))
 
     def at(self, kind: str, second: float) -> float | None:
