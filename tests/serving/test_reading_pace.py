@@ -90,6 +90,19 @@ def test_a_crowd_that_comes_behind_one_begins_soon() -> None:
     assert alone < 20, "steps of the first one alone before all others have begun"
 
 
+def test_those_who_have_no_place_hurry_nobody() -> None:
+    engine = EmbeddedEngine(AdapterHost(tiny_model(), TINY_BASE), byte_tokenizer(), max_batch_size=2)
+    crowds, rounds = list[tuple[int, int]](), engine._rounds
+    look = rounds._crowd
+    rounds._crowd = lambda: crowds.append(look()) or crowds[-1]  # type: ignore[method-assign,func-returns-value]
+    try:
+        wanted = [request((5, row, 7), tokens=12) for row in range(8)]
+        assert asyncio.run(answers_beside(engine, *wanted)) == [oracle("llama", each) for each in wanted]
+    finally:
+        engine.close()
+    assert max(running + waiting for running, waiting in crowds) == 2
+
+
 def test_a_long_prompt_is_read_in_small_pieces_beside_running_rows_only() -> None:
     """The model takes as long for each token, so a piece of two steps has few tokens."""
     model, pieces = tiny_model(), list[int]()

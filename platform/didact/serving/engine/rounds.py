@@ -166,10 +166,11 @@ class Rounds:
             left -= self._read_piece(left)
 
     def _crowd(self) -> tuple[int, int]:
-        """How many rows wait for their next token, and how many for their first."""
+        """How many rows wait for their next token, and how many for their first that have a place."""
+        running = sum(len(batch.rows) for batch in self._batches)
+        opening = len(self._opening.rows) if self._opening else 0
         with self._changed:
-            waiting = len(self.waiting) + (len(self._opening.rows) if self._opening else 0)
-        return sum(len(batch.rows) for batch in self._batches), waiting
+            return running, opening + min(len(self.waiting), self._max_batch_size - running - opening)
 
     def _next_rows(self) -> list[BatchRow]:
         room = self._max_batch_size - sum(len(batch.rows) for batch in self._batches)
