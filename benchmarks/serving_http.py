@@ -20,7 +20,6 @@ import torch
 from serving import prompt, request
 from soaking.server import served
 
-from didact.devices import this_machine
 from didact.gpu_proof.engine import FINGERPRINT, generate
 from didact.models import AdapterHost, load_base, load_tokenizer
 from didact.runs import processor
@@ -61,10 +60,9 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     spec, settings = ModelSpec(dtype=asked.dtype), [f"model.dtype={asked.dtype}", f"num_threads={asked.threads}"]
-    engine = EmbeddedEngine(
-        AdapterHost(load_base(spec), FINGERPRINT), load_tokenizer(spec), max_batch_size=asked.requests
-    )
     settings.append(f"max_batch_size={asked.requests}")
+    base = load_base(spec)
+    engine = EmbeddedEngine(AdapterHost(base, FINGERPRINT), load_tokenizer(spec), max_batch_size=asked.requests)
     with tempfile.TemporaryDirectory() as folder, served(
         Path(folder), settings, replicas=1, threads=asked.threads
     ) as server:  # fmt: skip
@@ -84,8 +82,7 @@ def main() -> None:
                 rate = contestant(prompts) / (time.perf_counter() - began)
                 best[name] = max(best[name], rate if place else 0.0)
     engine.close()
-    dtype = "bfloat16" if this_machine().cpu_bfloat16 else "float32"
-    print(f"{processor()}, {dtype if asked.dtype == 'auto' else asked.dtype}, {asked.threads} thread(s)")
+    print(f"{processor()}, {base.dtype}, {asked.threads} thread(s)")
     print("\n| | tokens/s | of the engine's |\n|---|---:|---:|")
     for name, rate in best.items():
         print(f"| {name} | {rate:.1f} | {rate / best['engine']:.2f} |")

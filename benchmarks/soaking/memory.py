@@ -68,8 +68,13 @@ def processes(driver: int) -> Iterator[tuple[str, psutil.Process]]:
             yield kind, process
 
 
-def _rollup(pid: int) -> str:
-    return Path(f"/proc/{pid}/smaps_rollup").read_text()
+def _own_mib(pid: int) -> float | None:
+    """What a process has written itself; None where it has ended."""
+    try:
+        found = re.search(r"^Anonymous:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) / 1024 if found else None
 
 
 class Watch(threading.Thread):
@@ -96,14 +101,8 @@ class Watch(threading.Thread):
 
     def _look(self) -> None:
         for kind, process in processes(self._driver):
-            try:
-                found = re.search(r"^Anonymous:\s+(\d+) kB", _rollup(process.pid), re.MULTILINE)
-            except OSError:
-                continue
-            if found is None:
-                continue
-            mib = int(found[1]) / 1024
-            self.seen[kind, process.pid].append(Sample(time.monotonic() - self._began, mib))
+            if (mib := _own_mib(process.pid)) is not None:
+                self.seen[kind, process.pid].append(Sample(time.monotonic() - self._began, mib))
 
     def at(self, kind: str, second: float) -> float | None:
         """MiB of the processes of a kind at a time, the mean of those that were there."""

@@ -40,10 +40,7 @@ def served(folder: Path, settings: Sequence[str], *, replicas: int, threads: int
     environment |= {"PYTHONPATH": str(ROOT / "platform"), "OMP_NUM_THREADS": str(threads)}
     for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "DIDACT_API_KEYS", "DIDACT_KEYS"):
         environment.pop(name, None)
-    with closing(socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    config = _config(folder, replicas)
+    config, port = local_serve_file(folder, replicas), free_port()
     words = [sys.executable, "-m", "didact.cli", "serve", str(config), *settings, "--port", str(port)]
     log = folder / "server.log"
     process = _started(words, environment, log, f"http://127.0.0.1:{port}")
@@ -53,8 +50,15 @@ def served(folder: Path, settings: Sequence[str], *, replicas: int, threads: int
         _end(process)
 
 
-def _config(folder: Path, replicas: int) -> Path:
-    """`serve/local.yaml` with replicas that stay."""
+def free_port() -> int:
+    """A port where nobody listens now."""
+    with closing(socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def local_serve_file(folder: Path, replicas: int) -> Path:
+    """`serve/local.yaml` with replicas that stay, so that one answers while another comes back."""
     values = yaml.safe_load((ROOT / "serve" / "local.yaml").read_text())
     replica = next(each for each in values["applications"][0]["deployments"] if each["name"] == "ModelReplica")
     del replica["autoscaling_config"]

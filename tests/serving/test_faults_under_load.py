@@ -6,26 +6,23 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from socket import socket
 from typing import Literal
 
 import httpx
 import psutil
 import pytest
 import ray
-import yaml
 from ray import serve
 
+from benchmarks.soaking.server import free_port, local_serve_file
 from didact.connect import hand_over, new_key
 from didact.models import base_fingerprint
 from didact.registry import Registry
 from didact.serving.app import application
 from didact.serving.deploy import deploy, read_plan, with_environment
 from didact.spec import ModelSpec
-from tests.conftest import ROOT
 from tests.fakes.adapters import save_tiny_adapter
 from tests.fakes.models import save_tiny_base
 
@@ -74,15 +71,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         save_tiny_adapter(folder / str(seed), seed, base_fingerprint=fingerprint)
         alias = "champion" if seed == 1 else None
         registry.register("demo", folder / str(seed), run_id=None, tags={"gate": "none"}, card="", alias=alias)
-    values = yaml.safe_load((ROOT / "serve" / "local.yaml").read_text())
-    replica = next(each for each in values["applications"][0]["deployments"] if each["name"] == "ModelReplica")
-    del replica["autoscaling_config"]
-    replica["num_replicas"] = NUM_REPLICAS
-    config = folder / "two.yaml"
-    config.write_text(yaml.safe_dump(values))
-    with closing(socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    config, port = local_serve_file(folder, NUM_REPLICAS), free_port()
     settings = [f"model.base={base}", f"tracking_uri={registry.uri}", "model.dtype=float32"]
     settings.append("registry_poll_seconds=0.2")
     with pytest.MonkeyPatch.context() as patch:

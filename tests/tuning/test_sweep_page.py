@@ -99,8 +99,9 @@ def test_what_the_model_expects_is_drawn_and_kept(tmp_path: Path) -> None:
     assert "two standard deviations" in page and "two standard deviations" not in render_sweep(
         sweep_facts(made(tmp_path / "x"))
     )
-    framed = re.findall(r"<svg x=[^>]*>(.*?)</svg>", page)
-    assert sum(each.count("curve bound") for each in framed) == 2, "bounds that leave the drawing are cut off"
+    framed = re.findall(r'<svg x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"[^>]*>(.*?)</svg>', page)
+    assert sum(each[-1].count("curve bound") for each in framed) == 2, "bounds that leave the drawing are cut off"
+    assert all(float(x) + float(wide) <= 380 and float(y) + float(high) <= 226 for x, y, wide, high, _ in framed)
     result.save(tmp_path)
     assert read_results(tmp_path).responses == result.responses
 
