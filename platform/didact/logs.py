@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
@@ -53,10 +54,22 @@ def configure_plain(name: str) -> None:
 class _Kept(logging.FileHandler):
     """Writes each record once, however many loggers hand it on; what the disk does not take is lost."""
 
+    def __init__(self, file: Path, thread: int | None) -> None:
+        """
+        Args:
+            file: to write to.
+            thread: whose records alone are written; None for all.
+        """
+        super().__init__(file, encoding="utf-8", delay=True)
+        self._thread = thread
+
     @override
     def filter(self, record: logging.LogRecord) -> bool:
-        again = getattr(record, "kept_by", None) is self
-        record.kept_by = self
+        if self._thread not in (None, record.thread):
+            return False
+        kept_by = record.__dict__.setdefault("kept_by", set())
+        again = self in kept_by
+        kept_by.add(self)
         return not again and bool(super().filter(record))
 
     @override
@@ -74,6 +87,11 @@ class _Kept(logging.FileHandler):
         pass
 
 
+_ERRORS = _Stderr()
+_ERRORS.setLevel(logging.ERROR)
+_ERRORS.setFormatter(logging.Formatter(_FORMAT, datefmt="%H:%M:%S"))
+
+
 def kept_file() -> Path | None:
     """The file that this process keeps its log in now."""
     kept = [Path(each.baseFilename) for each in logging.getLogger().handlers if isinstance(each, _Kept)]
@@ -85,23 +103,24 @@ def kept_in(file: Path) -> Iterator[None]:
     """Inside the block, add to `file` what didact and the libraries log in this process, and Python's warnings.
 
     Of libraries that show nothing of their own only errors reach the terminal meanwhile. Several processes may write to
-    one file: each line is one append.
+    one file: each line is one append. In a process that keeps its log already, a thread keeps what it logs itself:
+    several may be at work.
     """
-    kept, errors = _Kept(file, encoding="utf-8", delay=True), _Stderr()
+    apart = kept_file() is not None and threading.current_thread() is not threading.main_thread()
+    kept = _Kept(file, threading.get_ident() if apart else None)
     kept.setFormatter(logging.Formatter(_FILE_FORMAT))
-    errors.setLevel(logging.ERROR)
-    errors.setFormatter(logging.Formatter(_FORMAT, datefmt="%H:%M:%S"))
     root = logging.getLogger()
     loggers = [root, *map(logging.getLogger, _KEEP_TO_THEMSELVES)]
     for logger in loggers:
         logger.addHandler(kept)
-    root.addHandler(errors)
+    root.addHandler(_ERRORS)
     logging.captureWarnings(True)
     try:
         yield
     finally:
-        logging.captureWarnings(False)
-        root.removeHandler(errors)
         for logger in loggers:
             logger.removeHandler(kept)
         kept.close()
+        if kept_file() is None:
+            logging.captureWarnings(False)
+            root.removeHandler(_ERRORS)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from didact.capacity import WorkerResources
-from didact.cluster.fused import FusedWorker
+from didact.cluster.fused.worker import FusedWorker, Road
 from didact.errors import ModelError, RunError, SpecError
 from didact.files import read_jsonl
 from didact.models import base_fingerprint, verify_adapter
@@ -114,3 +114,31 @@ def test_one_that_cannot_take_part_says_why_and_stops_nobody(runs: dict[str, Run
     with pytest.raises(RunError, match="'fast' was ended before it had begun"):
         group.join(str(runs["fast"].path), 1, False)
     assert measured(group, "slow") == [2, 4, 6]
+
+
+def test_a_run_waits_after_each_measurement_until_whoever_asked_asks_again(runs: dict[str, Run]) -> None:
+    group, run = worker(), runs["slow"]
+    road = Road(group, group.changed, is_asked=True)
+    with ThreadPoolExecutor(1) as thread:
+        trained = thread.submit(road, run, allow_fresh=False)
+        for step in (2, 4, 6):
+            told = road.ask()
+            assert told is not None and (told["step"], told["num_steps"]) == (step, 6)
+            assert steps(run) == [*range(1, step + 1)]
+        trained.add_done_callback(lambda _: road.end())
+        assert road.ask() is None
+        assert trained.result().steps == 6 and verify_adapter(run.adapter).method == "lora"
+
+
+def test_a_run_that_is_ended_says_how_far_it_came(runs: dict[str, Run]) -> None:
+    group, run = worker(), runs["slow"]
+    with ThreadPoolExecutor(1) as thread:
+        road = Road(group, group.changed, is_asked=True)
+        trained = thread.submit(road, run, allow_fresh=False)
+        assert road.ask() is not None
+        group.leave("slow")  # nobody asks any more
+        result = trained.result(timeout=60)
+    assert result.steps == 2 and steps(run) == [1, 2] and not run.adapter.exists()
+    assert result.tokens > 0 and result.loss == effective_records(run.steps)[-1].metrics["train/loss"]
+    group.leave("fast")
+    assert Road(group, group.changed, is_asked=False)(runs["fast"], allow_fresh=False).steps == 0

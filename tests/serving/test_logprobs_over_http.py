@@ -15,12 +15,12 @@ from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.models import AdapterHost
 from didact.serving.engine.protocol import Sampling, TokenLogprob
 from didact.serving.replica.backend import Ask, Event
+from didact.serving.replica.pieces import joined
 from didact.serving.replica.token_words import (
     TokenWord,
     TokenWords,
     Word,
     WordedDelta,
-    joined,
     offsets_of,
     texts_of,
 )

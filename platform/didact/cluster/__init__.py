@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from didact.cluster.attempts import train_to_the_end
     from didact.cluster.evaluate import evaluate_adapter, evaluate_on_ray
     from didact.cluster.finetuning import FinetuneResult, finetune, has_trained, is_trained
-    from didact.cluster.fused import FUSED_AT_ONCE, InGroup, end_in_group, fused_worker
+    from didact.cluster.fused.asking import FUSED_AT_ONCE, end_in_group, fused_worker, train_in_group
     from didact.cluster.placement import (
         check_room,
         connected_cluster,
@@ -39,7 +39,6 @@ __all__ = [
     "SOURCE_ROOT",
     "WORTH_RAY_BYTES",
     "FinetuneResult",
-    "InGroup",
     "WorkerResources",
     "check_room",
     "connected_cluster",
@@ -58,6 +57,7 @@ __all__ = [
     "runs_at_once",
     "runtime_env",
     "score_on_ray",
+    "train_in_group",
     "train_to_the_end",
     "train_together",
     "worker_resources",

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 import torch
@@ -22,7 +22,6 @@ from didact.cluster.asking.answering import Subject
 from didact.cluster.asking.others import check_others
 from didact.cluster.attempts import train_to_the_end
 from didact.cluster.evaluate import evaluate_on_ray, subject_beside, trained_subject
-from didact.cluster.fused import InGroup
 from didact.cluster.placement import worker_resources
 from didact.cluster.preparing.parts import WORTH_RAY_BYTES, ray_runner
 from didact.cluster.preparing.scores import score_on_ray
@@ -54,6 +53,13 @@ _LOG = get_logger(__name__)
 _JUDGED_STEPS = 5
 """Fewer say nothing of where a loss goes."""
 _PATIENCE_SECONDS, _HURRY_SECONDS = 20.0, 1.0  # for MLflow at the end of a run; what it has not taken is said later
+
+
+class Trainer(Protocol):
+    """Trains a run in the place of workers of its own."""
+
+    def __call__(self, run: Run, *, allow_fresh: bool) -> TrainResult:
+        """Train until its last step, or until it is told to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +114,7 @@ def finetune(
     *,
     parent_run_id: str | None = None,
     ray_callbacks: list[UserCallback] | None = None,
-    group: InGroup | None = None,
+    group: Trainer | None = None,
     allow_fresh: bool = False,
     until: int | None = None,
 ) -> FinetuneResult:
@@ -212,7 +218,7 @@ def _train(
     prepared: PreparedData,
     data: DataFacts,
     ray_callbacks: list[UserCallback] | None,
-    group: InGroup | None,
+    group: Trainer | None,
     allow_fresh: bool,
     until: int | None,
 ) -> TrainResult | None:

@@ -8,7 +8,7 @@ from typing import Any
 import ray
 
 from didact.cluster.finetuning import finetune
-from didact.cluster.fused import InGroup, end_in_group, fused_worker
+from didact.cluster.fused.asking import begin_in_group, end_of, fused_worker
 from didact.cluster.progress import StepsOfRuns
 from didact.connect import receive
 from didact.errors import DidactError
@@ -58,16 +58,17 @@ def finetune_each(
         while left and len(begun) < at_once:
             place, spec = left.pop(0)
             _LOG.info("run %d of %d begins: %s", place + 1, len(specs), spec.name)
+            if worker is not None:
+                begun[begin_in_group(worker, spec, runs_dir, parent_run_id)] = place
+                continue
             absolute = with_absolute_paths(spec)  # that process may have another working directory
-            words = (absolute.model_dump(mode="json"), str(runs_dir), parent_run_id, until, worker)
+            words = (absolute.model_dump(mode="json"), str(runs_dir), parent_run_id, until)
             begun[elsewhere.remote(*words)] = place
         while not (done := ray.wait(list(begun), num_returns=1, timeout=_TOLD_SECONDS)[0]):
             _LOG.info("%d of %d runs go on: %s", len(begun), len(specs), steps)
         ended = done[0]
-        place, error = begun.pop(ended), _outcome(ended)
-        if worker is not None:  # its process may have died, and the others would wait for it
-            end_in_group(worker, specs[place].name)
-        yield place, error
+        place = begun.pop(ended)
+        yield place, _outcome(ended) if worker is None else _outcome_in_group(ended, specs[place].name)
 
 
 def train_together(
@@ -88,22 +89,17 @@ def train_together(
         yield from finetune_each(trained, runs_dir, together, parent_run_id=parent_run_id, worker=worker)
 
 
-def _attempt(
-    spec: FinetuneSpec, runs_dir: Path, parent_run_id: str | None, until: int | None, worker: str | None = None
-) -> str | None:
-    group = InGroup(worker) if worker else None
+def _attempt(spec: FinetuneSpec, runs_dir: Path, parent_run_id: str | None, until: int | None) -> str | None:
     try:
-        finetune(spec, runs_dir, parent_run_id=parent_run_id, group=group, until=until)
+        finetune(spec, runs_dir, parent_run_id=parent_run_id, until=until)
     except DidactError as error:
         return f"{type(error).__name__}: {error}"
     return None
 
 
-def _elsewhere(
-    values: dict[str, Any], runs_dir: str, parent_run_id: str | None, until: int | None, worker: str | None
-) -> str | None:
+def _elsewhere(values: dict[str, Any], runs_dir: str, parent_run_id: str | None, until: int | None) -> str | None:
     receive()
-    return _attempt(validate(FinetuneSpec, values, "run"), Path(runs_dir), parent_run_id, until, worker)
+    return _attempt(validate(FinetuneSpec, values, "run"), Path(runs_dir), parent_run_id, until)
 
 
 def _outcome(ended: Any) -> str | None:
@@ -112,3 +108,13 @@ def _outcome(ended: Any) -> str | None:
     except ray.exceptions.RayError as error:
         return str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
     return told
+
+
+def _outcome_in_group(ended: Any, name: str) -> str | None:
+    try:
+        end_of(ended, name)
+    except DidactError as error:
+        return f"{type(error).__name__}: {error}"
+    except ray.exceptions.RayError as error:
+        return str(error).strip().splitlines()[-1]
+    return None

@@ -11,11 +11,16 @@ Example:
     30
 """
 
-from didact.tuning.export import export_recipe
-from didact.tuning.records import TrialResult
-from didact.tuning.results import SweepResult, read_results
-from didact.tuning.search import Search, load_search, trial_spec
-from didact.tuning.sweep import run_sweep
+from typing import TYPE_CHECKING
+
+from didact.faces import lazily
+
+if TYPE_CHECKING:
+    from didact.tuning.export import export_recipe
+    from didact.tuning.records import TrialResult
+    from didact.tuning.results import SweepResult, read_results
+    from didact.tuning.search import Search, load_search, trial_spec
+    from didact.tuning.sweep import run_sweep
 
 __all__ = [
     "Search",
@@ -27,3 +32,5 @@ __all__ = [
     "run_sweep",
     "trial_spec",
 ]
+
+__getattr__ = lazily(__name__)

@@ -1,4 +1,7 @@
-"""One trial: a finetuning run inside a Ray Tune trial."""
+"""One trial: a finetuning run inside a Ray Tune trial.
+
+A trial that is trained with others has a process for Ray Tune's sake alone: what computes is loaded where it is used.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,11 +12,8 @@ from ray import tune
 from ray.train import Checkpoint
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from didact.cluster import InGroup, end_in_group, finetune, runs_at_once
 from didact.connect import receive
-from didact.evaluation import task_texts
 from didact.files import write_json
-from didact.preparation import prepare_data
 from didact.runs import Run
 from didact.spec import FinetuneSpec, SweepSpec, with_absolute_paths
 from didact.spec.search.sweep import COSTS
@@ -42,6 +42,8 @@ class TrialPlan:
     @property
     def at_once(self) -> int:
         """Runs beside each other, each with workers of its own; asks the cluster that this process is connected to."""
+        from didact.cluster import runs_at_once
+
         room = runs_at_once(self.search.base().placement)
         return min(self.search.sweep.max_concurrent or room, room)
 
@@ -101,38 +103,58 @@ def trainable(plan: TrialPlan) -> Callable[[dict[str, Any]], None]:
         # After a kill Tune may draw anew for a trial it had not saved; the journal has what its run was begun with.
         entry = plan.journal.find(trial_id) or Entry(trial_id, sample)
         spec = plan.spec(entry.sample, trial_id)
-        num_steps = spec.training.steps or prepare_data(spec, task_texts=task_texts).num_steps
-        trained_now = False
+        run = Run(plan.trials_dir / spec.name)
+        train = _train_alone if plan.group is None else _train_together
         if not entry.ended:
             drawn = {
                 "sweep": plan.search.sweep.name,
                 "trial": trial_id,
                 "values": trial_values(plan.search, entry.sample),
             }
-            write_json(Run(plan.trials_dir / spec.name).trial, drawn)
-            trainer = _trained_by(plan, num_steps, Run(plan.trials_dir / spec.name).steps)
-            done = finetune(spec, plan.trials_dir, parent_run_id=plan.parent_run_id, **trainer)
-            trained_now = done.training is not None
-        if not trained_now:  # ended in an earlier process that was killed before Tune had saved the end
-            steps = Run(plan.trials_dir / spec.name).steps
-            last = [each for each in effective_records(steps) if objective.value(each.metrics) is not None][-1]
-            tune.report({**_measurement(steps, last.step, num_steps), objective.name: objective.value(last.metrics)})
+            write_json(run.trial, drawn)
+        if entry.ended or not train(plan, spec, run):
+            # It ended in an earlier process that was killed before Tune had saved the end.
+            measured = [each for each in effective_records(run.steps) if objective.value(each.metrics) is not None]
+            told = _measurement(run.steps, measured[-1].step, _num_steps(spec))
+            tune.report({**told, objective.name: objective.value(measured[-1].metrics)})
 
     return trial
 
 
-def _trained_by(plan: TrialPlan, num_steps: int, steps: Path) -> dict[str, Any]:
-    """Who trains a trial and reports what it measures, as arguments of `finetune`."""
-    objective = plan.search.objective
-    if plan.group is None:
-        return {"ray_callbacks": [metric_report(objective, num_steps, steps)()]}
+def _num_steps(spec: FinetuneSpec) -> int:
+    if spec.training.steps:
+        return spec.training.steps
+    from didact.evaluation import task_texts
+    from didact.preparation import prepare_data
+
+    return prepare_data(spec, task_texts=task_texts).num_steps
+
+
+def _train_alone(plan: TrialPlan, spec: FinetuneSpec, run: Run) -> bool:
+    """Train a trial with workers of its own; whether there was anything to train."""
+    from didact.cluster import finetune
+
+    reports = metric_report(plan.search.objective, _num_steps(spec), run.steps)()
+    done = finetune(spec, plan.trials_dir, parent_run_id=plan.parent_run_id, ray_callbacks=[reports])
+    return done.training is not None
+
+
+def _train_together(plan: TrialPlan, spec: FinetuneSpec, run: Run) -> bool:
+    """Have a trial trained with others, where what it needs is loaded once; whether it measured anything."""
+    from didact.cluster import train_in_group
+
+    objective, told = plan.search.objective, False
+    assert plan.group is not None
 
     def measured(metrics: dict[str, Any]) -> None:
+        nonlocal told
         if (value := objective.value(metrics)) is not None:
             # Returns when Tune has decided that the trial goes on; else its process ends here.
-            tune.report({**_measurement(steps, metrics["step"], num_steps), objective.name: value})
+            told = True
+            tune.report({**_measurement(run.steps, metrics["step"], metrics["num_steps"]), objective.name: value})
 
-    return {"group": InGroup(plan.group, measured)}
+    train_in_group(plan.group, spec, plan.trials_dir, plan.parent_run_id, measured)
+    return told
 
 
 class GroupKeeper(tune.Callback):
@@ -156,4 +178,6 @@ class GroupKeeper(tune.Callback):
         self._leave(trial.trial_id)
 
     def _leave(self, trial_id: str) -> None:
+        from didact.cluster import end_in_group
+
         end_in_group(self._worker, trial_name(self._sweep, trial_id))

@@ -48,20 +48,6 @@ class WordedDelta(Delta):
     words: tuple[TokenWord, ...] = ()
 
 
-def joined(pieces: Sequence[Delta]) -> Delta:
-    """Pieces of an answer as one."""
-    first, last = pieces[0], pieces[-1]
-    return WordedDelta(
-        text="".join(piece.text for piece in pieces),
-        token_ids=tuple(token for piece in pieces for token in piece.token_ids),
-        finish_reason=last.finish_reason,
-        logprobs=tuple(each for piece in pieces for each in piece.logprobs),
-        stop_text=last.stop_text,
-        queued_seconds=first.queued_seconds,
-        words=tuple(word for piece in pieces if isinstance(piece, WordedDelta) for word in piece.words),
-    )
-
-
 class TokenWords:
     """Puts tokens of one tokenizer into words."""
 

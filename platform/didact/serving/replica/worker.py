@@ -58,9 +58,10 @@ from didact.serving.replica.backend import (
     TokenizerFacts,
 )
 from didact.serving.replica.beams import beam_search, check_beams
+from didact.serving.replica.pieces import in_time, interval
 from didact.serving.replica.prompt_scores import prompt_logprobs
 from didact.serving.replica.speech import forced_call, speech_of
-from didact.serving.replica.token_words import TokenWords, joined
+from didact.serving.replica.token_words import TokenWords
 
 if TYPE_CHECKING:  # the HTTP side shares the words of this module, and loads no torch
     from transformers import PreTrainedTokenizerBase
@@ -105,6 +106,7 @@ class Worker(Backend):
         """
         self.engine = engine
         self._metrics, self._source = AnswerMetrics(base_name), uuid.uuid4().hex
+        self._answering = 0  # asks that have begun and not ended
         self._facts = BaseFacts(base_fingerprint, engine.context_length)
         self._store = store
         # A tokenizer cannot encode in one thread while another changes its settings; the engine decodes with its own.
@@ -133,6 +135,15 @@ class Worker(Backend):
         arrived = time.monotonic()
         meter = self._metrics.begin(*_labels(ask.adapter))
         request = None
+
+        def came(delta: Delta) -> Delta:
+            meter.piece(delta)
+            return self._words.worded(delta)
+
+        def seconds() -> float | None:
+            return None if ask.whole else interval(self._answering)
+
+        self._answering += 1
         try:
             request = await asyncio.to_thread(self._request, ask, arrived)
             if not ask.max_new_tokens:  # only the prompt is wanted
@@ -142,17 +153,9 @@ class Worker(Backend):
             async with contextlib.aclosing(self._pieces(ask, request)) as pieces:
                 meter.queued(len(request.prompt_ids))
                 yield await self._started(ask, request)
-                held: list[Delta] | None = None
-                async for delta in pieces:
-                    meter.piece(delta)
-                    worded = self._words.worded(delta)
-                    if held is not None:
-                        held.append(worded)
-                        continue
-                    yield worded  # the first in any case: its time is told
-                    held = [] if ask.whole else None  # each piece on its way takes time from the step thread
-                if held:
-                    yield joined(held)
+                async with contextlib.aclosing(in_time(pieces, came, seconds)) as told:
+                    async for piece in told:
+                        yield piece
         except _REFUSED as error:
             if isinstance(error, AdapterError) and request is not None and request.adapter is not None:
                 self._store.forget(request.adapter)
@@ -163,6 +166,7 @@ class Worker(Backend):
             kinds: dict[type[Exception], RefusalKind] = {EngineStopped: "stopped", EngineDied: "died"}
             yield Refusal(kinds.get(type(error), "failed"), str(error))
         finally:
+            self._answering -= 1
             meter.end("abort")  # the client left
 
     def _pieces(self, ask: Ask, request: GenerationRequest) -> AsyncGenerator[Delta, None]:

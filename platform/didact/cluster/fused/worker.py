@@ -1,52 +1,50 @@
-"""Runs trained together on one base by one worker: an actor that holds the base, asked by the process of each run.
+"""The worker that trains runs together on the base it holds, and takes each along its whole road in a thread.
 
-    fused_worker -> FusedWorker -> join, next, next, ... until a run has ended, or leave
+    finetune -> Road -> join, next, next, ... until the run has ended, or leave
 
 The worker takes a step when no run waits for the answer to a measurement: so whoever ends runs early decides before
 anything more is computed. The first step waits for the runs that are to begin together.
 """
 
-import contextlib
 import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
-from ray.exceptions import RayActorError, RayTaskError
 
 from didact.capacity import WorkerResources
 from didact.cluster.callbacks import Measurements, RunRecord
 from didact.cluster.failures import explained
-from didact.cluster.placement import check_room, worker_resources
+from didact.cluster.finetuning import finetune
 from didact.cluster.worker import computing_on, export, held_out_losses, run_identity, settle_dtype
 from didact.connect.pool import begin_actor
-from didact.errors import DidactError, RunError, WorkersLost
+from didact.errors import DidactError, RunError
 from didact.evaluation import task_texts
 from didact.files import append_jsonl
 from didact.preparation import PreparedData, open_prepared
 from didact.runs import Run, open_run
-from didact.spec import FinetuneSpec, PlacementSpec
-from didact.tracking import last_attempt
+from didact.spec import FinetuneSpec, validate
+from didact.tracking import effective_records, last_attempt
 from didact.training import CheckpointStore, TrainResult, World, check_devices
 from didact.training.fused import FusedTrial, FusedTrials
 
-FUSED_AT_ONCE = 8
-"""Runs that are trained together where nobody says how many."""
-_CALLS_AT_ONCE = 256
-"""Runs wait in calls of their own."""
 _EVALUATION_BATCH = 8
 _GATHERING_SECONDS = 60.0
 _LOOK_SECONDS = 5.0
 
 Told = dict[str, Any] | TrainResult | DidactError
-"""What there is to tell a run's process: a measurement, how the run has ended, or why it failed."""
+"""What there is to tell of a run: a measurement, how it has ended, or why it failed."""
+
+
+class _Left(RunError):
+    """A run that was ended where it is."""
 
 
 @dataclass(slots=True)
@@ -57,6 +55,73 @@ class _Member:
     spec: FinetuneSpec
     prepared: PreparedData
     told: deque[Told] = field(default_factory=deque)
+
+
+class Road:
+    """Has a run trained by the worker, and whoever is asked decides after each measurement whether it goes on."""
+
+    def __init__(self, worker: "FusedWorker", changed: threading.Condition, *, is_asked: bool) -> None:
+        """
+        Args:
+            worker: trains it.
+            changed: of the worker, told when anything becomes known.
+            is_asked: measurements wait for `ask`.
+        """
+        self._worker, self._changed, self._is_asked = worker, changed, is_asked
+        self._measurement: dict[str, Any] | None = None
+        self._is_taken = self._is_over = False
+
+    def __call__(self, run: Run, *, allow_fresh: bool) -> TrainResult:
+        """Train until the run's last step, or until it is ended.
+
+        Raises:
+            DidactError: why it failed.
+        """
+        try:
+            self._worker.join(str(run.path), last_attempt(run.steps) + 1, allow_fresh)
+            while isinstance(told := self._worker.next(run.name), dict):
+                if self._is_asked:
+                    self._tell(run.name, told)
+        except _Left:
+            return _so_far(run)
+        if isinstance(told, DidactError):
+            raise told
+        return told
+
+    def ask(self) -> dict[str, Any] | None:
+        """Let the run go on and wait for its next measurement; None once it is over."""
+        with self._changed:
+            self._is_taken = False
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._is_over or self._measurement is not None)
+            told, self._measurement = self._measurement, None
+            self._is_taken = True
+            return None if self._is_over else told
+
+    def end(self) -> None:
+        """Nothing more is to be asked or decided."""
+        with self._changed:
+            self._is_over = True
+            self._changed.notify_all()
+
+    def _tell(self, name: str, measurement: dict[str, Any]) -> None:
+        def is_decided() -> bool:
+            return self._measurement is None and not self._is_taken
+
+        with self._changed:
+            self._measurement = measurement
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: is_decided() or not self._worker.has(name))
+
+
+def _so_far(run: Run) -> TrainResult:
+    """What a run that was ended has done."""
+    done = effective_records(run.steps)
+    if not done:
+        return TrainResult(0, None, 0, 0.0)
+    tokens = [each.metrics["train/tokens"] for each in done]
+    seconds = sum(each.metrics["train/tokens"] / each.metrics["train/tokens_per_second"] for each in done)
+    return TrainResult(done[-1].step, done[-1].metrics["train/loss"], int(sum(tokens)), seconds)
 
 
 class FusedWorker:
@@ -74,14 +139,47 @@ class FusedWorker:
         self._begins_by = math.inf
         self._device = torch.device("cuda", 0) if resources.use_gpu else torch.device("cpu")
         self._thread = ThreadPoolExecutor(1, initializer=self._set_threads)
-        self._changed = threading.Condition()
+        self.changed = threading.Condition()
         self._group: FusedTrials | None = None  # of the thread that computes
         # What follows is changed with the condition held.
+        self._roads: dict[str, Road] = {}
         self._members: dict[str, _Member] = {}
         self._come: set[str] = set()
         self._undecided: set[str] = set()
         self._gone: set[str] = set()
         self._asked = False
+
+    def train(self, values: dict[str, Any], runs_dir: str, parent_run_id: str | None, *, is_asked: bool) -> None:
+        """Take a run along its whole road, as `finetune` does, trained here with the others.
+
+        Args:
+            values: of its recipe, with absolute paths.
+            runs_dir: where run folders lie.
+            parent_run_id: MLflow run that it belongs to.
+            is_asked: each measurement waits for `measurement`, and the run goes on when that is called again.
+
+        Raises:
+            DidactError: whatever keeps it from its end.
+        """
+        road = Road(self, self.changed, is_asked=is_asked)
+        with self.changed:
+            self._roads[values["name"]] = road
+            self.changed.notify_all()
+        try:
+            spec: FinetuneSpec = validate(FinetuneSpec, values, "run")
+            finetune(spec, Path(runs_dir), parent_run_id=parent_run_id, group=road)
+        finally:
+            road.end()
+            self._compute(lambda: self._drop(values["name"])).result()
+            self._has_come(values["name"])  # or the others would wait for one that failed before it came
+            self._go_on()
+
+    def measurement(self, name: str) -> dict[str, Any] | None:
+        """The next measurement of a run that is asked for them, once there is one; None when the run is over."""
+        with self.changed:
+            self.changed.wait_for(lambda: name in self._roads, timeout=_GATHERING_SECONDS)
+            road = self._roads.get(name)
+        return road.ask() if road is not None else None
 
     def join(self, folder: str, attempt: int, allow_fresh: bool) -> None:
         """Train a run from its newest checkpoint on.
@@ -103,19 +201,19 @@ class FusedWorker:
             self._go_on()
 
     def next(self, name: str) -> Told:
-        """Wait for what is next to be known of a run; by asking for more, its process lets it go on.
+        """Wait for what is next to be known of a run; by asking for more, who trains it lets it go on.
 
         Raises:
             RunError: the run has left.
         """
-        with self._changed:
+        with self.changed:
             self._undecided.discard(name)
         self._go_on()
         while not self._is_known(name):
             self._go_on()
-        with self._changed:
+        with self.changed:
             if name not in self._members:
-                raise RunError(f"run {name!r} has left the worker that trains it with others")
+                raise _Left(f"run {name!r} has left the worker that trains it with others")
             told = self._members[name].told.popleft()
             if isinstance(told, dict):
                 self._undecided.add(name)
@@ -125,21 +223,26 @@ class FusedWorker:
 
     def leave(self, name: str) -> None:
         """End a run where it is, or have it never come."""
-        with self._changed:
+        with self.changed:
             self._gone.add(name)
         self._compute(lambda: self._drop(name)).result()
         self._has_come(name)
         self._go_on()
 
+    def has(self, name: str) -> bool:
+        """Whether a run is trained here, and has not been ended."""
+        with self.changed:
+            return name in self._members
+
     def _has_come(self, name: str) -> None:
-        with self._changed:
+        with self.changed:
             self._come.add(name)
             self._begins_by = min(self._begins_by, time.monotonic() + _GATHERING_SECONDS)
 
     def _is_known(self, name: str) -> bool:
         """Whether there is something to tell of a run, waiting a while for it."""
-        with self._changed:
-            known = self._changed.wait_for(
+        with self.changed:
+            known = self.changed.wait_for(
                 lambda: name not in self._members or self._members[name].told, timeout=_LOOK_SECONDS
             )
             return bool(known)
@@ -153,14 +256,14 @@ class FusedWorker:
 
     def _go_on(self) -> None:
         """Have the next step done, when nothing stands in its way."""
-        with self._changed:
+        with self.changed:
             if self._asked:
                 return
             self._asked = True
         self._compute(self._step_when_ready)
 
     def _step_when_ready(self) -> None:
-        with self._changed:
+        with self.changed:
             self._asked = False
             gathering = len(self._come) < self._together and time.monotonic() < self._begins_by
             undecided = self._undecided or any(
@@ -172,7 +275,7 @@ class FusedWorker:
 
     def _begin(self, run: Run, attempt: int, allow_fresh: bool) -> None:
         if run.name in self._gone:
-            raise RunError(f"run {run.name!r} was ended before it had begun")
+            raise _Left(f"run {run.name!r} was ended before it had begun")
         spec, device = run.spec(), self._device
         check_devices(spec, device)
         prepared = open_prepared(run.prepared, spec, task_texts)
@@ -197,7 +300,7 @@ class FusedWorker:
             prepared.loader(spec, packing=True),
             prepared.num_steps,
             checkpoints,
-            [RunRecord(run, attempt), Measurements(member.told.append)],
+            [RunRecord(run, attempt), Measurements(partial(self._measured, member))],
             evaluate,
             run.start if spec.adapter.start else None,
         )
@@ -205,10 +308,13 @@ class FusedWorker:
             self._drop(run.name)
         self._group.join(trial)
         append_jsonl(run.workers, {"attempt": attempt, "fused": True, **computing_on(settled, device, 1)})
-        with self._changed:
+        with self.changed:
             self._members[run.name] = member
         if run.name not in self._group.going:
             self._end(run.name)
+
+    def _measured(self, member: _Member, metrics: dict[str, Any]) -> None:
+        member.told.append({"num_steps": member.prepared.num_steps, **metrics})
 
     def _step(self, group: FusedTrials) -> None:
         before = group.going
@@ -222,8 +328,8 @@ class FusedWorker:
             for name in before:
                 group.failed[name] = own or RunError(f"{type(error).__name__}: {error}")
                 self._tell(name, group.failed[name])
-        with self._changed:
-            self._changed.notify_all()
+        with self.changed:
+            self.changed.notify_all()
 
     def _end(self, name: str) -> None:
         """Save what a run that has no steps left has learned, and tell it."""
@@ -238,89 +344,17 @@ class FusedWorker:
             self._tell(name, error)
 
     def _tell(self, name: str, told: Told) -> None:
-        with self._changed:
+        with self.changed:
             self._members[name].told.append(told)
-            self._changed.notify_all()
+            self.changed.notify_all()
 
     def _drop(self, name: str) -> None:
-        with self._changed:
+        with self.changed:
             member = self._members.pop(name, None)
             self._undecided.discard(name)
-            self._changed.notify_all()
+            self.changed.notify_all()
         if member is not None and self._group is not None:
             self._group.leave(name)
-
-
-@dataclass(frozen=True, slots=True)
-class InGroup:
-    """Trains a run on a `FusedWorker`, in the place of workers of its own."""
-
-    worker: str
-    """Name of the actor."""
-    measured: Callable[[dict[str, Any]], object] = lambda _: None
-    """Is told what was measured; the run goes on when it returns."""
-
-    def __call__(self, run: Run, *, allow_fresh: bool) -> TrainResult:
-        """Train until the run's last step.
-
-        Raises:
-            WorkersLost: the worker is gone.
-            DidactError: what it says of this run.
-        """
-        try:
-            actor = ray.get_actor(self.worker)
-        except ValueError as error:  # Ray's word for an actor that is not there
-            raise self._lost(run, error) from error
-        try:
-            ray.get(actor.join.remote(str(run.path), last_attempt(run.steps) + 1, allow_fresh))
-            while True:
-                told = ray.get(actor.next.remote(run.name))
-                if isinstance(told, DidactError):
-                    raise told
-                if isinstance(told, TrainResult):
-                    return told
-                self.measured(told)
-        except RayTaskError as error:
-            if isinstance(error.cause, DidactError):
-                raise error.cause from error
-            raise
-        except RayActorError as error:
-            raise self._lost(run, error) from error
-
-    def _lost(self, run: Run, error: Exception) -> WorkersLost:
-        return WorkersLost(
-            f"the worker that trains run {run.name!r} with others is gone: {error}. The same command goes on from the "
-            "newest checkpoints"
-        )
-
-
-@contextlib.contextmanager
-def fused_worker(name: str, placement: PlacementSpec, *, together: int = 1, log: Path | None = None) -> Iterator[str]:
-    """Inside the block an actor of this name trains runs that join it.
-
-    Args:
-        name: which no other actor has.
-        placement: of one worker.
-        together: runs that begin together.
-        log: what it writes down.
-
-    Raises:
-        PlacementError: the cluster will never have room for it.
-    """
-    resources = worker_resources(placement)
-    check_room(placement, resources)
-    options = {**resources.actor_options(), "name": name, "max_concurrency": _CALLS_AT_ONCE}
-    actor = ray.remote(FusedWorker).options(**options).remote(resources, together, log)
-    try:
-        yield name
-    finally:
-        ray.kill(actor)
-
-
-def end_in_group(worker: str, run: str) -> None:
-    """Have a run leave the worker of that name, if it is still there: its process has ended, however."""
-    with contextlib.suppress(ValueError, RayActorError):
-        ray.get(ray.get_actor(worker).leave.remote(run))
 
 
 def longest_pass(spec: FinetuneSpec) -> int:
