@@ -1,10 +1,12 @@
 """Generated tokens a second over HTTP beside the same engine in one process, in one run.
 
-    python benchmarks/serving_http.py [--rounds 3] [--threads 1] [--requests 16] [--tokens 64] [--dtype auto]
+    python benchmarks/serving_http.py [--rounds 3] [--threads 1] [--requests 16] [--tokens 64] [--layers N]
 
 The bundled base, prompts of 37 tokens that no round repeats, greedy. `didact serve` with one replica and an engine in
 this process answer in turn, each while the other rests; the best round of each counts, by the clock.
 The replica and the engine have `--threads` each; proxy, gateway and the client take what they need of other cores.
+`--layers 1` takes a random base of so many narrow layers with the bundled one's tokenizer: what is left is what answers
+cost on their way, as behind a GPU.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import httpx
 import torch
 from serving import prompt, request
 from soaking.server import served
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from didact.gpu_proof.engine import FINGERPRINT, generate
 from didact.models import AdapterHost, load_base, load_tokenizer
@@ -29,14 +32,25 @@ from didact.spec import BUNDLED_BASE, ModelSpec
 GOAL = 0.95
 
 
+def narrow_base(folder: Path, layers: int) -> Path:
+    """A random base that computes next to nothing."""
+    tokenizer = load_tokenizer(ModelSpec())
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = LlamaConfig(vocab_size=len(tokenizer), num_hidden_layers=layers, tie_word_embeddings=True, **sizes)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 async def ask_server(url: str, prompts: list[tuple[int, ...]], tokens: int, *, stream: bool) -> int:
     """All prompts at once; how many tokens were generated."""
     async with httpx.AsyncClient(base_url=url, timeout=600) as client:
-        return sum(await asyncio.gather(*(_ask(client, each, tokens, stream=stream) for each in prompts)))
+        model = (await client.get("/v1/models")).json()["data"][0]["id"]
+        return sum(await asyncio.gather(*(_ask(client, model, each, tokens, stream=stream) for each in prompts)))
 
 
-async def _ask(client: httpx.AsyncClient, ids: tuple[int, ...], tokens: int, *, stream: bool) -> int:
-    body = {"model": BUNDLED_BASE, "prompt": list(ids), "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
+async def _ask(client: httpx.AsyncClient, model: str, ids: tuple[int, ...], tokens: int, *, stream: bool) -> int:
+    body = {"model": model, "prompt": list(ids), "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
     if not stream:
         answer = await client.post("/v1/completions", json=body)
         answer.raise_for_status()
@@ -57,15 +71,22 @@ def main() -> None:
     for name, default in (("rounds", 3), ("threads", 1), ("requests", 16), ("tokens", 64)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--layers", type=int, help="of a narrow random base in place of the bundled one")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    spec, settings = ModelSpec(dtype=asked.dtype), [f"model.dtype={asked.dtype}", f"num_threads={asked.threads}"]
+    with tempfile.TemporaryDirectory() as scratch:
+        measure(asked, Path(scratch))
+
+
+def measure(asked: argparse.Namespace, scratch: Path) -> None:
+    """Rounds of all contestants, and their table."""
+    base_name = str(narrow_base(scratch / "narrow", asked.layers)) if asked.layers else BUNDLED_BASE
+    spec = ModelSpec(base=base_name, dtype=asked.dtype)
+    settings = [f"model.base={base_name}", f"model.dtype={asked.dtype}", f"num_threads={asked.threads}"]
     settings.append(f"max_batch_size={asked.requests}")
     base = load_base(spec)
     engine = EmbeddedEngine(AdapterHost(base, FINGERPRINT), load_tokenizer(spec), max_batch_size=asked.requests)
-    with tempfile.TemporaryDirectory() as folder, served(
-        Path(folder), settings, replicas=1, threads=asked.threads
-    ) as server:  # fmt: skip
+    with served(scratch, settings, replicas=1, threads=asked.threads) as server:
         named: dict[str, Callable[[list[tuple[int, ...]]], int]] = {
             "engine": lambda prompts: sum(
                 map(len, asyncio.run(generate(engine, [request(each, None, asked.tokens) for each in prompts])))

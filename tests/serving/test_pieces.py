@@ -22,8 +22,8 @@ def same(delta: Delta) -> Delta:
 
 def test_one_answer_alone_is_never_joined_and_of_many_each_comes_often_enough() -> None:
     assert interval(1) == 0.0
-    assert interval(5) == pytest.approx(0.008)
-    assert interval(64) == interval(1000) == pytest.approx(0.05)
+    assert interval(5) == pytest.approx(0.016)
+    assert interval(64) == interval(1000) == pytest.approx(0.2)
 
 
 def test_what_is_joined_is_what_the_pieces_hold() -> None:

@@ -11,15 +11,15 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from didact.serving.engine.protocol import Delta
 from didact.serving.replica.token_words import WordedDelta
 
-_SECONDS_OF_AN_ANSWER = 0.002
-_LONGEST_SECONDS = 0.05
-"""Nobody who reads sees that; Ray's own serving of language models joins what comes within as much."""
+_SECONDS_OF_AN_ANSWER = 0.004
+_LONGEST_SECONDS = 0.2
+"""Whoever reads sees a few words at a time; Ray's own serving of language models joins what comes within 50 ms."""
 
 
 def interval(answers: int) -> float:
     """Seconds between two pieces of an answer, while so many are on their way from this replica.
 
-    Nothing for one alone; of several about 500 pieces a second cross in all, and of many each one's 20 times a second.
+    Nothing for one alone; of several about 250 pieces a second cross in all, and of many each one's 5 times a second.
     """
     return min((answers - 1) * _SECONDS_OF_AN_ANSWER, _LONGEST_SECONDS)
 
