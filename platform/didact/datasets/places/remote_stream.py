@@ -43,10 +43,12 @@ _CREDENTIALS = {
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
     "gcs": "GOOGLE_APPLICATION_CREDENTIALS",
 }
-_BY_NAME = frozenset(
-    {"s3", "s3a", "gs", "gcs", "az", "abfs", "adl", "oss", "oci", "tos", "hf", "github", "gist", "file", "local"}
-)
-"""Whose URLs name a bucket or a repository, and no machine: that is the environment's to say."""
+_BY_NAME = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "adl", "oss", "oci", "tos", "hf", "github", "gist"}) | {
+    "file",
+    "local",
+    "memory",
+}
+"""Whose URLs name a bucket, a repository or a place on this machine: where it lies is the environment's to say."""
 _LEADING_ON = frozenset({"reference", "generic", "dask"})
 """Whose files name further addresses, which are asked past every check."""
 _Result = TypeVar("_Result")
