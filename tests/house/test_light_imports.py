@@ -72,3 +72,20 @@ def test_help_as_the_user_calls_it() -> None:
 
 def test_the_http_side_of_a_server_loads_no_torch() -> None:
     assert heavy_after("import didact.serving.deploy, didact.serving.engine, didact.serving") == {"ray"}
+
+
+def test_the_process_of_a_trial_that_is_trained_with_others_loads_nothing_that_computes() -> None:
+    code = """
+from pathlib import Path
+from didact.cluster import train_in_group
+from didact.spec import SweepSpec, load_spec
+from didact.tuning.journal import Journal
+from didact.tuning.search import load_search
+from didact.tuning.trial import TrialPlan, trainable
+file = Path("tune_spaces/lora.yaml")
+search = load_search(load_spec(SweepSpec, file), file)
+plan = TrialPlan(search, Path("runs"), Journal(Path("journal")), "", None, "worker")
+draw = {"index": 0, "values": {}, "origin": "random", "expected": None, "gain": None}
+assert callable(trainable(plan)) and plan.spec({"draw": draw}, "00000").name == "lora-00000"
+"""
+    assert heavy_after(code) == {"ray"}

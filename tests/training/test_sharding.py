@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from didact.errors import SpecError
+from tests.fakes.made_once import made_once
 from tests.fakes.recipes import tiny_recipe
 from tests.fakes.sharded import (
     Case,
@@ -106,7 +107,10 @@ def run_few(folder: str, cases: list[Case]) -> None:
 @pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The runs that stand for all others, done."""
-    folder = tmp_path_factory.mktemp("few")
+    return made_once(tmp_path_factory, "few-sharded", make_few)
+
+
+def make_few(folder: Path) -> None:
     save_wide_base(folder / "wide")
     for kind in ("lora", "qlora", "full", "tokens"):
         run_case(folder, ONE[kind])
@@ -115,7 +119,6 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
         leg = sharded("lora", strategy, {}, name="relay", stop_after=step if step < len(RELAY) else None)
         relay.append(replace(leg, changes={**leg.changes, "training__checkpoint_every": 1}))
     run_workers(run_few, folder, str(folder), [*labelled(TWO), *relay])
-    return folder
 
 
 @pytest.fixture(scope="module")

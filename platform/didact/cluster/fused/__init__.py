@@ -1,6 +1,6 @@
 """Runs trained together by one worker: an actor that holds their base and takes each run along its whole road.
 
-    fused_worker -> begin_in_group (a run's words) -> FusedWorker: finetune in a thread, steps together -> outcome
+    fused_worker -> begin_in_group (a run's words) -> FusedActor (FusedWorker): finetune in a thread -> outcome
 
 Whoever begins runs, or decides after their measurements, loads neither PyTorch nor transformers for it: there is one
 process that does, however many runs are trained.

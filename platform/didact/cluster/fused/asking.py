@@ -8,6 +8,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
+from didact.capacity import WorkerResources
+from didact.connect.pool import begin_actor
 from didact.errors import DidactError, WorkersLost
 from didact.spec import FinetuneSpec, PlacementSpec, with_absolute_paths
 
@@ -15,6 +17,34 @@ FUSED_AT_ONCE = 8
 """Runs that are trained together where nobody says how many."""
 _CALLS_AT_ONCE = 256
 """Runs, and those who ask for their measurements, are in calls of their own."""
+
+
+class FusedActor:
+    """The worker as an actor. Whoever asks it loads the types in the signatures of its methods, so these are plain."""
+
+    def __init__(self, resources: WorkerResources, together: int, log: Path | None) -> None:
+        """
+        Args:
+            resources: what it was given.
+            together: runs that begin together.
+            log: what it writes down; None where nothing.
+        """
+        begin_actor(log)
+        from didact.cluster.fused.worker import FusedWorker
+
+        self._worker = FusedWorker(resources, together)
+
+    def train(self, values: dict[str, Any], runs_dir: str, parent_run_id: str | None, is_asked: bool) -> None:
+        """Take a run along its whole road."""
+        self._worker.train(values, runs_dir, parent_run_id, is_asked=is_asked)
+
+    def measurement(self, name: str) -> dict[str, Any] | None:
+        """The next measurement of a run."""
+        return self._worker.measurement(name)
+
+    def leave(self, name: str) -> None:
+        """End a run where it is."""
+        self._worker.leave(name)
 
 
 @contextlib.contextmanager
@@ -30,13 +60,12 @@ def fused_worker(name: str, placement: PlacementSpec, *, together: int = 1, log:
     Raises:
         PlacementError: the cluster will never have room for it.
     """
-    from didact.cluster.fused.worker import FusedWorker
     from didact.cluster.placement import check_room, worker_resources
 
     resources = worker_resources(placement)
     check_room(placement, resources)
     options = {**resources.actor_options(), "name": name, "max_concurrency": _CALLS_AT_ONCE}
-    actor = ray.remote(FusedWorker).options(**options).remote(resources, together, log)
+    actor = ray.remote(FusedActor).options(**options).remote(resources, together, log)
     try:
         yield name
     finally:

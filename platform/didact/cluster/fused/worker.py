@@ -24,7 +24,6 @@ from didact.cluster.callbacks import Measurements, RunRecord
 from didact.cluster.failures import explained
 from didact.cluster.finetuning import finetune
 from didact.cluster.worker import computing_on, export, held_out_losses, run_identity, settle_dtype
-from didact.connect.pool import begin_actor
 from didact.errors import DidactError, RunError
 from didact.evaluation import task_texts
 from didact.files import append_jsonl
@@ -127,14 +126,12 @@ def _so_far(run: Run) -> TrainResult:
 class FusedWorker:
     """Its methods may be called from any thread; one thread of its own computes."""
 
-    def __init__(self, resources: WorkerResources, together: int = 1, log: Path | None = None) -> None:
+    def __init__(self, resources: WorkerResources, together: int = 1) -> None:
         """
         Args:
             resources: what it was given.
             together: runs that begin together: the first step waits until so many have come, or a minute.
-            log: what it writes down; None where nothing.
         """
-        begin_actor(log)
         self._resources, self._together = resources, together
         self._begins_by = math.inf
         self._device = torch.device("cuda", 0) if resources.use_gpu else torch.device("cpu")
