@@ -15,13 +15,14 @@ from didact.tuning.schedulers import Halving
 GO_ON, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 
 
-def scheduler(trials_dir: Path) -> Halving:
+def scheduler(trials_dir: Path, *, together: bool = False) -> Halving:
     built = Halving(
         objective=Objective((GoalSpec(metric="eval/loss"),)),
         trials_dir=trials_dir,
         max_steps=8,
         grace=2,
         reduction_factor=2,
+        together=together,
     )
     built.set_search_properties("eval/loss", "min")
     return built
@@ -52,6 +53,18 @@ def test_laggard_is_stopped_at_a_rung_and_not_before(tmp_path: Path) -> None:
     early = {"step": 1, "num_steps": 8, "eval/loss": 5.0}
     assert halving.on_trial_result(None, SimpleNamespace(trial_id="bad"), early) == GO_ON
     assert halving.on_trial_result(None, SimpleNamespace(trial_id="bad"), {**early, "step": 2}) == STOP
+
+
+def test_of_trials_together_who_came_first_is_judged_by_those_who_came_after(tmp_path: Path) -> None:
+    halving = scheduler(tmp_path, together=True)
+    losses = {"worst": 4.0, "worse": 3.0, "good": 2.0, "best": 1.0}  # each better than all before it
+    assert [report(halving, name, 2, loss) for name, loss in losses.items()] == [GO_ON] * 4
+    decided = {name: report(halving, name, 3, loss) for name, loss in losses.items()}
+    assert decided == {"worst": STOP, "worse": STOP, "good": GO_ON, "best": GO_ON}
+    assert [report(halving, name, 4, losses[name]) for name in ("good", "best")] == [GO_ON, GO_ON]
+    assert report(halving, "late", 2, 0.5) == GO_ON
+    assert report(halving, "best", 5, 1.0) == GO_ON, "at its highest rung it is the best"
+    assert report(halving, "good", 5, 2.0) == STOP
 
 
 def test_trial_at_its_last_step_may_finish(tmp_path: Path) -> None:

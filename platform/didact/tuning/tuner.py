@@ -167,7 +167,7 @@ def _new_tuner(
             mode=objective.goals[0].mode,
             num_samples=num_samples,
             search_alg=proposals,
-            scheduler=build_scheduler(stopping, objective, plan.trials_dir, max_steps),
+            scheduler=build_scheduler(stopping, objective, plan.trials_dir, max_steps, together=plan.group is not None),
             trial_dirname_creator=_trial_folder,
         ),
         run_config=tune.RunConfig(

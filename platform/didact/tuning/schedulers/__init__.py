@@ -23,7 +23,12 @@ __all__ = ["Halving", "Median", "build_scheduler", "rungs_of", "words_of"]
 
 
 def build_scheduler(
-    spec: HalvingSpec | MedianSpec | None, objective: Objective, trials_dir: Path, max_steps: int
+    spec: HalvingSpec | MedianSpec | None,
+    objective: Objective,
+    trials_dir: Path,
+    max_steps: int,
+    *,
+    together: bool = False,
 ) -> Halving | Median | None:
     """The scheduler that a search file asks for; None lets every trial run to its end.
 
@@ -32,6 +37,7 @@ def build_scheduler(
         objective: its first goal decides.
         trials_dir: where trials' run folders lie.
         max_steps: of the longest trial.
+        together: trials take their steps together.
     """
     match spec:
         case HalvingSpec():
@@ -43,6 +49,7 @@ def build_scheduler(
                 max_steps=max_steps if spec.unit == "step" else None,
                 unit=spec.unit,
                 brackets=spec.brackets,
+                together=together,
             )
         case MedianSpec():
             return Median(

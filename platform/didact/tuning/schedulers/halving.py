@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from ray.tune.schedulers import ASHAScheduler
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from typing_extensions import override
 
 from didact.spec.search.sweep import GoalSpec
@@ -13,7 +13,26 @@ from didact.tuning.objective import Objective
 from didact.tuning.schedulers.recalled import Recalled
 
 
-class Halving(Recalled, ASHAScheduler):
+class _JudgedAgain(ASHAScheduler):
+    """Ray judges a trial by those that were at a rung before it: of trials that take their steps together the first
+    goes on in any case, however badly it did. Here it is judged at its highest rung again, whenever it has measured."""
+
+    _together = False
+
+    @override
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        decision = str(super().on_trial_result(tune_controller, trial, result))
+        if not self._together or decision != TrialScheduler.CONTINUE:
+            return decision
+        bracket = self._trial_info[trial.trial_id]
+        for _, recorded in bracket._rungs:  # the highest first
+            if trial.trial_id in recorded:
+                lags = recorded[trial.trial_id] < bracket.cutoff(recorded)
+                return str(TrialScheduler.STOP if lags else TrialScheduler.CONTINUE)
+        return decision
+
+
+class Halving(Recalled, _JudgedAgain):
     """Asynchronous successive halving (Li et al., 2018) or Hyperband by Ray, whose decisions survive interruptions."""
 
     def __init__(
@@ -26,6 +45,7 @@ class Halving(Recalled, ASHAScheduler):
         max_steps: int | None = None,
         unit: Literal["step", "tokens"] = "step",
         brackets: int = 1,
+        together: bool = False,
     ) -> None:
         """Stop all but one of `reduction_factor` trials at `grace` and at each multiple of it by `reduction_factor`.
 
@@ -37,6 +57,8 @@ class Halving(Recalled, ASHAScheduler):
             max_steps: of the longest trial; None where time is counted in tokens, of which no trial knows its number.
             unit: of time.
             brackets: of Hyperband; 1 for halving alone.
+            together: trials take their steps together, so whoever came first to a rung is judged by the others too.
+                Where each goes at its own pace, that would depend on who happens to be where: on interruptions.
         """
         longest = sys.maxsize if max_steps is None else max(max_steps, grace) + 1
         # Ray cannot make a bracket whose first rung lies beyond the end.
@@ -51,6 +73,7 @@ class Halving(Recalled, ASHAScheduler):
             reduction_factor=reduction_factor,
             brackets=brackets,
         )
+        self._together = together
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Tune pickles schedulers; those of earlier versions held the name of one metric."""
