@@ -56,6 +56,8 @@ def test_lines_say_what_was_found_and_asked_for() -> None:
 def test_an_unknown_metric_lists_the_known_ones() -> None:
     with pytest.raises(SpecError, match=r"'eval/gsm8k/accuracy'.*eval/loss, eval/chain_sum/accuracy"):
         judge_gate(report(), {"eval/gsm8k/accuracy": 0.1})
+    with pytest.raises(SpecError, match=r"did you mean 'eval/chain_sum/accuracy'\? Known .* the same command"):
+        judge_gate(report(), {"eval/chain_sum/acuracy": 0.1})
 
 
 def test_a_base_alone_cannot_pass_a_gate() -> None:

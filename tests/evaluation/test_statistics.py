@@ -13,6 +13,7 @@ from didact.evaluation.statistics import (
     averages,
     calibration,
     corrected,
+    has_better_side,
     higher_is_better,
     is_share,
     macro_count,
@@ -58,6 +59,12 @@ def test_answers_that_are_all_right_keep_an_interval() -> None:
     assert mean_interval([1.0] * 30).low == pytest.approx(wilson_interval(30, 30)[0])
     # Three passages of ten questions say as much as three questions, for all that can be known.
     assert mean_interval([1.0] * 30, [index // 10 for index in range(30)]).low < wilson_interval(3, 3)[0]
+
+
+def test_lengths_that_are_all_one_are_no_shares() -> None:
+    found = mean_interval([1.0] * 30, share=False)
+    assert (found.low, found.high) == (1.0, 1.0)
+    assert not has_better_side("eval/exam/confidence") and has_better_side("eval/exam/ece")
 
 
 def test_one_passage_says_nothing_of_chance() -> None:

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from didact import env
@@ -16,6 +17,7 @@ from didact.lineage import Records, trace
 from didact.lineage.picture import save_picture
 from didact.runs import record_of
 from didact.spec import RegisterSpec
+from didact.tracking import mlflow_run_id
 from tests.fakes.traced import History
 
 
@@ -154,6 +156,27 @@ def test_the_verdict_is_shown_where_it_is(history: History, tmp_path: Path) -> N
     write_json(run / "verdict.json", {"passed": False, "checks": [check]})
     text = as_text(trace(str(run), Records(tmp_path / "runs")))
     assert "verdict refused" in text and "gain eval/sums/loss: 1.25, asked for 2: failed" in text
+
+
+def test_of_runs_that_made_the_same_adapter_a_version_has_its_own_verdict(history: History, tmp_path: Path) -> None:
+    check = {"check": "gain", "of": "eval/sums/loss", "figure": "1.25", "limit": "2", "outcome": "failed"}
+    refused = {"passed": False, "checks": [check]}
+    passed = {"passed": True, "checks": [{**check, "limit": "1", "outcome": "passed"}]}
+    for name, verdict in (("first", refused), ("again", passed)):
+        shutil.copytree(history.first.path, tmp_path / "runs" / name)
+        write_json(tmp_path / "runs" / name / "verdict.json", verdict)
+    run_id, tags = mlflow_run_id(history.first.path), {"recipe": "first", "gate": "passed", "beta.forced": "a trial"}
+    client = MlflowClient(history.registry.uri)
+    try:
+        version = history.registry.register(
+            "judged", history.first.adapter, run_id=run_id, tags=tags, card="", alias=None
+        )
+        history.registry.keep_proof(version, {"verdict.json": json.dumps(passed)})
+        text = as_text(trace("judged", Records(tmp_path / "runs", history.registry)))
+    finally:
+        client.delete_registered_model("judged")
+    assert "asked for 1: passed" in text and "asked for 2: failed" not in text
+    assert "@beta forced" in text
 
 
 @pytest.mark.parametrize(

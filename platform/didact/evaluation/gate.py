@@ -1,5 +1,6 @@
 """May this adapter become a candidate? Its improvement over the base against the least that was asked for."""
 
+import difflib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -46,7 +47,12 @@ def judge_gate(report: EvalReport, least: Mapping[str, float]) -> GateResult:
     unscored = [*_unscored(report)]
     for metric in least:
         if metric not in report.base and not unscored:
-            raise SpecError(f"register_as.gate: no metric {metric!r} was measured; known are {', '.join(report.base)}")
+            near = difflib.get_close_matches(metric, report.base, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise SpecError(
+                f"register_as.gate: no metric {metric!r} was measured{hint} Known are {', '.join(report.base)}. "
+                "Correct it and give the same command: what is trained and evaluated stays"
+            )
     return GateResult((*unscored, *(_judge(metric, asked, report) for metric, asked in least.items())))
 
 

@@ -108,7 +108,7 @@ class Records:
                 "adapter", version.adapter_sha256, sha256=version.adapter_sha256, method=version.tags.get("method")
             )
         facts = {"name": version.name, "version": version.version, "created_ms": version.created_ms}
-        node = graph.add("version", version.id, **facts, gate=version.tags.get("gate"), traced_from=_from(run, kept))
+        node = graph.add("version", version.id, **facts, gate=version.gate or None, traced_from=_from(run, kept))
         for before in self._judged(graph, version, key) or [key]:
             graph.lead(before, node)
         for alias in version.aliases:
@@ -126,16 +126,23 @@ class Records:
             return None
 
     def _judged(self, graph: Graph, version: ModelVersion, adapter: str) -> list[str]:
-        """The last that was said of its adapter: the verdict, else the evaluation. A verdict may be kept with the
-        version alone."""
+        """The last that was said of its adapter: the verdict, else the evaluation.
+
+        A verdict may be kept with the version alone. Where runs with different gates made the same adapter, it is the
+        version's own.
+        """
         evaluations = [then for then in graph.after(adapter) if then.startswith("evaluation:")]
         verdicts = [
             then for each in (adapter, *evaluations) for then in graph.after(each) if then.startswith("verdict:")
         ]
-        text = None if verdicts else self._proof(version, VERDICT_FILE)
+        text = None if len(verdicts) == 1 else self._proof(version, VERDICT_FILE)
         with contextlib.suppress(ValueError):
             if text is not None:
-                verdicts = [graph.add("verdict", version.id, said=json.loads(text))]
+                said = json.loads(text)
+                own = [each for each in verdicts if graph.nodes[each].facts.get("said") == said]
+                if own or verdicts:
+                    return own or verdicts
+                verdicts = [graph.add("verdict", version.id, said=said)]
                 graph.lead(evaluations[0] if evaluations else adapter, verdicts[0])
         return verdicts or evaluations
 

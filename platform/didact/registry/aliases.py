@@ -46,7 +46,8 @@ class Alias:
         """
         found = int(self._tags.get(_PREVIOUS.format(alias=self.alias), 0))
         if found in (0, self.current):
-            raise RegistryError(f"{self} ({spoken(self.current)}) has no earlier version to go back to")
+            now = "was never set and" if self.current is None else f"({spoken(self.current)})"
+            raise RegistryError(f"{self} {now} has no earlier version to go back to")
         return found
 
     def has_pointed_to(self, version: int) -> bool:

@@ -63,4 +63,4 @@ def _merge_proof(run: Run, spec: FinetuneSpec) -> Check:
             return Check("merge_proof", "merged model", str(error), limit, "failed")
         except (AdapterError, TemplateError) as error:
             return Check("merge_proof", "merged model", str(error), limit, "not measured")
-    return Check("merge_proof", "merged model", str(proof.merged), limit, "passed")
+    return Check("merge_proof", "merged model", str(proof.merged).removeprefix("merged: "), limit, "passed")

@@ -70,7 +70,7 @@ def figure_of(cells: Sequence[CellResult], metric: str, of: Of = "adapter") -> F
     if asked:
         of_runs = [question_values([cell], metric, of) for cell in cells]
         answers = [mine[key] for mine in of_runs for key in asked]
-        share = of != "change" and is_share(metric, answers)
+        share = None if of == "change" else is_share(metric, answers)
         found = mean_interval(answers, passages(cells[0], asked) * len(cells), share=share)
         low, high = (end if math.isfinite(end) else None for end in (found.low, found.high))
     return Figure(sum(known) / len(known), low, high, len(known), min(known), max(known))

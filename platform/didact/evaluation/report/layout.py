@@ -34,7 +34,9 @@ def remarks(tasks: Sequence[TaskFacts], questions: Sequence[QuestionFacts]) -> l
                 )
         lines += [f"{task.name}: {each}" for each in task.corrections[:_SHOWN_REMARKS]]
         if (more := len(task.corrections) - _SHOWN_REMARKS) > 0:
-            lines.append(f"{task.name}: {more:,} more corrections are in the report")
+            lines.append(
+                f"{task.name}: {more:,} more {'correction is' if more == 1 else 'corrections are'} in the report"
+            )
     return lines
 
 

@@ -11,7 +11,12 @@ _LOWER = frozenset(
         *("lost", "flipped", "unread", "strict_unread", "unmarked", "cut", "problems", "refused", "seconds", "latency"),
     )
 )
-_NEITHER = frozenset(("answer_tokens", "answer_length", "first_won", "longer_won", "length_correlation", "agreement"))
+_NEITHER = frozenset(
+    (
+        *("answer_tokens", "answer_length", "first_won", "longer_won", "length_correlation", "agreement"),
+        "confidence",  # a model that is surer is not more often right; `ece` says whether it may be
+    )
+)
 LOWER, HIGHER = "_lower_is_better", "_higher_is_better"
 """Endings of names that would say otherwise without them, such as a metric of one's own lm-eval task."""
 _NEVER_BELOW_ZERO = frozenset(

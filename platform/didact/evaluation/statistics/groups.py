@@ -28,7 +28,7 @@ def averages(
     clusters: Sequence[Hashable] | None = None,
     level: float = LEVEL,
     *,
-    share: bool = False,
+    share: bool | None = None,
 ) -> Averages:
     """Means by group, and both averages over them, with intervals.
 
@@ -63,7 +63,7 @@ def averages(
     return Averages(_macro(found, of_group, of_cluster, level, share), weighted, by_group)
 
 
-def _macro(values: Floats, of_group: Codes, of_cluster: Codes, level: float, share: bool) -> Estimate:
+def _macro(values: Floats, of_group: Codes, of_cluster: Codes, level: float, share: bool | None) -> Estimate:
     sizes = np.bincount(of_group)
     means = np.bincount(of_group, weights=values) / sizes
     num_clusters = np.array([np.unique(of_cluster[of_group == group]).size for group in range(sizes.size)])

@@ -54,7 +54,7 @@ def mean_interval(
     clusters: Sequence[Hashable] | None = None,
     level: float = LEVEL,
     *,
-    share: bool = False,
+    share: bool | None = None,
 ) -> Estimate:
     """The mean over questions with its interval.
 
@@ -69,7 +69,7 @@ def mean_interval(
         values: one number a question.
         clusters: one label a question; the same label, drawn together. None: every question stands alone.
         level: of the interval.
-        share: whether no value can lie outside [0, 1].
+        share: whether no value can lie outside [0, 1]; None where the values alone are to tell.
 
     Raises:
         ValueError: no questions, values that are not finite, or not one label a question.
@@ -77,18 +77,18 @@ def mean_interval(
     found = as_values(values)
     codes = as_codes(clusters, found.size)
     mean, error, num_clusters = float(found.mean()), clustered_error(found, codes), int(codes.max()) + 1
-    if is_right_or_wrong(found):
+    if share is not False and is_right_or_wrong(found):
         effective = effective_count(found, error, num_clusters)
         reach = normal_quantile(level) if num_clusters == found.size else _student(level, num_clusters)
         low, high = _wilson(mean * effective, effective, reach) if math.isfinite(reach) else (0.0, 1.0)
-    elif error <= 1e-9 * mean and mean <= 1 and num_clusters > 1:
+    elif share is not False and error <= 1e-9 * mean and mean <= 1 and num_clusters > 1:
         low, high = _wilson(mean * num_clusters, num_clusters, _student(level, num_clusters))
     else:
         low, high = ends(mean, error, _student(level, num_clusters), share=share)
     return Estimate(mean, low, high, error, found.size, num_clusters, level)
 
 
-def ends(mean: float, error: float, reach: float, *, share: bool) -> tuple[float, float]:
+def ends(mean: float, error: float, reach: float, *, share: bool | None) -> tuple[float, float]:
     """The interval of a mean: `reach` standard errors to both sides, or for a share Wilson's of the same error."""
     if error == 0:
         return mean, mean
