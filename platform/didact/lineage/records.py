@@ -135,16 +135,17 @@ class Records:
         verdicts = [
             then for each in (adapter, *evaluations) for then in graph.after(each) if then.startswith("verdict:")
         ]
-        text = None if len(verdicts) == 1 else self._proof(version, VERDICT_FILE)
+        said = None
         with contextlib.suppress(ValueError):
-            if text is not None:
+            if len(verdicts) != 1 and (text := self._proof(version, VERDICT_FILE)) is not None:
                 said = json.loads(text)
-                own = [each for each in verdicts if graph.nodes[each].facts.get("said") == said]
-                if own or verdicts:
-                    return own or verdicts
-                verdicts = [graph.add("verdict", version.id, said=said)]
-                graph.lead(evaluations[0] if evaluations else adapter, verdicts[0])
-        return verdicts or evaluations
+        if verdicts:
+            return [each for each in verdicts if graph.nodes[each].facts.get("said") == said] or verdicts
+        if said is None:
+            return evaluations
+        verdict = graph.add("verdict", version.id, said=said)
+        graph.lead(evaluations[0] if evaluations else adapter, verdict)
+        return [verdict]
 
     def _proof(self, version: ModelVersion, name: str) -> str | None:
         try:

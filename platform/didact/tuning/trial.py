@@ -12,6 +12,7 @@ from ray import tune
 from ray.train import Checkpoint
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from didact.cluster import end_in_group, runs_at_once, train_in_group
 from didact.connect import receive
 from didact.files import write_json
 from didact.runs import Run
@@ -42,8 +43,6 @@ class TrialPlan:
     @property
     def at_once(self) -> int:
         """Runs beside each other, each with workers of its own; asks the cluster that this process is connected to."""
-        from didact.cluster import runs_at_once
-
         room = runs_at_once(self.search.base().placement)
         return min(self.search.sweep.max_concurrent or room, room)
 
@@ -141,8 +140,6 @@ def _train_alone(plan: TrialPlan, spec: FinetuneSpec, run: Run) -> bool:
 
 def _train_together(plan: TrialPlan, spec: FinetuneSpec, run: Run) -> bool:
     """Have a trial trained with others, where what it needs is loaded once; whether it measured anything."""
-    from didact.cluster import train_in_group
-
     objective, told = plan.search.objective, False
     assert plan.group is not None
 
@@ -178,6 +175,4 @@ class GroupKeeper(tune.Callback):
         self._leave(trial.trial_id)
 
     def _leave(self, trial_id: str) -> None:
-        from didact.cluster import end_in_group
-
         end_in_group(self._worker, trial_name(self._sweep, trial_id))

@@ -9,6 +9,7 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from didact.capacity import WorkerResources
+from didact.cluster.placement import check_room, worker_resources
 from didact.connect.pool import begin_actor
 from didact.errors import DidactError, WorkersLost
 from didact.spec import FinetuneSpec, PlacementSpec, with_absolute_paths
@@ -60,8 +61,6 @@ def fused_worker(name: str, placement: PlacementSpec, *, together: int = 1, log:
     Raises:
         PlacementError: the cluster will never have room for it.
     """
-    from didact.cluster.placement import check_room, worker_resources
-
     resources = worker_resources(placement)
     check_room(placement, resources)
     options = {**resources.actor_options(), "name": name, "max_concurrency": _CALLS_AT_ONCE}
