@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -31,7 +32,7 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 def _write(path: Path, pieces: Iterable[bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    partial = scratch_for(path)
     try:
         with partial.open("wb") as stream:
             stream.writelines(pieces)
@@ -52,8 +53,7 @@ def write_json(path: Path, value: Any) -> None:
 def new_folder(path: Path, check: Callable[[Path], object] | None = None, *, replace: bool = True) -> Iterator[Path]:
     """Yield a scratch folder that becomes `path` when the block ends well, and vanishes when it raises.
 
-    Scratch folders of killed processes are left as `.NAME.PID.tmp`; `clear_scratch`
-    removes them.
+    Scratch folders of killed processes stay, see `scratch_for`; `clear_scratch` removes them.
 
     Args:
         path: the folder.
@@ -64,8 +64,7 @@ def new_folder(path: Path, check: Callable[[Path], object] | None = None, *, rep
         FileExistsError: `path` exists when the block ends, and is not to be replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(scratch, ignore_errors=True)
+    scratch = scratch_for(path)
     scratch.mkdir()
     try:
         yield scratch
@@ -83,6 +82,15 @@ def new_folder(path: Path, check: Callable[[Path], object] | None = None, *, rep
         sync_folder(path.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def scratch_for(path: Path) -> Path:
+    """A name beside `path`, `.NAME.<hex>.tmp`, that no other writer has.
+
+    Several threads of a process write the same file, and several nodes do so in shared storage, where process ids are
+    not names of one's own.
+    """
+    return path.with_name(f".{path.name}.{uuid4().hex}.tmp")
 
 
 def clear_scratch(folder: Path) -> None:

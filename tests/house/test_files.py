@@ -1,7 +1,7 @@
 """Files are old or new, never half-written; damage is found."""
 
 import json
-import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -109,17 +109,38 @@ def test_new_folder_that_fails_its_check_leaves_the_old_folder(tmp_path: Path) -
 
 
 def test_scratch_of_a_killed_writer_is_no_obstacle_and_is_cleared(tmp_path: Path) -> None:
-    own = tmp_path / f".adapter.{os.getpid()}.tmp"
-    foreign = tmp_path / ".adapter.1.tmp"
-    for leftover in (own, foreign):
-        leftover.mkdir()
-        (leftover / "half.bin").write_bytes(b"half")
+    leftover = tmp_path / ".adapter.1.tmp"
+    leftover.mkdir()
+    (leftover / "half.bin").write_bytes(b"half")
     (tmp_path / ".note.txt.1.tmp").write_text("half")
     with new_folder(tmp_path / "adapter") as scratch:
         (scratch / "new.bin").write_bytes(b"new")
     assert entries(tmp_path / "adapter") == ["new.bin"]
     clear_scratch(tmp_path)
     assert entries(tmp_path) == ["adapter"]
+
+
+def test_threads_that_write_one_file_hinder_each_other_in_nothing(tmp_path: Path) -> None:
+    def write(number: int) -> None:
+        for _ in range(20):
+            write_text(tmp_path / "choice.json", f"{number}" * 1000)
+            with new_folder(tmp_path / f"folder-{number}", replace=True) as scratch:
+                (scratch / "a.bin").write_bytes(b"a")
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(write, range(4)))
+    assert len(set((tmp_path / "choice.json").read_text())) == 1
+    assert entries(tmp_path) == ["choice.json", *(f"folder-{number}" for number in range(4))]
+
+
+def test_no_two_writers_of_a_process_have_one_scratch_folder(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "a", replace=False) as first:
+        with pytest.raises(FileExistsError), new_folder(tmp_path / "a", replace=False) as second:
+            (first / "a.bin").write_bytes(b"first")
+            (second / "a.bin").write_bytes(b"second")
+            (tmp_path / "a").mkdir()
+        (tmp_path / "a").rmdir()
+    assert (tmp_path / "a" / "a.bin").read_bytes() == b"first"
 
 
 def damaged(folder: Path, damage: str) -> None:

@@ -4,7 +4,9 @@ import json
 import multiprocessing
 import pickle
 import signal
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,6 +106,21 @@ def test_many_small_shards_hold_the_same_as_one(tmp_path: Path) -> None:
         tables.append(view_table(entry, dataset.train, "chat"))
     assert [len(table.shards) for table in tables] == [8, 1]
     assert contents(tables[0])[1:] == contents(tables[1])[1:]
+
+
+def test_threads_that_ask_for_one_index_have_it_written_once(tmp_path: Path) -> None:
+    dataset = stored_dataset(tmp_path, "chat", conversations(300), parts=3)
+    tokens, together = tokenize(dataset, encoder(), tmp_path), threading.Barrier(6)
+
+    def ask(_: int) -> tuple[TokenTable, int]:
+        together.wait()
+        table = view_table(tokens, dataset.train, "chat")
+        return table, table.address.folder.stat().st_ino
+
+    with ThreadPoolExecutor(6) as threads:
+        tables = list(threads.map(ask, range(6)))
+    assert len({inode for _, inode in tables}) == 1
+    assert all(contents(table) == contents(tables[0][0]) for table, _ in tables)
 
 
 def test_a_first_token_that_is_learned_has_no_target(tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from dataclasses import asdict, dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, TextIO
-from uuid import uuid4
 
 from filelock import FileLock
 
@@ -229,8 +228,7 @@ class CacheEntry:
 def new_file(path: Path) -> Iterator[Path]:
     """Yield a name beside `path`; what is written there becomes `path` when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Several nodes may write the same shard to shared storage, so a process id is no name of one's own.
-    partial = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    partial = files.scratch_for(path)
     try:
         yield partial
         files.sync_file(partial)

@@ -5,6 +5,7 @@
 Opening reads a few figures and maps the arrays, whatever the number of samples.
 """
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -163,15 +164,19 @@ def view_table(tokens: CacheEntry, view: ConversationView, name: str) -> TokenTa
     address = ViewAddress(
         tokens, files.fingerprint([view.digest, layout]), files.fingerprint([tokens.address, view.digest])
     )
-    if address.folder.is_dir():
-        try:
-            return open_table(address, name)
-        except DataError as error:
-            _log.warning("%s; the index is made again", error)
-    with tokens.lock(), files.new_folder(address.folder) as scratch:
-        stats = _write_index(scratch, tokens, view)
-        described = [asdict(shard_of(scratch / f"{stem}.npy", stats.samples)) for stem in ARRAYS]
-        files.write_json(scratch / STATS_FILE, {"stats": asdict(stats), "files": described})
+    with contextlib.suppress(DataError):
+        return open_table(address, name)
+    with tokens.lock():
+        # Another thread or process may have written it meanwhile, and people read what it wrote.
+        if address.folder.is_dir():
+            try:
+                return open_table(address, name)
+            except DataError as error:
+                _log.warning("%s; the index is made again", error)
+        with files.new_folder(address.folder) as scratch:
+            stats = _write_index(scratch, tokens, view)
+            described = [asdict(shard_of(scratch / f"{stem}.npy", stats.samples)) for stem in ARRAYS]
+            files.write_json(scratch / STATS_FILE, {"stats": asdict(stats), "files": described})
     return open_table(address, name)
 
 

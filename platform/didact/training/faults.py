@@ -12,7 +12,7 @@ from typing_extensions import override
 from didact.failpoints import Failpoints
 from didact.training.callbacks import Callback, StepReport
 
-_SCRATCH = re.compile(r"/checkpoints/\.step-(\d+)\.\d+\.tmp$")
+_SCRATCH = re.compile(r"/checkpoints/\.step-(\d+)\.\w+\.tmp$")
 
 
 class FaultInjection(Callback):
