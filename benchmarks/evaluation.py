@@ -1,10 +1,10 @@
 """Evaluation by the serving engine beside transformers' `generate` in static batches, on questions of mixed lengths.
 
-    python benchmarks/evaluation.py [--questions 64] [--batch 16] [--rounds 2] [--unsorted]
+    python benchmarks/evaluation.py [--questions 64] [--batch 16] [--rounds 2] [--batches sorted mixed]
 
 One process, the same base, questions, number format, threads and rows in a batch; greedy answers that end where the
-model ends them. Batches of `generate` are sorted by the length of prompts, as lm-eval's Hugging Face backend does it;
-with `--unsorted` also as the questions come. Loading and a first warm batch are not counted. Best of the rounds, which
+model ends them. Batches of `generate` are sorted by the length of prompts, as lm-eval's Hugging Face backend does it,
+or hold the questions as they come (`mixed`). Loading and a first warm batch are not counted. Best of the rounds, which
 alternate. The steps tell how much faster continuous batching can be where a step costs the same.
 """
 
@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -106,7 +107,7 @@ def by_engine(models: EngineModels, task: TextTask, batch: int) -> Measured:
 
 
 def by_generate(
-    model: Any, tokenizer: Any, contract: TemplateContract, task: TextTask, batch: int, *, sort: bool
+    model: Any, tokenizer: Any, contract: TemplateContract, task: TextTask, *, batch: int, sort: bool
 ) -> Measured:
     """Static batches, padded on the left; each lasts until its longest answer ends."""
     began, computed = time.perf_counter(), time.process_time()
@@ -146,7 +147,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--unsorted", action="store_true")
+    parser.add_argument("--batches", nargs="+", default=["sorted"], choices=("sorted", "mixed"), help="of generate")
     options = parser.parse_args()
     base = ModelSpec(dtype=options.dtype)
     task = TextTask.of(
@@ -163,11 +164,10 @@ def main() -> None:
         contract = models.facts[KEY].contract
         contestants: dict[str, Callable[[TextTask], Measured]] = {
             "didact": lambda asked: by_engine(models, asked, options.batch),
-            "generate, sorted": lambda asked: by_generate(plain, tokenizer, contract, asked, options.batch, sort=True),
         }
-        if options.unsorted:
-            contestants["generate"] = lambda asked: by_generate(
-                plain, tokenizer, contract, asked, options.batch, sort=False
+        for kind in options.batches:
+            contestants[f"generate, {kind}"] = partial(
+                by_generate, plain, tokenizer, contract, batch=options.batch, sort=kind == "sorted"
             )
         warm = TextTask.of("warm", QuestionTask(max_new_tokens=4), task.questions[:2], task.scorer)
         best: dict[str, Measured] = {}

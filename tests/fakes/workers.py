@@ -1,6 +1,7 @@
 """Processes of a gloo group, as Ray Train would start them, without Ray."""
 
 import logging
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+
+from tests.fakes.processes import forking, take_environment
 
 _TIMEOUT = timedelta(minutes=5)
 """Workers that wait for each other in vain fail the test."""
@@ -20,10 +23,20 @@ def run_workers(work: Callable[..., None], folder: Path, *arguments: Any, num_wo
     Raises:
         ProcessRaisedException: a worker failed; holds its traceback.
     """
-    mp.spawn(_worker, (num_workers, folder / f"group-{work.__name__}", work, arguments), nprocs=num_workers)
+    forking()
+    shared = (dict(os.environ), num_workers, folder / f"group-{work.__name__}", work, arguments)
+    mp.start_processes(_worker, shared, nprocs=num_workers, start_method="forkserver")
 
 
-def _worker(rank: int, num_workers: int, meeting: Path, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _worker(
+    rank: int,
+    environment: dict[str, str],
+    num_workers: int,
+    meeting: Path,
+    work: Callable[..., None],
+    arguments: tuple[Any, ...],
+) -> None:
+    take_environment(environment)
     torch.set_num_threads(1)
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     dist.init_process_group(

@@ -11,6 +11,7 @@ import torch
 
 from didact.devices import this_machine
 from didact.gpu_proof import Check, Outcome, Unavailable, all_checks
+from didact.gpu_proof.__main__ import main
 from didact.gpu_proof.checks import distance, run_check
 
 CPU = torch.device("cpu")
@@ -52,19 +53,16 @@ def test_a_result_that_is_not_finite_is_near_nothing() -> None:
     assert torch.tensor(distance(torch.tensor([1.0, float("inf")]), torch.ones(2))).isnan()
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def test_the_command_runs_checks_and_writes_them_down(tmp_path: Path) -> None:
     source = str(Path(__file__).parents[2] / "platform")
-    return subprocess.run(
-        [sys.executable, "-m", "didact.gpu_proof", *arguments],
+    words = ("--device", "cpu", "--only", "recompute", "--json", str(tmp_path / "proof.json"))
+    done = subprocess.run(
+        [sys.executable, "-m", "didact.gpu_proof", *words],
         env={**os.environ, "PYTHONPATH": source},
         capture_output=True,
         text=True,
         timeout=240,
     )
-
-
-def test_the_command_runs_checks_and_writes_them_down(tmp_path: Path) -> None:
-    done = run("--device", "cpu", "--only", "recompute", "--json", str(tmp_path / "proof.json"))
     assert done.returncode == 0, done.stderr
     assert "3 passed, 0 failed, 0 skipped" in done.stdout
     written = json.loads((tmp_path / "proof.json").read_text())
@@ -73,12 +71,12 @@ def test_the_command_runs_checks_and_writes_them_down(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(bool(this_machine().gpus), reason="this machine has a GPU")
-def test_without_a_gpu_everything_is_skipped_and_nothing_failed() -> None:
-    done = run()
-    assert done.returncode == 0
-    assert "no GPU to prove anything on" in done.stdout
-    assert f"{len(all_checks())} checks skipped" in done.stdout
-    assert run("--device", "cuda").returncode == 2
+def test_without_a_gpu_everything_is_skipped_and_nothing_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    said = capsys.readouterr().out
+    assert "no GPU to prove anything on" in said
+    assert f"{len(all_checks())} checks skipped" in said
+    assert main(["--device", "cuda"]) == 2
 
 
 def test_the_wheels_to_carry_are_those_that_the_tests_run_with() -> None:

@@ -1,7 +1,6 @@
 """The token cache: equal on every opening, made once and in one pass, never half-written, rebuilt when damaged."""
 
 import json
-import multiprocessing
 import pickle
 import signal
 import threading
@@ -28,6 +27,7 @@ from didact.tokens import Rejection, TemplateContract, TokenTable, encode, encod
 from didact.tokens.shards import TokenWriter
 from tests.fakes.damages import DAMAGES
 from tests.fakes.datasets import stored_dataset
+from tests.fakes.processes import begin, forking
 from tests.fakes.web_server import serve
 
 TOKENS = TokensSpec(max_length=100)
@@ -280,8 +280,7 @@ def test_a_killed_preparation_goes_on_where_it_was(fault: str, tmp_path: Path, c
     source, jobs = write(tmp_path / "a.jsonl"), list[PartJob]()
     (cache / "tokens").mkdir(parents=True)
     (cache / "tokens" / "failpoint").write_text(fault)
-    worker = multiprocessing.get_context("spawn").Process(target=prepare_there, args=(source, cache))
-    worker.start()
+    worker = begin(prepare_there, source, cache)
     worker.join(timeout=120)
     assert worker.exitcode == -signal.SIGKILL
     (folder,) = (path for path in (cache / "tokens").iterdir() if path.is_dir())
@@ -303,12 +302,10 @@ def prepare_at_once(source: SourceSpec, cache: Path, barrier: Any, results: Any)
 
 def test_two_processes_that_ask_at_once_prepare_it_once(tmp_path: Path, cache: Path) -> None:
     source = write(tmp_path / "a.jsonl", 100)
-    context = multiprocessing.get_context("spawn")
+    context = forking()
     barrier, results = context.Barrier(2), context.Queue()
     arguments = (source, cache, barrier, results)
-    workers = [context.Process(target=prepare_at_once, args=arguments) for _ in range(2)]
-    for worker in workers:
-        worker.start()
+    workers = [begin(prepare_at_once, *arguments) for _ in range(2)]
     (jobs, first), (other_jobs, second) = (results.get(timeout=120) for _ in workers)
     for worker in workers:
         worker.join(timeout=60)

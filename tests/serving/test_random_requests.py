@@ -10,6 +10,7 @@ import pytest
 from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.models import AdapterHost
 from didact.serving import AdapterRef, EmbeddedEngine, GenerationRequest
+from didact.serving.engine.memory import row_attention
 from didact.spec import Ia3Spec, LoraSpec, PrefixSpec
 from tests.fakes.adapters import TINY_BASE
 from tests.fakes.generation import answer, make_adapter, oracle, request
@@ -37,14 +38,24 @@ async def crowd(engine: EmbeddedEngine, wanted: list[GenerationRequest], choose:
     return await asyncio.gather(*tasks, return_exceptions=True)
 
 
+BY_ROWS, TOGETHER = 0, 10**9
+"""What makes attention read each row's columns alone always, and never."""
+
+
 @pytest.mark.parametrize(
-    ("family", "count"),
+    ("family", "worth", "count"),
     [
-        *((family, 30) for family in ("llama", "qwen3", "gpt2")),
-        *(pytest.param(family, 1000, marks=pytest.mark.nightly) for family in ("llama", "gemma", "gpt_neox")),
+        *(("llama", BY_ROWS, 30), ("qwen3", TOGETHER, 30), ("gpt2", BY_ROWS, 30)),
+        *(
+            pytest.param(*each, 1000, marks=pytest.mark.nightly)
+            for each in (("llama", BY_ROWS), ("llama", TOGETHER), ("gemma", BY_ROWS), ("gpt_neox", TOGETHER))
+        ),
     ],
 )
-def test_every_answer_is_that_of_generate(family: str, count: int, tmp_path: Path) -> None:
+def test_every_answer_is_that_of_generate(
+    family: str, worth: int, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_attention, "_WORTH", worth)
     adapters: list[AdapterRef | None] = [None, None]
     adapters += [make_adapter(tmp_path / str(seed), seed, family, spec) for seed, spec in enumerate(SPECS)]
     choose = random.Random(count)

@@ -9,6 +9,7 @@ import platform
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -23,8 +24,12 @@ from didact.gpu_proof.proof import all_checks, prove
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "deepspeed", "triton", "flash-attn", "liger-kernel")
 
 
-def main() -> int:
-    """The exit code: 0 when nothing failed."""
+def main(words: Sequence[str] | None = None) -> int:
+    """The exit code: 0 when nothing failed.
+
+    Args:
+        words: of the command line; None for this process's own.
+    """
     checks = all_checks()
     groups = list(dict.fromkeys(check.group for check in checks))
     parser = argparse.ArgumentParser(prog="python -m didact.gpu_proof", description=__doc__.splitlines()[0])
@@ -33,7 +38,7 @@ def main() -> int:
     )
     parser.add_argument("--only", nargs="+", choices=groups, default=groups, metavar="GROUP", help=", ".join(groups))
     parser.add_argument("--json", type=Path, help="also write the results to this file")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     chosen = [check for check in checks if check.group in arguments.only]
     machine = this_machine()
     if arguments.device != "cpu" and not machine.gpus:

@@ -1,7 +1,6 @@
 """A source read in parts is the source read whole, whatever the size of the parts."""
 
 import json
-import multiprocessing
 import pickle
 import signal
 from functools import partial
@@ -22,6 +21,7 @@ from didact.datasets.sources.opening import open_source
 from didact.datasets.sources.parts import PART_FILES, Part, counted_parts, join_small
 from didact.files import sha256_file
 from didact.spec import SourceSpec
+from tests.fakes.processes import begin
 
 GOOD = b'{"instruction": "a", "output": "caf\xc3\xa9"}'
 FILES = {
@@ -222,8 +222,7 @@ def test_a_killed_preparation_of_small_files_goes_on(
     monkeypatch.setenv("DIDACT_CACHE", str(tmp_path / "cache"))
     (tmp_path / "cache" / "conversations").mkdir(parents=True)
     (tmp_path / "cache" / "conversations" / "failpoint").write_text("shards:kill@1")
-    worker = multiprocessing.get_context("spawn").Process(target=load_in_folder, args=(folder,))
-    worker.start()
+    worker = begin(load_in_folder, folder)
     worker.join(timeout=120)
     assert worker.exitcode == -signal.SIGKILL
     killed = load(folder)

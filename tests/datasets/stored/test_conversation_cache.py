@@ -1,7 +1,6 @@
 """Conversations are converted once, whoever asks; what is damaged or unfinished is never served."""
 
 import json
-import multiprocessing
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from didact.datasets.stored.writer import prompt_key
 from didact.errors import DataError
 from didact.spec import SourceSpec
 from tests.fakes.damages import DAMAGES
+from tests.fakes.processes import begin, forking
 
 
 @pytest.fixture(autouse=True)
@@ -147,8 +147,7 @@ def test_a_killed_preparation_keeps_what_is_finished(tmp_path: Path, cache: Path
     (cache / "conversations").mkdir(parents=True)
     (cache / "conversations" / "failpoint").write_text("shards:kill@2\nmanifest:kill@0\n")
     for fault in ("shards", "manifest"):
-        worker = multiprocessing.get_context("spawn").Process(target=load_in_folder, args=(path,))
-        worker.start()
+        worker = begin(load_in_folder, path)
         worker.join(timeout=120)
         assert worker.exitcode == -signal.SIGKILL
         entry = entry_of(path)
@@ -209,11 +208,9 @@ def prepare_at_once(path: Path, barrier: Any, results: Any) -> None:
 
 def test_processes_that_ask_at_once_convert_once(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl")
-    context = multiprocessing.get_context("spawn")
+    context = forking()
     barrier, results = context.Barrier(2), context.Queue()
-    workers = [context.Process(target=prepare_at_once, args=(path, barrier, results)) for _ in range(2)]
-    for worker in workers:
-        worker.start()
+    workers = [begin(prepare_at_once, path, barrier, results) for _ in range(2)]
     first, second = (results.get(timeout=120) for _ in workers)
     for worker in workers:
         worker.join(timeout=60)

@@ -20,6 +20,7 @@ from transformers import Cache, PreTrainedModel
 from didact.models.adapter import RowSlots
 from didact.models.methods import num_trained_positions
 from didact.serving.engine.memory.prefix_cache import PrefixCache
+from didact.serving.engine.memory.row_attention import rows_beginning
 from didact.serving.engine.memory.row_cache import keeping_order, row_cache
 from didact.serving.engine.row import BatchRow
 
@@ -162,7 +163,9 @@ class DecodingBatch:
         newest = torch.tensor([[row.answer[-1]] for row in self.rows], device=self._base.device)
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self.rows), 1)], dim=-1)
         self._positions = self._positions + 1
-        return self._forward({"input_ids": newest}, self._positions[:, None])[:, -1]
+        first = self._mask.argmax(dim=-1).tolist() if self._base.device.type == "cpu" else []
+        with rows_beginning(first):
+            return self._forward({"input_ids": newest}, self._positions[:, None])[:, -1]
 
     def step_ahead(self, drafts: Sequence[Sequence[int]]) -> torch.Tensor:
         """Read each row's newest token and the tokens that may follow it; `keep_right` must come next.

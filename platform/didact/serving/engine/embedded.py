@@ -24,6 +24,7 @@ from didact.serving.engine.drafts import PromptLookup
 from didact.serving.engine.grammar.grammar import Grammar
 from didact.serving.engine.grammar.matcher import Grammars, check_installed, is_installed
 from didact.serving.engine.memory.cache_room import CacheRoom
+from didact.serving.engine.memory.row_attention import use_row_attention
 from didact.serving.engine.protocol import (
     AdapterRef,
     Delta,
@@ -88,6 +89,7 @@ class EmbeddedEngine(Engine):
                 Recorded steps guess nothing.
         """
         self._base = host.base
+        use_row_attention(self._base)
         self._tokenizer = tokenizer
         self._changed = threading.Condition()
         """Guards the waiting rows and the flags; notified when the step thread has something to do."""
