@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from socket import socket
 
 import anthropic
@@ -22,6 +23,7 @@ from didact.serving.deploy import Deployed, deploy
 from didact.spec import ModelSpec
 from tests.conftest import ROOT
 from tests.fakes.adapters import save_tiny_adapter
+from tests.fakes.lm_eval_tasks import TASKS, folder_of_tasks
 from tests.fakes.models import save_tiny_base
 
 pytestmark = pytest.mark.ray
@@ -34,10 +36,14 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
 
 
 @pytest.fixture(scope="module")
-def deployed(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Iterator[Deployed]:
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_base(tmp_path_factory.mktemp("base") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def deployed(base: Path, tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Iterator[Deployed]:
     """Two versions of `demo` on a tiny base, served from serve/local.yaml."""
     folder = tmp_path_factory.mktemp("serve")
-    base = save_tiny_base(folder / "tiny")
     fingerprint = base_fingerprint(ModelSpec(base=str(base)))
     for seed in (1, 2):
         save_tiny_adapter(folder / str(seed), seed, base_fingerprint=fingerprint)
@@ -100,6 +106,37 @@ def test_official_client_chats_streams_and_lists(client: openai.OpenAI, deployed
     assert "".join(talk.answer("demo", [Message("user", "hello")])) == texts["demo"]
     with pytest.raises(ChatError, match="does not exist"):
         list(talk.answer("nobody", [Message("user", "hello")]))
+
+
+@pytest.mark.parametrize("tokens", ["remote", "huggingface"])
+def test_lm_eval_finds_over_http_what_it_finds_on_the_base(
+    tokens: str, deployed: Deployed, base: Path, tmp_path: Path
+) -> None:
+    """Its `local-completions`, with token ids of the server's tokenizer or of its own, beside its own backend."""
+    pytest.importorskip("lm_eval", reason="the extra didact[lm-eval] is not installed")
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.models.openai_completions import LocalCompletionsAPI
+    from lm_eval.tasks import TaskManager
+
+    settings = {
+        "tasks": list(TASKS),
+        "task_manager": TaskManager(include_path=str(folder_of_tasks(tmp_path)), include_defaults=False),
+        "bootstrap_iters": 0,
+    }
+    over_http = LocalCompletionsAPI(
+        base_url=f"{deployed.url}/v1/completions",
+        model="tiny",
+        tokenizer=str(base),
+        tokenizer_backend=tokens,
+        max_length=256,
+        num_concurrent=4,
+    )
+    own = HFLM(pretrained=str(base), tokenizer=str(base), batch_size=2, max_length=256, device="cpu", dtype="float32")
+    found, expected = (simple_evaluate(model=each, **settings)["results"] for each in (over_http, own))
+    for task in TASKS:
+        figures = {name: value for name, value in expected[task].items() if isinstance(value, float)}
+        assert figures and {name: found[task][name] for name in figures} == pytest.approx(figures, rel=1e-4)
 
 
 def test_official_client_has_a_batch_answered(client: openai.OpenAI) -> None:

@@ -68,7 +68,7 @@ def finetune_each(
             _LOG.info("%d of %d runs go on: %s", len(begun), len(specs), steps)
         ended = done[0]
         place = begun.pop(ended)
-        yield place, _outcome(ended) if worker is None else _outcome_in_group(ended, specs[place].name)
+        yield place, _outcome(ended, specs[place].name, in_group=worker is not None)
 
 
 def train_together(
@@ -93,7 +93,7 @@ def _attempt(spec: FinetuneSpec, runs_dir: Path, parent_run_id: str | None, unti
     try:
         finetune(spec, runs_dir, parent_run_id=parent_run_id, until=until)
     except DidactError as error:
-        return f"{type(error).__name__}: {error}"
+        return _words(error)
     return None
 
 
@@ -102,19 +102,18 @@ def _elsewhere(values: dict[str, Any], runs_dir: str, parent_run_id: str | None,
     return _attempt(validate(FinetuneSpec, values, "run"), Path(runs_dir), parent_run_id, until)
 
 
-def _outcome(ended: Any) -> str | None:
+def _outcome(ended: Any, name: str, *, in_group: bool) -> str | None:
     try:
-        told: str | None = ray.get(ended)
-    except ray.exceptions.RayError as error:
-        return str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
-    return told
-
-
-def _outcome_in_group(ended: Any, name: str) -> str | None:
-    try:
+        if not in_group:
+            told: str | None = ray.get(ended)
+            return told
         end_of(ended, name)
+    except ray.exceptions.RayError as error:  # asked first: what a task raised is of its own kind as well
+        return str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
     except DidactError as error:
-        return f"{type(error).__name__}: {error}"
-    except ray.exceptions.RayError as error:
-        return str(error).strip().splitlines()[-1]
+        return _words(error)
     return None
+
+
+def _words(error: DidactError) -> str:
+    return f"{type(error).__name__}: {error}"

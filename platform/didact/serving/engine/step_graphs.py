@@ -17,6 +17,7 @@ from transformers import DynamicCache, PreTrainedModel
 from didact.logs import get_logger
 from didact.models.adapter import RowSlots
 from didact.serving.engine.fixed_layer import FixedLayer, Window, fixed_cache, rounded_columns, rounded_rows
+from didact.serving.engine.memory.row_attention import BY_ROWS
 
 _log = get_logger(__name__)
 _MOST_RECORDED = 64
@@ -264,4 +265,5 @@ def attends_to_all(base: PreTrainedModel) -> bool:
     kinds = set(getattr(text, "layer_types", None) or ())
     window = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
     plain = kinds <= {"full_attention"} if kinds else window is None
-    return plain and getattr(text, "attention_chunk_size", None) is None and text._attn_implementation == "sdpa"
+    takes_masks = text._attn_implementation in ("sdpa", BY_ROWS)
+    return plain and getattr(text, "attention_chunk_size", None) is None and takes_masks

@@ -16,7 +16,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-_NAME = "didact_rows"
+BY_ROWS = "didact_rows"
+"""The name of this attention among transformers'."""
 _WORTH = 40_000
 """Numbers of keys and values that a thread reads in the time that a call of attention takes beside its reading."""
 
@@ -48,9 +49,9 @@ def use_row_attention(base: PreTrainedModel) -> bool:
     text = base.config.get_text_config()
     if base.device.type != "cpu" or not base._supports_attention_backend or text._attn_implementation != "sdpa":
         return False
-    AttentionInterface.register(_NAME, row_attention)
-    AttentionMaskInterface.register(_NAME, sdpa_mask)
-    base.set_attn_implementation(_NAME)
+    AttentionInterface.register(BY_ROWS, row_attention)
+    AttentionMaskInterface.register(BY_ROWS, sdpa_mask)
+    base.set_attn_implementation(BY_ROWS)
     return True
 
 
