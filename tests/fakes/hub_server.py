@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar, Literal
 from urllib.parse import unquote, urlsplit
 
+from huggingface_hub.utils.sha import git_hash
+
 from tests.fakes.web_server import from_a_thread
 
 _WRITTEN = ("/repos/create", "/preupload/main", "/commit/main", "/info/lfs/objects/batch", "/validate-yaml")
@@ -69,8 +71,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.exists, self.hub.private = True, asked.get("visibility") == "private"
             self._json({"url": f"{self.hub.url}/{self.hub.name}", "id": self.hub.name})
         elif path.endswith("/preupload/main"):
-            files = json.loads(content)["files"]
-            self._json({"files": [{**_mode(each["path"]), "path": each["path"]} for each in files]})
+            there = self.hub.commits.get(self.hub.refs.get("main", ""), {})
+            paths = [each["path"] for each in json.loads(content)["files"]]
+            self._json({"files": [{**_mode(path), "path": path, **_known(path, there)} for path in paths]})
         elif path.endswith("/info/lfs/objects/batch"):
             objects = json.loads(content)["objects"]
             self._json({"objects": [{**each, **_upload(self.hub.url, each["oid"])} for each in objects]})
@@ -172,6 +175,15 @@ def serve_hub(hub: Hub) -> Iterator[Hub]:
 
 def _mode(path: str) -> dict[str, Any]:
     return {"uploadMode": "lfs" if path.endswith(".safetensors") else "regular", "shouldIgnore": False}
+
+
+def _known(path: str, there: dict[str, bytes]) -> dict[str, str]:
+    """By what the client sees that a file is there as it is: of a large one its sha256, of others git's hash."""
+    if path not in there:
+        return {}
+    content = there[path]
+    large = _mode(path)["uploadMode"] == "lfs"
+    return {"oid": hashlib.sha256(content).hexdigest() if large else git_hash(content)}
 
 
 def _upload(url: str, oid: str) -> dict[str, Any]:

@@ -91,7 +91,8 @@ def test_the_same_again_changes_nothing_and_a_public_repository_is_not_filled_by
     push(plan)
     first = uploaded(hub)
     push(plan)
-    assert uploaded(hub) == first and sum("/repos/create" in each for each in hub.asked) == 1
+    assert uploaded(hub) == first and len(hub.messages) == 1
+    assert sum("/repos/create" in each for each in hub.asked) == 1
     hub.private = False
     with pytest.raises(RegistryError, match="is there and public"):
         push(plan)
