@@ -50,7 +50,7 @@ def trained(folder: Path, base: str = "smollm2-135m-instruct", method: str = "lo
         "name": "own",
         "path": path,
         "licence": "CC-BY-NC-4.0",
-        "commercial": False,
+        "commercial": None,  # its licence's name says it
         "share_of_tokens": 0.25,
     }
     write_json(run.data, {"mixture_fingerprint": "c" * 64, "num_steps": 60, "sources": [cot, own]})
@@ -64,7 +64,9 @@ def evaluated(run: Run, value: float = 0.5) -> Run:
     metrics = ({"eval/math/accuracy": 0.25, "eval/loss": 2.5}, {"eval/math/accuracy": value, "eval/loss": 1.25})
     counts = {"eval/math/accuracy": 40, "eval/loss": 200}
     models = {"base": ModelFacts("base"), "adapter": ModelFacts(run.name)}
-    EvalReport(models, dict(zip(models, metrics, strict=True)), counts).save(run.report)
+    said = (f"{run.path.parent}/questions.jsonl: 1 of 40 questions repeat another one", "https://a.b/c/d.csv: row 3/4")
+    tasks = (TaskFacts("math", "v1", "accuracy", 40, 1.0, corrections=said),)
+    EvalReport(models, dict(zip(models, metrics, strict=True)), counts, tasks).save(run.report)
     return run
 
 
@@ -84,7 +86,9 @@ def test_the_card_is_complete(tmp_path: Path) -> None:
         *("| Method | lora; r 8, dropout 0.0 |", "| Settings | learning_rate 0.001, global_batch_size 16, seed 7 |"),
     ):
         assert told in card, told
-    assert str(tmp_path) not in card
+    assert str(tmp_path) not in card and str(tmp_path.parent) not in card
+    assert "- math: questions.jsonl: 1 of 40 questions repeat another one" in card
+    assert "- math: https://a.b/c/d.csv: row 3/4" in card
 
 
 def test_the_hub_reads_its_metadata(tmp_path: Path) -> None:

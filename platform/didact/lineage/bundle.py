@@ -70,7 +70,7 @@ def make_bundle(asked: str, records: Records | None = None) -> Bundle:
     local = Hidden()
     graph = local.plain(_without_private(found.graph.to_plain()))
     files: dict[str, Path | str] = dict(_adapter_files(adapter, local))
-    files[CARD] = _card(run, version, records)
+    files[CARD] = local.text(_card(run, version, records))
     files["proof/lineage.json"] = _text(graph)
     if run is not None:
         for file in (run.report, run.verdict):

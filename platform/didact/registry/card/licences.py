@@ -47,7 +47,7 @@ class Terms:
 def terms_of(sources: Sequence[RecordedSource]) -> Terms:
     """What a mixture of sources may be used for."""
     stated = [source.licence for source in sources if source.licence and source.licence != UNKNOWN]
-    forbidden = tuple(source.name for source in sources if _forbids(source))
+    forbidden = tuple(source.name for source in sources if forbids(source))
     strictest = max(stated, key=strictness, default=UNKNOWN)
     if forbidden and strictness(strictest) < _rank_of_non_commercial():
         # The source forbids it though its licence's name does not say so.
@@ -71,7 +71,8 @@ def is_settled(licence: str) -> bool:
     return _SPELT.get(spelt, spelt) in _OF_THE_HUB
 
 
-def _forbids(source: RecordedSource) -> bool:
+def forbids(source: RecordedSource) -> bool:
+    """Whether a source's terms, as stated or by the name of its licence, forbid commercial use."""
     if source.commercial is not None:
         return not source.commercial
     return bool(source.licence and _NON_COMMERCIAL.search(source.licence))

@@ -1,13 +1,17 @@
 """A card's body: use, data with licences, figures with intervals, limits, how to load and to serve."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from didact.registry.card.facts import CardFacts, CardSource
+from didact.registry.card.licences import forbids
 from didact.registry.card.metadata import library
 
+_FOLDER = re.compile(r"(?<![\w.:/])~?(?:/[^/\s:]+)+/(?=[^/\s:])")
+"""What stands before the name of a file in an absolute path."""
 _MISSING = "not recorded"
 _FEW_ITEMS = 100
 _SHORT = 12
@@ -143,7 +147,7 @@ def _data(facts: CardFacts) -> Iterator[str]:
 
 def _source_row(source: CardSource) -> str:
     said = source.recorded
-    allowed = {True: "allowed", False: "**forbidden**", None: "not stated"}[said.commercial]
+    allowed = "**forbidden**" if forbids(said) else "allowed" if said.commercial else "not stated"
     revision = f" at `{said.revision[:_SHORT]}`" if said.revision else ""
     cells = (
         said.name,
@@ -177,7 +181,7 @@ def _evaluation(facts: CardFacts) -> Iterator[str]:
     yield f"{INTERVALS} Losses are nats a token, lower is better."
     yield ""
     if remarks := report.remarks:
-        yield from (*(f"- {_cell(each)}" for each in remarks[:_SHOWN_REMARKS]), "")
+        yield from (*(f"- {_cell(_FOLDER.sub('', each))}" for each in remarks[:_SHOWN_REMARKS]), "")
     yield from _verdict(facts.verdict)
 
 
