@@ -127,7 +127,7 @@ def test_lm_eval_finds_over_http_what_it_finds_on_the_base(
     over_http = LocalCompletionsAPI(
         base_url=f"{deployed.url}/v1/completions",
         model="tiny",
-        tokenizer=str(base),
+        tokenizer=str(base) if tokens == "huggingface" else None,
         tokenizer_backend=tokens,
         max_length=256,
         num_concurrent=4,
