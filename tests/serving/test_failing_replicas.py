@@ -37,4 +37,5 @@ def test_a_replica_that_can_never_be_built_ends_the_start_with_its_cause(
         assert "Traceback" not in str(refused.value)
         assert not serve.status().applications
     finally:
+        serve.shutdown()  # or its client of this Ray, which asking for its state made, would be asked in the next one
         ray.shutdown()
