@@ -47,6 +47,8 @@ class Change:
     low: float | None = None
     """Lower end of the paired 95% interval; None where there are no questions of both."""
     high: float | None = None
+    is_unbounded: bool = False
+    """So few questions that their interval has no ends, as one alone."""
 
     @property
     def shown(self) -> bool:
@@ -84,7 +86,7 @@ class Figure:
             return "unknown"
         if self.change.difference == 0:
             return "same"
-        if self.change.low is not None and not self.change.shown:
+        if self.change.is_unbounded or (self.change.low is not None and not self.change.shown):
             return "unclear"
         return "better" if (self.change.difference > 0) == higher_is_better(self.metric) else "worse"
 
@@ -131,9 +133,14 @@ def measure(
         return Figure(metric, points)
     if macro:
         found = macro_difference(both, name, *sides)
-        return Figure(metric, points, Change(found.value, _finite(found.low), _finite(found.high)))
+        return Figure(metric, points, _change(found.value, found.low, found.high))
     difference = paired(both, name, *sides)
-    return Figure(metric, points, Change(difference.difference, _finite(difference.low), _finite(difference.high)))
+    return Figure(metric, points, _change(difference.difference, difference.low, difference.high))
+
+
+def _change(value: float, low: float, high: float) -> Change:
+    unbounded = not (math.isfinite(low) and math.isfinite(high))
+    return Change(value, _finite(low), _finite(high), unbounded)
 
 
 def figures_of(
