@@ -1,6 +1,7 @@
 """Memory of keys and values: of rows in generation, of prompts for later ones, and whether more rows have room.
 
     CacheRoom -> may this row begin? -> RowLayer, of each layer -> its prompt -> PrefixCache -> a later row's first keys
+    a step of many rows -> row_attention -> each row's own columns of a RowLayer
 
 Example:
     >>> import torch
