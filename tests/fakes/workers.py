@@ -23,7 +23,7 @@ def run_workers(work: Callable[..., None], folder: Path, *arguments: Any, num_wo
     Raises:
         ProcessRaisedException: a worker failed; holds its traceback.
     """
-    forking()
+    forking()  # sets what the fork server of this process loads, whoever asks it for processes
     shared = (dict(os.environ), num_workers, folder / f"group-{work.__name__}", work, arguments)
     mp.start_processes(_worker, shared, nprocs=num_workers, start_method="forkserver")
 

@@ -148,12 +148,12 @@ def prompt_memory() -> Iterator[None]:
 
 @pytest.mark.usefixtures("prompt_memory")
 def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
-    """Of a model of 15 files a few are in memory at once. A first merge imports modules, and is not measured."""
+    """Twice the layers, the same peak: a few of 15 files. A first merge imports modules, and is not measured."""
     _merging_growth_mib(tmp_path / "2", 2)
-    growth = _merging_growth_mib(tmp_path / "24", 24)
+    growth = [_merging_growth_mib(tmp_path / str(layers), layers) for layers in (12, 24)]
     size = sum(file.stat().st_size for file in (tmp_path / "24" / "base").glob("*.safetensors")) / 2**20
     assert size > 280
-    assert growth < size / 2, growth
+    assert growth[1] < growth[0] + 25 and growth[1] < size / 2, growth
 
 
 def _merging_growth_mib(folder: Path, layers: int) -> float:

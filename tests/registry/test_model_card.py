@@ -23,7 +23,9 @@ def source(name: str, licence: str | None, commercial: bool | None = None) -> Re
     return RecordedSource(name, f"{name}.jsonl", licence, commercial)
 
 
-def trained(folder: Path, base: str = "smollm2-135m-instruct", method: str = "lora") -> Run:
+def trained(
+    folder: Path, base: str = "smollm2-135m-instruct", method: str = "lora", commercial: bool | None = False
+) -> Run:
     """A run folder as training leaves it: two sources, one of the catalog and one file."""
     run = Run(folder / "runs" / "sums")
     run.adapter.mkdir(parents=True)
@@ -50,7 +52,7 @@ def trained(folder: Path, base: str = "smollm2-135m-instruct", method: str = "lo
         "name": "own",
         "path": path,
         "licence": "CC-BY-NC-4.0",
-        "commercial": None,  # its licence's name says it
+        "commercial": commercial,
         "share_of_tokens": 0.25,
     }
     write_json(run.data, {"mixture_fingerprint": "c" * 64, "num_steps": 60, "sources": [cot, own]})
@@ -70,8 +72,9 @@ def evaluated(run: Run, value: float = 0.5) -> Run:
     return run
 
 
-def test_the_card_is_complete(tmp_path: Path) -> None:
-    run = evaluated(trained(tmp_path))
+@pytest.mark.parametrize("commercial", [False, None], ids=["as stated", "by the licence's name"])
+def test_the_card_is_complete(tmp_path: Path, commercial: bool | None) -> None:
+    run = evaluated(trained(tmp_path, commercial=commercial))
     card = write_card(run, "sums", "sums:3")
     assert card == (run.adapter / "README.md").read_text()
     for told in (

@@ -109,11 +109,12 @@ def _outcome(ended: Any, name: str, *, in_group: bool) -> str | None:
             return told
         end_of(ended, name)
     except ray.exceptions.RayError as error:  # asked first: what a task raised is of its own kind as well
-        return str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
+        cause = getattr(error, "cause", None)
+        return (str(error) if cause is None else _words(cause)).strip().splitlines()[-1]
     except DidactError as error:
         return _words(error)
     return None
 
 
-def _words(error: DidactError) -> str:
+def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"

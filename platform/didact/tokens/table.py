@@ -5,11 +5,10 @@
 Opening reads a few figures and maps the arrays, whatever the number of samples.
 """
 
-import contextlib
 import json
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
@@ -164,7 +163,7 @@ def view_table(tokens: CacheEntry, view: ConversationView, name: str) -> TokenTa
     address = ViewAddress(
         tokens, files.fingerprint([view.digest, layout]), files.fingerprint([tokens.address, view.digest])
     )
-    with contextlib.suppress(DataError):
+    with suppress(DataError):
         return open_table(address, name)
     with tokens.lock():
         # Another thread or process may have written it meanwhile, and people read what it wrote.

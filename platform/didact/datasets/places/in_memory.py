@@ -12,7 +12,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import orjson
 
@@ -20,7 +19,7 @@ from didact.cache import CacheEntry, PartRecord, shard_of
 from didact.datasets.rows.raw_row import twins_among
 from didact.env import cache_dir
 from didact.errors import DataError
-from didact.files import sync_file
+from didact.files import scratch_for, sync_file
 
 PREFIX = "memory:"
 _KIND = "tables"
@@ -42,7 +41,7 @@ def keep_rows(rows: Any) -> str:
     kind = _kind(rows)
     home = cache_dir() / _KIND
     home.mkdir(parents=True, exist_ok=True)
-    scratch = home / f".{uuid4().hex}.tmp"
+    scratch = scratch_for(home / _FILE)
     digest, count = hashlib.sha256(), 0
     try:
         with scratch.open("wb") as stream:

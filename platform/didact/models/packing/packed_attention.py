@@ -70,7 +70,7 @@ def packed_attention(
     positions = kwargs.get("position_ids")
     length = query.shape[2]
     alone = query.shape[0] != 1 or key.shape[2] != length
-    if attention_mask is not None or positions is None or alone or _biased(kwargs):
+    if attention_mask is not None or positions is None or alone or is_biased(kwargs):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     kind = query.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else value.dtype
@@ -116,11 +116,12 @@ def _answer(
     causal = kwargs.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     known = attention_mask is None and kwargs.get("position_ids") is not None
-    _ANSWERS.get().append(bool(known and causal and not _biased(kwargs)))
+    _ANSWERS.get().append(bool(known and causal and not is_biased(kwargs)))
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
 
-def _biased(facts: dict[str, Any]) -> bool:
+def is_biased(facts: dict[str, Any]) -> bool:
+    """Whether attention is asked, by the arguments of transformers' interface, for more than a mask and a scale."""
     return any(facts.get(each) is not None for each in ("position_bias", "softcap"))
 
 

@@ -20,7 +20,7 @@ from transformers import Cache, PreTrainedModel
 from didact.models.adapter import RowSlots
 from didact.models.methods import num_trained_positions
 from didact.serving.engine.memory.prefix_cache import PrefixCache
-from didact.serving.engine.memory.row_attention import rows_beginning
+from didact.serving.engine.memory.row_attention import reads_rows, rows_beginning
 from didact.serving.engine.memory.row_cache import keeping_order, row_cache
 from didact.serving.engine.row import BatchRow
 
@@ -43,6 +43,7 @@ class DecodingBatch:
         self._unread_name, self._unread, self._unread_positions = "input_ids", torch.empty(0, 0), torch.empty(0, 0)
         self._begins: list[int] = []
         self._keeps_logits = _keeps_logits(base)
+        self._reads_rows = reads_rows(base)
         self.num_computed = 0
         """Positions of prompts that were computed, padding counted."""
 
@@ -163,8 +164,8 @@ class DecodingBatch:
         newest = torch.tensor([[row.answer[-1]] for row in self.rows], device=self._base.device)
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self.rows), 1)], dim=-1)
         self._positions = self._positions + 1
-        first = self._mask.argmax(dim=-1).tolist() if self._base.device.type == "cpu" else []
-        with rows_beginning(first):
+        own = rows_beginning(self._mask.argmax(dim=-1).tolist()) if self._reads_rows else contextlib.nullcontext()
+        with own:
             return self._forward({"input_ids": newest}, self._positions[:, None])[:, -1]
 
     def step_ahead(self, drafts: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -16,6 +16,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from didact.models.packing.packed_attention import is_biased
+
 BY_ROWS = "didact_rows"
 """The name of this attention among transformers'."""
 _WORTH = 40_000
@@ -24,7 +26,7 @@ _WORTH = 40_000
 
 @dataclass(frozen=True)
 class _Starts:
-    columns: list[int]
+    columns: Sequence[int]
     """Each row's first column that it may attend to."""
     whole: dict[int, tuple[torch.Tensor, list[bool]]] = field(default_factory=dict)
     """Whether each row attends to all columns from its first one on; by identity of the mask, which is held for it."""
@@ -55,6 +57,11 @@ def use_row_attention(base: PreTrainedModel) -> bool:
     return True
 
 
+def reads_rows(base: PreTrainedModel) -> bool:
+    """Whether a base's attention looks at `rows_beginning`."""
+    return bool(base.config.get_text_config()._attn_implementation == BY_ROWS)
+
+
 @contextlib.contextmanager
 def rows_beginning(columns: Sequence[int]) -> Iterator[None]:
     """Within it, a step of one token a row may read each row from its first column on.
@@ -62,7 +69,7 @@ def rows_beginning(columns: Sequence[int]) -> Iterator[None]:
     Args:
         columns: the first one of each row that it may attend to.
     """
-    token = _STARTS.set(_Starts(list(columns)))
+    token = _STARTS.set(_Starts(columns))
     try:
         yield
     finally:
@@ -118,7 +125,6 @@ def _pays(
     kwargs: dict[str, Any],
 ) -> bool:
     rows, width = len(columns), key.shape[1] * (key.shape[-1] + value.shape[-1])
-    plain = kwargs.get("position_bias") is None and kwargs.get("softcap") is None
     one_token = query.shape[0] == rows and query.shape[2] == 1
     fitting = one_token and mask.dtype == torch.bool and mask.shape == (rows, 1, 1, key.shape[2])
-    return plain and fitting and sum(columns) * width > rows * _WORTH * torch.get_num_threads()
+    return fitting and not is_biased(kwargs) and sum(columns) * width > rows * _WORTH * torch.get_num_threads()
