@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,12 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     monkeypatch.setenv("DIDACT_CACHE", str(base / "cache"))
     monkeypatch.setenv("DIDACT_RUNS", str(base / "runs"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    """A local Ray of two CPUs, without dashboard, for tests that need no cluster of their own."""
+    from didact.connect import ray_cluster
+
+    with ray_cluster(num_cpus=2):
+        yield

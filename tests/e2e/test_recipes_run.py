@@ -3,27 +3,20 @@
 import json
 import math
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from didact.cli import app
-from didact.cluster import finetune, ray_cluster
+from didact.cluster import finetune
 from didact.spec import BUNDLED_BASE, FinetuneSpec, ReasoningGymTask, validate
 from didact.spec.load import parse_mapping
 from didact.spec.rewrite import with_overrides
 from didact.spec.shipped import ShippedRecipe, find_recipe, shipped_recipes
 from didact.tracking import effective_records
 
-pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
-    with ray_cluster(num_cpus=2):
-        yield
+pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.timeout(900), pytest.mark.usefixtures("local_ray")]
 
 
 def spec_of(recipe: ShippedRecipe, *overrides: str) -> FinetuneSpec:

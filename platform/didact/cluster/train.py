@@ -10,6 +10,7 @@ from typing import Any
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.callback import RayTrainCallback
 from typing_extensions import override
 
@@ -146,13 +147,14 @@ def run_on_workers(
 class _Trainer(TorchTrainer):
     """Leaves Ctrl-C to the command, which ends workers by ending Ray; Ray Train's own way may exit with code 0.
 
-    No data comes by Ray Data here, so the process that would hand it out is not started: it imports pandas for seconds.
+    Two processes that each run would have, and that import pandas for seconds, are not started: no data comes by Ray
+    Data, and what a killed controller had reserved is given back by the driver (`connect.orphans`).
     """
 
     @override
     def _create_default_callbacks(self) -> list[RayTrainCallback]:
         callbacks: list[RayTrainCallback] = super()._create_default_callbacks()
-        return [each for each in callbacks if not isinstance(each, DatasetsCallback)]
+        return [each for each in callbacks if not isinstance(each, DatasetsCallback | PlacementGroupCleanerCallback)]
 
     @override
     def _register_sigint_handler(self, controller: Any) -> None:

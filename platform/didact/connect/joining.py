@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from didact import env
 from didact.capacity import OWN_RAY
 from didact.connect.address import check_ray
 from didact.connect.handover import hand_over, new_key, take_back
+from didact.connect.orphans import freeing_orphans
 from didact.errors import ClusterError
 from didact.interrupts import own_handlers
 from didact.logs import get_logger
@@ -23,7 +23,7 @@ SOURCE_ROOT = str(Path(didact.__file__).resolve().parents[1])
 
 
 @contextlib.contextmanager
-def ray_cluster(*, num_cpus: int | None = None, num_gpus: int | None = None, dashboard: bool = False) -> Iterator[None]:
+def ray_cluster(*, num_cpus: int | None = None, num_gpus: int | None = None) -> Iterator[None]:
     """Be connected to Ray inside the block.
 
     A connection that exists is used and left alone; otherwise the cluster at `RAY_ADDRESS` is joined (as inside a Ray
@@ -32,17 +32,17 @@ def ray_cluster(*, num_cpus: int | None = None, num_gpus: int | None = None, das
     Args:
         num_cpus: CPUs of a local cluster; default: the machine's.
         num_gpus: its GPUs; default: the machine's.
-        dashboard: whether a local cluster runs Ray's dashboard, which stopped Tune trials need to free their workers.
     """
     if ray.is_initialized():
         yield
         return
     key = new_key()
-    join_ray(runtime_env(key), num_cpus=num_cpus, num_gpus=num_gpus, dashboard=dashboard)
+    join_ray(runtime_env(key), num_cpus=num_cpus, num_gpus=num_gpus)
     try:
         hand_over(key)
         try:
-            yield
+            with freeing_orphans():
+                yield
         finally:
             take_back(key)
     finally:
@@ -54,7 +54,6 @@ def join_ray(
     *,
     num_cpus: int | None = None,
     num_gpus: int | None = None,
-    dashboard: bool = False,
     log_to_driver: bool = False,
 ) -> None:
     """Connect this process to the cluster at `RAY_ADDRESS`, else to a local one that it starts.
@@ -63,7 +62,6 @@ def join_ray(
         environment: of all workers, where not each of them gets its own; see `runtime_env`.
         num_cpus: CPUs of a local cluster; default: the machine's.
         num_gpus: its GPUs; default: the machine's.
-        dashboard: whether a local cluster runs Ray's dashboard.
         log_to_driver: whether workers' lines are printed here.
 
     Raises:
@@ -81,17 +79,10 @@ def join_ray(
             raise ClusterError(f"the Ray at RAY_ADDRESS={address} cannot be joined: {said}") from error
         return
     _LOG.info("starting a local Ray")
-    port = None
     if environment is not None:
         # Nobody takes this machine away from itself, and the watcher is one process more for every training.
         environment["env_vars"]["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
-    if dashboard and environment is not None:
-        # Named for the processes that free workers: beside another Ray here they could not tell which one to ask.
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        environment["env_vars"]["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
-    given = {"num_cpus": num_cpus, "num_gpus": num_gpus, "include_dashboard": dashboard, "dashboard_port": port}
+    given = {"num_cpus": num_cpus, "num_gpus": num_gpus, "include_dashboard": False}
     try:
         with own_handlers():
             # "local": never some other Ray that happens to run on this machine

@@ -26,6 +26,9 @@ TRIES = 2
 _REPLACED_AT_MOST = 3
 """Actors that are started anew for each one that there should be."""
 
+_PATIENCE_SECONDS = 60.0
+"""Until it is told that an actor has not begun, which Ray would wait for in silence; then twice as long each time."""
+
 _LOST = (RayActorError, OutOfMemoryError, WorkerCrashedError)
 
 
@@ -149,9 +152,10 @@ class ActorPool:
         starting.add_done_callback(self._starting.discard)
 
     async def _load(self) -> None:
-        actor = ray.remote(self._kind).options(**self._resources.actor_options()).remote(*self._arguments)
-        self.actors.append(actor)
         try:
+            actor = ray.remote(self._kind).options(**self._resources.actor_options()).remote(*self._arguments)
+            self.actors.append(actor)
+            await self._begun(actor)
             loaded = await actor.load.remote()
         except Exception as error:  # noqa: BLE001 - raised where a call waits for an actor
             async with self._changed:
@@ -162,3 +166,25 @@ class ActorPool:
             self.loaded = loaded
             self._ready.append(_Place(actor))
             self._changed.notify_all()
+
+    async def _begun(self, actor: Any) -> None:
+        """Wait until it has a place and its process works, and say that it takes long where it does."""
+        begun, waited, patience = asyncio.ensure_future(actor.__ray_ready__.remote()), 0.0, _PATIENCE_SECONDS
+        try:
+            while not (await asyncio.wait({begun}, timeout=patience))[0]:
+                waited, patience = waited + patience, 2 * patience
+                room = await asyncio.to_thread(_room, self._resources)
+                _log.warning("the %s has waited %g s for a worker (%s)", self._work, waited, room)
+            await begun
+        finally:
+            begun.cancel()
+
+
+def _room(resources: WorkerResources) -> str:
+    """`CPU: 1 asked, 0 of 2 free`, of each resource that a worker asks for."""
+    free, there = ray.available_resources(), ray.cluster_resources()
+    asked = {name: amount for name, amount in resources.bundle().items() if ":" not in name}
+    return "; ".join(
+        f"{name}: {amount:g} asked, {free.get(name, 0):g} of {there.get(name, 0):g} free"
+        for name, amount in asked.items()
+    )

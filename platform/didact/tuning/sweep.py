@@ -109,7 +109,7 @@ def run_sweep(
         if ledger:
             keep_plan(ledger.plan, folder / "budget.json")
             ledger.begin(started)
-        with ray_cluster(dashboard=True), _tracked(search, folder, runs_dir, grown) as plan:
+        with ray_cluster(), _tracked(search, folder, runs_dir, grown) as plan:
             total = ledger.plan.most_trials if ledger else num_trials(search)
             tokens = sum(source.tokens_seen for source in DataFacts.of(longest, prepared).sources)
             if isinstance(proposer, MixtureProposer) and spec.proxy:
