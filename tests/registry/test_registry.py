@@ -160,6 +160,14 @@ def test_what_is_absent_is_said_with_what_there_is(registry: Registry, tmp_path:
         registry.promote("present", 7)
 
 
+def test_asking_makes_no_database(tmp_path: Path) -> None:
+    none = Registry(default_uri(tmp_path))
+    assert none.names() == () and none.holdings() == () and len(none.list()) == 0
+    with pytest.raises(NotRegistered, match="no registered model 'helper'; registered: none"):
+        none.resolve("helper@champion")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_holdings_say_what_every_name_means(registry: Registry, tmp_path: Path) -> None:
     for number in range(3):
         register(registry, "held", adapter(tmp_path / str(number), f"weights {number}"))

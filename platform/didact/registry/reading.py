@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from didact.adapter_folder import CARD
 from didact.errors import NotRegistered, RegistryError
@@ -25,6 +25,10 @@ from didact.registry.versions import (
     parse_reference,
 )
 from didact.tracking import mlflow_tracker
+from didact.tracking.uris import sqlite_file
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 _PAGE = 1000
 
@@ -33,14 +37,28 @@ class RegistryReader:
     """Questions to the registry at an absolute MLflow address (see `tracking.resolve_uri`); changes nothing."""
 
     def __init__(self, uri: str) -> None:
-        """Connect; a server is first contacted by the first question.
+        """Connect; a server is first contacted by the first question, and a database made by the first change.
 
         Args:
             uri: MLflow server or database.
         """
         self.uri = uri
-        with asking(uri, "be opened"):
-            self._client = mlflow_tracker.connect(uri)
+        self._opened = None if self._is_unmade else self._connect()
+
+    @property
+    def _client(self) -> "MlflowClient":
+        self._opened = self._opened or self._connect()
+        return self._opened
+
+    def _connect(self) -> "MlflowClient":
+        with asking(self.uri, "be opened"):
+            return mlflow_tracker.connect(self.uri)
+
+    @property
+    def _is_unmade(self) -> bool:
+        """Whether there is no database yet: MLflow takes many seconds to make one, only to say that it is empty."""
+        database = sqlite_file(self.uri)
+        return database is not None and not database.exists()
 
     def resolve(self, reference: str, default_alias: str = CHAMPION) -> ModelVersion:
         """The version meant by `NAME`, `NAME@ALIAS` or `NAME:VERSION`.
@@ -168,7 +186,7 @@ class RegistryReader:
 
     def _registered(self) -> Sequence[Any]:
         models: list[Any] = []
-        token: str | None = ""
+        token: str | None = None if self._is_unmade else ""
         with asking(self.uri, "list models"):
             while token is not None:
                 page = self._client.search_registered_models(max_results=_PAGE, page_token=token or None)
@@ -182,6 +200,8 @@ class RegistryReader:
         def absent() -> NotRegistered:
             return NotRegistered(f"no registered model {name!r}; registered: {', '.join(self.names()) or 'none'}")
 
+        if self._is_unmade:
+            raise absent()
         with asking(self.uri, f"read {name}", if_absent=absent):
             model = self._client.get_registered_model(name)
         return {alias: int(number) for alias, number in model.aliases.items()}
