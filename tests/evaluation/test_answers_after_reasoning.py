@@ -70,6 +70,13 @@ def test_examples_are_turns_behind_the_system_message_those_of_the_group_first()
         ("\u25c1think\u25b7Answer: 1\u25c1/think\u25b7Answer: 2", "2"),
         ("<reasoning>1</reasoning>\n<answer>\n2\n</answer> So it is.", "2"),
         ("It is \\fbox{2}", "2"),
+        # Marks of emphasis around the answer, wherever the full stop stands.
+        ("The answer is **Paris**.", "Paris."),
+        ("The answer is **Paris.**", "Paris."),
+        ("the answer is *5*", "5"),
+        ("The answer is **Paris** because it is.", "Paris because it is."),
+        ("**Answer:** Paris", "Paris"),
+        ("**Final answer:** **7**", "7"),
         ("I do not know", None),
         ("Answer:", None),
         ("", None),

@@ -278,3 +278,25 @@ def test_options_of_one_character_each_are_read_and_missed() -> None:
 def test_an_answer_that_says_one_thing_for_ever_is_read_in_one_go(piece: str) -> None:
     # Patterns that tried two ways at each piece would not come back from thirty of them.
     assert read_leniently(piece * 2_000, CITIES) in (None, "A")
+
+
+@pytest.mark.parametrize(
+    ("texts", "text", "label"),
+    [
+        (("5", "10"), "The answer is -5.", None),
+        (("5", "10"), "The answer is 5.", "A"),
+        (("1", "2"), "It is 1.5", None),
+        (("1", "2"), "1,000 of them", None),
+        (("1", "2"), "1/2", None),
+        (("21", "22"), "21.9", None),
+        (("12", "15"), "at 12:30", None),
+        (("12", "15"), "12%", "A"),
+        (("3", "4"), "3 1/2", None),
+        (("2", "4"), "2^10", None),
+        (("3 million", "4"), "4 million people", None),
+        (("Na", "Na+"), "It is Na+", "B"),
+        (("C", "C++"), "I would write it in C++", "B"),
+    ],
+)
+def test_an_option_is_no_part_of_a_longer_number_or_name(texts: tuple[str, ...], text: str, label: str | None) -> None:
+    assert read_leniently(text, Options(tuple("XYZ"[: len(texts)]), texts)) == (label and "XY"["AB".index(label)])

@@ -328,6 +328,21 @@ def test_log_probabilities_that_are_no_numbers_are_none() -> None:
         assert "it gave log probabilities" in str(ask_one(Endpoint(spec_of(fake)), Likelihood("a", ("b",))).problem)
 
 
+@pytest.mark.parametrize("value", [True, 5.0, math.inf, "-1.0"])
+def test_log_probabilities_that_cannot_be_are_none(value: Any) -> None:
+    given = {"token_logprobs": [None, value], "text_offset": [0, 1], "top_logprobs": [None, {"b": "x"}]}
+    with serve_endpoint(lambda _: body({"choices": [{"text": "", "logprobs": given}]})) as fake:
+        assert "it gave log probabilities" in str(ask_one(Endpoint(spec_of(fake)), Likelihood("a", ("b",))).problem)
+
+
+def test_usage_that_cannot_be_is_estimated() -> None:
+    huge = {"usage": {"prompt_tokens": 10**400, "completion_tokens": 1}}
+    with serve_endpoint(lambda _: body({"choices": [{"message": {"content": "5"}}], **huge})) as fake:
+        answered = Endpoint(spec_of(fake, prices={"prompt": 1.0, "answer": 1.0}))
+        assert ask_one(answered).text == "5"
+        assert answered.usage.prompt_tokens < 10**6
+
+
 def test_many_at_once_never_exceed_the_limit() -> None:
     asks: list[Ask] = [Generation((Message("user", str(number)),), 4) for number in range(12)]
 

@@ -49,6 +49,9 @@ SQUAD = {"text": ["Ada", "Lovelace", "Ada"], "answer_start": [3, 7, 3]}
         ({"answers": {"text": "Ada", "answer_start": 3}}, ["Ada"]),
         ({"answer": {"value": "Ada", "aliases": ["Countess of Lovelace", "Ada"]}}, ["Ada", "Countess of Lovelace"]),
         ({"answer": [1843, None, True]}, ["1843", "true"]),
+        ({"answers": "[1843, 1852]"}, ["1843", "1852"]),
+        ({"answer": '[ "Ada", "Lovelace" ]'}, ["Ada", "Lovelace"]),
+        ({"answer": "[1843, 1852]"}, ["[1843, 1852]"]),  # an interval, or a list that a program prints
     ],
 )
 def test_answers_are_read_in_the_forms_of_published_data(given: Any, answers: list[str], tmp_path: Path) -> None:

@@ -3,14 +3,13 @@ from typing import Any
 import pytest
 
 from didact.datasets.conversation import Message
-from didact.errors import DataError, SpecError
+from didact.errors import SpecError
 from didact.evaluation.questions import Question, Score
 from didact.evaluation.scorers import build_scorer
 from didact.evaluation.scorers.scorer import normalised
 from didact.spec import (
     ContainsScorer,
     FunctionScorer,
-    JsonSchemaScorer,
     NumberScorer,
     RegexScorer,
     RougeScorer,
@@ -209,71 +208,31 @@ def test_rouge_takes_the_nearest_answer_also_in_chinese() -> None:
     assert score(RougeScorer(name="rouge", stemmer=True), "running", "runs").values["rouge1"] == 1
 
 
-SCHEMA = {
-    "type": "object",
-    "properties": {"age": {"type": "integer"}, "name": {"type": "string", "pattern": "^[A-Z]"}},
-    "required": ["age"],
-}
-
-
 @pytest.mark.parametrize(
-    ("text", "valid", "unread"),
+    ("scorer", "key", "text", "worth"),
     [
-        ('{"age": 3}', 1, 0),
-        ('Here it is:\n```json\n{"age": 3, "name": "Bo"}\n```\nDone.', 1, 0),
-        ('I say {"age": 3} and no more', 1, 0),
-        ('{"age": "3"}', 0, 0),
-        ('{"age": 3, "name": "bo"}', 0, 0),
-        ('{"age": 3', 0, 1),
-        ('{"age": NaN}', 0, 1),
-        ("three", 0, 1),
-        ("[" * 100_000, 0, 1),
-        ("[" * 500 + "]" * 500, 0, 1),
-        ('As in [1]: {"age": 3}', 1, 0),
-        ('Fill in {name}: {"age": 3}.', 1, 0),
-        ('```json {"age": 3}```', 1, 0),
-        ('```\nnone\n```\n~~~json\n{"age": 3}\n~~~', 1, 0),
-        ('\ufeff{"age": 3}', 1, 0),
+        ("exact", "?", "?", 1),  # answers of marks alone are compared as they stand
+        ("exact", "...", "...", 1),
+        ("exact", "?", "!", 0),
+        ("exact", "?", "", 0),
+        ("contains", ";", "a; b", 1),
+        ("contains", ";", "a, b", 0),
+        ("f1", "A", "The", 0),
+        ("f1", "A", "a", 1),
+        ("f1", "A", "", 0),
+        ("f1", "+", "-", 0),
+        ("set", ".", ";", 0),
+        ("exact", "don't", "don\u2019t", 1),  # typographers' marks
+        ("exact", "-5", "\u22125", 1),
+        ("contains", "a-b", "the a\u2011b", 1),
+        ("contains", "1/2", "1 1/2", 0),  # a number is no part of another one
+        ("contains", "100", "100 000", 0),
+        ("contains", "30", "10:30", 0),
+        ("contains", "30", "at 30, or so", 1),
     ],
 )
-def test_json_is_found_and_held_against_the_schema_of_the_row(text: str, valid: int, unread: int) -> None:
-    found = score("json_schema", text, schema=SCHEMA)
-    assert found.values == {"accuracy": float(valid), "valid": float(valid), "unread": float(unread)}
-    assert bool(found.note) != bool(valid)
-
-
-def test_json_must_equal_the_accepted_answer_where_there_is_one() -> None:
-    assert accuracy_of_json('{"b": [1, 2], "a": "x"}', '{"a": "x", "b": [1, 2]}') == (1.0, 1.0)
-    assert accuracy_of_json('{"b": [2, 1], "a": "x"}', '{"a": "x", "b": [1, 2]}') == (0.0, 1.0)
-    assert accuracy_of_json("true", "1") == (0.0, 1.0)
-
-
-def accuracy_of_json(text: str, answer: str) -> tuple[float, float]:
-    values = score("json_schema", text, answer, schema={}).values
-    return values["accuracy"], values["valid"]
-
-
-def test_a_schema_fetches_nothing_and_never_searches_for_years() -> None:
-    away = score("json_schema", "1", schema={"$ref": "http://127.0.0.1:9/schema.json"})
-    assert "cannot be applied" in str(away.problem)
-    loop = score("json_schema", "1", schema={"$ref": "#"})
-    assert "cannot be applied" in str(loop.problem)
-    assert "schema" in str(score("json_schema", "1").problem)
-
-
-def test_a_schema_in_a_file_is_checked_before_anything_is_asked(tmp_path: Any) -> None:
-    file = tmp_path / "schema.json"
-    scorer = JsonSchemaScorer(name="json_schema", schema_file=str(file))
-    with pytest.raises(DataError, match=r"scorer\.schema_file: .*schema\.json cannot be read"):
-        build_scorer(scorer)
-    file.write_text('{"type": "nothing"}')
-    with pytest.raises(DataError, match="is no JSON schema"):
-        build_scorer(scorer)
-    file.write_text('{"type": "array"}')
-    first = build_scorer(scorer)
-    assert [first.score(question(), text).values["accuracy"] for text in ("[]", "{}")] == [1, 0]
-    file.write_text('{"type": "object"}')
-    assert build_scorer(scorer).version != first.version
+def test_what_marks_and_signs_are_worth(scorer: str, key: str, text: str, worth: float) -> None:
+    assert accuracy(scorer, text, key) == worth
 
 
 MODULE = """

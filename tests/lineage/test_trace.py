@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from didact import env
 from didact.cli import app
 from didact.display import as_text
-from didact.errors import DataError, NotRegistered, RunError
+from didact.errors import DataError, DidactError, NotRegistered, RunError
 from didact.files import sha256_file, write_json
 from didact.lineage import Records, trace
 from didact.lineage.picture import save_picture
@@ -191,6 +191,20 @@ def test_of_runs_that_made_the_same_adapter_a_version_has_its_own_verdict(histor
 def test_what_is_not_known_is_said(history: History, asked: str, told: str) -> None:
     with pytest.raises(RunError, match=told):
         trace(asked, history.records)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *((name, text) for name in ("mlflow.json", "data.json", "recipe.json") for text in ("", "{", "5", "[5]")),
+        *((name, text) for name in ("workers.jsonl", "provenance.jsonl") for text in ("5\n", "[]\n", "{}\n[]\n")),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(history: History, tmp_path: Path, name: str, text: str) -> None:
+    shutil.copytree(history.folder / "runs" / "first", tmp_path / "first")
+    (tmp_path / "first" / name).write_text(text)
+    with pytest.raises(DidactError, match=name):
+        trace(str(tmp_path / "first"), Records(tmp_path))
 
 
 def test_an_unknown_name_is_answered(history: History, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from didact import env
 from didact.adapter_folder import CARD, CONFIG, MANIFEST, AdapterFolder, check_finite, check_folder
-from didact.errors import AdapterError, RunError
+from didact.errors import AdapterError, DataError, RunError
 from didact.evaluation import EvalReport
 from didact.files import sha256_text
 from didact.lineage.records import Records
@@ -87,11 +87,15 @@ def make_bundle(asked: str, records: Records | None = None) -> Bundle:
 def _without_folders(file: Path, local: "Hidden") -> str:
     """What is published of a report or a verdict; a report's digest is then over what is."""
     text = local.text(file.read_text(encoding="utf-8"))
-    values = json.loads(text)
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{file} cannot be read as JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise DataError(f"{file}: found {text[:60]!r}, expected an object")
     if "sha256" not in values:
         return text
-    del values["sha256"]
-    return EvalReport.from_json(json.dumps(values)).to_json()
+    return EvalReport.from_json(text, is_sealed=False).to_json()
 
 
 @dataclass(slots=True)

@@ -100,17 +100,16 @@ def record_of(run: Run) -> RecordedRun:
     Raises:
         RunError: a file of it is not what a run writes; names it.
     """
-    data, prepared = _json(run.data) or {}, _json(run.prepared) or {}
-    recipe = _json(run.recipe)
-    if not isinstance(recipe, dict):
-        raise RunError(f"{run.recipe} is not the recipe of a run")
+    data, prepared, recipe = (_object(file) for file in (run.data, run.prepared, run.recipe))
+    if not isinstance(recipe.get("data"), dict):
+        raise RunError(f"{run.recipe} is not the recipe of a run: it names no data")
     try:
         return RecordedRun(
             run,
             recipe,
             _sources(recipe, data, prepared),
-            attempts=tuple(read_jsonl(run.path / "provenance.jsonl")),
-            workers=tuple(read_jsonl(run.workers)),
+            attempts=_objects(run.path / "provenance.jsonl"),
+            workers=_objects(run.workers),
             mixture=data.get("mixture_fingerprint") or prepared.get("mixture"),
             template_contract=data.get("template_contract"),
             num_steps=data.get("num_steps"),
@@ -126,6 +125,23 @@ def record_of(run: Run) -> RecordedRun:
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise RunError(f"{run.path} is not a run folder that can be read ({type(error).__name__}: {error})") from error
+
+
+def _object(file: Path) -> dict[str, Any]:
+    """What a file of one JSON object holds; empty where there is no file."""
+    found = _json(file)
+    if found is not None and not isinstance(found, dict):
+        raise RunError(f"{file}: found {json.dumps(found)[:60]}, expected an object")
+    return found or {}
+
+
+def _objects(file: Path) -> tuple[dict[str, Any], ...]:
+    """Those of a file with one a line."""
+    found = tuple(read_jsonl(file))
+    for number, each in enumerate(found, 1):
+        if not isinstance(each, dict):
+            raise RunError(f"{file}, line {number}: found {json.dumps(each)[:60]}, expected an object")
+    return found
 
 
 def recorded_adapter(folder: Path) -> RecordedAdapter | None:

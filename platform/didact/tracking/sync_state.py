@@ -17,6 +17,7 @@ from typing import Any
 from filelock import FileLock
 
 from didact import files
+from didact.errors import RunError
 
 STATE_FILE = "mlflow.json"
 PENDING_FILE = "mlflow_pending.json"
@@ -76,9 +77,21 @@ class SyncState:
 
 
 def load_state(run_dir: Path) -> SyncState | None:
-    """The run's MLflow run, None before the first contact."""
+    """The run's MLflow run, None before the first contact.
+
+    Raises:
+        RunError: the file is damaged.
+    """
     path = run_dir / STATE_FILE
-    return SyncState(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return SyncState(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise RunError(
+            f"{path} does not say which MLflow run this folder belongs to ({type(error).__name__}: {error}); put back "
+            "the file, or remove it to have a new MLflow run begun"
+        ) from error
 
 
 def mlflow_run_id(run_dir: Path) -> str | None:

@@ -1,7 +1,6 @@
 """From an endpoint's bytes to an answer. Nothing is guessed: what is no answer is said to be none."""
 
 import json
-import math
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
 
@@ -9,6 +8,7 @@ from didact.evaluation.asks import Likely, Prompt, Text, TokenIds
 from didact.evaluation.endpoint.limits import Tokens, num_tokens
 
 _SHOWN = 160
+_MOST, _ROUNDING = 2**53, 1e-6
 
 
 class Unreadable(Exception):
@@ -93,7 +93,8 @@ def read_likelihood(reply: Reply, prompt: Prompt, continuation: str | TokenIds) 
         raise NoAnswer(f"it gave log probabilities of {len(values)} tokens; expected those of tokens {first} to {last}")
     tops = best[first:last] if isinstance(best, list) else []
     greedy = len(tops) == len(found) and all(
-        isinstance(top, dict) and top and value >= max(top.values()) for value, top in zip(found, tops, strict=True)
+        isinstance(top, dict) and top and all(map(_is_likelihood, top.values())) and value >= max(top.values())
+        for value, top in zip(found, tops, strict=True)
     )
     return Likely(float(sum(found)), len(found), greedy)
 
@@ -148,7 +149,8 @@ def _shown(content: bytes) -> str:
 
 
 def _is_likelihood(value: Any) -> bool:
-    return isinstance(value, int | float) and not math.isnan(value)
+    """Of a probability, a rounding error above 1 allowed."""
+    return isinstance(value, float | int) and not isinstance(value, bool) and -_MOST <= value <= _ROUNDING
 
 
 def _whole(text: str) -> str:
@@ -157,4 +159,4 @@ def _whole(text: str) -> str:
 
 
 def _is_count(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST

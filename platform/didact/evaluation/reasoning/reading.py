@@ -14,6 +14,8 @@ _MARK = re.compile(
     r"|\\(?:boxed|fbox)(?=\{)|<answer>",
     re.IGNORECASE,
 )
+_EMPHASIS = re.compile(r"[*_]+(?=[ \t]*\Z)")
+_CLOSED = re.compile(r"[*_]+([.,;:!?\u3002\uff01\uff1f]*)\Z")
 # As models write them: Qwen, DeepSeek and many others; Magistral; Kimi; Seed.
 _THOUGHTS = re.compile(
     r"<(?P<end>/)?(?:think|thinking|thought|thoughts|reasoning|seed:think)>|\[(?P<square>/)?THINK\]|\u25c1(?P<kimi>/)?think\u25b7",
@@ -52,7 +54,16 @@ def read_answer(text: str, *, stepwise: bool, reads: Reads) -> str | None:
         return _braced(rest)
     if mark[0].casefold() == "<answer>":
         return re.split(r"</answer>", rest, maxsplit=1, flags=re.IGNORECASE)[0].strip() or None
-    return next((line.strip(" \t*_") for line in rest.split("\n") if line.strip(" \t*_")), None)
+    line = next((line for line in rest.split("\n") if line.strip(" \t*_")), None)
+    return None if line is None else _without_emphasis(line, mark[0])
+
+
+def _without_emphasis(line: str, mark: str) -> str:
+    """An answer's line without marks of emphasis around it; some of them begin with what the mark before it holds."""
+    opened = _EMPHASIS.search(mark)
+    if opened:
+        line = line.replace(opened[0], "", 1)
+    return _CLOSED.sub(r"\1", line.strip(" \t*_"))
 
 
 def rationale_in(text: str) -> str:

@@ -20,7 +20,7 @@ from didact.evaluation.scorers.options import LETTERS, Options, candidates, key_
 from didact.evaluation.scorers.scorer import NamedScorer, accepted, before_next_question
 from didact.spec import ChoiceScorer
 
-CHOICE_VERSION = "choice, 4"
+CHOICE_VERSION = "choice, 5"
 """Goes up whenever the same text may be read otherwise; reports of another version are not compared."""
 _STATEMENT = re.compile(
     r"\b(?:answer|choice|option)s?(?:\s+(?:choice|option))?\s*(?:(?:is|are|was|(?:would|must|should|will)\s+be)\b\s*:?|:)"
@@ -263,7 +263,15 @@ def _texts(options: Options) -> list[tuple[str, str]]:
 
 
 def _as_words(text: str) -> str:
-    return rf"(?<![a-z0-9]){re.escape(text)}(?![a-z0-9])"
+    """A pattern of a text that is no part of a longer word, number or name: not 5 of 1.5 or -5, not C of C++."""
+    before, after = "(?<![a-z0-9])", "(?![a-z0-9])"
+    if text[0].isdigit():
+        before += r"(?<![0-9][.,/:^])(?<![-\u2212])"
+    if text[-1].isdigit():
+        after += r"(?![.,/:^][0-9]|\s+[0-9]+/[0-9]|\s+(?:thousand|million|billion|trillion)\b)"
+    if text[-1].isalpha():
+        after += r"(?!\+|#)"
+    return f"{before}{re.escape(text)}{after}"
 
 
 def _read_word(plain: str, options: Options) -> str | None:

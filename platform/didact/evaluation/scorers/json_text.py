@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -33,7 +34,7 @@ def json_schema_scorer(spec: JsonSchemaScorer) -> NamedScorer:
         DataError: the schema's file cannot be read, or is no schema.
     """
     schema = None if spec.schema_file is None else schema_of_file(spec.schema_file)
-    version = f"json_schema, 2, {fingerprint(schema)}"
+    version = f"json_schema, 3, {fingerprint(schema)}"
     return NamedScorer(partial(_score, schema), version, reads="whole", same=_one_form)
 
 
@@ -45,7 +46,19 @@ def check_schema(schema: Any) -> str | None:
         jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator).check_schema(schema)
     except jsonschema.SchemaError as error:
         return f"is no JSON schema: {error.message[:_SHOWN]}"
+    except (AttributeError, TypeError, ValueError) as error:  # `$schema` or `$id` of another kind
+        return f"is no JSON schema: {type(error).__name__}: {str(error)[:_SHOWN]}"
+    words = set(_words_of(schema))
+    if {"unevaluatedProperties", "patternProperties"} <= words:
+        return "has unevaluatedProperties beside patternProperties, for whose search there is no time limit"
     return None
+
+
+def _words_of(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        yield from schema
+    for each in _members(schema):
+        yield from _words_of(each)
 
 
 def fault_of(answer: str, schema: Any) -> str | None:
@@ -57,7 +70,7 @@ def fault_of(answer: str, schema: Any) -> str | None:
     """
     try:
         return _first_fault(schema, json.loads(answer))
-    except (TimeoutError, RecursionError, referencing.exceptions.Unresolvable):
+    except (TimeoutError, RecursionError, ValueError, referencing.exceptions.Unresolvable):
         return None  # said of each question when it is scored
 
 
@@ -89,7 +102,7 @@ def _score(schema: dict[str, Any] | None, question: Question, text: str) -> Scor
         wrong = _first_fault(schema, value)
     except TimeoutError:
         return Score(problem=f"a pattern of the schema was searched for longer than {_PATTERN_SECONDS:g} s")
-    except (RecursionError, referencing.exceptions.Unresolvable) as error:
+    except (RecursionError, ValueError, referencing.exceptions.Unresolvable) as error:
         return Score(problem=f"the schema cannot be applied: {type(error).__name__}: {error}")
     aims = accepted(question)
     equal = not aims or any(_equals(value, aim) for aim in aims)
@@ -160,12 +173,20 @@ def _refuse(literal: str) -> Any:
     raise ValueError(f"{literal} is not JSON")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse)
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for place, (name, _) in enumerate(pairs) if name in dict(pairs[:place]))
+        raise ValueError(f"its key {twice!r} stands twice")
+    return found
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse, object_pairs_hook=_once)
 
 
 def _first_fault(schema: dict[str, Any], value: Any) -> str | None:
     plain = jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)
-    careful = jsonschema.validators.extend(plain, {"pattern": _pattern})
+    careful = jsonschema.validators.extend(plain, _CAREFUL)
     # An empty registry: nothing that a schema refers to is fetched from anywhere.
     validator = careful(schema, registry=referencing.Registry())
     fault = jsonschema.exceptions.best_match(validator.iter_errors(value))
@@ -174,8 +195,57 @@ def _first_fault(schema: dict[str, Any], value: Any) -> str | None:
 
 def _pattern(validator: Any, pattern: str, value: Any, schema: Any) -> Iterator[jsonschema.ValidationError]:
     """The schema's word `pattern`, with an end to its search."""
-    if isinstance(value, str) and not regex.search(pattern, value, timeout=_PATTERN_SECONDS):
+    if isinstance(value, str) and not _finds(pattern, value):
         yield jsonschema.ValidationError(f"{value[:_SHOWN]!r} does not match {pattern!r}")
+
+
+def _finds(pattern: str, text: str) -> bool:
+    return regex.search(pattern, text, timeout=_PATTERN_SECONDS) is not None
+
+
+def _pattern_properties(
+    validator: Any, patterns: Mapping[str, Any], value: Any, schema: Any
+) -> Iterator[jsonschema.ValidationError]:
+    for pattern, inner in patterns.items() if isinstance(value, dict) else ():
+        for name, member in value.items():
+            if _finds(pattern, name):
+                yield from validator.descend(member, inner, path=name, schema_path=pattern)
+
+
+def _additional_properties(
+    validator: Any, inner: Any, value: Any, schema: Mapping[str, Any]
+) -> Iterator[jsonschema.ValidationError]:
+    known, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
+    for name, member in value.items() if isinstance(value, dict) else ():
+        if name in known or any(_finds(pattern, name) for pattern in patterns):
+            continue
+        if inner is False:
+            yield jsonschema.ValidationError(f"{name!r} was unexpected: the schema allows no additional properties")
+        else:
+            yield from validator.descend(member, inner, path=name)
+
+
+def _unique_items(validator: Any, unique: Any, value: Any, schema: Any) -> Iterator[jsonschema.ValidationError]:
+    """By what items are, not each with each."""
+    if unique and isinstance(value, list) and len({_one_form(json.dumps(each)) for each in value}) < len(value):
+        yield jsonschema.ValidationError("an item stands twice")
+
+
+def _multiple_of(validator: Any, step: Any, value: Any, schema: Any) -> Iterator[jsonschema.ValidationError]:
+    """In decimals, as both are written: 19.99 is a multiple of 0.01."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and Fraction(str(value)) % Fraction(str(step)):
+        yield jsonschema.ValidationError(f"{value} is not a multiple of {step}")
+
+
+_CAREFUL = {
+    "pattern": _pattern,
+    "patternProperties": _pattern_properties,
+    "additionalProperties": _additional_properties,
+    "uniqueItems": _unique_items,
+    "multipleOf": _multiple_of,
+}
+"""Words of a schema that take long with some texts, or are computed in binary, in the library's own way."""
 
 
 def _equals(value: Any, aim: str) -> bool:
@@ -186,5 +256,10 @@ def _equals(value: Any, aim: str) -> bool:
 
 
 def _one_form(text: str) -> str:
-    """JSON with keys in order, in which true is no 1."""
-    return json.dumps(json.loads(text), sort_keys=True, ensure_ascii=False)
+    """JSON with keys in order, in which 5.0 is 5, as JSON Schema has it, and true is no 1."""
+    return json.dumps(json.loads(text, parse_float=_plain_number), sort_keys=True, ensure_ascii=False)
+
+
+def _plain_number(written: str) -> int | float:
+    value = float(written)
+    return int(value) if value.is_integer() else value

@@ -14,7 +14,7 @@ from didact.spec import NumberScorer
 
 _ASCII_MINUS = str.maketrans(dict.fromkeys("\u2212\u2013\ufe63\uff0d", "-") | {"\u2044": "/"})
 _LATEX = (
-    (re.compile(r"\\[dt]?frac\s*\{\s*([0-9]+)\s*\}\s*\{\s*([0-9]+)\s*\}"), r" \1/\2"),
+    (re.compile(r"\\[dt]?frac\s*\{\s*(-?)\s*([0-9]+)\s*\}\s*\{\s*([0-9]+)\s*\}"), r" \1\2/\3"),
     (re.compile(r"\\(?:times|cdot)(?![A-Za-z])"), "*"),
     (re.compile(r"\\(?=[%$])"), ""),
     (re.compile(r"(?<=[0-9])(?:\{,\}|\\,)(?=[0-9]{3}(?![0-9]))"), ","),
@@ -24,26 +24,37 @@ _THIN = "\u00a0\u2009\u202f"
 _CODE = r"(?:USD|EUR|GBP|CNY|RMB|JPY|HKD|INR)"
 # Three groups of three digits may as well be three numbers.
 _BLANK_GROUPS = r"(?<![0-9] )(?:[0-9]{1,2}(?: [0-9]{3})+|[0-9]{3} [0-9]{3})(?! ?[0-9])"
-_WHOLE = rf"(?:[0-9]{{1,3}}(?:,[0-9]{{3}})+(?![0-9])|[0-9]{{1,3}}(?:_[0-9]{{3}})+(?![0-9])|{_BLANK_GROUPS}|[0-9]+)"
+_WHOLE = rf"(?:[0-9]{{1,3}}(?:[,'][0-9]{{3}})+(?![0-9])|[0-9]{{1,3}}(?:_[0-9]{{3}})+(?![0-9])|{_BLANK_GROUPS}|[0-9]+)"
 _DECIMAL = rf"(?:{_WHOLE}(?:\.[0-9]+)?|(?<![0-9])\.[0-9]+)"
 _RAISED_TO, _RAISED_END = r"(?:\^|\*\*)\s*\{?\s*", r"\s*\}?(?![0-9A-Za-z])"
 # Marks of things that hold digits (m2, H2O, x_1, cm^2) are read as one piece, so that their digits are no numbers.
 _RAISED_THING = rf"[{_LETTER}_)}}\]]\^\{{?-?[0-9]+\}}?"
 _THING = rf"{_RAISED_THING}|(?!(?<=[0-9])[xX][0-9])(?:[{_LETTER}_]|_\{{)[0-9][0-9{_LETTER}]*(?:\.[0-9]+)*"
+# Written as one quantity, which people read in two ways or a sign apart: decimal commas, points between thousands,
+# quotients of decimals, hexadecimals.
+_ODD = (
+    r"(?<![0-9.,])[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]+(?![0-9])|(?<![0-9.,])[0-9]{1,3}(?:\.[0-9]{3}){2,}(?![0-9.])"
+    r"|(?<![0-9.,])[0-9]+,[0-9]{1,2}(?![0-9,])"
+    r"|(?<![0-9.])[0-9]*\.[0-9]+\s?/\s?[0-9]+|(?<![0-9./])[0-9]+\s?/\s?-\s?[0-9]+|\b0[xX][0-9A-Fa-f]+\b"
+)
 _NUMBER = re.compile(
+    rf"(?P<odd>{_ODD})|"
     # A dash after a letter, a digit or a bracket is a subtraction or a hyphen ("10-3" ends in 3); with a blank behind
     # it, it is a sign only where a value is expected.
-    rf"(?P<sign>(?<![A-Za-z0-9_).\]}}%])-|(?:[=:(\[{{≈]|\b(?:is|equals)\b|[是为得])\s*-\s+|\bnegative\s+|负)?"
+    rf"(?P<sign>(?<![A-Za-z0-9_).\]}}%])-|(?:[=:(\[{{≈]|\b(?:is|equals)\b|[是为得])\s*-\s+|\bnegative\s+|负"
+    r"|(?:\A|[=:(\[{≈,.;]\s*|\b(?:is|are|be|equals|to|of)\s+)minus\s+)?"
     rf"(?:{_CODE}\s*)?[$€£¥]?(?:(?<=[$€£¥])(?P<inner>-))?"
     rf"(?:(?P<units>[0-9]+)\s+(?=[0-9]+/))?"
     rf"(?:(?<![/0-9.])(?P<over>[0-9]+)\s?/\s?(?P<under>[0-9]+)(?![/0-9])(?!\s?/\s?[0-9])"
     rf"|(?P<base>[0-9]{{1,4}}){_RAISED_TO}(?P<power>[+-]?[0-9]{{1,3}}){_RAISED_END}"
     rf"|(?P<decimal>{_DECIMAL})(?:[eE](?P<exponent>[+-]?[0-9]{{1,3}})(?![0-9A-Za-z])(?!\.[0-9])"
     rf"|\s*[x×*·]\s*10{_RAISED_TO}(?P<ten>[+-]?[0-9]{{1,3}}){_RAISED_END}|(?![eE][+-]?[0-9]{{4}})))"
-    rf"(?P<unit>\s*%|\s*(?:百万|千万|万亿|[万亿])|\s+(?:thousand|million|billion|trillion)\b)?"
+    rf"(?P<unit>\s*%|\s*per\s?cent\b|\s*(?:百万|千万|万亿|[万亿])|\s+(?:thousand|million|billion|trillion)\b)?"
     rf"|(?P<thing>{_THING}|[0-9.]+[eE][+-]?[0-9]{{4,}})"
 )
 _CURRENCY_BEHIND = re.compile(rf"\s*(?:[$€£¥元円]|{_CODE})\s*\Z")
+_NUMERAL = "[零〇一二两三四五六七八九十百千万亿]+"
+_FRACTION_SPOKEN = re.compile(rf"(负?)({_NUMERAL})分之({_NUMERAL})")
 _PERCENT_SPOKEN = re.compile(r"百分之(负?)([^\s,.;:!?，。；：！？]+)")
 _UNITS = {"%": Fraction(1, 100), "thousand": Fraction(10**3), "million": Fraction(10**6)} | {
     "billion": Fraction(10**9),
@@ -108,7 +119,7 @@ def same_number(number: str) -> str:
 
 def number_scorer(spec: NumberScorer) -> NamedScorer:
     """Right when the last number of the text is an accepted one."""
-    return NamedScorer(partial(_score, Fraction(str(spec.tolerance))), "number, 2", reads="last", same=same_number)
+    return NamedScorer(partial(_score, Fraction(str(spec.tolerance))), "number, 3", reads="last", same=same_number)
 
 
 def _score(tolerance: Fraction, question: Question, text: str) -> Score:
@@ -143,15 +154,16 @@ def _quantity(text: str | None) -> _Quantity | None:
     value = chinese_value(plain.removeprefix("负")) if plain and not plain.isascii() else None
     if value is not None:
         return _written(-value if plain.startswith("负") else value)
-    spoken = _PERCENT_SPOKEN.fullmatch(plain)
+    spoken = _PERCENT_SPOKEN.fullmatch(plain) or _FRACTION_SPOKEN.fullmatch(plain)
     return _spoken(plain) if spoken else None
 
 
 def _read(match: re.Match[str]) -> _Quantity | None:
-    if match["thing"] is not None:
+    if match["thing"] is not None or match["odd"] is not None:
         return None
     sign = "-" if match["sign"] or match["inner"] else ""
     unit = (match["unit"] or "").strip()
+    unit = "%" if unit.startswith("per") else unit
     if match["over"]:
         over, under = int(Decimal(match["over"])), int(Decimal(match["under"]))
         if not under:
@@ -166,7 +178,7 @@ def _read(match: re.Match[str]) -> _Quantity | None:
         bare = base**power
         written = f"1e{power}" if base == 10 else _written(bare).plain
     else:
-        digits = re.sub(r"[, _]", "", match["decimal"])
+        digits = re.sub(r"[, _']", "", match["decimal"])
         exponent = match["exponent"] or match["ten"]
         written = f"{digits}e{exponent}" if exponent else digits
         bare = Fraction(Decimal(written))
@@ -189,6 +201,10 @@ def _spoken(text: str) -> _Quantity | None:
         if found and percents[-1][2].startswith(found[0][0]):
             value = -found[0][1] if percents[-1][1] else found[0][1]
             return _Quantity(_written(value).plain, value, "%")
+    if fractions := _FRACTION_SPOKEN.findall(text):
+        sign, under, over = fractions[-1]
+        if (whole := chinese_value(under)) and (part := chinese_value(over)) is not None:
+            return _written(Fraction(part) / Fraction(whole) * (-1 if sign else 1))
     numerals = chinese_numerals(text)
     if not numerals:
         return None

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from didact.evaluation.questions import Question, Score
-from didact.evaluation.scorers.scorer import NamedScorer, accepted, plain_signs
+from didact.evaluation.scorers.scorer import NamedScorer, accepted, normalised, plain_signs
 from didact.spec import F1Scorer, RougeScorer
 
 _ARTICLES = frozenset(("a", "an", "the"))
@@ -29,7 +29,7 @@ _STEMMED_FROM = 4
 
 def f1_scorer(spec: F1Scorer) -> NamedScorer:
     """F1 over words and exact match, as in SQuAD (Rajpurkar et al., 2016), with the best accepted answer."""
-    return NamedScorer(_f1, "f1, 2", metric="f1", same=None)
+    return NamedScorer(_f1, "f1, 3", metric="f1", same=None)
 
 
 def rouge_scorer(spec: RougeScorer) -> NamedScorer:
@@ -51,9 +51,15 @@ def _f1(question: Question, text: str) -> Score:
     if not aims:
         return Score(problem="the row has no answer to compare with")
     found = squad_words(text)
-    f1 = max(shared_words(found, squad_words(aim)) for aim in aims)
-    exact = any(found == squad_words(aim) for aim in aims)
+    f1 = max(_shared(text, found, aim) for aim in aims)
+    exact = any(_shared(text, found, aim) == 1 and found == squad_words(aim) for aim in aims)
     return Score({"f1": f1, "accuracy": float(exact), "unread": float(not text.strip())}, text.strip() or None)
+
+
+def _shared(text: str, found: Sequence[str], aim: str) -> float:
+    """Of an answer that has no word for SQuAD, as the article `A` or a sign, the text itself is compared."""
+    words = squad_words(aim)
+    return shared_words(found, words) if words else float(normalised(text) == normalised(aim))
 
 
 def squad_words(text: str) -> list[str]:

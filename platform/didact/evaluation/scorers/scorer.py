@@ -24,17 +24,21 @@ _RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+", strict=T
 _NEXT_QUESTION = re.compile(
     r"(?<=\S)\s*\n[ \t]*(?:question|q|题目|问题)[ \t]*\d*[ \t]*(?:[:\uff1a]|\.(?=\s))", re.IGNORECASE
 )
+_TYPOGRAPHIC = str.maketrans("\u2018\u2019\u02bc\u2010\u2011\u2212", "'''---")
 _FACTORIAL = re.compile(r"(?:.*[0-9)]|.)!")
 
 
 def plain_signs(text: str) -> str:
-    """A text in which letters and digits of other widths are plain (NFKC); raised digits become powers, `10^2`."""
+    """A text in which letters and digits of other widths are plain (NFKC); raised digits become powers, `10^2`.
+
+    Apostrophes, hyphens and minus signs of typographers are those of keyboards.
+    """
     if text.isascii():
         return text
     raised = re.sub(f"[{''.join(_RAISED)}]+", lambda each: "^" + "".join(_RAISED[one] for one in each[0]), text)
     # NFKC would make 11/2 of the mixed number 1 1/2 in two characters.
     apart = "".join(f" {one}" if unicodedata.decomposition(one).startswith("<fraction>") else one for one in raised)
-    return unicodedata.normalize("NFKC", apart)
+    return unicodedata.normalize("NFKC", apart).translate(_TYPOGRAPHIC)
 
 
 def normalised(text: str) -> str:

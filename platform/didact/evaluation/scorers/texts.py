@@ -25,17 +25,17 @@ _LETTER = rf"[^\W_{_CJK}]"
 
 def exact_scorer(spec: ExactScorer) -> NamedScorer:
     """Right when the text is an accepted answer, written in another way perhaps."""
-    return NamedScorer(_exact, "exact, 2")
+    return NamedScorer(_exact, "exact, 3")
 
 
 def set_scorer(spec: SetScorer) -> NamedScorer:
     """Right when the items of the text are the accepted ones."""
-    return NamedScorer(partial(_set, spec.separator), "set, 2", same=partial(_one_order, spec.separator))
+    return NamedScorer(partial(_set, spec.separator), "set, 3", same=partial(_one_order, spec.separator))
 
 
 def contains_scorer(spec: ContainsScorer) -> NamedScorer:
     """Right when the text contains an accepted answer."""
-    return NamedScorer(partial(_contains, spec), "contains, 2", same=None)
+    return NamedScorer(partial(_contains, spec), "contains, 3", same=None)
 
 
 def regex_scorer(spec: RegexScorer) -> NamedScorer:
@@ -48,12 +48,18 @@ def regex_scorer(spec: RegexScorer) -> NamedScorer:
         pattern = regex.compile(spec.pattern, regex.IGNORECASE if spec.ignore_case else 0)
     except regex.error as error:
         raise SpecError(f"scorer.pattern: {spec.pattern!r} is no pattern: {error}") from None
-    return NamedScorer(partial(_regex, pattern, spec), "regex, 2", reads="last")
+    return NamedScorer(partial(_regex, pattern, spec), "regex, 3", reads="last")
 
 
 def _exact(question: Question, text: str) -> Score:
-    found = normalised(text)
-    return judged(bool(found) and found in map(normalised, accepted(question)), found or None)
+    right = any(_is_same(text, aim) for aim in accepted(question))
+    return judged(right, normalised(text) or (text.strip() if right else None))
+
+
+def _is_same(text: str, aim: str) -> bool:
+    """Whether both are one answer; of an answer of marks alone, such as `?`, the marks are compared."""
+    form = normalised(aim)
+    return normalised(text) == form if form else text.strip() == aim.strip()
 
 
 def _set(separator: str | None, question: Question, text: str) -> Score:
@@ -62,7 +68,7 @@ def _set(separator: str | None, question: Question, text: str) -> Score:
     aim = set(_items((separator or "\n").join(accepted(question)), separator))
     shared = len(set(found) & aim)
     precision, recall = shared / len(found) if found else 0.0, shared / len(aim) if aim else 0.0
-    return judged(set(found) == aim, ", ".join(sorted(found)) or None, precision=precision, recall=recall)
+    return judged(bool(aim) and set(found) == aim, ", ".join(sorted(found)) or None, precision=precision, recall=recall)
 
 
 def _items(text: str, separator: str | None) -> dict[str, None]:
@@ -98,10 +104,15 @@ def _one_order(separator: str | None, text: str) -> str:
 
 
 def _contains(spec: ContainsScorer, question: Question, text: str) -> Score:
-    plain, aims = normalised(text), [normalised(each) for each in accepted(question)]
-    found = [aim for aim in aims if aim and _stands_in(aim, plain, spec.words)]
+    plain, aims = normalised(text), accepted(question)
+    found = [aim for aim in aims if _holds(text, plain, aim, spec.words)]
     right = len(found) == len(aims) > 0 if spec.all else bool(found)
     return judged(right, ", ".join(found) or plain or None)
+
+
+def _holds(text: str, plain: str, aim: str, words: bool) -> bool:
+    form = normalised(aim)
+    return _stands_in(form, plain, words) if form else bool(aim.strip()) and aim.strip() in text
 
 
 def _stands_in(aim: str, text: str, words: bool) -> bool:
@@ -109,13 +120,15 @@ def _stands_in(aim: str, text: str, words: bool) -> bool:
         return aim in text
     before = f"(?<!{_LETTER})" if re.match(_LETTER, aim) and not _UNSPACED.match(aim[0]) else ""
     after = f"(?!{_LETTER})" if re.match(_LETTER, aim[-1]) and not _UNSPACED.match(aim[-1]) else ""
-    # A number is no part of another one: 5 stands neither in 1.5 nor in -5, 3/5, 5,000 or 5^2.
+    # A number is no part of another one: 5 stands neither in 1.5 nor in -5, 3/5, 5,000, 5 000, 5:30 or 5^2.
     if re.match(r"[0-9]", aim):
-        before += r"(?<![0-9][.,/^])(?<!(?:^|[^\w)])[-\u2212]\s?)"
+        before += r"(?<![0-9][.,/^:])(?<!(?:^|[^\w)])[-\u2212]\s?)"
     elif re.match(r"[-\u2212.][0-9]", aim):
         before += r"(?<![\w)])"
     if re.match(r"[0-9]", aim[-1]):
-        after += r"(?![.,/^][0-9])"
+        after += r"(?![.,/^:][0-9]|\s[0-9]{3}(?![0-9]))"
+    if re.match(r"[0-9]+/", aim):  # nor is a fraction of a mixed number
+        before += r"(?<![0-9]\s)"
     return regex.search(before + regex.escape(aim) + after, text) is not None
 
 

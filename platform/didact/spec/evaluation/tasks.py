@@ -20,7 +20,7 @@ class QuestionTask(Spec):
     """
     few_shot: int = Field(default=0, ge=0)
     """Worked examples before each question, as turns of the conversation; for tasks that have examples."""
-    samples: int = Field(default=1, ge=1)
+    samples: int = Field(default=1, ge=1, le=10_000)
     """Answers drawn for each question; the most frequent one counts (self-consistency), and pass@k is measured."""
     temperature: float | None = Field(default=None, ge=0)
     """0 is greedy; left out, 0 for one sample and 0.7 for several."""

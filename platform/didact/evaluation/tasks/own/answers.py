@@ -1,6 +1,7 @@
 """What a row says is right: one answer, or several that are all accepted, as data sets write them."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -11,6 +12,7 @@ from didact.spec import CodeScorer, FunctionScorer, JsonSchemaScorer, JudgeScore
 
 _ANY_VALUE = (CodeScorer, FunctionScorer, JudgeScorer)
 """Scorers that may know what to do with an object or a list of lists."""
+_OF_TEXTS = re.compile(r"\s*(?:\[\s*[\"{]|\{\s*\")")
 _TEXTS = ("text", "texts")
 _OF_SQUAD = {"text", "texts", "answer_start", "answer_end", "answer_id"}
 
@@ -32,7 +34,8 @@ def accepted_answers(record: Mapping[str, Any], scorer: Any) -> tuple[str, ...]:
     value = record.get(key)
     if isinstance(scorer, JsonSchemaScorer):
         return _values(value, several=key == "answers")
-    if isinstance(value, str) and value.lstrip()[:2] in ('["', "[{", '{"'):
+    # `[1, 2]` as one answer is an interval, or a program's list; as `answers` it can only be several.
+    if isinstance(value, str) and (_OF_TEXTS.match(value) or (key == "answers" and value.lstrip().startswith("["))):
         value = _listed(value)  # a list in a table of columns
     several = _flat(value)
     odd = next((each for each in several if isinstance(each, Mapping | list | tuple)), None)
