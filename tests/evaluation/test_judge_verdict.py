@@ -19,6 +19,8 @@ PLAIN = Criteria({})
         ("Score: 0.8", 0.8),
         ("It is right.\n\nScore: 1\n", 1),
         ("Wrong.\n**Score: 0**", 0),
+        ("Wrong.\n**Score:** 0.8", 0.8),
+        ("Score: **0.8**.", 0.8),
         ("回答正确。\n得分\uff1a0.5", 0.5),
         ("得分\uff1a \uff10\uff0e\uff15 。", 0.5),
         ("score : .5", None),

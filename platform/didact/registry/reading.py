@@ -1,5 +1,6 @@
 """What an MLflow registry holds of adapters: versions, aliases, verdicts and the bytes, checked on the way out."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,12 +44,12 @@ class RegistryReader:
             uri: MLflow server or database.
         """
         self.uri = uri
-        self._opened = None if self._is_unmade else self._connect()
+        if not self._is_unmade:
+            self._client = self._connect()
 
-    @property
+    @functools.cached_property
     def _client(self) -> "MlflowClient":
-        self._opened = self._opened or self._connect()
-        return self._opened
+        return self._connect()
 
     def _connect(self) -> "MlflowClient":
         with asking(self.uri, "be opened"):

@@ -16,6 +16,7 @@ _NUMBER = r"([-+]?\d+(?:\.\d+)?)"
 _SCORE = re.compile(rf"(?:score|得分|评分|分数)\s*:\s*{_NUMBER}(?:\s*/\s*{_NUMBER})?\s*[.。]?", re.IGNORECASE)
 _CHOICE = re.compile(r"(?:verdict|结论)\s*:\s*(?:answer\s*|回答\s*)?(a|b|tie|平局?)\s*[.。]?", re.IGNORECASE)
 _JSON_BLOCK = re.compile(r"```(?:json)?\s*\n(\{.*?\})\s*\n```\s*\Z", re.DOTALL | re.IGNORECASE)
+_EMPHASIS = re.compile(r"[*`]+|__")
 _SIDES: dict[str, float] = {"a": 1.0, "b": -1.0, "tie": 0.0, "平": 0.0, "平局": 0.0}
 _SHOWN = 80
 
@@ -60,7 +61,7 @@ def read_verdict(text: str, scale: Scale | None, code: str = "", finish: Literal
         return Reading(None, "its reply is empty")
     last = own.splitlines()[-1].strip().strip("*`_#").strip()
     pattern = _CHOICE if scale is None else _SCORE
-    if found := pattern.fullmatch(last):
+    if found := pattern.fullmatch(_EMPHASIS.sub("", last)):
         return _value(found[1], scale, found[2] if scale else None)
     if (values := _json(own, last)) is not None:
         names = ("verdict", "结论") if scale is None else ("score", "得分")
