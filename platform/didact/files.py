@@ -198,6 +198,20 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     yield from follow_jsonl(path, 0)[0]
 
 
+def members_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For `object_pairs_hook` of `json`, which keeps the last of members of one name.
+
+    Raises:
+        ValueError: a name stands twice; says which.
+    """
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"its key {name!r} stands twice")
+        found[name] = value
+    return found
+
+
 def follow_jsonl(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
     """Complete records after byte `offset`, and the offset to go on from: reads a growing file piece by piece."""
     if not path.exists():

@@ -1,25 +1,19 @@
 """JSON in a model's words: found, held against a schema, compared as JSON Schema compares."""
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
 
-from didact.datasets.conversation import Message
 from didact.errors import DataError
-from didact.evaluation.questions import Question, Score
 from didact.evaluation.scorers import build_scorer
 from didact.evaluation.scorers.json_text import check_schema
 from didact.spec import JsonSchemaScorer
+from tests.fakes.scoring import question
+from tests.fakes.scoring import score as scored
 
-
-def question(*answers: str, **row: Any) -> Question:
-    return Question("1", (Message("user", "?"),), answers[0] if answers else "", data={"answers": list(answers), **row})
-
-
-def score(text: str, *answers: str, **row: Any) -> Score:
-    return build_scorer("json_schema").score(question(*answers, **row), text)
-
+score = partial(scored, "json_schema")
 
 SCHEMA = {
     "type": "object",

@@ -2,9 +2,8 @@ from typing import Any
 
 import pytest
 
-from didact.datasets.conversation import Message
 from didact.errors import SpecError
-from didact.evaluation.questions import Question, Score
+from didact.evaluation.questions import Score
 from didact.evaluation.scorers import build_scorer
 from didact.evaluation.scorers.scorer import normalised
 from didact.spec import (
@@ -15,14 +14,7 @@ from didact.spec import (
     RougeScorer,
     SetScorer,
 )
-
-
-def question(*answers: str, **row: Any) -> Question:
-    return Question("1", (Message("user", "?"),), answers[0] if answers else "", data={"answers": list(answers), **row})
-
-
-def score(scorer: Any, text: str, *answers: str, **row: Any) -> Score:
-    return build_scorer(scorer).score(question(*answers, **row), text)
+from tests.fakes.scoring import score
 
 
 def accuracy(scorer: Any, text: str, *answers: str) -> float:

@@ -82,11 +82,11 @@ def join_ray(
     if environment is not None:
         # Nobody takes this machine away from itself, and the watcher is one process more for every training.
         environment["env_vars"]["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
-    given = {"num_cpus": num_cpus, "num_gpus": num_gpus, "include_dashboard": False}
     try:
         with own_handlers():
             # "local": never some other Ray that happens to run on this machine
-            ray.init(address="local", labels=OWN_RAY, **given, **words)
+            own = {"labels": OWN_RAY, "include_dashboard": False}
+            ray.init(address="local", num_cpus=num_cpus, num_gpus=num_gpus, **own, **words)
     except Exception as error:
         if "timed out during startup" not in str(error):  # what Ray raises then is of no class of its own
             raise

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import yaml
 
 from didact.errors import SpecError
+from didact.files import members_once
 from didact.spec.adapter import LoraSpec
 from didact.spec.base import Spec, validate
 from didact.spec.explain import Lined
@@ -30,16 +31,12 @@ def load_spec(spec_type: type[AnySpec], path: str | Path, overrides: list[str] |
 def _written(spec_type: type[AnySpec], path: str | Path) -> AnySpec | None:
     """What `to_json` wrote, read 50 times as fast as YAML; None where anything is wrong, which YAML tells by line."""
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_once, parse_constant=_refuse)
+        values = json.loads(
+            Path(path).read_text(encoding="utf-8"), object_pairs_hook=members_once, parse_constant=_refuse
+        )
         return validate(spec_type, values, str(path)) if isinstance(values, dict) else None
     except (OSError, ValueError, SpecError):
         return None
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) < len(pairs):
-        raise ValueError("a key is given twice")
-    return found
 
 
 def _refuse(constant: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from didact.evaluation.judge.fence import without_quotes
+from didact.files import members_once
 
 _NUMBER = r"([-+]?\d+(?:\.\d+)?)"
 _SCORE = re.compile(rf"(?:score|得分|评分|分数)\s*:\s*{_NUMBER}(?:\s*/\s*{_NUMBER})?\s*[.。]?", re.IGNORECASE)
@@ -99,12 +100,7 @@ def _json(own: str, last: str) -> dict[str, Any] | None:
 
 
 def _once_each(text: str) -> dict[str, Any]:
-    def no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len({name for name, _ in pairs}) < len(pairs):
-            raise ValueError("a name stands twice")
-        return dict(pairs)
-
-    values = json.loads(text, object_pairs_hook=no_twice)
+    values = json.loads(text, object_pairs_hook=members_once)
     if not isinstance(values, dict):
         raise ValueError("no object")
     return values

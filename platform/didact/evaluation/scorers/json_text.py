@@ -17,7 +17,7 @@ import regex
 from didact.errors import DataError
 from didact.evaluation.questions import Question, Score
 from didact.evaluation.scorers.scorer import NamedScorer, accepted, field_of
-from didact.files import fingerprint
+from didact.files import fingerprint, members_once
 from didact.spec import JsonSchemaScorer
 
 _FENCE = re.compile(r"(?:```|~~~)[ \t]*(?:json[c5]?)?\s*(.*?)(?:```|~~~)", re.DOTALL | re.IGNORECASE)
@@ -173,15 +173,7 @@ def _refuse(literal: str) -> Any:
     raise ValueError(f"{literal} is not JSON")
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(name for place, (name, _) in enumerate(pairs) if name in dict(pairs[:place]))
-        raise ValueError(f"its key {twice!r} stands twice")
-    return found
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse, object_pairs_hook=_once)
+_DECODER = json.JSONDecoder(parse_constant=_refuse, object_pairs_hook=members_once)
 
 
 def _first_fault(schema: dict[str, Any], value: Any) -> str | None:

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from didact.evaluation.questions import Question, Score
-from didact.evaluation.scorers.scorer import NamedScorer, accepted, normalised, plain_signs
+from didact.evaluation.scorers.scorer import NamedScorer, accepted, compared, plain_signs
 from didact.spec import F1Scorer, RougeScorer
 
 _ARTICLES = frozenset(("a", "an", "the"))
@@ -50,16 +50,11 @@ def _f1(question: Question, text: str) -> Score:
     aims = accepted(question)
     if not aims:
         return Score(problem="the row has no answer to compare with")
-    found = squad_words(text)
-    f1 = max(_shared(text, found, aim) for aim in aims)
-    exact = any(_shared(text, found, aim) == 1 and found == squad_words(aim) for aim in aims)
+    # An answer that has no word for SQuAD, as the article `A` or a sign, is compared as it stands.
+    found, *wanted = (squad_words(each) or [compared(each)] for each in (text, *aims))
+    f1 = max(shared_words(found, aim) for aim in wanted)
+    exact = found in wanted
     return Score({"f1": f1, "accuracy": float(exact), "unread": float(not text.strip())}, text.strip() or None)
-
-
-def _shared(text: str, found: Sequence[str], aim: str) -> float:
-    """Of an answer that has no word for SQuAD, as the article `A` or a sign, the text itself is compared."""
-    words = squad_words(aim)
-    return shared_words(found, words) if words else float(normalised(text) == normalised(aim))
 
 
 def squad_words(text: str) -> list[str]:

@@ -57,6 +57,11 @@ def normalised(text: str) -> str:
     return plain
 
 
+def compared(text: str) -> str:
+    """The `normalised` text; of marks alone, such as `?`, these."""
+    return normalised(text) or text.strip()
+
+
 def before_next_question(text: str) -> str:
     """What a model answered before it went on with a question of its own."""
     return _NEXT_QUESTION.split(text, maxsplit=1)[0]

@@ -8,7 +8,7 @@ import regex
 
 from didact.errors import SpecError
 from didact.evaluation.questions import Question, Score
-from didact.evaluation.scorers.scorer import NamedScorer, accepted, judged, normalised, plain_signs
+from didact.evaluation.scorers.scorer import NamedScorer, accepted, compared, judged, normalised, plain_signs
 from didact.spec import ContainsScorer, ExactScorer, RegexScorer, SetScorer
 
 _BETWEEN_ITEMS = re.compile(r"[\n,;、]|\s+(?:and|&)\s+")
@@ -52,14 +52,9 @@ def regex_scorer(spec: RegexScorer) -> NamedScorer:
 
 
 def _exact(question: Question, text: str) -> Score:
-    right = any(_is_same(text, aim) for aim in accepted(question))
-    return judged(right, normalised(text) or (text.strip() if right else None))
-
-
-def _is_same(text: str, aim: str) -> bool:
-    """Whether both are one answer; of an answer of marks alone, such as `?`, the marks are compared."""
-    form = normalised(aim)
-    return normalised(text) == form if form else text.strip() == aim.strip()
+    found = compared(text)
+    right = bool(found) and found in map(compared, accepted(question))
+    return judged(right, (found if right else normalised(text)) or None)
 
 
 def _set(separator: str | None, question: Question, text: str) -> Score:
@@ -104,15 +99,10 @@ def _one_order(separator: str | None, text: str) -> str:
 
 
 def _contains(spec: ContainsScorer, question: Question, text: str) -> Score:
-    plain, aims = normalised(text), accepted(question)
-    found = [aim for aim in aims if _holds(text, plain, aim, spec.words)]
+    plain, aims = normalised(text), [compared(each) for each in accepted(question)]
+    found = [aim for aim in aims if aim and (_stands_in(aim, plain, spec.words) if normalised(aim) else aim in text)]
     right = len(found) == len(aims) > 0 if spec.all else bool(found)
     return judged(right, ", ".join(found) or plain or None)
-
-
-def _holds(text: str, plain: str, aim: str, words: bool) -> bool:
-    form = normalised(aim)
-    return _stands_in(form, plain, words) if form else bool(aim.strip()) and aim.strip() in text
 
 
 def _stands_in(aim: str, text: str, words: bool) -> bool:
