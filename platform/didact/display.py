@@ -74,6 +74,11 @@ def _columns(stream: TextIO) -> int | None:
     return None if stream.isatty() else shutil.get_terminal_size((_PIPE_COLUMNS, 24)).columns
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things that have a regular plural: `1 question`, `1,200 questions`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def in_words(seconds: float) -> str:
     """A time that is only roughly known: `40 seconds`, `11 minutes`."""
     return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{max(round(seconds, -1), 10):.0f} seconds"

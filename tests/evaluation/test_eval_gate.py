@@ -49,7 +49,7 @@ def test_an_adapter_that_diverged_does_not_pass() -> None:
 
 def test_lines_say_what_was_found_and_asked_for() -> None:
     (loss, accuracy) = judge_gate(report(), {LOSS: 0.6, ACCURACY: 0.1}).lines
-    assert loss == "eval/loss: base 2.0000, adapter 1.5000, better by 0.5000, asked for at least 0.6000: FAIL"
+    assert loss == "eval/loss: base 2.0000, adapter 1.5000, gain +0.5000, asked for at least 0.6000: FAIL"
     assert accuracy.endswith(": pass")
 
 

@@ -55,6 +55,33 @@ def test_a_gain_must_be_shown(adapter: float, least: float, outcome: str) -> Non
     assert outcomes(found, GateSpec(gain={ACCURACY: least})) == [("gain", outcome)]
 
 
+def test_a_gain_that_chance_may_explain_says_so_and_is_not_shown() -> None:
+    found = report({"base": [0.0] * 5, "adapter": [1.0] * 4 + [0.0]})
+    (least, gain) = judge_policy(found, GateSpec(least={ACCURACY: 0.1}, gain={ACCURACY: 0.0})).checks
+    assert (least.outcome, gain.outcome) == ("passed", "failed")
+    assert "gain +0.8000 [-0.1638 to +0.9638], which chance may explain" in least.figure
+    assert "gain +0.8000 [-0.1638 to +0.9638] on 5 questions" in gain.figure
+    shown = judge_policy(report({"base": right(0.5), "adapter": right(0.9)}), GateSpec(least={ACCURACY: 0.1}))
+    assert "chance" not in shown.lines[0]
+
+
+def test_a_task_that_fell_and_that_nothing_is_asked_of_is_told() -> None:
+    found = report({"base": right(0.8, 5), "adapter": right(0.4, 5)})
+    quiet = judge_policy(found, GateSpec(longest=2.0))
+    assert quiet.passed, "it was not asked"
+    assert [line for line in quiet.lines if "nothing asks for it" in line] == [
+        "sums: gain -0.4000 [-0.7693 to +0.2735] on 5 questions, not told apart; nothing asks for it (`no_worse` would)"
+    ]
+    for policy in (GateSpec(least={ACCURACY: -0.5}), GateSpec(no_worse=0.5)):
+        assert not judge_policy(found, policy).fallen, "its own line tells"
+
+
+def test_a_champion_that_is_judged_again_is_held_against_the_base_with_a_word() -> None:
+    found = report({"base": right(0.5), "adapter": right(0.9)})
+    (check,) = judge_policy(found, GateSpec(no_worse=0.1), is_champion=True).checks
+    assert check.limit.endswith("against the base, as the champion is this adapter itself")
+
+
 @pytest.mark.parametrize(
     ("adapter", "margin", "outcome"),
     [

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from didact.evaluation.judge import Exhibit, Judge, Judged, judged
 from didact.evaluation.judge.bias import rank_correlation
 from didact.evaluation.judge.verdict import FROM_0_TO_1, Scale
 from didact.evaluation.questions import Question, Score
+from didact.evaluation.report import ModelFacts, combine
 from didact.evaluation.tasks.text_task import TextTask
 from didact.spec import JudgingSpec, QuestionTask
 from tests.fakes.asking import Reply, asked, said
+from tests.fakes.scripted import measure
 
 QUESTION = Question("1", (Message("user", "What is 1+1?"),), expected="2", group="math")
 
@@ -163,6 +166,13 @@ def test_a_judge_that_always_likes_the_first_gives_ties() -> None:
     assert once.values["win_rate"] == 1.0 and "flipped" not in once.values
 
 
+def test_two_equal_texts_are_a_tie_and_need_no_judge() -> None:
+    score, asks = asked(pair_of(), QUESTION, by_role(lambda _: "Verdict: A", model="It is 2.", rival=" It is 2.\n"))
+    assert [ask.to for ask in asks] == ["model", "rival"]
+    assert (score.values["win_rate"], score.values["tied"]) == (0.5, 1.0) and "first_won" not in score.values
+    assert score.note == "compared with: It is 2."
+
+
 def test_a_pair_with_one_verdict_missing_is_a_problem() -> None:
     def judge(ask: Generation) -> Reply:
         return "Verdict: A" if block(ask, "ANSWER A") == "2" else Answer(problem="status 500")
@@ -236,10 +246,59 @@ def test_the_judge_sees_no_thoughts(answer: str, shown: str) -> None:
     assert isinstance(asks[-1], Generation)
     assert block(asks[-1], "ANSWER").strip() == shown
     assert score.values["answer_length"] == pytest.approx(len(shown), abs=1)
-    score, asks = asked(pair_of(), QUESTION, by_role(lambda _: "Verdict: A", rival=answer))
+    score, asks = asked(pair_of(), QUESTION, by_role(lambda _: "Verdict: A", model="Two.", rival=answer))
     assert isinstance(asks[-1], Generation)
     assert shown in block(asks[-1], "ANSWER A") + block(asks[-1], "ANSWER B")
     assert "3" not in block(asks[-1], "ANSWER A") + block(asks[-1], "ANSWER B")
+
+
+def many(task: Judged, count: int) -> Judged:
+    questions = [
+        replace(QUESTION, id=str(number), messages=(Message("user", f"1+{number}?"),)) for number in range(count)
+    ]
+    return replace(task, questions=tuple(questions))
+
+
+def test_a_judge_that_never_gives_a_verdict_is_not_asked_to_the_end() -> None:
+    judged_by: list[Ask] = []
+
+    def rubbish(ask: Ask) -> str:
+        judged_by.append(ask)
+        return "Let me think about it."
+
+    result = measure(many(task_of(), 60), lambda _: "It is 2.", judge=rubbish)
+    assert result.num_problems == 60 and len(judged_by) < 40, "each would be asked twice"
+    problems = {each.score.problem for each in result.scored if each.score.problem}
+    (given_up,) = (each for each in problems if "is not asked" not in each and "none of its replies" in each)
+    assert given_up.startswith(
+        "judge: none of its replies to the first 8 questions holds a verdict; the judge: its last"
+    )
+
+
+def test_a_judge_that_can_judge_goes_on_whatever_else_it_writes() -> None:
+    replies = iter(["Score: 1"] + ["no verdict"] * 200)
+    result = measure(many(task_of(), 30), lambda _: "It is 2.", judge=lambda _: next(replies))
+    assert result.num_problems == 29
+    assert not any("not asked" in (each.score.problem or "") for each in result.scored)
+    assert not any("none of its replies" in (each.score.problem or "") for each in result.scored)
+
+
+def test_a_report_names_judge_and_rival_and_a_judge_that_goes_by_the_place() -> None:
+    result = measure(many(pair_of(), 6), lambda _: "Two.", judge=lambda _: "Verdict: A", rival=lambda _: "2")
+    report = combine({"base": ModelFacts("smollm2")}, {"base": [result]})
+    assert report.remarks[0] == "pair: judged by judge, compared with rival"
+    assert report.remarks[1].startswith(
+        "pair: in 100% of its verdicts on base the judge prefers the answer that is shown first"
+    )
+    assert "compared with: 2" in report.markdown()
+
+
+def test_a_judged_task_of_which_nothing_has_a_score_has_a_row() -> None:
+    result = measure(many(task_of(), 2), lambda _: "It is 2.", judge=lambda _: "rubbish")
+    report = combine({"base": ModelFacts("smollm2")}, {"base": [result]})
+    (row,) = (each for each in report.figures if each.metric == "eval/sums/score")
+    assert row.written("base") == "-" and row.count == 0
+    assert "| eval/sums/score | 0 | - |" in report.markdown()
 
 
 def test_thoughts_that_never_end_are_no_answer() -> None:

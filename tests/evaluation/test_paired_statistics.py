@@ -11,6 +11,7 @@ from didact.evaluation.statistics import (
     PairedDifference,
     clustered_difference,
     compare,
+    macro_difference,
     mcnemar,
     mean_interval,
     paired_bootstrap,
@@ -58,7 +59,32 @@ def test_right_and_wrong_answers(both: int, won: int, lost: int, neither: int) -
     assert (found.higher, found.lower, found.count, found.clusters) == (won, lost, count, count)
     assert found.mean_square == pytest.approx((won + lost) / count)
     assert found.p_value == pytest.approx(stats.binomtest(won, won + lost).pvalue)
-    assert (found.low, found.high) == pytest.approx(score_limits(won, lost, count), abs=2e-5)
+    exact = stats.binomtest(won, won + lost).proportion_ci(0.95, method="exact")
+    changed, score = (won + lost) / count, score_limits(won, lost, count)
+    expected = min(score[0], (2 * exact.low - 1) * changed), max(score[1], (2 * exact.high - 1) * changed)
+    assert (found.low, found.high) == pytest.approx(expected, abs=2e-5)
+
+
+@pytest.mark.parametrize("clusters", [1, 2])
+@pytest.mark.parametrize("count", [4, 5, 6, 8, 20])
+def test_interval_and_p_value_show_the_same_differences(count: int, clusters: int) -> None:
+    labels = [number // clusters for number in range(count)]
+    for won in range(count + 1):
+        for lost in range(count + 1 - won):
+            found = mcnemar(*answers(0, won, lost, count - won - lost), labels)
+            assert found.shown is (found.p_value < 0.05), (won, lost)
+            assert -1 <= found.low <= found.difference <= found.high <= 1
+
+
+def test_four_answers_of_five_show_nothing() -> None:
+    found = mcnemar(*answers(0, 4, 0, 1))
+    assert (found.difference, found.p_value, found.shown) == (0.8, 0.125, False)
+    # Clopper and Pearson: of 4 changes all won, at least 0.025 ** (1 / 4) are; as a share of the 5 questions.
+    assert found.low == pytest.approx((2 * 0.025**0.25 - 1) * 4 / 5)
+    grouped = macro_difference(*answers(0, 4, 0, 1), ["a", "a", "b", "b", "b"])
+    assert grouped.value == pytest.approx(5 / 6) and grouped.low < 0 < grouped.high <= 1
+    assert smallest_difference(5, 1.0).difference == math.inf, "five of five are one in sixteen"
+    assert smallest_difference(6, 1.0).difference > 0.99
 
 
 def test_answers_of_which_none_changed_prove_little() -> None:
@@ -72,8 +98,7 @@ def test_answers_of_which_none_changed_prove_little() -> None:
 
 def test_every_answer_won_ends_at_one() -> None:
     found = mcnemar([0.0] * 12, [1.0] * 12)
-    reach = stats.norm.ppf(0.975) ** 2
-    assert found.high == 1.0 and found.low == pytest.approx((12 - reach) / (12 + reach)) and found.shown
+    assert found.high == 1.0 and found.low == pytest.approx(2 * 0.025 ** (1 / 12) - 1) and found.shown
     assert mcnemar([1.0] * 12, [0.0] * 12).low == -1.0
 
 
@@ -160,9 +185,13 @@ def test_questions_needed_by_the_formula() -> None:
     # Miller (2024), section 5: n = (z_a/2 + z_b)^2 w^2 / d^2, where the variance w^2 is mean_square - d^2 for both.
     found = questions_needed(0.03, 1 / 9, right_or_wrong=False)
     assert found.questions == pytest.approx((1.95996 + 0.84162) ** 2 / 9 / 0.03**2, rel=0.01)
-    # Connor (1987): discordance 0.2, difference 0.05, 80 %.
-    assert questions_needed(0.05, 0.2).questions == 626
-    assert questions_needed(0.05, 0.2, design_effect=2.0).questions == 1252
+    # Discordance 0.2, difference 0.05, 80 %.
+    needed = questions_needed(0.05, 0.2).questions
+    assert needed == 665
+    assert questions_needed(0.05, 0.2, design_effect=2.0).questions in (2 * needed - 1, 2 * needed)
+    # Connor (1987): n * d - 1 is z_a/2 * sqrt(n * w) + z_b * sqrt(n * (w - d^2)), with the 1 for continuity.
+    reach = 1.95996 * math.sqrt(0.2) + 0.84162 * math.sqrt(0.2 - 0.05**2)
+    assert needed * 0.05 - 1 == pytest.approx(reach * math.sqrt(needed), rel=0.002)
 
 
 def test_smallest_difference_is_the_inverse() -> None:
@@ -217,7 +246,9 @@ def test_a_few_equal_gains_have_a_width_and_the_p_value_of_as_many_coins(passage
     labels = [number // 2 for number in range(2 * passages)]
     before, after = [0.25, 0.5] * passages, [0.5, 0.5] * passages
     found = clustered_difference(before, after, labels)
-    assert found.p_value == 2.0 ** (1 - passages)
+    coins, student = 2.0 ** (1 - passages), 2 * float(stats.t.sf(math.sqrt(passages), passages - 1))
+    assert found.p_value == pytest.approx(max(coins, student))
+    assert found.shown is (found.p_value < 0.05)
     assert (found.low, found.high) == pytest.approx((2 * 0.125 - found.high, 2 * 0.125 - found.low))
     assert found.shown is shown and found.high - found.low > 0.01
     down = clustered_difference(after, before, labels)

@@ -98,7 +98,7 @@ def test_no_more_is_asked_at_once_than_the_model_takes() -> None:
 def test_the_judge_is_asked_what_is_meant_for_it_and_is_named() -> None:
     result = measure(TwoTurns(questions(), judged=True), parity, judge=lambda ask: ask.prompt[0].content)
     assert result.metrics["eval/turns/accuracy"] == pytest.approx(2 / 3)
-    assert result.judge == {"base": "judge"}
+    assert result.judge == {"name": "judge", "base": "judge"}
 
 
 def test_a_judge_that_fails_costs_the_scores_and_is_asked_no_more() -> None:

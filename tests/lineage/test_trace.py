@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,13 @@ from didact import env
 from didact.cli import app
 from didact.display import as_text
 from didact.errors import DataError, DidactError, NotRegistered, RunError
+from didact.evaluation import EvalReport, TaskFacts
+from didact.evaluation.report import with_files
 from didact.files import sha256_file, write_json
 from didact.lineage import Records, trace
 from didact.lineage.picture import save_picture
 from didact.runs import record_of
-from didact.spec import RegisterSpec
+from didact.spec import QuestionsTask, RegisterSpec
 from didact.tracking import mlflow_run_id
 from tests.fakes.traced import History
 
@@ -182,7 +185,7 @@ def test_of_runs_that_made_the_same_adapter_a_version_has_its_own_verdict(histor
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ("card:alpaca", "nothing was trained on 'card:alpaca'"),
+        ("card:alpaca", "nothing was trained on or measured by 'card:alpaca'"),
         ("sha256:12", "at least 8 hex digits"),
         ("licence:", "names no licence"),
         ("data/none.jsonl", "nothing was trained on"),
@@ -205,6 +208,28 @@ def test_a_damaged_file_of_a_run_is_named(history: History, tmp_path: Path, name
     (tmp_path / "first" / name).write_text(text)
     with pytest.raises(DidactError, match=name):
         trace(str(tmp_path / "first"), Records(tmp_path))
+
+
+def test_a_file_of_questions_leads_to_what_it_measured(history: History, tmp_path: Path) -> None:
+    shutil.copytree(history.folder / "runs" / "first", tmp_path / "first")
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"question": "1+1?", "answer": "2"}\n')
+    spec = QuestionsTask(task="questions", name="mine", path=str(file), scorer="exact")
+    report = EvalReport.load(tmp_path / "first" / "report.json")
+    facts = TaskFacts("mine", "v1", "accuracy", 1, 0.1)
+    with_files(replace(report, tasks=(facts,)), [spec]).save(tmp_path / "first" / "report.json")
+    records = Records(tmp_path, history.registry)
+    back = trace(str(tmp_path / "first"), records)
+    (node,) = back.graph.of_kind("questions")
+    assert (node.facts["task"], node.facts["sha256"]) == ("mine", sha256_file(file))
+    assert f"questions of mine: file {file}" in as_text(back)
+    forward = trace(str(file), records)
+    assert [each.kind for each in forward.graph.of_kind("evaluation")] == ["evaluation"]
+    assert forward.affected.versions == () and not forward.graph.of_kind("run"), "nothing was trained on it"
+    text = as_text(forward)
+    assert "measured by it, not trained on it: sums:1" in text and "withdraw" not in text
+    file.write_text("changed")
+    assert any("holds other bytes now" in note for note in trace(str(file), records).notes)
 
 
 def test_an_unknown_name_is_answered(history: History, tmp_path: Path) -> None:

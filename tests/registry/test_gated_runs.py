@@ -11,10 +11,11 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from didact.adapter_folder import check_folder
-from didact.errors import RegistryError, RunError
+from didact.errors import RegistryError, RunError, SpecError
 from didact.evaluation import Ask, Asked, EvalReport, Generation, ModelFacts, build_task, combine, run_task
 from didact.registry import ModelVersion, Registry, Verdict
 from didact.registry.publish import publish_run
+from didact.registry.versions import registered
 from didact.runs import Run
 from didact.spec import FinetuneSpec, QuestionsTask, RegisterSpec, validate
 from didact.tracking import default_uri
@@ -72,6 +73,35 @@ def test_each_check_decides(trained: tuple[Run, FinetuneSpec], gate: Gate, outco
     version = publish(trained, name, gate)
     assert version.tags["gate"] == outcome
     assert version.aliases == (() if outcome == "failed" else ("candidate",))
+
+
+def test_a_refusal_takes_no_alias_away_and_says_that_one_is_of_before(
+    trained: tuple[Run, FinetuneSpec], caplog: pytest.LogCaptureFixture
+) -> None:
+    run, _ = trained
+    publish(trained, "stricter", {METRIC: 1.0})
+    registry = Registry(default_uri(run.path.parent), run.path.parent / "mlartifacts")
+    registry.promote("stricter", 1)
+    first = Verdict.load(run.verdict)
+    version = publish(trained, "stricter", {METRIC: 3.0})
+    assert (version.version, version.aliases, version.gate) == (1, ("candidate", "champion"), "failed")
+    said = registered(version, is_refused=True)
+    assert said == "registered stricter:1 (@candidate @champion, from before: this gate refuses it)"
+    assert registered(version, is_refused=False) == "registered stricter:1 (@candidate @champion)"
+    assert Verdict.load(run.verdict.with_name(first.earlier_file)) == first, "the earlier verdict stays"
+    kept = registry.read_proof(version, first.earlier_file)
+    assert kept is not None and Verdict.from_json(kept, "kept") == first
+    assert registry.promote("stricter", 1).aliases == version.aliases
+    assert "bears @champion from before, and would not get it now: its gate failed" in caplog.text
+
+
+def test_a_clean_gate_is_refused_where_training_leaves_nothing_out(trained: tuple[Run, FinetuneSpec]) -> None:
+    _, spec = trained
+    values = {**spec.model_dump(mode="json"), "register_as": {"name": "c", "gate": {"clean": True}}}
+    with pytest.raises(SpecError, match=r"data\.contamination\.policy is 'allow'; set it to drop or fail"):
+        validate(FinetuneSpec, values, "recipe")
+    values["data"]["contamination"]["policy"] = "drop"
+    assert validate(FinetuneSpec, values, "recipe").register_as is not None
 
 
 def test_an_adapter_of_another_template_is_no_candidate(trained: tuple[Run, FinetuneSpec], tmp_path: Path) -> None:

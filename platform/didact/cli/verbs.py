@@ -242,6 +242,7 @@ def register(
     from didact.lineage import keep_lineage
     from didact.registry import registry_of
     from didact.registry.publish import publish_run
+    from didact.registry.versions import registered
     from didact.runs import open_run
     from didact.tracking import mlflow_run_id
 
@@ -253,7 +254,7 @@ def register(
     keep_lineage(registry_of(opened, spec.tracking), version, opened)
     for line in gate.lines if gate else ():
         terminal().print(line)
-    terminal().print(f"registered {version.id} {' '.join('@' + each for each in version.aliases)}")
+    terminal().print(registered(version, is_refused=gate is not None and not gate.passed), highlight=False)
 
 
 @app.command()

@@ -32,7 +32,7 @@ from didact.evaluation import (
 from didact.evaluation.asks import Role
 from didact.evaluation.judge import Judged
 from didact.evaluation.questions import ModelTokens, TokenTask
-from didact.evaluation.report import ADAPTER
+from didact.evaluation.report import ADAPTER, with_files
 from didact.evaluation.speed import measure_speed
 from didact.evaluation.tasks import check_tasks
 from didact.models import load_tokenizer
@@ -78,7 +78,8 @@ def evaluate_on_ray(
     reader = tasks or TaskReader()
     built = [reader.task(spec) for spec in evaluation.tasks]
     others = Others.of(evaluation, next(iter(subjects.values())))
-    return in_a_loop(_evaluate(subjects, built, others, evaluation.batch_size, resources, rows, watch, speed))
+    report = in_a_loop(_evaluate(subjects, built, others, evaluation.batch_size, resources, rows, watch, speed))
+    return with_files(report, evaluation.tasks)
 
 
 async def _evaluate(

@@ -44,6 +44,7 @@ from didact.registry import ModelVersion, locate_adapter, registry_of
 from didact.registry.card import write_card
 from didact.registry.evidence import champion_of
 from didact.registry.publish import publish_run
+from didact.registry.versions import registered
 from didact.runs import Run, descents, go_on, note_start, start_run
 from didact.spec import FinetuneSpec, FullSpec, with_absolute_paths
 from didact.tracking import FinalStatus, MlflowSync, effective_records, log_artifacts, open_run
@@ -90,8 +91,7 @@ class FinetuneResult(Shown):
             lines.append(f"learned    nothing: {worse}")
         lines += [f"gate       {line.removeprefix('eval/')}" for line in (self.gate.lines if self.gate else ())]
         if self.version:
-            aliases = " ".join(f"@{alias}" for alias in self.version.aliases) or "no alias"
-            lines.append(f"registered {self.version.id} ({aliases})")
+            lines.append(registered(self.version, is_refused=self.gate is not None and not self.gate.passed))
         table = [self.report.table()] if self.report else []
         return Group(*table, *(Text(line) for line in lines))
 

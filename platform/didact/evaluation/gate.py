@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from didact.errors import SpecError
 from didact.evaluation.checks import Check, all_passed
 from didact.evaluation.report import ADAPTER, EvalReport
-from didact.evaluation.statistics import improvement
+from didact.evaluation.statistics import higher_is_better, improvement
 
 _ROUNDING = 1e-9  # 0.6 - 0.5 is a little less than 0.1 in binary
 
@@ -19,6 +19,8 @@ class GateResult:
 
     checks: tuple[Check, ...]
     """All that was asked."""
+    fallen: tuple[str, ...] = ()
+    """One a task that got lower figures and that nothing was asked of, in words."""
 
     @property
     def passed(self) -> bool:
@@ -27,8 +29,8 @@ class GateResult:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """One a check: what was found and what was asked for."""
-        return tuple(map(str, self.checks))
+        """One a check, what was found and what was asked for; then what was not asked for and fell."""
+        return (*map(str, self.checks), *self.fallen)
 
 
 def judge_gate(report: EvalReport, least: Mapping[str, float]) -> GateResult:
@@ -68,5 +70,14 @@ def _judge(metric: str, asked: float, report: EvalReport) -> Check:
     base, adapter = report.base.get(metric, math.nan), report.metrics(ADAPTER).get(metric, math.nan)
     gain = improvement(metric, base, adapter)
     passed = gain >= asked - _ROUNDING  # False for NaN, as it should be
-    figure = f"base {base:.4f}, adapter {adapter:.4f}, better by {gain:.4f}"
+    figure = f"base {base:.4f}, adapter {adapter:.4f}, gain {gain:+.4f}{_by_chance(metric, report)}"
     return Check("least", metric, figure, f"at least {asked:.4f}", "passed" if passed else "failed")
+
+
+def _by_chance(metric: str, report: EvalReport) -> str:
+    """What `least` leaves out, and `gain` asks for."""
+    change = next((each.change for each in report.figures if each.metric == metric), None)
+    if change is None or change.low is None or change.high is None:
+        return ""
+    low, high = (change.low, change.high) if higher_is_better(metric) else (-change.high, -change.low)
+    return f" [{low:+.4f} to {high:+.4f}]" + ("" if change.shown else ", which chance may explain")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from didact.display import counted
 from didact.evaluation.checks import Check, Outcome
 from didact.evaluation.gate import GateResult, judge_gate
 from didact.evaluation.report import ADAPTER, BASE, Comparison, EvalReport, TaskFacts, compare_task, unseen
@@ -14,7 +15,9 @@ _MANY = 10_000_000
 _NONE = "no question that training does not hold has a value of both"
 
 
-def judge_policy(report: EvalReport, policy: GateSpec, champion: str | None = None) -> GateResult:
+def judge_policy(
+    report: EvalReport, policy: GateSpec, champion: str | None = None, *, is_champion: bool = False
+) -> GateResult:
     """Hold a report against a gate.
 
     Args:
@@ -22,6 +25,7 @@ def judge_policy(report: EvalReport, policy: GateSpec, champion: str | None = No
         policy: what is asked.
         champion: name of the champion that the adapter must be no worse than; None as long as there is none, where
             the base takes its place.
+        is_champion: whether the adapter itself is the champion, which is said where the base takes its place.
 
     Raises:
         SpecError: see `judge_gate`.
@@ -29,14 +33,22 @@ def judge_policy(report: EvalReport, policy: GateSpec, champion: str | None = No
     checks = [*judge_gate(report, policy.least).checks]
     checks += [_gain(report, metric, least) for metric, least in policy.gain.items()]
     if policy.no_worse is not None:
-        checks += _none_worse(report, policy.no_worse, champion)
+        checks += _none_worse(report, policy.no_worse, champion, is_champion)
     checks += [_bound(report, metric, bound) for metric, bound in policy.at_least.items()]
     if policy.contaminated is not None:
         checks += _contaminated(report, policy.contaminated)
     checks += _lengths(report, policy.longest)
     if policy.slower is not None:
         checks.append(_slower(report, policy.slower, champion))
-    return GateResult(tuple(checks))
+    return GateResult(tuple(checks), () if policy.no_worse is not None else tuple(_fallen(report, policy)))
+
+
+def _fallen(report: EvalReport, policy: GateSpec) -> Iterator[str]:
+    """Tasks that got worse, by chance or not, of which the gate says nothing."""
+    asked = {metric.split("/")[1] for metric in policy.metrics}
+    for found in report.comparisons(BASE, ADAPTER):
+        if found.task not in asked and found.gain.difference < 0:
+            yield f"{found.task}: {_words(found)}, {found.outcome}; nothing asks for it (`no_worse` would)"
 
 
 def _gain(report: EvalReport, metric: str, least: float) -> Check:
@@ -64,18 +76,19 @@ def _contaminated(report: EvalReport, most: float) -> Iterator[Check]:
     if not mine:
         yield Check("contaminated", "all tasks", "no task asks questions", limit, "not measured")
     for each in mine:
-        figure = f"training holds {each.num_seen:,} of {each.num_questions:,} questions ({each.share:.1%})"
+        figure = f"training holds {each.num_seen:,} of {counted(each.num_questions, 'question')} ({each.share:.1%})"
         yield Check("contaminated", each.task, figure, limit, _outcome(each.share <= most))
 
 
-def _none_worse(report: EvalReport, margin: float, champion: str | None) -> list[Check]:
+def _none_worse(report: EvalReport, margin: float, champion: str | None, is_champion: bool) -> list[Check]:
     if absent := _absent(report, champion):
         return [Check("no_worse", "all tasks", absent, "the champion measured beside the adapter", "not measured")]
     against = BASE if champion is None else CHAMPION
     asked = [task for task in report.tasks if task.version]
     if not asked:
         return [Check("no_worse", "all tasks", "no task asks questions", "a task with questions", "not measured")]
-    return [_no_worse(report, task, against, margin) for task in asked]
+    words = f"{against}, as the champion is this adapter itself" if is_champion else against
+    return [_no_worse(report, task, against, margin, words) for task in asked]
 
 
 def _absent(report: EvalReport, champion: str | None) -> str | None:
@@ -93,15 +106,15 @@ def _slower(report: EvalReport, most: float, champion: str | None) -> Check:
         return Check("slower", "seconds an answer", absent or "not measured", limit, "not measured")
     theirs, mine = (float(each or 0) for each in sides.values())
     count = report.counts.get(SECONDS, 0)
-    how = f"median of {count} questions one at a time, at most {MAX_NEW_TOKENS} tokens"
+    how = f"median of {counted(count, 'question')} one at a time, at most {MAX_NEW_TOKENS} tokens"
     figure = f"{mine:.3f} s, the {against} {theirs:.3f} s, {mine / theirs:.2f} times ({how})"
     return Check("slower", "seconds an answer", figure, limit, _outcome(mine <= most * theirs))
 
 
-def _no_worse(report: EvalReport, task: TaskFacts, against: str, margin: float) -> Check:
+def _no_worse(report: EvalReport, task: TaskFacts, against: str, margin: float, words: str) -> Check:
     metric = f"eval/{task.name}/{task.metric}"
     found = _compared(report, task.name, task.metric, against)
-    limit = f"an interval that does not reach below -{margin:g} against the {against}"
+    limit = f"an interval that does not reach below -{margin:g} against the {words}"
     if found is None:
         return Check("no_worse", metric, _NONE, limit, "not measured")
     if found.gain.low >= -margin:
@@ -129,7 +142,7 @@ def _bound(report: EvalReport, metric: str, bound: float) -> Check:
     found = next((each.points[ADAPTER] for each in report.figures if each.metric == metric), None)
     told = f"{value:.4f}"
     if found is not None and found.low is not None and found.high is not None:
-        told += f" [{found.low:.4f} to {found.high:.4f}] on {found.count:,} questions"
+        told += f" [{found.low:.4f} to {found.high:.4f}] on {counted(found.count, 'question')}"
     return Check("at_least", metric, told, limit, _outcome(value >= bound if up else value <= bound))
 
 
@@ -151,7 +164,7 @@ def _lengths(report: EvalReport, longest: float | None) -> Iterator[Check]:
 
 def _words(found: Comparison) -> str:
     gain = found.gain
-    return f"better by {gain.difference:+.4f} [{gain.low:+.4f} to {gain.high:+.4f}] on {gain.count:,} questions"
+    return f"gain {gain.difference:+.4f} [{gain.low:+.4f} to {gain.high:+.4f}] on {counted(gain.count, 'question')}"
 
 
 def _outcome(holds: bool) -> Outcome:

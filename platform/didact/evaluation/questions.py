@@ -56,6 +56,8 @@ class Score:
     """What a reader should see beside the answer, such as a judge's reason."""
     data: Any = None
     """What else the task's `overall` needs of it."""
+    unjudged: bool = False
+    """Whether the problem is that no reply of the judge holds a verdict."""
 
 
 class Task(Protocol):

@@ -42,7 +42,8 @@ class TaskResult:
     """Which of its metrics says how good an answer is."""
     corrections: tuple[str, ...] = ()
     judge: Mapping[str, str] = field(default_factory=dict)
-    """Digests of the judge, where there is one, and after `rival ` of the model that answers are compared with."""
+    """Name and digests of the judge, where there is one, and after `rival ` of the model that answers are compared
+    with."""
 
     @property
     def num_problems(self) -> int:

@@ -6,7 +6,7 @@ task.asks -> kept answer, or Model.answer -> task.asks again, until nothing is a
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,10 @@ from didact.logs import get_logger
 
 _log = get_logger(__name__)
 _DAY = 24 * 3600.0
+_EVERY_SECONDS = 60.0
+"""How often a task that takes longer says how far it is."""
+_UNREAD_IN_A_ROW = 8
+"""Questions of which a judge must have said nothing that can be read, until it is taken for one that cannot judge."""
 
 Watch = Callable[[Task, Model, Scored], None]
 """Told of each question when it is scored."""
@@ -63,6 +67,9 @@ class Asked:
         self._places = asyncio.Semaphore(model.at_once)
         self._may_fail = may_fail
         self._failure: str | None = None
+        self._unread = 0
+        self.num_given = 0
+        """Answers that it gave."""
 
     async def answer(self, ask: Ask, found: Kept) -> Answer:
         """What the model answers now, or answered before, which `found` then counts; raises as the model."""
@@ -84,9 +91,25 @@ class Asked:
                 self._failure = words if words.startswith(name) else f"{name}: {words}"
                 _log.warning("%s; it is not asked any more", self._failure)
                 return Answer(problem=self._failure)
+        self.num_given += 1
         if self._kept is not None:
             self._kept.put(ask, answer)
         return answer
+
+    def read(self, score: Score) -> None:
+        """Take up what became of a judge's replies to a question. One that never gives a verdict is not asked any more.
+
+        A small model mostly cannot judge, and would write to the end of each of its replies all the same.
+        """
+        if self._unread < 0 or (score.problem is not None and not score.unjudged):
+            return
+        self._unread = self._unread + 1 if score.unjudged else -1  # one verdict shows that it can
+        if self._unread == _UNREAD_IN_A_ROW and self._failure is None:
+            self._failure = (
+                f"{self.model.identity.name}: none of its replies to the first {_UNREAD_IN_A_ROW} questions holds a "
+                f"verdict; {score.problem}. A larger model, or an endpoint, can judge"
+            )
+            _log.warning("%s; it is not asked any more", self._failure)
 
     def age(self, found: Kept) -> tuple[str, ...]:
         """How old the answers are that were not asked again, where what stands behind the model may have changed."""
@@ -126,10 +149,11 @@ async def run_task(task: Task, asked: Mapping[Role, Asked], watch: Watch | None 
         return scored
 
     pending = [asyncio.create_task(one(question)) for question in task.questions]
+    telling = asyncio.create_task(_tell(task, asked, pending))
     try:
         scored = tuple(await asyncio.gather(*pending))
     finally:
-        for each in pending:  # those that are left when one raised
+        for each in (*pending, telling):  # those that are left when one raised
             each.cancel()
     pairs = [(each.question, each.score) for each in scored]
     metrics, counts = task_metrics(task.name, task.metric, pairs, task.overall(pairs))
@@ -147,11 +171,23 @@ async def run_task(task: Task, asked: Mapping[Role, Asked], watch: Watch | None 
     )
 
 
+async def _tell(task: Task, asked: Mapping[Role, Asked], pending: Sequence["asyncio.Task[Scored]"]) -> None:
+    """Say now and then how far a task is, until it is cancelled."""
+    while True:
+        await asyncio.sleep(_EVERY_SECONDS)
+        done = sum(each.done() for each in pending)
+        beside = [f"{role} {each.model.identity.name}: {each.num_given:,} replies" for role, each in asked.items()]
+        _log.info("%s: %d of %d questions scored; %s", task.name, done, len(pending), ", ".join(beside))
+
+
 def _others(asked: Mapping[Role, Asked]) -> dict[str, str]:
-    """Digests of the judge, and of the rival, whose answers decide as well."""
-    judge = dict(asked["judge"].model.identity.digests) if "judge" in asked else {}
-    rival = asked["rival"].model.identity.digests if "rival" in asked else {}
-    return {**judge, **{f"rival {name}": digest for name, digest in rival.items()}}
+    """Names and digests of the judge, and of the rival, whose answers decide as well."""
+    found: dict[str, str] = {}
+    for role, prefix in (("judge", ""), ("rival", "rival ")):
+        if (who := asked.get(role)) is not None:
+            identity = who.model.identity
+            found |= {f"{prefix}{key}": said for key, said in {"name": identity.name, **identity.digests}.items()}
+    return found
 
 
 async def _ask(task: Task, question: Question, asked: Mapping[Role, Asked], kept: Mapping[Role, Kept]) -> Scored:
@@ -169,4 +205,6 @@ async def _ask(task: Task, question: Question, asked: Mapping[Role, Asked], kept
     except Exception as error:  # noqa: BLE001 - a text that breaks its scorer costs its own question
         _log.warning("%s, question %s: its scorer broke", task.name, question.id, exc_info=True)
         score = Score(problem=f"its scorer broke ({type(error).__name__}: {error})")
+    if "judge" in asked:
+        asked["judge"].read(score)
     return Scored(question, own, score)

@@ -16,6 +16,7 @@ Kind = Literal[
     "run",
     "checkpoint",
     "adapter",
+    "questions",
     "evaluation",
     "verdict",
     "version",
@@ -23,7 +24,7 @@ Kind = Literal[
 ]
 KINDS: tuple[Kind, ...] = (
     *("file", "source", "cache", "mixture", "sweep", "trial", "base", "run", "checkpoint", "adapter"),
-    *("evaluation", "verdict", "version", "alias"),
+    *("questions", "evaluation", "verdict", "version", "alias"),
 )
 """In the order of the road: what stands first was there first."""
 FORMAT = 1

@@ -130,21 +130,28 @@ def _add_adapter(graph: Graph, adapter: RecordedAdapter) -> str:
 def _add_judgement(graph: Graph, recorded: RecordedRun, adapter: str) -> None:
     run, evaluation = recorded.run, None
     if run.report.is_file():
-        evaluation = graph.add("evaluation", run_key(recorded), **_report_facts(run.report))
+        facts, asked = _report_facts(run.report)
+        evaluation = graph.add("evaluation", run_key(recorded), **facts)
         graph.lead(adapter, evaluation)
+        for task, path, sha256 in asked:
+            there = Path(path).exists()
+            node = graph.add("questions", f"{sha256}@{path}", task=task, path=path, sha256=sha256, there=there)
+            graph.lead(node, evaluation)
     if (verdict := verdict_of(run.verdict)) is not None:
         sha256 = sha256_file(run.verdict)
         node = graph.add("verdict", sha256, sha256=sha256, path=str(run.verdict), said=verdict)
         graph.lead(evaluation or adapter, node)
 
 
-def _report_facts(path: Path) -> dict[str, Any]:
+def _report_facts(path: Path) -> tuple[dict[str, Any], list[tuple[str, str, str]]]:
+    """What a report says; and task, path and sha256 of each file of its questions."""
     from didact.evaluation import EvalReport  # it comes with the tensors
 
     facts: dict[str, Any] = {"path": str(path), "sha256": sha256_file(path)}
     try:
         report = EvalReport.load(path)
     except DidactError as error:
-        return {**facts, "unreadable": str(error)}
+        return {**facts, "unreadable": str(error)}, []
     before, after = report.metrics("base"), report.metrics("adapter") if report.adapter is not None else {}
-    return {**facts, "figures": {name: [value, after.get(name)] for name, value in before.items()}}
+    asked = [(task.name, file, sha256) for task in report.tasks for file, sha256 in task.files.items()]
+    return {**facts, "figures": {name: [value, after.get(name)] for name, value in before.items()}}, asked

@@ -21,7 +21,7 @@ _COLUMN, _BOX, _LINE, _GAP, _MARGIN = 2.6, 2.1, 0.15, 0.18, 0.25
 _CHARACTERS, _LINES = 34, 6
 _DOTS_PER_INCH = 120
 _COLOURS = {
-    **dict.fromkeys(("file", "source"), "#e3f2fd"),
+    **dict.fromkeys(("file", "source", "questions"), "#e3f2fd"),
     **dict.fromkeys(("cache", "mixture"), "#e8f5e9"),
     **dict.fromkeys(("sweep", "trial", "base"), "#f5f5f5"),
     **dict.fromkeys(("run", "checkpoint"), "#fff8e1"),

@@ -17,12 +17,14 @@ from didact.errors import RunError
 from didact.lineage.graph import Graph, Node
 from didact.lineage.of_run import add_run
 from didact.lineage.records import Records, adapters_of
-from didact.lineage.tree import as_tree
+from didact.lineage.tree import as_tree, learned
 from didact.registry import ModelVersion
 
 CARD, LICENCE, SHA256 = "card:", "licence:", "sha256:"
 _OTHER_SOURCES = ("hf:", "reasoning-gym:", "memory:")
 _SHORTEST_DIGEST = 8
+_FILES = ("file", "questions")
+"""Kinds of nodes that are files: of data, and of an evaluation's questions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +58,12 @@ class Trace(Shown):
 
     @property
     def affected(self) -> Affected:
-        """The runs, versions and aliases in a trace that goes forward; all of them in one that goes back."""
-        runs = (node.facts.get("path") or node.facts.get("name") or node.id for node in self.graph.of_kind("run"))
-        versions = (f"{node.facts['name']}:{node.facts['version']}" for node in self.graph.of_kind("version"))
-        return Affected(tuple(runs), tuple(versions), tuple(node.facts["name"] for node in self.graph.of_kind("alias")))
+        """The runs, versions and aliases in a trace that goes forward, without those that questions only measured; all
+        of them in one that goes back."""
+        made = self.graph if self.direction == "back" else learned(self.roots, self.graph)
+        runs = (node.facts.get("path") or node.facts.get("name") or node.id for node in made.of_kind("run"))
+        versions = (f"{node.facts['name']}:{node.facts['version']}" for node in made.of_kind("version"))
+        return Affected(tuple(runs), tuple(versions), tuple(node.facts["name"] for node in made.of_kind("alias")))
 
     def to_plain(self) -> dict[str, Any]:
         """As plain data: what was asked, the graph, and where it goes forward what is affected."""
@@ -76,7 +80,7 @@ class Trace(Shown):
 
 
 def trace(asked: str, records: Records | None = None) -> Trace:
-    """Follow something to where it comes from, or data to what was trained on it.
+    """Follow something to where it comes from, or data to what was trained on it and questions to what they measured.
 
     Args:
         asked: goes back: `NAME`, `NAME@ALIAS`, `NAME:VERSION`, a run folder or an adapter folder. Goes forward: a file
@@ -169,7 +173,8 @@ def _forward(asked: str, records: Records) -> Trace:
     roots = [node.id for node in graph.nodes.values() if fits(node)]
     if not roots:
         raise RunError(
-            f"nothing was trained on {asked!r}, as far as is recorded in {records.runs_dir}: {_near(asked, graph)}"
+            f"nothing was trained on or measured by {asked!r}, as far as is recorded in {records.runs_dir}: "
+            f"{_near(asked, graph)}"
         )
     unrecorded = [node for node in graph.of_kind("source") if not node.facts.get("files_recorded")]
     if unrecorded and not asked.startswith((CARD, LICENCE)):
@@ -190,8 +195,8 @@ def _matcher(asked: str, notes: list[str]) -> Callable[[Node], bool]:
         if len(digest) < _SHORTEST_DIGEST or re.search("[^0-9a-f]", digest):
             raise RunError(f"found {asked!r}; expected sha256: and at least {_SHORTEST_DIGEST} hex digits")
         return lambda node: (
-            str(node.facts.get("sha256" if node.kind == "file" else "fingerprint")).startswith(digest)
-            and (node.kind in ("file", "source"))
+            str(node.facts.get("fingerprint" if node.kind == "source" else "sha256")).startswith(digest)
+            and (node.kind in (*_FILES, "source"))
         )
     if asked.startswith((CARD, *_OTHER_SOURCES)):
         return lambda node: node.kind == "source" and _same_source(str(node.facts.get("path")), asked)
@@ -212,7 +217,7 @@ def _file_matcher(asked: str, notes: list[str]) -> Callable[[Node], bool]:
     def fits(node: Node) -> bool:
         if node.kind == "source":
             return node.facts.get("path") == path and not node.facts.get("files_recorded")
-        if node.kind != "file":
+        if node.kind not in _FILES:
             return False
         same_place = node.facts["path"] == path or Path(node.facts["path"]).is_relative_to(path)
         if now is not None and same_place and node.facts["sha256"] != now and node.id not in changed:
@@ -229,7 +234,7 @@ def _file_matcher(asked: str, notes: list[str]) -> Callable[[Node], bool]:
 
 
 def _near(asked: str, graph: Graph) -> str:
-    known = {str(node.facts.get("path")) for node in graph.nodes.values() if node.kind in ("file", "source")}
+    known = {str(node.facts.get("path")) for node in graph.nodes.values() if node.kind in (*_FILES, "source")}
     close = difflib.get_close_matches(asked, known, n=3, cutoff=0.6)
     return f"did you mean {' or '.join(close)}?" if close else f"{len(known)} files and sources are recorded"
 

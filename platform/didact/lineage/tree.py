@@ -11,7 +11,7 @@ from didact.display import visible
 from didact.lineage.graph import KINDS, Graph
 from didact.lineage.words import details, title
 
-_STYLES = {"version": "bold", "alias": "bold", "run": "bold", "file": "cyan", "verdict": "magenta"}
+_STYLES = {"version": "bold", "alias": "bold", "run": "bold", "file": "cyan", "questions": "cyan", "verdict": "magenta"}
 _LOUD = "NON-COMMERCIAL"
 
 
@@ -25,7 +25,7 @@ def as_tree(
     for root in _sorted(roots, graph, direction):
         _unfold(tree, root, graph, direction, seen)
     if direction == "forward":
-        _withdraw(tree, graph)
+        _withdraw(tree, graph, roots)
     for note in notes:
         tree.add(Text(f"note: {visible(note)}", style="yellow"))
     return tree
@@ -58,7 +58,17 @@ def _sorted(names: Sequence[str], graph: Graph, direction: str) -> list[str]:
     return sorted(names, key=lambda name: order.get(graph.nodes[name].kind, 2 + KINDS.index(graph.nodes[name].kind)))
 
 
-def _withdraw(tree: Tree, graph: Graph) -> None:
+def learned(roots: Sequence[str], graph: Graph) -> Graph:
+    """What was made of them; questions are asked, and nothing is made of them but figures."""
+    return graph.downstream(root for root in roots if graph.nodes[root].kind != "questions")
+
+
+def _withdraw(tree: Tree, whole: Graph, roots: Sequence[str]) -> None:
+    graph = learned(roots, whole)
+    if measured := [node for node in whole.of_kind("version") if node.id not in graph.nodes]:
+        tree.add(Text(f"measured by it, not trained on it: {', '.join(map(title, measured))}"))
+    if not graph.nodes:
+        return
     versions = graph.of_kind("version")
     aliases = [str(node.facts["name"]) for node in graph.of_kind("alias")]
     runs = len(graph.of_kind("run"))

@@ -63,7 +63,7 @@ def _run(facts: Mapping[str, Any]) -> list[str]:
     device = facts.get("device")
     attempts = facts.get("attempts")
     return [
-        f"recipe {short(facts.get('recipe_sha256'))}, begun {facts.get('started') or MISSING}"
+        f"recipe {short(facts.get('recipe_sha256'))}, begun {_begun(facts.get('started'))}"
         + (f", {attempts} attempts" if attempts and attempts > 1 else ""),
         f"commit {short(commit)}{changed}; {versions or f'versions {MISSING}'}",
         f"machine {machine or MISSING}{f', on {device}' if device and device != 'cpu' else ''}"
@@ -71,6 +71,18 @@ def _run(facts: Mapping[str, Any]) -> list[str]:
         *([f"went on from {'; '.join(facts['went_on_from'])}"] if facts.get("went_on_from") else []),
         *([f"MLflow run {facts['mlflow_run']}"] if facts.get("mlflow_run") else []),
     ]
+
+
+def _begun(text: Any) -> str:
+    """When a run began, as its record has it (ISO 8601)."""
+    try:
+        return _minute(datetime.fromisoformat(str(text)).astimezone(UTC)) if text else MISSING
+    except ValueError:
+        return str(text)
+
+
+def _minute(when: datetime) -> str:
+    return when.strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _verdict(facts: Mapping[str, Any]) -> list[str]:
@@ -103,7 +115,7 @@ def _figures(facts: Mapping[str, Any]) -> list[str]:
 
 def _version(facts: Mapping[str, Any]) -> list[str]:
     made = facts.get("created_ms")
-    when = datetime.fromtimestamp(made / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC") if made else MISSING
+    when = _minute(datetime.fromtimestamp(made / 1000, UTC)) if made else MISSING
     return [f"registered {when}, gate {facts.get('gate') or MISSING}"]
 
 
@@ -145,6 +157,7 @@ def _number(value: Any) -> str:
 
 _TITLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "file": _file,
+    "questions": lambda facts: f"questions of {facts.get('task') or MISSING}: {_file(facts)}",
     "source": lambda facts: f"source {facts['name']}: {facts.get('path') or f'path {MISSING}'}",
     "cache": _cache,
     "mixture": _mixture,

@@ -80,13 +80,16 @@ def _judge(
     if not policy.asks and (report is None or report.is_complete):
         return None
     other = champion if champion is not None and champion.adapter_sha256 != mine else None
-    found = judge_policy(report, policy, other.id if other else None).checks if report is not None else ()
+    judged = None
+    if report is not None:
+        judged = judge_policy(report, policy, other.id if other else None, is_champion=champion is not other)
+    found, fallen = (judged.checks, judged.fallen) if judged else ((), ())
     evaluated = report.models[ADAPTER].digests.get("adapter") if report and ADAPTER in report.models else None
     if evaluated not in (None, mine):
         figure = f"the report is of {evaluated[:12]}, the run holds {mine[:12]}"
         found = (*found, Check("evaluated", "adapter", figure, "this adapter's own report", "failed"))
     template = DataFacts.read(run.data).template_contract
-    return GateResult((*found, *checks_of_run(run, spec, policy, other, template)))
+    return GateResult((*found, *checks_of_run(run, spec, policy, other, template)), fallen)
 
 
 def judged(
@@ -97,7 +100,8 @@ def judged(
     adapter_sha256: str,
     champion: ModelVersion | None,
 ) -> Verdict:
-    """The verdict on a run's adapter, written into its folder; the one that is there where it says the same.
+    """The verdict on a run's adapter, written into its folder; the one that is there where it says the same, and beside
+    it as `verdict-DIGEST.json` where it does not.
 
     Args:
         run: with its adapter.
@@ -126,6 +130,7 @@ def judged(
         earlier = Verdict.load(run.verdict)
         if earlier == replace(fresh, made=earlier.made).signed(signing_key()):
             return earlier
+        earlier.save(run.verdict.with_name(earlier.earlier_file))
     fresh.save(run.verdict)
     return fresh
 

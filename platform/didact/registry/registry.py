@@ -14,6 +14,7 @@ from didact import env
 from didact.adapter_folder import CARD, AdapterFolder, check_finite, check_folder
 from didact.errors import RegistryError
 from didact.files import sha256_text
+from didact.logs import get_logger
 from didact.registry.aliases import ANY, Alias
 from didact.registry.asking import asking
 from didact.registry.card.metadata import without_metadata
@@ -33,6 +34,7 @@ from didact.registry.versions import (
 )
 from didact.tracking import mlflow_tracker
 
+_LOG = get_logger(__name__)
 _EXPERIMENT = "didact-adapters"
 _LONGEST_DESCRIPTION = 5000
 
@@ -224,6 +226,14 @@ class Registry(RegistryReader):
         pointer.expect(expected, version.version)
         if pointer.current != version.version:
             pointer.move(version, self._refusal(version) or self._staleness(version, pointer), force)
+        elif refusal := self._refusal(version):
+            _LOG.warning(
+                "%s bears @%s from before, and would not get it now: %s. Another version takes it with "
+                "`didact promote`, the one before with `didact rollback`",
+                version.id,
+                alias,
+                refusal,
+            )
 
     def _staleness(self, version: ModelVersion, pointer: Alias) -> str | None:
         """A champion takes the place of the one that it was compared with, or comes back."""
@@ -244,6 +254,9 @@ class Registry(RegistryReader):
             return
         if verdict.outcome == "none" and version.tags.get("gate") in ("passed", "failed"):
             return  # to ask nothing undoes no verdict
+        with contextlib.suppress(RegistryError):  # damaged, so that it says nothing
+            if (earlier := self.verdict(version)) is not None:
+                self.keep_proof(version, {earlier.earlier_file: earlier.to_json()})
         self.keep_proof(version, {VERDICT_FILE: verdict.to_json()})
         with asking(self.uri, f"keep the verdict of {version.id}"):
             self._client.set_model_version_tag(version.name, str(version.version), "gate", verdict.outcome)

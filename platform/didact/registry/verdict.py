@@ -69,6 +69,11 @@ class Verdict:
         """Digest of `to_json`."""
         return files.sha256_text(self.to_json())
 
+    @property
+    def earlier_file(self) -> str:
+        """Name that it is kept under once another took its place."""
+        return f"{Path(FILE).stem}-{self.sha256[:_SHOWN]}{Path(FILE).suffix}"
+
     @classmethod
     def from_json(cls, text: str, place: str) -> "Verdict":
         """Read what `to_json` wrote.

@@ -188,6 +188,18 @@ def check_alias(alias: str) -> str:
     return alias
 
 
+def registered(version: ModelVersion, *, is_refused: bool) -> str:
+    """How the end of a run names its version, with its aliases.
+
+    Args:
+        version: as it stands now.
+        is_refused: whether the gate of now refuses it, so that an alias it bears is one of before.
+    """
+    aliases = " ".join(f"@{alias}" for alias in version.aliases) or "no alias"
+    kept = ", from before: this gate refuses it" if is_refused and version.aliases else ""
+    return f"registered {version.id} ({aliases}{kept})"
+
+
 def spoken(version: int | None) -> str:
     """What an alias points to, in words."""
     return "nothing" if version is None else f"version {version}"

@@ -101,6 +101,7 @@ from didact.spec.paths import (
     chat_environment,
     check_syntax,
     read_template,
+    task_files,
     with_absolute_paths,
 )
 from didact.spec.search.study import ForecastSpec, StudySpec, TableSpec
@@ -217,6 +218,7 @@ __all__ = [
     "read_template",
     "set_dotted",
     "spec_of",
+    "task_files",
     "to_json",
     "validate",
     "with_absolute_paths",

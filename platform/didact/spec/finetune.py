@@ -89,6 +89,11 @@ class FinetuneSpec(WithAdapterDefault, Spec):
             raise ValueError(
                 f"register_as.gate names {odd[0]!r}, which evaluation.tasks does not report; known: {known}"
             )
+        if self.register_as and self.register_as.gate.clean and self.data.contamination.policy == "allow":
+            raise ValueError(
+                "register_as.gate.clean asks that training leaves out questions of the evaluation, and "
+                "data.contamination.policy is 'allow'; set it to drop or fail"
+            )
         return self
 
     def _reported_metrics(self) -> set[str]:

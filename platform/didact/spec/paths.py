@@ -88,6 +88,24 @@ def _absolute_task(task: Spec, root: Path) -> Spec:
     return task.model_copy(update=absolute)
 
 
+def task_files(task: Spec) -> list[Path]:
+    """The files of this machine that a task is read from, and those in the folders that it names; none of hubs.
+
+    Args:
+        task: with absolute paths.
+    """
+    named = [path for field in _TASK_FILES if isinstance(path := getattr(task, field, None), str) and ":" not in path]
+    found = [each for path in named for each in _files_at(Path(path))]
+    parts = [part for name in _PARTS if isinstance(part := getattr(task, name, None), Spec)]
+    return [*found, *(file for part in parts for file in task_files(part))]
+
+
+def _files_at(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(each for each in path.rglob("*") if each.is_file())
+    return [path] if path.is_file() else []
+
+
 def _absolute_answerer(answerer: AnswererSpec | None, root: Path) -> AnswererSpec | None:
     if answerer is None or answerer.base is None:
         return answerer

@@ -11,7 +11,7 @@ from didact.evaluation.asks import Model, Role
 from didact.evaluation.endpoint import Endpoint
 from didact.evaluation.judge import Judged
 from didact.evaluation.questions import TokenTask
-from didact.evaluation.report import BASE
+from didact.evaluation.report import BASE, with_files
 from didact.spec import EndpointSpec, EvaluationSpec, absolute_task_paths
 
 
@@ -34,8 +34,9 @@ def evaluate_endpoint(spec: EndpointSpec, evaluation: EvaluationSpec, watch: Wat
         if answerer.endpoint is None:
             raise SpecError(f"evaluation.{role} is a model of this machine; beside an endpoint expected an endpoint")
         endpoints[role] = Endpoint(answerer.endpoint)  # type: ignore[index]
-    tasks = [_task(build_task(each), each.task) for each in absolute_task_paths(evaluation).tasks]
-    return in_a_loop(_evaluate(endpoints, tasks, watch))
+    specs = absolute_task_paths(evaluation).tasks
+    tasks = [_task(build_task(each), each.task) for each in specs]
+    return with_files(in_a_loop(_evaluate(endpoints, tasks, watch)), specs)
 
 
 def _task(task: Task | None, name: str) -> Task:

@@ -30,6 +30,18 @@ class Exhibit:
         """Whether the model's, and whether the rival's last answer says nothing."""
         return not self.answers[-1].strip(), self.rival is not None and not self.rival[-1].strip()
 
+    @property
+    def settled(self) -> float | None:
+        """What a pair comes to without a judge: 0.5 where both say the same, 1 or 0 where one says nothing; else
+        None."""
+        if self.rival is None:
+            return None
+        mine, theirs = self.empty
+        if mine or theirs:
+            return 0.5 if mine and theirs else float(theirs)
+        same = [each.strip() for each in self.answers] == [each.strip() for each in self.rival]
+        return 0.5 if same else None
+
 
 @dataclass(frozen=True, slots=True)
 class Shown:

@@ -10,7 +10,7 @@ from didact.evaluation.judge.wording import WORDING, Criteria
 from didact.files import fingerprint
 from didact.spec import JudgingSpec
 
-VERSION = "judge, 2"
+VERSION = "judge, 3"
 """Another one where verdicts are read or put together otherwise."""
 
 
@@ -88,7 +88,7 @@ class Judge:
         return [
             _Seat(place, swapped, number)
             for place, exhibit in enumerate(exhibits)
-            if not any(exhibit.empty)  # what an empty answer is worth needs no judge
+            if not exhibit.empty[0] and exhibit.settled is None  # what an empty answer is worth needs no judge
             for swapped in orders
             for number in range(self.settings.passes)
         ]

@@ -73,7 +73,8 @@ class Judged:
         note = "\n\n".join([*words, *(verdict.words.strip() for verdict in verdicts)])
         lost = [verdict.why for verdict in verdicts if verdict.value is None]
         if lost:
-            return Score(problem=f"the judge: {lost[0]}", note=note[:_NOTE])
+            unjudged = all(verdict.value is None for verdict in verdicts)
+            return Score(problem=f"the judge: {lost[0]}", note=note[:_NOTE], unjudged=unjudged)
         put_together = _scored if self.judge.scale else _compared
         values = put_together(exhibits, verdicts, self.judge)
         return Score(values, extracted=f"{values[self.metric]:g}", note=note[:_NOTE])
@@ -154,9 +155,8 @@ def _compared(exhibits: Sequence[Exhibit], verdicts: Sequence[Verdict], judge: J
     outcomes: list[list[float]] = []  # 1, 0.5 or 0 of each exhibit, pass by pass
     flipped: list[float] = []
     for place, exhibit in enumerate(exhibits):
-        if any(exhibit.empty):
-            mine, theirs = exhibit.empty
-            outcomes.append([0.5 if mine and theirs else float(theirs)] * judge.settings.passes)
+        if exhibit.settled is not None:
+            outcomes.append([exhibit.settled] * judge.settings.passes)
             continue
         outcomes.append([])
         for number in range(judge.settings.passes):

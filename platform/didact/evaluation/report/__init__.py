@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     )
     from didact.evaluation.report.figures import Change, Figure, Point
     from didact.evaluation.report.report import EvalReport
-    from didact.evaluation.report.side_by_side import combine
+    from didact.evaluation.report.side_by_side import combine, with_files
 
 __all__ = [
     "ADAPTER",
@@ -47,6 +47,7 @@ __all__ = [
     "combine",
     "compare_task",
     "unseen",
+    "with_files",
 ]
 
 __getattr__ = lazily(__name__)

@@ -3,21 +3,22 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 from didact.evaluation.report.facts import QuestionFacts, TaskFacts
 from didact.evaluation.statistics import (
     Estimate,
     PairedDifference,
     Reach,
-    averages,
     compare,
     corrected,
     higher_is_better,
-    macro_count,
-    nothing_changed,
+    is_share,
+    macro_difference,
     smallest_difference,
 )
+
+_Found = TypeVar("_Found", PairedDifference, Estimate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +43,25 @@ class Comparison:
 
     @property
     def outcome(self) -> Literal["better", "worse", "not told apart"]:
-        """What the interval says."""
-        return "not told apart" if not self.gain.shown else "better" if self.gain.low > 0 else "worse"
+        """What the interval says, and the p-value over all tasks."""
+        if not self.gain.shown or self.corrected_p >= 1 - self.gain.level:
+            return "not told apart"
+        return "better" if self.gain.low > 0 else "worse"
 
     def __str__(self) -> str:
         found = self.gain
         said = f"{self.task}: {self.after} against {self.before} by {self.metric} {_span(found)} on {found.count:,}"
-        macro = f", macro {_span(self.macro)}" if self.macro else ""
+        macro = f", macro (each group the same weight) {_span(self.macro)}" if self.macro else ""
+        return f"{said}{macro}: {self.outcome} (p {self.corrected_p:.3f} over all tasks{self._why})"
+
+    @property
+    def _why(self) -> str:
+        if self.outcome != "not told apart":
+            return ""
+        if self.gain.shown:
+            return f"; {self.gain.p_value:.3f} alone, and among so many tasks one looks so by chance"
         reach = self.could_show.difference
-        least = f"a gain of {reach:.3f} would have shown" if reach < 1e9 else "so few show nothing"
-        return f"{said}{macro}: {self.outcome} (p {self.corrected_p:.3f} over all tasks; {least})"
+        return f"; a gain of {reach:.3f} would have shown" if reach < 1e9 else "; so few show nothing"
 
 
 def compare_task(
@@ -75,7 +85,7 @@ def compare_task(
     groups = [each.group for each in both]
     macro = None
     if len(set(groups)) > 1:
-        macro = macro_difference(both, metric, *sides)
+        macro = macro_gain(both, metric, *sides)
     reach = smallest_difference(
         gain.count,
         # One more question that changed: of no change at all nothing follows for the next.
@@ -103,20 +113,27 @@ def in_both(questions: Sequence[QuestionFacts], metric: str, models: Sequence[st
 
 def paired(both: Sequence[QuestionFacts], metric: str, before: str, after: str) -> PairedDifference:
     """By how much one model's values lie above another's, on questions that both have a value of."""
-    first, second = ([each.given[model].values[metric] for each in both] for model in (before, after))
-    return compare(first, second, [each.stands_with for each in both])
+    first, second = _values(both, metric, before, after)
+    return _within(compare(first, second, [each.stands_with for each in both]), metric, [*first, *second])
 
 
-def macro_difference(both: Sequence[QuestionFacts], metric: str, before: str, after: str) -> Estimate:
+def macro_gain(both: Sequence[QuestionFacts], metric: str, before: str, after: str) -> Estimate:
     """The same with every group weighing the same."""
-    first, second = ([each.given[model].values[metric] for each in both] for model in (before, after))
+    first, second = _values(both, metric, before, after)
     groups, clusters = [each.group for each in both], [each.stands_with for each in both]
-    change = [after - before for before, after in zip(first, second, strict=True)]
-    found = averages(change, groups, clusters).macro
-    if any(change):
+    return _within(macro_difference(first, second, groups, clusters), metric, [*first, *second])
+
+
+def _values(both: Sequence[QuestionFacts], metric: str, before: str, after: str) -> tuple[list[float], list[float]]:
+    first, second = ([each.given[model].values[metric] for each in both] for model in (before, after))
+    return first, second
+
+
+def _within(found: _Found, metric: str, values: Sequence[float]) -> _Found:
+    """Shares differ by no more than 1, whatever Student's interval says of a few of them."""
+    if not math.isfinite(found.low) or not is_share(metric, values):
         return found
-    low, high = nothing_changed(first, macro_count(groups, clusters), found.level)
-    return replace(found, low=low, high=high)
+    return replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0))
 
 
 def _span(found: PairedDifference | Estimate) -> str:

@@ -44,8 +44,11 @@ class TaskFacts:
     corrections: tuple[str, ...] = ()
     problems: dict[str, int] = field(default_factory=dict)
     """Model -> questions that got no answer or no score. With any, the task is incomplete."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Files of this machine that it was read from -> sha256."""
     judge: dict[str, str] = field(default_factory=dict)
-    """Digests of the judge, where there is one, and after `rival ` of the model that answers are compared with."""
+    """Name and digests of the judge, where there is one, and after `rival ` of the model that answers are compared
+    with."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from didact.evaluation.report.comparisons import in_both, macro_difference, paired
+from didact.evaluation.report.comparisons import in_both, macro_gain, paired
 from didact.evaluation.report.facts import QuestionFacts
 from didact.evaluation.results import group_names
 from didact.evaluation.statistics import (
@@ -132,7 +132,7 @@ def measure(
     if len(sides) < 2 or not both:
         return Figure(metric, points)
     if macro:
-        found = macro_difference(both, name, *sides)
+        found = macro_gain(both, name, *sides)
         return Figure(metric, points, _change(found.value, found.low, found.high))
     difference = paired(both, name, *sides)
     return Figure(metric, points, _change(difference.difference, difference.low, difference.high))

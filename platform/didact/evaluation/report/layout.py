@@ -1,6 +1,6 @@
 """How a report reads: the rows of its table, for terminals and for pages."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich import box
 from rich.markup import escape
@@ -14,17 +14,23 @@ _STYLES = {"better": "green", "worse": "red", "same": "dim", "unclear": "dim", "
 _SHOWN_EXAMPLES = 5
 INTERVALS = (
     "In brackets the 95% interval; questions about one passage count as one. A change is `unclear` where its paired "
-    "interval holds zero."
+    "interval holds zero. `macro_` figures give every group the same weight, whatever its size."
 )
 """What stands below a table of figures."""
 _SHOWN_TEXTS = 2
 _SHOWN_REMARKS = 3
 _SHOWN_CHARACTERS = 240
+_LEAST_FIRST = 0.15
+"""Share of verdicts for either place from which on a judge is thought to look at answers."""
 
 
-def remarks(tasks: Sequence[TaskFacts], questions: Sequence[QuestionFacts]) -> list[str]:
-    """What stands in no figure: questions without a score, and what was mended or left out in files of questions."""
+def remarks(
+    tasks: Sequence[TaskFacts], questions: Sequence[QuestionFacts], metrics_of: Mapping[str, Mapping[str, float]]
+) -> list[str]:
+    """What stands in no figure: questions without a score, what was mended or left out in files of questions, and
+    losses of a source that has the name of a task."""
     lines = []
+    base = next(iter(metrics_of.values()))
     for task in tasks:
         for model, count in task.problems.items():
             if count:
@@ -32,12 +38,32 @@ def remarks(tasks: Sequence[TaskFacts], questions: Sequence[QuestionFacts]) -> l
                 lines.append(
                     f"{task.name}: {count:,} of {task.num_questions:,} questions have no score of {model}{first}"
                 )
+        lines += _judged(task, metrics_of)
         lines += [f"{task.name}: {each}" for each in task.corrections[:_SHOWN_REMARKS]]
         if (more := len(task.corrections) - _SHOWN_REMARKS) > 0:
             lines.append(
                 f"{task.name}: {more:,} more {'correction is' if more == 1 else 'corrections are'} in the report"
             )
-    return lines
+    if all(task.version for task in tasks):
+        return lines  # nothing was held out
+    both = [task.name for task in tasks if task.version and f"eval/{task.name}/loss" in base]
+    return lines + [f"{name}/loss is of the rows that source {name} holds out, not of the task" for name in both]
+
+
+def _judged(task: TaskFacts, metrics_of: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    """Who judges, against whom, and whether it looks at more than the places of answers."""
+    judge, rival = task.judge.get("name"), task.judge.get("rival name")
+    if judge is not None:
+        yield f"{task.name}: judged by {judge}" + (f", compared with {rival}" if rival is not None else "")
+    for model, metrics in metrics_of.items():
+        first = metrics.get(f"eval/{task.name}/first_won")
+        if first is not None and not _LEAST_FIRST <= first <= 1 - _LEAST_FIRST:
+            side = "first" if first > 0.5 else "second"
+            share = max(first, 1 - first)
+            yield (
+                f"{task.name}: in {share:.0%} of its verdicts on {model} the judge prefers the answer that is shown "
+                f"{side}, so it tells where answers stand, hardly how good they are"
+            )
 
 
 def _problems(task: str, model: str, questions: Sequence[QuestionFacts]) -> Iterator[str]:
@@ -99,6 +125,7 @@ def _told(question: QuestionFacts) -> list[str]:
         texts = given.texts or (given.extracted or "",)
         told += [f"- {model} ({_mark(given)}): {_short(text)}" for text in texts[:_SHOWN_TEXTS]]
         told += [f"- and {more} more of {model}"] if (more := len(texts) - _SHOWN_TEXTS) > 0 else []
+        told += [f"- of {model}: {_short(given.note)}"] if given.note else []
     return told
 
 

@@ -17,7 +17,7 @@ from didact.errors import DataError
 from didact.evaluation.report.comparisons import Comparison, compare_all
 from didact.evaluation.report.contamination import Contamination, contamination_of, told, with_searched
 from didact.evaluation.report.facts import ADAPTER, BASE, Given, ModelFacts, QuestionFacts, Searched, TaskFacts
-from didact.evaluation.report.figures import Figure, figures_of
+from didact.evaluation.report.figures import Figure, Point, figures_of
 from didact.evaluation.report.layout import as_markdown, as_table, remarks
 
 
@@ -86,7 +86,12 @@ class EvalReport(Shown):
     @property
     def figures(self) -> tuple[Figure, ...]:
         """Every metric of every model with its interval, as every face of the report shows it."""
-        return tuple(figures_of(self.metrics_of, self.counts, self.questions))
+        found = figures_of(self.metrics_of, self.counts, self.questions)
+        known = {each.metric for each in found}
+        asked = (f"eval/{task.name}/{task.metric}" for task in self.tasks if task.version)
+        # A row without figures, where no question of a task has a score.
+        missing = [Figure(each, {model: Point(None) for model in self.models}) for each in asked if each not in known]
+        return (*found, *missing)
 
     @property
     def contamination(self) -> tuple[Contamination, ...]:
@@ -109,7 +114,7 @@ class EvalReport(Shown):
         """What stands in no figure, a line each: comparisons, contamination, questions without a score, corrections."""
         compared = [str(each) for model in self.models for each in self._against(model)]
         held = told(self.models, self.contamination)
-        return (*compared, *held, *remarks(self.tasks, self.questions))
+        return (*compared, *held, *remarks(self.tasks, self.questions, self.metrics_of))
 
     def _against(self, model: str) -> tuple[Comparison, ...]:
         wanted = model == BASE or (model != ADAPTER and ADAPTER in self.models)
@@ -124,7 +129,9 @@ class EvalReport(Shown):
         """All fields as a JSON object with a digest over them; a number that is NaN or infinite becomes null."""
         values = asdict(self)
         # Told to readers; computed anew from the questions when the report is read.
-        values["comparisons"] = [asdict(each) for model in self.models for each in self._against(model)]
+        values["comparisons"] = [
+            {"outcome": each.outcome, **asdict(each)} for model in self.models for each in self._against(model)
+        ]
         values["contamination"] = [{"share": each.share, **asdict(each)} for each in self.contamination]
         values = _finite(values)
         values["sha256"] = _digest(values)

@@ -1,11 +1,14 @@
 """The results of the same tasks on several models, put together as one report."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from didact.datasets.places.digests import digest_file
 from didact.errors import DataError, SpecError
 from didact.evaluation.report.facts import Given, ModelFacts, QuestionFacts, TaskFacts
 from didact.evaluation.report.report import EvalReport
 from didact.evaluation.results import Scored, TaskResult
+from didact.spec import Spec, task_files
 
 
 def combine(models: Mapping[str, ModelFacts], results: Mapping[str, Sequence[TaskResult]]) -> EvalReport:
@@ -50,6 +53,18 @@ def combine(models: Mapping[str, ModelFacts], results: Mapping[str, Sequence[Tas
         tasks=tasks,
         questions=questions,
     )
+
+
+def with_files(report: EvalReport, tasks: Sequence[Spec]) -> EvalReport:
+    """A report with the digests of the files that its questions come from.
+
+    Args:
+        report: of these tasks, in their order.
+        tasks: of the recipe, with absolute paths.
+    """
+    found = [{str(file): digest_file(file).sha256 for file in task_files(each)} for each in tasks]
+    told = [replace(task, files=files) for task, files in zip(report.tasks, found, strict=False)]
+    return replace(report, tasks=(*told, *report.tasks[len(told) :]))
 
 
 def _merged(results: Sequence[TaskResult]) -> tuple[dict[str, float], dict[str, int]]:

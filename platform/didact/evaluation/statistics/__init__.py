@@ -8,7 +8,7 @@ Example:
     >>> from didact.evaluation.statistics import compare
     >>> found = compare(before=[0, 0, 1, 0, 1, 0, 0, 0], after=[1, 1, 1, 1, 1, 1, 0, 0])
     >>> f"{found.difference:+.2f}, from {found.low:+.2f} to {found.high:+.2f}"
-    '+0.50, from +0.01 to +0.78'
+    '+0.50, from -0.10 to +0.78'
 """
 
 from typing import TYPE_CHECKING
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
         PairedDifference,
         clustered_difference,
         compare,
+        macro_difference,
         mcnemar,
-        nothing_changed,
         paired_bootstrap,
     )
     from didact.evaluation.statistics.passes import Agreement, agreement
@@ -61,9 +61,9 @@ __all__ = [
     "is_share",
     "least_possible",
     "macro_count",
+    "macro_difference",
     "mcnemar",
     "mean_interval",
-    "nothing_changed",
     "paired_bootstrap",
     "questions_needed",
     "smallest_difference",

@@ -35,7 +35,8 @@ def questions_needed(
     power: float = _POWER,
     level: float = LEVEL,
 ) -> Reach:
-    """How many questions show a difference (Connor, 1987, Biometrics 43, for right and wrong answers).
+    """How many questions show a difference (Connor, 1987, Biometrics 43, for right and wrong answers, with the
+    correction for continuity that makes it hold for McNemar's exact test).
 
     Args:
         difference: between the means of the two models.
@@ -93,7 +94,11 @@ def smallest_difference(
 def _needed(difference: float, mean_square: float, right_or_wrong: bool, quantiles: tuple[float, float]) -> float:
     square = max(mean_square, difference if right_or_wrong else difference**2)
     to_show, to_find = quantiles
-    return ((to_show * math.sqrt(square) + to_find * math.sqrt(square - difference**2)) / difference) ** 2
+    reach = to_show * math.sqrt(square) + to_find * math.sqrt(square - difference**2)
+    if not right_or_wrong:
+        return (reach / difference) ** 2
+    # Answers change by whole ones: n * difference - 1 has to reach `reach * sqrt(n)`.
+    return ((reach + math.sqrt(reach**2 + 4 * difference)) / (2 * difference)) ** 2
 
 
 def _quantile(power: float) -> float:

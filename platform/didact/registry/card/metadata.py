@@ -12,6 +12,8 @@ if TYPE_CHECKING:  # the registry cuts metadata off a card without loading the c
 _PEFT_METHODS_NOT = ("partial",)
 _ADAPTER = "adapter"
 _DIGITS = 6
+_ROWS = " (held-out rows)"
+"""After the name of a source whose loss it is, which may be that of a task as well."""
 
 
 def front_matter(facts: "CardFacts") -> str:
@@ -57,7 +59,9 @@ def _model_index(facts: "CardFacts") -> list[dict[str, Any]]:
     report = facts.report
     if report is None or report.adapter is None:
         return []
-    versions = {task.name: task.version for task in report.tasks}
+    versions = {task.name: task.version for task in report.tasks if task.version}
+    held_out = any(not task.version for task in report.tasks)
+    losses = {f"eval/{source.recorded.name}/loss" for source in facts.sources} if held_out else set()
     found: dict[str, list[dict[str, Any]]] = {}
     for figure in report.figures:
         mine = _plain(figure.points.get(_ADAPTER))
@@ -70,10 +74,10 @@ def _model_index(facts: "CardFacts") -> list[dict[str, Any]]:
         }
         kind, value = figure.metric.rpartition("/")[2], mine["value"]
         metric = {"type": kind, "value": value, "name": figure.metric, "args": args}
-        found.setdefault(_task(figure.metric), []).append(metric)
+        found.setdefault(_task(figure.metric) + (_ROWS if figure.metric in losses else ""), []).append(metric)
     results = []
     for task, metrics in found.items():
-        version = next((said for name, said in versions.items() if said and f"{task}/".startswith(f"{name}/")), None)
+        version = next((said for name, said in versions.items() if f"{task}/".startswith(f"{name}/")), None)
         dataset = {"name": task, "type": task, **({"args": {"task_version": version}} if version else {})}
         results.append({"task": {"type": "text-generation"}, "dataset": dataset, "metrics": metrics})
     return [{"name": facts.name, "results": results}] if results else []

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from didact.display import counted
 from didact.registry.card.facts import CardFacts, CardSource
 from didact.registry.card.licences import forbids
 from didact.registry.card.metadata import library
@@ -42,8 +43,7 @@ def _terms(facts: CardFacts) -> Iterator[str]:
         yield "> use this model, or what it writes where the terms reach that far, commercially."
         yield ""
     if terms.unknown:
-        are = "is" if len(terms.unknown) == 1 else "are"
-        yield f"> **Unknown licence.** The terms of {_listed(terms.unknown)} {are} not known: ask their owners before"
+        yield f"> **Unknown licence.** The terms of {_listed(terms.unknown)} are not known: ask their owners before"
         yield "> you use or share this model beyond looking at it."
         yield ""
     if (facts.verdict or {}).get("passed") is False:
@@ -252,7 +252,8 @@ def _limits(facts: CardFacts) -> Iterator[str]:
     report = facts.report
     few = sorted({n for n in report.counts.values() if n < _FEW_ITEMS}) if report else []
     if few:
-        yield f"- Figures over {few[0]:,} items are rough: small differences between two models mean nothing there."
+        over = counted(few[0], "item")
+        yield f"- Figures over {over} are rough: small differences between two models mean nothing there."
     yield "- Asked in another template than that of `template_contract.json`, it answers worse."
     yield ""
 
