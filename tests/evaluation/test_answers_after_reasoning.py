@@ -56,6 +56,8 @@ def test_examples_are_turns_behind_the_system_message_those_of_the_group_first()
         ("3 * 4 is 12.\nAnswer: 12", "12"),
         ("No.\nAnswer: 3\nWait.\n**Answer:** 4 apples\nmore", "4 apples"),
         ("So the answer is 7.", "7."),
+        ("If the answer is 3 we fail. Answer: 8", "8"),
+        ("I ask whether the answer is 3, and it is not.\nAnswer: 9", "9"),
         ("I think\n### Final Answer: \n\n 9 \n", "9"),
         ("想\n答案\uff1a北京", "北京"),
         ("所以最终答案是北京", "北京"),

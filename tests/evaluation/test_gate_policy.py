@@ -196,6 +196,10 @@ BAD: dict[str, Callable[[], object]] = {
     "twice": lambda: validate(
         RegisterSpec, {"name": "x", "gate": {"eval/loss": 1, "least": {"eval/loss": 2}}}, "register"
     ),
+    "percent": lambda: validate(
+        RegisterSpec, {"name": "x", "gate": {"at_least": {"eval/sums/accuracy": 50}}}, "register"
+    ),
+    "metric": lambda: validate(RegisterSpec, {"name": "x", "gate": {"gain": {"accuracy": 0}}}, "register"),
     "unknown": lambda: validate(RegisterSpec, {"name": "x", "gate": {"better": {"eval/loss": 1}}}, "register"),
 }
 

@@ -89,6 +89,14 @@ def test_a_schema_of_no_kind_is_said_so(schema: Any) -> None:
     assert "is no JSON schema" in str(check_schema(schema))
 
 
+@pytest.mark.parametrize("reference", ["#/nope", "#nowhere", "other.json", "http://127.0.0.1:9/schema.json"])
+def test_a_reference_that_leads_nowhere_is_said_before_anything_is_asked(reference: str) -> None:
+    inside = {"items": {"$ref": reference}}
+    assert f"has a $ref that leads nowhere: {reference}" in str(check_schema(inside))
+    known = {"$defs": {"n": {"type": "number"}}, "items": {"$ref": "#/$defs/n"}}
+    assert check_schema(known) is None and check_schema({"$ref": "#"}) is None
+
+
 def test_a_schema_whose_search_has_no_end_is_refused() -> None:
     schema = {"items": {"unevaluatedProperties": False, "patternProperties": {"^a": {}}}}
     assert "unevaluatedProperties beside patternProperties" in str(check_schema(schema))

@@ -24,6 +24,8 @@ PLAIN = Criteria({})
         ("回答正确。\n得分\uff1a0.5", 0.5),
         ("得分\uff1a \uff10\uff0e\uff15 。", 0.5),
         ("score : .5", None),
+        ('{"score": 1e-05}', 0.00001),
+        ('{"score": 0.2}\n{"score": 0.9}', None),
         ("Score: 0.8/1", 0.8),
         ("Score: 8/10", None),
         ("Score: 1.5", None),

@@ -148,7 +148,12 @@ def test_a_published_report_is_whole_without_the_folders_that_it_named(tmp_path:
     assert published == EvalReport({"base": ModelFacts("tiny")}, report.metrics_of, report.counts)
 
 
+def test_a_run_goes_by_its_name_too(history: History) -> None:
+    assert make_bundle("second", history.records).adapter_sha256 == history.versions[1].adapter_sha256
+
+
 def test_folders_are_hidden_wherever_they_stand() -> None:
+    assert Hidden().plain({"files": {"/home/me/q.jsonl": "ab12"}}) == {"files": {"q.jsonl": "ab12"}}
     local = Hidden()
     value: Any = {"path": "/data/my rows/a.jsonl", "id": "file:1@/data/my rows/a.jsonl", "url": "https://x/y", "n": 1}
     assert local.plain(value) == {"path": "a.jsonl", "id": "file:1@a.jsonl", "url": "https://x/y", "n": 1}

@@ -222,7 +222,7 @@ def test_a_file_of_questions_leads_to_what_it_measured(history: History, tmp_pat
     back = trace(str(tmp_path / "first"), records)
     (node,) = back.graph.of_kind("questions")
     assert (node.facts["task"], node.facts["sha256"]) == ("mine", sha256_file(file))
-    assert f"questions of mine: file {file}" in as_text(back)
+    assert "questions of mine:" in as_text(back)
     forward = trace(str(file), records)
     assert [each.kind for each in forward.graph.of_kind("evaluation")] == ["evaluation"]
     assert forward.affected.versions == () and not forward.graph.of_kind("run"), "nothing was trained on it"

@@ -196,7 +196,7 @@ def test_the_verbs_archive_check_and_open(tmp_path: Path, monkeypatch: pytest.Mo
     runner, file = CliRunner(), str(tmp_path / "a.zip")
     assert "written:" in runner.invoke(app, ["study", "archive", "ranks", "-o", file]).output
     checked = runner.invoke(app, ["study", "check", file])
-    assert checked.exit_code == 0 and "4 figures worked out anew from answers" in checked.output
+    assert checked.exit_code == 0 and "worked out anew from answers: 4 figures" in checked.output
     monkeypatch.setenv("DIDACT_RUNS", str(tmp_path / "others"))
     assert "more levels or seeds in" in runner.invoke(app, ["study", "open", file]).output
     assert (tmp_path / "others" / "ranks" / "study.yaml").is_file()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from didact.cli.data import Overrides
-from didact.display import terminal
+from didact.display import terminal, visible
 from didact.errors import EvaluationIncomplete
 from didact.spec import EvaluateSpec, load_spec
 
@@ -65,7 +65,9 @@ def _check_complete(report: "EvalReport") -> None:
             if count:
                 mine = (each.given.get(model) for each in report.questions if each.task == task.name)
                 why = next((given.problem for given in mine if given is not None and given.problem), "")
-                lines.append(f"{task.name}, {model}: {count:,} of {task.num_questions:,} questions, the first: {why}")
+                lines.append(
+                    f"{task.name}, {model}: {count:,} of {task.num_questions:,} questions, the first: {visible(why)}"
+                )
     raise EvaluationIncomplete(
         "some questions got no answer or no score, and figures are of the others alone. The same command asks again "
         "what has no answer and keeps the answers that are there, also those that nobody can read (keep_days: 0 of an "
@@ -77,10 +79,11 @@ def _is_report(path: Path) -> bool:
     """An evaluation may be written in JSON as well."""
     if path.suffix != ".json" or not path.is_file():
         return False
+    text = path.read_text(encoding="utf-8")
     try:
-        values = loads(path.read_text(encoding="utf-8"))
+        values = loads(text)
     except ValueError:
-        return False
+        return any(f'"{name}":' in text for name in _REPORT_FIELDS)  # half of one is a report that cannot be read
     return isinstance(values, dict) and any(name in values for name in _REPORT_FIELDS)
 
 

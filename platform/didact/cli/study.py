@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from didact.cli.data import Overrides
-from didact.display import terminal
+from didact.display import counted, terminal
 from didact.errors import SpecError
 from didact.spec import StudySpec, load_spec
 
@@ -77,7 +77,8 @@ def check(file: Annotated[Path, typer.Argument(help="An archive of a study")]) -
     found = check_archive(file)
     terminal().print(found.result)
     typer.echo(
-        f"{found.num_files} files are as they were written; {found.num_figures} figures worked out anew from answers"
+        f"as written: {counted(found.num_files, 'file')}; worked out anew from answers: "
+        f"{counted(found.num_figures, 'figure')}"
     )
     for problem in found.problems:
         typer.echo(f"differs: {problem}")

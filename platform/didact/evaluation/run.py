@@ -64,6 +64,7 @@ class Asked:
         not_before = 0.0 if keep_days is None else time.time() - keep_days * _DAY
         self._kept: KeptAnswers | None = None if cache is None else kept_answers(cache, model.identity, not_before)
         self._may_change = keep_days is not None
+        self._began = time.time()
         self._places = asyncio.Semaphore(model.at_once)
         self._may_fail = may_fail
         self._failure: str | None = None
@@ -72,10 +73,13 @@ class Asked:
         """Answers that it gave."""
 
     async def answer(self, ask: Ask, found: Kept) -> Answer:
-        """What the model answers now, or answered before, which `found` then counts; raises as the model."""
+        """What the model answers now, or answered before this evaluation, which `found` then counts; raises as the
+        model."""
         kept = self._kept.get(ask) if self._kept is not None else None
         if self._kept is not None and kept is not None:
-            found.add(self._kept.given_at(ask))
+            given_at = self._kept.given_at(ask)
+            if given_at is None or given_at < self._began:
+                found.add(given_at)
             return kept
         async with self._places:
             if self._failure is not None:
@@ -155,6 +159,10 @@ async def run_task(task: Task, asked: Mapping[Role, Asked], watch: Watch | None 
     finally:
         for each in (*pending, telling):  # those that are left when one raised
             each.cancel()
+    for role, kept in found.items():
+        if kept.count:
+            name = asked[role].model.identity.name
+            _log.info("%s: answers of %s that were given before and not asked again: %d", task.name, name, kept.count)
     pairs = [(each.question, each.score) for each in scored]
     metrics, counts = task_metrics(task.name, task.metric, pairs, task.overall(pairs))
     return TaskResult(
@@ -183,7 +191,8 @@ async def _tell(task: Task, asked: Mapping[Role, Asked], pending: Sequence["asyn
 def _others(asked: Mapping[Role, Asked]) -> dict[str, str]:
     """Names and digests of the judge, and of the rival, whose answers decide as well."""
     found: dict[str, str] = {}
-    for role, prefix in (("judge", ""), ("rival", "rival ")):
+    others: tuple[tuple[Role, str], ...] = (("judge", ""), ("rival", "rival "))
+    for role, prefix in others:
         if (who := asked.get(role)) is not None:
             identity = who.model.identity
             found |= {f"{prefix}{key}": said for key, said in {"name": identity.name, **identity.digests}.items()}

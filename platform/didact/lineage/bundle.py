@@ -13,7 +13,7 @@ from didact.errors import AdapterError, DataError, RunError
 from didact.evaluation import EvalReport
 from didact.files import sha256_text
 from didact.lineage.records import Records
-from didact.lineage.trace import trace
+from didact.lineage.trace import is_registered, trace
 from didact.registry import ModelVersion
 from didact.registry.card import card_facts, model_card, on_hub
 from didact.registry.verdict import FILE as VERDICT_FILE
@@ -55,7 +55,7 @@ def make_bundle(asked: str, records: Records | None = None) -> Bundle:
     """Gather what is published of a version or a run, checked.
 
     Args:
-        asked: `NAME`, `NAME@ALIAS`, `NAME:VERSION` or a run folder.
+        asked: `NAME`, `NAME@ALIAS`, `NAME:VERSION`, a run folder, or the name of a run.
         records: where to look; default the runs of `DIDACT_RUNS` and their registry.
 
     Raises:
@@ -117,7 +117,7 @@ class Hidden:
 
     def _look(self, value: Any) -> None:
         if isinstance(value, dict):
-            for each in value.values():
+            for each in (*value, *value.values()):
                 self._look(each)
         elif isinstance(value, list | tuple):
             for each in value:
@@ -127,7 +127,7 @@ class Hidden:
 
     def _replaced(self, value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: self._replaced(each) for key, each in value.items()}
+            return {self._replaced(key): self._replaced(each) for key, each in value.items()}
         if isinstance(value, list | tuple):
             return [self._replaced(each) for each in value]
         return self.text(value) if isinstance(value, str) else value
@@ -135,6 +135,8 @@ class Hidden:
 
 def _found(asked: str, records: Records) -> tuple[Path, Run | None, ModelVersion | None]:
     folder = Path(asked).expanduser()
+    if not folder.exists() and not is_registered(asked, records):
+        folder = records.runs_dir / asked  # a run by its name, as `didact lineage` takes it
     if (folder / _RECIPE).is_file() and (folder / "adapter" / MANIFEST).is_file():
         return folder / "adapter", Run(folder.absolute()), None
     if records.registry is None:

@@ -103,14 +103,15 @@ def trace(asked: str, records: Records | None = None) -> Trace:
     if folder.is_file() or asked.startswith((CARD, LICENCE, SHA256, *_OTHER_SOURCES)) or "/" in asked:
         return _forward(asked, records)
     run = records.runs_dir / asked
-    if (run / "recipe.json").is_file() and not _is_registered(asked, records):
+    if (run / "recipe.json").is_file() and not is_registered(asked, records):
         return _of_run(asked, run, records)
     if records.registry is None:
         raise RunError(f"nothing is known of {asked!r}: {_possible(records)}; nothing is registered yet")
     return trace_version(asked, records.registry.resolve(asked), records)
 
 
-def _is_registered(name: str, records: Records) -> bool:
+def is_registered(name: str, records: Records) -> bool:
+    """Whether a registered model has this name."""
     return any(version.name == name for version in records.versions)
 
 

@@ -8,6 +8,7 @@ import json
 import re
 import unicodedata
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
 
 from didact.evaluation.judge.fence import without_quotes
@@ -68,9 +69,14 @@ def read_verdict(text: str, scale: Scale | None, code: str = "", finish: Literal
         names = ("verdict", "结论") if scale is None else ("score", "得分")
         given = [values[name] for name in names if name in values]
         if len(given) == 1 and isinstance(given[0], str | int | float) and not isinstance(given[0], bool):
-            return _value(str(given[0]).strip(), scale, None)
+            return _value(_plain(given[0]), scale, None)
     verdict = "Verdict: A" if scale is None else f"Score: {scale.high:g}"
     return Reading(None, f"its last line is {last[:_SHOWN]!r}; expected one such as {verdict!r}")
+
+
+def _plain(given: str | float) -> str:
+    """A member as its verdict would be written; no number in exponents."""
+    return given.strip() if isinstance(given, str) else format(Decimal(repr(given)), "f")
 
 
 def _value(text: str, scale: Scale | None, of: str | None) -> Reading:
@@ -88,7 +94,9 @@ def _value(text: str, scale: Scale | None, of: str | None) -> Reading:
 
 
 def _json(own: str, last: str) -> dict[str, Any] | None:
-    """The JSON object that is the whole reply, its last block, or its last line."""
+    """The JSON object that is the whole reply, its last block, or its last line where no other line is one."""
+    if sum(line.strip().startswith("{") and line.strip().endswith("}") for line in own.splitlines()) > 1:
+        return None
     block = _JSON_BLOCK.search(own)
     for candidate in (own, block[1] if block else "", last):
         if candidate.startswith("{"):

@@ -5,10 +5,12 @@ import re
 from didact.evaluation.scorers.scorer import Reads, before_next_question
 
 _WORDS = r"(?:final\s+)?answer|(?:最终|正确)?答案"
-# A line that begins with the word and a colon, a sentence that states the answer, GSM8K's mark, LaTeX's box.
+# A line or sentence that begins with the word and a colon, one that states the answer, GSM8K's mark, LaTeX's box.
 _MARK = re.compile(
-    rf"(?:^|\n)[ \t>#*_-]*(?:the\s+)?(?:{_WORDS})[ \t*_]*(?:is|是|为)?[ \t]*[:\uff1a][ \t*_]*"
-    rf"|\b(?:the\s+)?(?:final\s+)?answer\s+is\b[ \t]*:?[ \t*_]*"
+    rf"(?:^|\n|(?<=[.!?\u3002\uff01\uff1f])[ \t])[ \t>#*_-]*"
+    rf"(?:the\s+)?(?:{_WORDS})[ \t*_]*(?:is|是|为)?[ \t]*[:\uff1a][ \t*_]*"
+    rf"|(?<!\bif )(?<!\bif the )(?<!\bwhether )(?<!\bwhether the )"
+    rf"\b(?:the\s+)?(?:final\s+)?answer\s+is\b[ \t]*:?[ \t*_]*"
     r"|(?:最终|正确)?答案(?:是|为)[ \t]*[:\uff1a]?[ \t]*"
     r"|####[ \t]*(?=[-+$€£¥]*[\d.,]+%?[ \t]*(?:\n|$))"
     r"|\\(?:boxed|fbox)(?=\{)|<answer>",

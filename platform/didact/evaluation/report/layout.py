@@ -6,6 +6,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from didact.display import visible
 from didact.evaluation.report.facts import Given, QuestionFacts, TaskFacts
 from didact.evaluation.report.figures import Figure
 
@@ -74,7 +75,7 @@ def _problems(task: str, model: str, questions: Sequence[QuestionFacts]) -> Iter
 
 def as_table(title: str, figures: Sequence[Figure], notes: Sequence[str] = ()) -> Table:
     """The report for a terminal."""
-    caption = escape("\n".join(notes)) or None
+    caption = escape(visible("\n".join(notes))) or None
     table = Table(
         title=escape(title), box=box.SIMPLE_HEAD, caption=caption, caption_justify="left", caption_style="yellow"
     )
@@ -139,7 +140,7 @@ def _mark(given: Given) -> str:
 
 def _short(text: str) -> str:
     # One line of plain code text: an answer must not break the page that shows it.
-    line = " ".join(text.split()).replace("`", "'")
+    line = visible(" ".join(text.split()).replace("`", "'"))
     if len(line) > _SHOWN_CHARACTERS:
         line = line[:_SHOWN_CHARACTERS] + "..."
     return f"`{line}`" if line else "(empty)"

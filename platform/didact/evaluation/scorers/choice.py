@@ -20,7 +20,7 @@ from didact.evaluation.scorers.options import LETTERS, Options, candidates, key_
 from didact.evaluation.scorers.scorer import NamedScorer, accepted, before_next_question
 from didact.spec import ChoiceScorer
 
-CHOICE_VERSION = "choice, 5"
+CHOICE_VERSION = "choice, 6"
 """Goes up whenever the same text may be read otherwise; reports of another version are not compared."""
 _STATEMENT = re.compile(
     r"\b(?:answer|choice|option)s?(?:\s+(?:choice|option))?\s*(?:(?:is|are|was|(?:would|must|should|will)\s+be)\b\s*:?|:)"

@@ -25,8 +25,20 @@ _DENIED_BEHIND = (
     r"(?:(?:clearly|obviously|definitely|also|thus|simply|just|both|all)\s+)*"
     r"(?:not|wrong|incorrect|false|untrue|out|impossible|irrelevant|invalid|inaccurate|unlikely|excluded|eliminated|"
     r"ruled\s+out)\b"
-    r"|\s+(?:cannot|does\s+not|do\s+not|did\s+not|will\s+not|would\s+not)\b|\s+\w+n['’]t\b)"
+    r"|\s+(?:cannot|does\s+not|do\s+not|did\s+not|will\s+not|would\s+not)\b|\s+\w+n['’]t\b"
+    r"|\s*\?\s*(?:[Nn]o\b|[Nn]ope\b|[Ww]rong\b|不(?:是|对)?(?=[,.。!\s]|$)))"
 )
+_WRONG_BEHIND = (
+    r"\s+(?:(?:is|are|was|were|would\s+be|must\s+be)(?:\s+(?:clearly|obviously|definitely|also|thus|simply|just))*"
+    r"\s+(?:wrong|incorrect|false|untrue|excluded|eliminated|ruled\s+out|not\s+(?:right|correct|true|it|the\s+answer))\b"
+    r"|is(?:n['’]t|nt)\s+(?:right|correct|true|it|the\s+answer)\b)"
+)
+"""Of words, which may stand in sentences of their own: "Paris is not in Germany" denies no Paris."""
+_IDIOMS = re.compile(
+    r"\bno\s+(?:idea|clue|doubt|way\s+to|one|longer|more|matter|need|other|such|answer|information|sense|reason|context)\b",
+    re.IGNORECASE,
+)
+"""What begins with the word of an answer, and is none."""
 _ARE_OPTIONS = (
     r"\s*(?:(?:are|were)\s+(?:all\s+)?(?:the|my|our|your)?\s*(?:possible|available|given|four|five)?\s*(?:options|choices)"
     r"|(?:都|均)?是(?:给出的|全部)?选项)"
@@ -56,6 +68,7 @@ def without_denied(text: str, names: tuple[str, ...]) -> str:
     if not names:
         return text
     patterns = _patterns(names)
+    text = _IDIOMS.sub(lambda found: _blank(found, patterns), text)
     for pattern in patterns.listed:
         text = pattern.sub(lambda found: _blank(found, patterns) if _all_named(found[0], names) else found[0], text)
     for pattern in patterns.denied:
@@ -92,10 +105,10 @@ def _patterns(names: tuple[str, ...]) -> _Patterns:
     # A comma alone may begin what is said instead: "not A, B".
     last = rf"\s*(?:,\s*)?(?:\b(?:and|or|nor)\b|和|或|与|及)\s*{marked}"
     several = rf"{marked}(?:{last}|\s*[、/]\s*{marked}|(?:\s*,\s*{marked}){{1,26}}{last}){{0,26}}"
-    behind = (rf"{several}{_DENIED_BEHIND}",) if lettered else ()
+    behind = rf"{several}{_DENIED_BEHIND}" if lettered else rf"{several}(?i:{_WRONG_BEHIND})"
     listed = rf"{marked}(?:\s*(?:[,、/]|and|和|或|or){{1,3}}\s*{marked}){{1,26}}"
     return _Patterns(
-        denied=tuple(map(re.compile, (rf"(?i:{_DENIES_BEFORE}){several}", *behind))),
+        denied=tuple(map(re.compile, (rf"(?i:{_DENIES_BEFORE}){several}", behind))),
         listed=(re.compile(rf"{listed}{_ARE_OPTIONS}"), re.compile(rf"(?i:{_OPTIONS_ARE}){listed}")),
         name=re.compile(one),
     )

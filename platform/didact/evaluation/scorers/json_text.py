@@ -12,6 +12,7 @@ from typing import Any
 
 import jsonschema
 import referencing
+import referencing.jsonschema
 import regex
 
 from didact.errors import DataError
@@ -48,10 +49,31 @@ def check_schema(schema: Any) -> str | None:
         return f"is no JSON schema: {error.message[:_SHOWN]}"
     except (AttributeError, TypeError, ValueError) as error:  # `$schema` or `$id` of another kind
         return f"is no JSON schema: {type(error).__name__}: {str(error)[:_SHOWN]}"
+    if (nowhere := _dangling(schema)) is not None:
+        return f"has a $ref that leads nowhere: {nowhere[:_SHOWN]}"
     words = set(_words_of(schema))
     if {"unevaluatedProperties", "patternProperties"} <= words:
         return "has unevaluatedProperties beside patternProperties, for whose search there is no time limit"
     return None
+
+
+def _dangling(schema: Mapping[str, Any]) -> str | None:
+    """The first `$ref` of a schema that nothing in it answers; nothing is fetched from anywhere."""
+    resource = referencing.Resource.from_contents(schema, default_specification=referencing.jsonschema.DRAFT202012)
+    resolver = referencing.Registry().with_resource("", resource).resolver_with_root(resource)
+    for reference in _references(schema):
+        try:
+            resolver.lookup(reference)
+        except (referencing.exceptions.Unresolvable, ValueError, TypeError, LookupError):
+            return reference
+    return None
+
+
+def _references(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict) and isinstance(reference := schema.get("$ref"), str):
+        yield reference
+    for each in _members(schema):
+        yield from _references(each)
 
 
 def _words_of(schema: Any) -> Iterator[str]:

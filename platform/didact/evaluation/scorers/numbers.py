@@ -49,19 +49,28 @@ _NUMBER = re.compile(
     rf"|(?P<base>[0-9]{{1,4}}){_RAISED_TO}(?P<power>[+-]?[0-9]{{1,3}}){_RAISED_END}"
     rf"|(?P<decimal>{_DECIMAL})(?:[eE](?P<exponent>[+-]?[0-9]{{1,3}})(?![0-9A-Za-z])(?!\.[0-9])"
     rf"|\s*[x×*·]\s*10{_RAISED_TO}(?P<ten>[+-]?[0-9]{{1,3}}){_RAISED_END}|(?![eE][+-]?[0-9]{{4}})))"
-    rf"(?P<unit>\s*%|\s*per\s?cent\b|\s*(?:百万|千万|万亿|[万亿])|\s+(?:thousand|million|billion|trillion)\b)?"
+    rf"(?P<unit>\s*[%‰]|[kKM](?![A-Za-z0-9])|\s*per\s?cent\b|\s*(?:百万|千万|万亿|[万亿])|\s+(?:thousand|million|billion|trillion)\b)?"
     rf"|(?P<thing>{_THING}|[0-9.]+[eE][+-]?[0-9]{{4,}})"
 )
 _CURRENCY_BEHIND = re.compile(rf"\s*(?:[$€£¥元円]|{_CODE})\s*\Z")
 _NUMERAL = "[零〇一二两三四五六七八九十百千万亿]+"
 _FRACTION_SPOKEN = re.compile(rf"(负?)({_NUMERAL})分之({_NUMERAL})")
 _PERCENT_SPOKEN = re.compile(r"百分之(负?)([^\s,.;:!?，。；：！？]+)")
-_UNITS = {"%": Fraction(1, 100), "thousand": Fraction(10**3), "million": Fraction(10**6)} | {
-    "billion": Fraction(10**9),
-    "trillion": Fraction(10**12),
-    **{"百万": Fraction(10**6), "千万": Fraction(10**7), "万亿": Fraction(10**12)},
-    **{mark: Fraction(scale) for mark, scale in SCALES.items()},
-}
+_UNITS = (
+    {"%": Fraction(1, 100), "‰": Fraction(1, 1000)}
+    | {
+        **dict.fromkeys("kK", Fraction(10**3)),
+        "M": Fraction(10**6),
+        "thousand": Fraction(10**3),
+        "million": Fraction(10**6),
+    }
+    | {
+        "billion": Fraction(10**9),
+        "trillion": Fraction(10**12),
+        **{"百万": Fraction(10**6), "千万": Fraction(10**7), "万亿": Fraction(10**12)},
+        **{mark: Fraction(scale) for mark, scale in SCALES.items()},
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +97,10 @@ def last_number(text: str) -> str | None:
     """The last number in `text` as plain digits, or None where there is none.
 
     Reads `1,234` (as `1234`; also with blanks, full-width digits and marks), `-5`, `$18`, `-$5`, `18 元`, `3.50`, `.5`,
-    `1.5e-3`, `6×10^6` (as `6e6`), `3/4`, `1 1/2` (as `3/2`), `50%` (as `50`), `3万` (as `30000`), a full stop after the
-    number, `#### 18`, and the typographic minus signs. Leading and trailing zeros are kept. Digits of things that hold
-    some (`m2`, `H2O`) are no numbers. Chinese numerals (`三百二十`) are read where no number in digits stands.
+    `1.5e-3`, `6×10^6` (as `6e6`), `3/4`, `1 1/2` (as `3/2`), `50%` (as `50`), `3万` (as `30000`), `1.5k` and `1.5M` (as
+    `1500000`), a full stop after the number, `#### 18`, and the typographic minus signs. Leading and trailing zeros are
+    kept. Digits of things that hold some (`m2`, `H2O`) are no numbers. Chinese numerals (`三百二十`) are read where no
+    number in digits stands.
     """
     found = _last(text)
     return found.plain if found else None
@@ -119,7 +129,7 @@ def same_number(number: str) -> str:
 
 def number_scorer(spec: NumberScorer) -> NamedScorer:
     """Right when the last number of the text is an accepted one."""
-    return NamedScorer(partial(_score, Fraction(str(spec.tolerance))), "number, 3", reads="last", same=same_number)
+    return NamedScorer(partial(_score, Fraction(str(spec.tolerance))), "number, 4", reads="last", same=same_number)
 
 
 def _score(tolerance: Fraction, question: Question, text: str) -> Score:
@@ -183,7 +193,7 @@ def _read(match: re.Match[str]) -> _Quantity | None:
         written = f"{digits}e{exponent}" if exponent else digits
         bare = Fraction(Decimal(written))
     quantity = _Quantity(sign + written, -bare if sign else bare, unit)
-    return quantity if not unit or unit == "%" else _Quantity(_written(quantity.value).plain, quantity.bare, unit)
+    return quantity if unit in ("", "%", "‰") else _Quantity(_written(quantity.value).plain, quantity.bare, unit)
 
 
 def _written(value: Fraction) -> _Quantity:

@@ -13,7 +13,7 @@ class ChoiceTask(QuestionTask):
     task: str
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
     """Its name in figures, where one benchmark is measured in two ways; left out, the benchmark's."""
-    path: str
+    path: str = Field(min_length=1)
     """Question files: a file, folder, glob or URL (JSON, JSON lines, CSV, Parquet), or `hf:OWNER/NAME[:CONFIG]`."""
     split: str = "test"
     """Of a Hugging Face dataset, or of a folder that holds a folder for each split."""

@@ -1,11 +1,12 @@
 """A model behind an address: what speaks OpenAI's API, with the limits under which it is asked."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from didact.spec.base import Spec
+from didact.spec.explain.schema import Says
 
 _OURS = ("messages", "prompt", "model", "stream", "n", "stop", "echo", "logprobs")
 _ROUTES = ("/chat/completions", "/completions")
@@ -27,7 +28,9 @@ class EndpointSpec(Spec):
     """Its address up to the version, such as `http://localhost:8000/v1`."""
     model: str = Field(min_length=1)
     """The model's name there."""
-    key_env: str | None = Field(default=None, pattern=r"^[A-Z][A-Z0-9_]*_API_KEY$")
+    key_env: Annotated[str, Says("a name in capitals that ends with _API_KEY, such as OPENAI_API_KEY")] | None = Field(
+        default=None, pattern=r"^[A-Z][A-Z0-9_]*_API_KEY$"
+    )
     """The environment variable that holds the key, such as `OPENAI_API_KEY`; no other kind of name is sent anywhere."""
     at_once: int = Field(default=8, ge=1)
     """Requests under way together."""

@@ -1,12 +1,14 @@
 """What a model must reach before it gets an alias."""
 
-from typing import Any
+from typing import Any, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
 from didact.spec.base import Spec
 
 _METRIC = "eval/"
+_SHARES = ("accuracy", "win_rate", "unread")
+"""Ends of the names of shares, which lie between 0 and 1."""
 
 
 class GateSpec(Spec):
@@ -58,6 +60,16 @@ class GateSpec(Spec):
         if not isinstance(least, dict) or least.keys() & short.keys():
             raise ValueError(f"{next(iter(short))} stands beside least; write each metric once")
         return {**{name: value for name, value in values.items() if name not in short}, "least": {**least, **short}}
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> Self:
+        for field in ("least", "gain", "at_least"):
+            for metric, number in getattr(self, field).items():
+                if not metric.startswith(_METRIC):
+                    raise ValueError(f"{field} names {metric!r}; expected a metric such as {_METRIC}TASK/{metric}")
+                if metric.rpartition("/")[2].endswith(_SHARES) and abs(number) > 1:
+                    raise ValueError(f"{field}.{metric}: found {number:g}; it is a share, so expected such as 0.5")
+        return self
 
     @property
     def metrics(self) -> frozenset[str]:

@@ -50,7 +50,7 @@ class IfEvalTask(QuestionTask):
     """IFEval (Zhou et al., 2023): instructions that a program can check. Needs `pip install "didact[lm-eval]"`."""
 
     task: Literal["ifeval"]
-    path: str
+    path: str = Field(min_length=1)
     """Its JSON lines (`key`, `prompt`, `instruction_id_list`, `kwargs`), or `hf:google/IFEval`."""
     max_new_tokens: int = Field(default=1280, ge=1)
     """Longest answer, in tokens."""

@@ -39,7 +39,7 @@ class BelleEvalTask(JudgedTask):
     """
 
     task: Literal["belle_eval"]
-    path: str
+    path: str = Field(min_length=1)
     """Its `eval_set.json`."""
     by: Literal["judge", "reference"] = "judge"
     """`reference` asks nobody: ROUGE between an answer and the question's `std_answer`, for questions that have one. It
@@ -55,7 +55,7 @@ class BelleEvalTask(JudgedTask):
 class BenchTask(JudgedTask):
     """What the benches of FastChat's llm_judge have in common."""
 
-    path: str
+    path: str = Field(min_length=1)
     """Its `question.jsonl`: `question_id`, `category` and `turns`."""
     references: str | None = None
     """Right answers, such as `reference_answer/gpt-4.jsonl`; MT-bench has them for math, reasoning and coding."""
@@ -81,7 +81,7 @@ class CompareTask(JudgedTask):
     task: Literal["compare"]
     name: str = Field(default="compare", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
     """Its name in figures."""
-    path: str
+    path: str = Field(min_length=1)
     """Questions: JSON lines, JSON or CSV with `question` (or `messages`) and, where there are some, `answer` and
     `class`; also `hf:OWNER/NAME[:CONFIG]`."""
     split: str = "test"

@@ -22,7 +22,7 @@ class QuestionsTask(TextQuestionTask):
     task: Literal["questions"]
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
     """Its name in figures: `eval/<name>/accuracy`."""
-    path: str
+    path: str = Field(min_length=1)
     """JSON lines, JSON, CSV, Parquet: a file, folder, glob or URL; or `hf:OWNER/NAME[:CONFIG]`."""
     scorer: ScorerName | FunctionPath | ScorerSpec = ExactScorer(name="exact")
     """When an answer is right: a scorer's name, or its name with options, or the path of a Python function."""

@@ -67,7 +67,7 @@ class PerplexityTask(Spec):
     task: Literal["perplexity"]
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
     """Its name in figures; left out, `perplexity`."""
-    path: str
+    path: str = Field(min_length=1)
     """Text files (`corpus/*.txt`; `<|endoftext|>` parts documents), data files with a field of text, or `hf:`."""
     field: str = "text"
     """The field that holds the text, in data files."""
@@ -107,7 +107,7 @@ class Gsm8kTask(TextQuestionTask):
     """Exact final numbers on GSM8K items (JSON lines with `question` and `answer`, the number after `####`)."""
 
     task: Literal["gsm8k"]
-    path: str
+    path: str = Field(min_length=1)
     """The JSON lines file, or `hf:openai/gsm8k:main`."""
     examples: str | None = None
     """Where worked examples for `few_shot` are, in the same form, such as GSM8K's training file; of the hub's data set,
