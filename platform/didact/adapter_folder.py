@@ -75,6 +75,8 @@ class PlainAdapter:
     method: str
     entries: dict[str, dict[str, Any]]
     """Name -> `{"size": bytes, "sha256": hex}`."""
+    base: str | None = None
+    """What its configuration calls its base: a name, no proof."""
 
     @property
     def sha256(self) -> str:
@@ -101,7 +103,9 @@ def read_plain(folder: Path) -> PlainAdapter:
         kind = values["peft_type"].lower()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise AdapterError(f"adapter {folder}: {CONFIG} is no configuration of PEFT ({type(error).__name__})") from None
-    return PlainAdapter(folder, _PEFT_NAMES.get(kind, kind), manifest(folder, [CONFIG, WEIGHTS]))
+    named = values.get("base_model_name_or_path")
+    base = named if isinstance(named, str) and named else None
+    return PlainAdapter(folder, _PEFT_NAMES.get(kind, kind), manifest(folder, [CONFIG, WEIGHTS]), base)
 
 
 def copy_plain(adapter: PlainAdapter, scratch: Path, base_fingerprint: str) -> None:
@@ -110,7 +114,7 @@ def copy_plain(adapter: PlainAdapter, scratch: Path, base_fingerprint: str) -> N
         shutil.copyfile(adapter.path / name, scratch / name)
     record = {
         "format": 1,
-        "base": "the base that it was loaded on",
+        "base": adapter.base or "that it was loaded on",
         "base_fingerprint": base_fingerprint,
         "method": adapter.method,
         "plain": True,
@@ -123,6 +127,11 @@ def is_copy_of_plain(folder: Path) -> bool:
     """Whether `copy_plain` made a folder: how its base is asked is the base's own way."""
     file = folder / MANIFEST
     return file.is_file() and json.loads(file.read_text(encoding="utf-8")).get("plain") is True
+
+
+def named_base(folder: Path) -> str:
+    """What the manifest of a folder calls its base."""
+    return str(json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("base", ""))
 
 
 def check_finite(folder: Path) -> None:

@@ -57,7 +57,8 @@ def test_a_ring_follows_its_file_and_never_falls_open(tmp_path: Path, monkeypatc
     monkeypatch.setattr("didact.serving.api.keys._LOOK_SECONDS", 0.0)
     file = KeyFile(tmp_path / "keys.json")
     ring = Keyring(file.path)
-    assert ring.is_open and ring.find("dk-anything") is None
+    assert not ring.is_open and ring.find("dk-anything") is None
+    assert Keyring().is_open and not Keyring(plain=["sesame"]).is_open
     secret, other = file.add("ann"), file.add("bob")
     assert not ring.is_open
     assert [getattr(ring.find(each), "name", None) for each in (secret, other, "", "dk-\ud800")] == [

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from didact.serving.api.application import build_gateway
 from didact.serving.api.gateway import GatewaySettings
-from didact.serving.api.keys import KeyFile
+from didact.serving.api.keys import KeyFile, Keyring
 from didact.serving.batch.routes import Batches
 from didact.serving.batch.store import ACTIVE
 from didact.serving.engine.protocol import EngineStats
@@ -40,7 +40,8 @@ def serve(worker: Worker, registry: ShelfRegistry, tmp_path: Path) -> Callable[.
 
     def build(**limits: Any) -> TestClient:
         spec = BatchesSpec(folder=str(tmp_path / "batches"), **{"concurrency": 3, **limits})
-        settings = GatewaySettings(max_new_tokens=8, keys_file=tmp_path / "keys.json")
+        keys = tmp_path / "keys.json"
+        settings = GatewaySettings(max_new_tokens=8, keys_file=keys if keys.is_file() else None)
         catalog = Catalog("tiny", registry, worker.prepare, poll_seconds=0.02)
         app = build_gateway(worker, catalog, settings, extensions=[Batches(spec)])
         return TestClient(app, raise_server_exceptions=False)
@@ -288,3 +289,25 @@ def test_a_line_begins_only_while_nobody_waits_and_there_is_room(registry: Shelf
 
 def test_without_a_folder_the_routes_are_not_there(client: TestClient) -> None:
     assert client.get("/v1/files").status_code == client.post("/v1/batches", json={}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        ('Content-Disposition: form-data; filename="x"', "multipart/form-data; boundary=B"),
+        ("Content-Disposition: form-data", "multipart/form-data; boundary=B"),
+        ('Content-Disposition: form-data; name="purpose"', "multipart/form-data; boundary*=utf-8''%E2%82%AC"),
+    ],
+)
+def test_forms_without_names_or_with_odd_borders_are_refused(http: httpx.Client, head: str, kind: str) -> None:
+    body = f"--B\r\n{head}\r\n\r\nEXTRA\r\n--B--\r\n".encode()
+    answer = http.post("/v1/files", content=body, headers={"content-type": kind})
+    assert answer.status_code == 400, answer.text
+
+
+def test_a_place_in_the_environment_gives_no_key_the_files_of_another() -> None:
+    first, second = Keyring(plain=["one", "two"]), Keyring(plain=["two"])
+    mine, theirs = (ring.find("two") for ring in (first, second))
+    assert mine is not None and theirs is not None and mine.name == theirs.name
+    before = first.find("one")
+    assert before is not None and before.name != mine.name and second.named(before.name) is None

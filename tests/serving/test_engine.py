@@ -341,6 +341,15 @@ def test_deadline_ends_a_request(engine: EmbeddedEngine) -> None:
     assert len(got[1]) == 4
 
 
+def test_requests_that_have_a_place_among_the_running_do_not_count_as_waiting() -> None:
+    wide = EmbeddedEngine(AdapterHost(tiny_model(), TINY_BASE), byte_tokenizer(), max_batch_size=12, max_waiting=1)
+    try:
+        got = answers(wide, [request(PROMPTS[0], tokens=4) for _ in range(12)])
+    finally:
+        wide.close()
+    assert all(isinstance(each, list) for each in got)
+
+
 def test_full_queue_and_long_prompts_are_refused_at_once(engine: EmbeddedEngine) -> None:
     small = EmbeddedEngine(AdapterHost(tiny_model(), TINY_BASE), byte_tokenizer(), max_batch_size=1, max_waiting=2)
     try:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from didact.files import sha256_file
 from didact.serving.api.keys import KeyFile
 from didact.serving.replica.worker import Worker
 from tests.fakes.adapters import save_tiny_adapter
@@ -145,6 +146,41 @@ def test_a_plain_peft_folder_answers_like_the_adapter_in_it(client: TestClient, 
     cards = {card["id"]: card for card in client.get("/v1/models").json()["data"]}
     assert cards["bare"]["parent"] == "tiny"
     assert "problem" not in cards["bare"] or cards["bare"]["problem"] is None
+
+
+def test_a_plain_folder_that_names_another_base_is_said_to(
+    client: TestClient, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = root / "plain" / "adapter_config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps({**config, "base_model_name_or_path": "meta-llama/Llama-3.2-1B"}))
+    assert load(client, "plain", name="bare").status_code == 200
+    assert "adapter bare names base Llama-3.2-1B, and tiny is served" in caplog.text
+    file.write_text(json.dumps({**config, "base_model_name_or_path": "meta-llama/Llama-3.2-1B", "r": 8}))
+    refused = load(client, "plain", name="other").json()["error"]["message"]
+    assert "does not fit the base that is served; its configuration names 'meta-llama/Llama-3.2-1B'" in refused
+
+
+def test_an_adapter_of_equal_weights_and_another_template_is_another_one(client: TestClient, root: Path) -> None:
+    shutil.copytree(root / "mine", root / "other")
+    file = root / "other" / "template_contract.json"
+    changed = file.read_text().replace("assistant", "helper")
+    assert changed != file.read_text()
+    file.write_text(changed)
+    manifest = json.loads((root / "other" / "adapter.json").read_text())
+    manifest["files"]["template_contract.json"] = {"size": file.stat().st_size, "sha256": sha256_file(file)}
+    (root / "other" / "adapter.json").write_text(json.dumps(manifest))
+
+    def spelled() -> str:
+        body = {"model": "mine", "messages": [{"role": "user", "content": "?"}]}
+        ids = client.post("/tokenize", json=body).json()["tokens"]
+        return str(client.post("/detokenize", json={"model": "mine", "tokens": ids}).json()["prompt"])
+
+    assert load(client, "mine").status_code == 200
+    assert "helper" not in spelled()
+    again = load(client, "other", name="mine", load_inplace=True)
+    assert again.status_code == 200, again.text
+    assert "helper" in spelled()
 
 
 PATHS = [

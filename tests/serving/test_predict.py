@@ -1,6 +1,7 @@
 """Batch prediction from file to file."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,26 @@ def test_output_of_other_rows_or_another_model_is_not_continued(worker: Worker, 
         predict_file(worker, source, output, model="tiny", settings=SHORT)
     with pytest.raises(DataError, match="does not exist"):
         predict_file(worker, tmp_path / "none.jsonl", output, model="tiny", settings=SHORT)
+
+
+def test_a_changed_row_other_settings_and_the_input_itself_are_refused(
+    worker: Worker, source: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.jsonl"
+    predict_file(worker, source, output, model="tiny", settings=SHORT)
+    with pytest.raises(DataError, match=r"begun with max_new_tokens 6, not 7; give another output"):
+        predict_file(worker, source, output, model="tiny", settings=replace(SHORT, max_new_tokens=7))
+    predict_file(worker, source, output, model="tiny", settings=replace(SHORT, concurrency=1))
+    before = output.read_bytes()
+    source.write_text(source.read_text().replace('"prompt": "one"', '"prompt": "none"'))
+    with pytest.raises(DataError, match="other rows"):
+        predict_file(worker, source, output, model="tiny", settings=SHORT)
+    assert output.read_bytes() == before
+    with pytest.raises(DataError, match="is the input itself"):
+        predict_file(worker, source, source, model="tiny", settings=SHORT)
+    (tmp_path / "odd.jsonl").write_text("5\n")
+    with pytest.raises(DataError, match=r"odd\.jsonl, line 1, is no answer"):
+        predict_file(worker, source, tmp_path / "odd.jsonl", model="tiny", settings=SHORT)
 
 
 def test_adapters_answer(worker: Worker, registry: ShelfRegistry, source: Path, tmp_path: Path) -> None:

@@ -45,6 +45,17 @@ def test_overrides_and_port() -> None:
         ({"args": {"max_adapters": 0}}, "max_adapters"),
         ({"deployments": [{"name": "ModelReplica", "num_replicas": -1}]}, "num_replicas"),
         ({"import_path": None}, "import_path"),
+        ({"import_path": "didact.serving.app:bild"}, "expected 'didact.serving.app:build'"),
+        ({"deployments": [{"name": "Gateway"}, {"name": "Gateway"}]}, "Gateway stands twice"),
+        ({"runtime_env": {"env_vars": {"DIDACT_API_KEYS": "x"}}}, "DIDACT_API_KEYS: has no effect"),
+        (
+            {"deployments": [{"name": "Gateway", "autoscaling_config": {"min_replicas": 5, "max_replicas": 2}}]},
+            "min_replicas",
+        ),
+        ({"args": {"cors_origins": ["chat.example.org"]}}, "expected an origin without a path"),
+        ({"args": {"cors_origins": ["https://chat.example.org/"]}}, "expected an origin without a path"),
+        ({"args": {"adapter_roots": [""]}}, "adapter_roots"),
+        ({"args": {"default_alias": ""}}, "default_alias"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, changes: dict, words: str) -> None:

@@ -46,6 +46,23 @@ CASES: list[tuple[Speech, str, Told]] = [
     (MISTRAL, f"[{ADD}]", ("", "", [ADDED])),
     (MISTRAL, 'add[ARGS]{"a": 1}', ("", "", [("add", {"a": 1})])),
     (MISTRAL, 'add{"a": 1}', ("", "", [("add", {"a": 1})])),
+    (MISTRAL, '[TOOL_CALLS]add{"a": 1}', ("", "", [("add", {"a": 1})])),
+    (MISTRAL, '[TOOL_CALLS] add [ARGS]{"a": 1}', ("", "", [("add", {"a": 1})])),
+    (
+        HERMES,
+        '<tool_call>{"name": "add", "arguments": {"s": "</tool_call>"}}</tool_call>',
+        ("", "", [("add", {"s": "</tool_call>"})]),
+    ),
+    (
+        HERMES,
+        '<tool_call>{"arguments": {"s": "</tool_call>"}, "name": "add"}</tool_call>',
+        ("", "", [("add", {"s": "</tool_call>"})]),
+    ),
+    (
+        HERMES,
+        '<tool_call>{"arguments": "x", "name": "add"}</tool_call>',
+        ("", '<tool_call>{"arguments": "x", "name": "add"}</tool_call>', []),
+    ),
     (MISTRAL, "adding two numbers", ("", "adding two numbers", [])),
     (MISTRAL, "[1, 2] is a list", ("", "[1, 2] is a list", [])),
     (LLAMA, '{"name": "add", "parameters": {"a": 1}}', ("", "", [("add", {"a": 1})])),
@@ -104,3 +121,19 @@ def test_without_tools_calls_are_text() -> None:
 )
 def test_the_form_is_told_from_the_template(template: str, name: str | None) -> None:
     assert call_format(template) == name
+
+
+def test_arguments_that_are_no_object_are_text_where_the_answer_came_whole() -> None:
+    broken = 'I add.\n<tool_call>{"name": "add", "arguments": {"a": ]}}</tool_call>'
+    reader = AnswerReader(HERMES, ("add",))
+    assert reader.read_whole(broken) == [Text(broken)] and not reader.has_called
+    thinks = AnswerReader(Speech("hermes", ("<think>", "</think>")), ("add",))
+    assert thinks.read_whole(f"<think>hm</think>\n{broken}") == [Thought("hm"), Text(broken)]
+
+
+def test_one_call_alone_is_told_where_one_is_wanted() -> None:
+    text = f"<tool_call>{ADD}</tool_call>\n<tool_call>{ADD}</tool_call>"
+    reader = AnswerReader(HERMES, ("add",), one_call=True)
+    parts = [part for letter in text for part in reader.push(letter)] + reader.finish()
+    assert {part.index for part in parts if isinstance(part, CallBegun | CallArguments)} == {0}
+    assert sum(isinstance(part, CallBegun) for part in parts) == 1

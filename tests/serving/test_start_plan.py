@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from didact.errors import ModelError, ModelTooLarge, PlacementError, ServerError
+from didact.errors import ModelError, ModelTooLarge, PlacementError, ServerError, SpecError
 from didact.models import base_fingerprint
 from didact.registry import Registry
 from didact.serving.start_plan import StartPlan, plan_start
@@ -98,6 +98,17 @@ def test_what_cannot_start_is_refused(
 ) -> None:
     with pytest.raises(error, match=said):
         plan(settings, port, *changes)
+
+
+def test_a_file_of_keys_that_is_not_there_or_none_is_refused(
+    settings: list[str], port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIDACT_KEYS", str(tmp_path / "typo.json"))
+    with pytest.raises(SpecError, match=r"DIDACT_KEYS names .*typo\.json, which is not there; `didact keys add NAME`"):
+        plan(settings, port)
+    (tmp_path / "typo.json").write_text("{bad")
+    with pytest.raises(SpecError, match="is no file of keys"):
+        plan(settings, port)
 
 
 def test_a_taken_port_and_a_cluster_without_room_are_refused_as_at_the_real_start(

@@ -59,3 +59,18 @@ def test_nothing_of_a_stop_text_is_ever_shown() -> None:
     shown, _ = pieces("one EN, END", ("END",))
     assert shown[4:6] == ["", ""]
     assert "".join(shown[:7]) == "one EN,"
+
+
+def test_tokens_without_text_are_not_decoded_again_and_again() -> None:
+    tokenizer = byte_tokenizer()
+    stream, decoded = TextStream(tokenizer), []
+
+    def counted(ids: list[int]) -> str:
+        decoded.append(len(ids))
+        return str(tokenizer.decode(ids, skip_special_tokens=True))
+
+    stream._decode = counted  # type: ignore[method-assign]
+    said = "".join(stream.push(token) for token in tokenizer("a b")["input_ids"])
+    said += "".join(stream.push(tokenizer.eos_token_id) for _ in range(500))
+    said += "".join(stream.push(token) for token in tokenizer(" c")["input_ids"]) + stream.finish()
+    assert said == "a b c" and max(decoded) < 40

@@ -40,9 +40,10 @@ def add(
     least_priority: Annotated[
         int | None, typer.Option(help="Smallest priority its requests may have (smaller begin earlier); default: any")
     ] = None,
-    days: Annotated[float | None, typer.Option(help="How long it is valid; default: always")] = None,
+    days: Annotated[float | None, typer.Option(min=0.001, help="How long it is valid; default: always")] = None,
 ) -> None:
-    """Make a key and print it, once: only its digest is kept. From the first key on, nobody is answered without one."""
+    """Make a key and print it, once: only its digest is kept. Servers that are started with its file answer nobody
+    without one."""
     file = _file()
     secret = file.add(
         name,

@@ -319,7 +319,7 @@ def chat(
     ] = "",
     base: BaseName = None,
 ) -> None:
-    """Talk to a model in the terminal."""
+    """Talk to a model in the terminal. A server that asks for a key gets the first of DIDACT_API_KEYS."""
     from didact.serving.local import chat_locally, chat_over_http
 
     if url:

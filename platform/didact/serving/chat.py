@@ -7,7 +7,8 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping
+from http import HTTPStatus
 from typing import Any, Protocol
 
 import httpx
@@ -86,7 +87,7 @@ class HttpTalk(Talk):
                 if answer.is_error:
                     answer.read()
                 _check(answer)
-                for line in answer.iter_lines():
+                for line in _lines(answer.iter_text()):
                     event = _event_of(line)
                     self.num_tokens = (event.get("usage") or {}).get("completion_tokens") or self.num_tokens
                     yield _text_of(event)
@@ -242,7 +243,17 @@ def _check(answer: httpx.Response) -> None:
         message = answer.json()["error"]["message"]
     except (ValueError, KeyError, TypeError):
         message = answer.text[:200]
-    raise ChatError(f"{message} (HTTP {answer.status_code})")
+    hint = "; the first key in DIDACT_API_KEYS is sent" if answer.status_code == HTTPStatus.UNAUTHORIZED else ""
+    raise ChatError(f"{message} (HTTP {answer.status_code}){hint}")
+
+
+def _lines(pieces: Iterable[str]) -> Iterator[str]:
+    """The lines of an event stream, which line feeds alone end: answers may hold U+2028 and its like as they are."""
+    held = ""
+    for piece in pieces:
+        *whole, held = (held + piece).split("\n")
+        yield from whole
+    yield held
 
 
 def _event_of(line: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ gives the replicas what they need to find the package.
 import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ import ray
 from pydantic import ValidationError
 from ray import serve
 from ray.serve.config import HTTPOptions
-from ray.serve.schema import LoggingConfig, ServeDeploySchema
+from ray.serve.schema import LoggingConfig, ServeApplicationSchema, ServeDeploySchema
 
 from didact import env
 from didact.capacity import Cluster, Resources
@@ -28,6 +28,7 @@ from didact.connect.half_open import CALLED_BY_PROXIES
 from didact.errors import PlacementError, ServerError, SpecError
 from didact.interrupts import Terminated
 from didact.logs import get_logger
+from didact.serving.api.keys import KeyFile
 from didact.serving.app import application
 from didact.serving.engine.on_vllm.vllm_link import find_vllm
 from didact.serving.place import check_port, place_for
@@ -39,6 +40,7 @@ from didact.spec.explain import complaints
 from didact.spec.load import read_override
 
 _log = get_logger(__name__)
+_IMPORT_PATH = "didact.serving.app:build"
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ def read_plan(config: Path, overrides: Sequence[str] = (), port: int | None = No
     if unknown := unknown_options(ServeDeploySchema, values):
         raise _refusal(config, unknown)
     app = schema.applications[0]
+    if wrong := [*_wrong(app)]:
+        raise _refusal(config, wrong)
     http = schema.http_options.model_dump(exclude_unset=True)
     if port is not None:
         http["port"] = port
@@ -93,6 +97,26 @@ def read_plan(config: Path, overrides: Sequence[str] = (), port: int | None = No
         http=HTTPOptions(location=str(schema.proxy_location.value), **http),
         logging=app.logging_config,
     )
+
+
+def _wrong(app: ServeApplicationSchema) -> Iterator[str]:
+    """What Serve takes, and `didact serve` could not do."""
+    if app.import_path != _IMPORT_PATH:
+        yield f"applications.0.import_path: found {app.import_path!r}; expected {_IMPORT_PATH!r}"
+    names = [each.name for each in app.deployments]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        yield f"applications.0.deployments: {twice} stands twice"
+    for name in app.runtime_env.get("env_vars") or {}:
+        if name.startswith("DIDACT_"):
+            yield (
+                f"applications.0.runtime_env.env_vars.{name}: has no effect with `didact serve`, which hands on "
+                "its own environment; set it there"
+            )
+    for each in app.deployments:
+        scaling = each.model_dump(exclude_unset=True).get("autoscaling_config")
+        least, most = (scaling.get(name) for name in ("min_replicas", "max_replicas")) if scaling else (None, None)
+        if isinstance(least, int) and isinstance(most, int) and least > most:
+            yield f"{each.name}: min_replicas is {least}, and max_replicas {most}"
 
 
 def _refusal(config: Path, lines: Sequence[str]) -> SpecError:
@@ -145,6 +169,7 @@ def deploy(
         PlacementError: the cluster will never have room for it, or it did not start; says why.
     """
     plan = read_plan(config, overrides, port)
+    check_keys()
     with contextlib.ExitStack() as held:
         ours = not ray.is_initialized() and env.ray_address() is None
         check_engine(plan, config, here=ours)
@@ -269,6 +294,22 @@ def check_engine(plan: DeployPlan, config: Path, *, here: bool) -> None:
         )
     if here:
         find_vllm(spec.vllm.python)
+
+
+def check_keys() -> None:
+    """What `DIDACT_KEYS` names is a file of keys. A server with a mistyped name would answer nobody.
+
+    Raises:
+        SpecError: it is not there, or something else.
+    """
+    path = env.keys_file()
+    if path is None:
+        return
+    if not path.is_file():
+        raise SpecError(
+            f"DIDACT_KEYS names {path}, which is not there; `didact keys add NAME` makes it with a first key"
+        )
+    KeyFile(path).read()
 
 
 def check_base(spec: ServeSpec, *, here: bool) -> None:

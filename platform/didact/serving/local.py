@@ -10,7 +10,7 @@ from typing import Any
 
 from didact import env
 from didact.connect import check_ray, ray_cluster
-from didact.errors import AdapterError, NotRegistered
+from didact.errors import AdapterError, DataError, NotRegistered
 from didact.files import numbered_lines
 from didact.logs import get_logger
 from didact.registry import locate_adapter, open_registry, recorded_base
@@ -63,6 +63,8 @@ def predict_locally(
         ModelError: the base cannot be loaded.
     """
     settings = PredictSettings(max_new_tokens=max_new_tokens, temperature=temperature, num_beams=num_beams)
+    if not source.is_file():  # before a base is loaded for it
+        raise DataError(f"{source} does not exist; expected JSON lines with prompts")
     named = batch_models(source)
     if model is None and adapter is None and named:
         model = _base_of(named)

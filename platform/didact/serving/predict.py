@@ -6,6 +6,7 @@ An interrupted run goes on behind the last complete line of its output.
 """
 
 import asyncio
+import contextlib
 import json
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
@@ -16,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 from typing_extensions import override
 
 from didact.errors import DataError, SpecError
-from didact.files import append_jsonl, cut_to_lines, numbered_lines
+from didact.files import append_jsonl, cut_to_lines, numbered_lines, write_json
 from didact.logs import get_logger
 from didact.registry import ModelVersion
 from didact.serving.api.answers import whole_text
@@ -36,6 +37,8 @@ from didact.serving.replica.pinned import PinnedNames
 from didact.spec import PREDICTED_TOKENS
 
 _log = get_logger(__name__)
+_DECIDING = ("max_new_tokens", "temperature", "top_p", "num_beams", "seed")
+"""Settings that decide what is answered."""
 _AHEAD = 8
 """Rows that may be answered before one in front of them is, as a multiple of those in work."""
 
@@ -118,6 +121,8 @@ def predict_file(
         DataError: `source` is missing, or `output` was written for other rows or another model.
     """
     settings = settings or PredictSettings()
+    if output.exists() and output.resolve() == source.resolve():
+        raise DataError(f"{output} is the input itself; give another output")
     try:
         texts = list(numbered_lines(source))
     except FileNotFoundError:
@@ -131,6 +136,7 @@ def predict_file(
         rows = [PromptRow.parse(number, text) for number, text in texts]
         work = _RowWork(backend, rows, model, adapter, settings)
     kept = _already_written(output, work)
+    _check_settings(output, settings, begun=kept > 0)
     failed = run(_write_answers(work, kept, output, settings.concurrency))
     report = PredictReport(len(texts) - kept - failed, failed, kept)
     _log.info("%s: %d answered, %d failed, %d kept", output, report.num_answered, report.num_failed, report.num_kept)
@@ -271,10 +277,39 @@ def _already_written(output: Path, work: _Work) -> int:
     if not output.exists():
         return 0
     cut_to_lines(output)
-    lines = output.read_bytes().splitlines()
-    if lines:
-        work.check(len(lines) - 1, json.loads(lines[-1]), output)
-    return len(lines)
+    count = 0
+    with output.open("rb") as lines:
+        for count, line in enumerate(lines, start=1):
+            try:
+                record = json.loads(line)
+            except ValueError:
+                record = None
+            if not isinstance(record, dict):
+                raise DataError(f"{output}, line {count}, is no answer of an earlier run; give another output")
+            work.check(count - 1, record, output)
+    return count
+
+
+def _check_settings(output: Path, settings: PredictSettings, *, begun: bool) -> None:
+    """One file holds answers of one kind. How they were asked for stands beside it, in a hidden file.
+
+    Raises:
+        DataError: it was begun with others.
+    """
+    deciding = {name: getattr(settings, name) for name in _DECIDING}
+    file = output.with_name(f".{output.name}.settings")
+    earlier: Any = None
+    if begun and file.is_file():
+        with contextlib.suppress(ValueError):
+            earlier = json.loads(file.read_text(encoding="utf-8"))
+    for name in _DECIDING if isinstance(earlier, dict) else ():
+        if name in earlier and earlier[name] != deciding[name]:
+            raise DataError(
+                f"{output} was begun with {name} {earlier[name]}, not {deciding[name]}; give another output"
+            )
+    if begun:
+        return  # what older versions have begun has no such file
+    write_json(file, deciding)
 
 
 async def _write_answers(work: _Work, kept: int, output: Path, concurrency: int) -> int:

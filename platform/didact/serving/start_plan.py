@@ -28,6 +28,7 @@ from didact.serving.deploy import (
     asked_by,
     check_base,
     check_engine,
+    check_keys,
     check_room,
     fewest_replicas,
     read_plan,
@@ -171,6 +172,7 @@ def plan_start(config: Path, overrides: Sequence[str] = (), port: int | None = N
         DidactError: as `deploy`; `ModelTooLarge` where weights and places for adapters alone take more than there is.
     """
     plan = read_plan(config, overrides, port)
+    check_keys()
     check_ray()
     cluster = cluster_to_join()
     check_engine(plan, config, here=cluster is None)

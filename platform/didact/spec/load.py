@@ -87,6 +87,8 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError:
         shipped = next((each for each in shipped_recipes() if each.name == str(path)), None)
         hint = f"; `didact init {shipped.name}` writes the recipe of that name" if shipped else ""
+        if not hint and Path(path).parent.name == "serve":
+            hint = "; expected a Ray Serve file, as docs/serving.md shows one and the repository has some in serve/"
         raise SpecError(f"{path} does not exist{hint}") from None
     except IsADirectoryError:
         raise SpecError(f"{path} is a folder; expected a YAML or JSON file") from None

@@ -1,8 +1,9 @@
 """`ServeSpec`: the arguments of the serving application, as in `serve/*.yaml` under `args:`."""
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from didact.spec.base import Spec
 from didact.spec.batches import BatchesSpec
@@ -51,7 +52,7 @@ class ServeSpec(Spec):
     """Name of the base in the API; default: the last part of `model.base`."""
     tracking_uri: MlflowAddress | None = None
     """MLflow registry; default `MLFLOW_TRACKING_URI`, else the sqlite file beside the runs."""
-    default_alias: str = "champion"
+    default_alias: str = Field(default="champion", min_length=1)
     """Alias meant by a bare adapter name; when unset on a model, its `candidate`, then its newest version."""
     max_adapters: int = Field(default=8, ge=1)
     """Adapters held in memory by a replica; the least recently used one is dropped."""
@@ -74,7 +75,7 @@ class ServeSpec(Spec):
     """How soon a moved alias is followed."""
     num_threads: int | None = Field(default=None, ge=1)
     """Threads for matrix products on a CPU replica; default: the CPUs Ray gave it."""
-    adapter_roots: tuple[str, ...] = ()
+    adapter_roots: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Folders below which keys of role admin may load adapters from while the server runs; empty: nobody may. On a
     cluster: paths that every node sees."""
     batches: BatchesSpec | None = None
@@ -83,6 +84,16 @@ class ServeSpec(Spec):
     """Origins whose web pages may ask the API, such as `https://chat.example.org`; `*` for all."""
     log_prompts: bool = False
     """Have the access log tell prompts as well."""
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+                raise ValueError(
+                    f"found {origin!r}; expected an origin without a path, such as https://chat.example.org"
+                )
+        return origins
 
     @model_validator(mode="after")
     def _vllm_holds_it(self) -> "ServeSpec":

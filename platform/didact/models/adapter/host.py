@@ -18,7 +18,7 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
-from didact.adapter_folder import WEIGHTS
+from didact.adapter_folder import WEIGHTS, is_copy_of_plain
 from didact.errors import AdapterError
 from didact.models.adapter.adapter_files import AdapterFacts, check_held_alike, verify_adapter
 from didact.models.adapter.put_weights import put_weights, read_config
@@ -159,4 +159,6 @@ def _shares(config: PeftConfig) -> bool:
 def does_not_fit(folder: Path, facts: AdapterFacts, error: Exception) -> AdapterError:
     """What to raise where an adapter's tensors cannot be put on the base."""
     reason = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
-    return AdapterError(f"adapter {folder} does not fit base {facts.base!r}: {reason}")
+    its = f"; its configuration names {facts.base!r}" if is_copy_of_plain(folder) else ""
+    base = "the base that is served" if its else f"base {facts.base!r}"
+    return AdapterError(f"adapter {folder} does not fit {base}{its}: {reason}")

@@ -188,10 +188,14 @@ async def _error_response(request: Request, error: Exception) -> Response:
     return told.response(request.scope.get(REQUEST_ID_HEADERS), body)
 
 
-async def _http_error_response(_: Request, error: Exception) -> Response:
+async def _http_error_response(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-    return ApiError(error.status_code, str(error.detail), code=code).response()
+    words = str(error.detail)
+    if error.status_code == 404:
+        near = "; OpenAI's other call is POST /v1/chat/completions" if "responses" in request.url.path else ""
+        words = f"Not Found: this server has no such path{near}. GET /openapi.json lists those it has."
+    return ApiError(error.status_code, words, code=code).response()
 
 
 class _Documented(FastAPI):

@@ -129,6 +129,17 @@ def turns_of(messages: Sequence[ChatMessage], tools: Sequence[Tool] | None = Non
     if tools:
         row["tools"] = [tool.model_dump(exclude_none=True) for tool in tools]
     try:
-        return prompt_turns(row)
+        turns = prompt_turns(row)
+        for turn in turns:
+            turn.written.encode()
     except DataError as error:
         raise ApiError(400, f"{error}.", code="invalid_value", param="messages") from None
+    except RecursionError:
+        raise _wrong("the arguments of a call are nested too deep") from None
+    except UnicodeEncodeError:
+        raise _wrong("the arguments of a call hold half of a surrogate pair, which is no character") from None
+    return turns
+
+
+def _wrong(words: str) -> ApiError:
+    return ApiError(400, f"messages: {words}.", code="invalid_value", param="messages")

@@ -303,6 +303,7 @@ class Gateway:
             logprobs=body.num_logprobs,
             echo=body.echoes,
             must_call=body.must_call,
+            one_call=body.calls_once,
             grammar=grammar,
             num_beams=body.beams,
             length_penalty=body.beams_length_penalty,

@@ -184,8 +184,9 @@ class Keyring:
         Raises:
             SpecError: the file cannot be read.
         """
+        # Named by what they are: whoever has a key owns its files, and places move when one is taken out.
         self._plain = tuple(
-            Key(name=f"environment-{n}", sha256=digest(key), roles=("metrics",)) for n, key in enumerate(plain, start=1)
+            Key(name=f"environment-{digest(key)[:8]}", sha256=digest(key), roles=("metrics",)) for key in plain
         )
         self._file = None if file is None else KeyFile(file)
         self._stamp: tuple[int, int, int] | None = None
@@ -196,9 +197,9 @@ class Keyring:
 
     @property
     def is_open(self) -> bool:
-        """Whether anybody may ask, because no key was ever made."""
-        self._look()
-        return not self._plain and not self._read_keys
+        """Whether anybody may ask, because no keys were named. A file that is not there, or holds none, lets nobody in
+        until the first key is made."""
+        return self._file is None and not self._plain
 
     def find(self, secret: str) -> Key | None:
         """The valid key that a client sends; None where it is none."""

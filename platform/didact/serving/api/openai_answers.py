@@ -50,7 +50,7 @@ class OpenAiEndpoint(Endpoint):
             reason: str | None = each.reason
             if self.chat:
                 reader = self._reader(started)
-                parts = [*reader.push(each.text), *reader.finish()]
+                parts = reader.read_whole(each.text)
                 content = {"message": _message(parts, called=reader.has_called)}
                 reason = _reason(reader, each.reason)
             logprobs = self._echoed(index, started, each.words)
@@ -106,7 +106,7 @@ class OpenAiEndpoint(Endpoint):
 
     def _reader(self, started: Started) -> AnswerReader:
         offered = self._body.offered if isinstance(self._body, ChatRequest) else ()
-        return AnswerReader(started.speech, offered)
+        return AnswerReader(started.speech, offered, one_call=self._body.calls_once)
 
     def _chunk(self, *choices: Choice, usage: Usage | None = None, prompt_ids: list[int] | None = None) -> str:
         return sse(self._answer("chat.completion.chunk", choices, usage, prompt_ids))
@@ -133,15 +133,16 @@ class OpenAiEndpoint(Endpoint):
         """The probabilities of what a completion begins with: the prompt, where it is told, then `words`."""
         if not started.prompt_words and not (started.prompt_text and self._body.num_logprobs is not None):
             return self._logprobs(index, words)
-        first = started.prompt_text.removesuffix(texts_of(started.prompt_words))
-        told = self._words.legacy([*started.prompt_words, *words], len(first))
+        # In bytes: a token may hold a part of a character. What the text lacks of them is a blank at its beginning.
+        behind = b"".join(word.chosen.content for word in started.prompt_words)
+        text = started.prompt_text.encode(errors="replace")
+        first = text.removesuffix(behind if text.endswith(behind) else behind.removeprefix(b" "))
+        begins = TokenWord(Word(started.prompt_ids[0], first, 0.0), ())
+        told = self._words.legacy([begins, *started.prompt_words, *words], 0)
         self._offsets[index] = len(started.prompt_text) + len(texts_of(words))
-        return {
-            "tokens": [self._words.name(Word(started.prompt_ids[0], first.encode(), 0.0)), *told["tokens"]],
-            "token_logprobs": [None, *told["token_logprobs"]],
-            "top_logprobs": [None, *told["top_logprobs"]],
-            "text_offset": [0, *told["text_offset"]],
-        }
+        for name in ("token_logprobs", "top_logprobs"):
+            told[name][0] = None  # nothing comes before it
+        return told
 
     def _logprobs(self, index: int, words: Sequence[TokenWord]) -> dict[str, Any] | None:
         if self._body.num_logprobs is None or (self._body.stream and not words):

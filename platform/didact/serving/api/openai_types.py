@@ -94,6 +94,11 @@ class AskingBody(Body):
         return None
 
     @property
+    def calls_once(self) -> bool:
+        """Whether the answer may call one function at most."""
+        return False
+
+    @property
     def beams(self) -> int:
         """Answers that are followed at once; 1 for no search."""
         return 1
@@ -225,7 +230,8 @@ class GenerationBody(AskingBody):
             repetition_penalty=self.repetition_penalty or 1.0,
             no_repeat_ngram_size=self.no_repeat_ngram_size or 0,
             logit_bias=tuple(sorted((int(token), bias) for token, bias in (self.logit_bias or {}).items())),
-            seed=None if self.seed is None else (self.seed + choice) % 2**63,  # each choice has its own
+            # Each choice has its own; the largest one goes on with the smallest.
+            seed=None if self.seed is None else (self.seed + choice + 2**63) % 2**64 - 2**63,
         )
 
 
@@ -242,6 +248,8 @@ class ChatRequest(GenerationBody):
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = Field(
         default=None, description='none, auto, required, or {"type": "function", "function": {"name": ...}}'
     )
+    parallel_tool_calls: bool | None = None
+    """False: an answer calls one function at most."""
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=_MAX_LOGPROBS)
 
@@ -266,6 +274,11 @@ class ChatRequest(GenerationBody):
         if isinstance(self.tool_choice, ToolChoice):
             return self.tool_choice.function.name
         return "" if self.tool_choice == "required" else None
+
+    @property
+    @override
+    def calls_once(self) -> bool:
+        return self.parallel_tool_calls is False
 
     @property
     @override

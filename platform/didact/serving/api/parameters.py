@@ -35,7 +35,6 @@ _WITHOUT_EFFECT = frozenset(
         "safety_identifier",
         "prompt_cache_key",
         "prompt_cache_retention",
-        "parallel_tool_calls",
         "prediction",
         "include_obfuscation",
         "cache_control",
@@ -51,6 +50,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("top_logprobs", "min_p", "min_tokens", "no_repeat_ngram_size"), (0,)),
     **dict.fromkeys(("repetition_penalty", "length_penalty", "typical_p", "best_of", "num_beams"), (1,)),
     **dict.fromkeys(("tool_choice", "function_call"), ("none", "auto")),
+    "parallel_tool_calls": (True, False),  # where no function is on offer
     "modalities": (["text"],),
     "verbosity": ("medium",),
     **dict.fromkeys(("tools", "functions", "tool_calls", "documents", "annotations", "bad_words"), ()),

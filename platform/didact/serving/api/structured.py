@@ -9,7 +9,7 @@ from pydantic import Field
 from didact.serving.api.api_errors import ApiError, as_json
 from didact.serving.api.chat_types import Body
 from didact.serving.engine.grammar import lark
-from didact.serving.engine.grammar.grammar import Grammar
+from didact.serving.engine.grammar.grammar import Grammar, GrammarError
 
 _MOST_BYTES = 65_536
 """Of a grammar. Schemas of this size are compiled in a second or two; the time grows with the square."""
@@ -81,7 +81,10 @@ def _of_kind(kind: str, value: Any, field: str) -> Grammar:
             raise _wrong(field, f"found {as_json(value)}; expected true")
         return lark.any_object(field)
     if kind == "json":
-        return lark.json_of(_schema(value, field), field)
+        try:
+            return lark.json_of(_schema(value, field), field)
+        except GrammarError as error:
+            raise ApiError(400, f"{error}.", code="invalid_grammar", param=field) from None
     if kind == "choice":
         if not isinstance(value, Sequence) or isinstance(value, str) or not value or not all(map(_is_text, value)):
             raise _wrong(field, f"found {as_json(value)}; expected a list of texts, none empty")

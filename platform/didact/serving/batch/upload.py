@@ -46,7 +46,7 @@ async def received(request: Request, place: Path, *, most_bytes: int, piece_seco
         ApiError: it is no such form, too large or too slow.
     """
     kind, options = parse_options_header(request.headers.get("content-type", ""))
-    if kind != "multipart/form-data" or not 0 < len(options.get("boundary", "")) <= 200:
+    if kind != "multipart/form-data" or not _is_boundary(options.get("boundary", "")):
         message = (
             f"The body: found {kind[:80] or 'no content-type'}; expected multipart/form-data with purpose and file."
         )
@@ -85,6 +85,10 @@ async def _read(request: Request, reader: "_Reader", stream: IO[bytes], piece_se
         raise ApiError(400, message, code="invalid_value", param="file") from None
 
 
+def _is_boundary(text: str) -> bool:
+    return 0 < len(text) <= 200 and text.isascii()
+
+
 class _Reader:
     """Takes a form's bytes as they come."""
 
@@ -102,9 +106,12 @@ class _Reader:
         while not isinstance(event := self._decoder.next_event(), NeedData | Epilogue):
             if isinstance(event, File):
                 if event.name != "file" or self.has_file:
-                    raise ApiError(400, f"{event.name[:80]}: expected one file, named file.", code="invalid_value")
+                    name = "" if event.name is None else event.name[:80]
+                    raise ApiError(400, f"{name}: expected one file, named file.", code="invalid_value")
                 self.filename, self.has_file, self._field = event.filename[:200], True, None
             elif isinstance(event, Field):
+                if event.name is None:
+                    raise ApiError(400, "A field has no name.", code="invalid_value")
                 self._field = event.name
                 self.fields[event.name] = ""
             elif isinstance(event, Data):

@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from didact.models import AdapterHost
 from didact.serving.engine.drafts import PromptLookup
-from didact.serving.engine.grammar.grammar import Grammar
+from didact.serving.engine.grammar.grammar import Grammar, GrammarError
 from didact.serving.engine.grammar.matcher import Grammars, check_installed, is_installed
 from didact.serving.engine.memory.cache_room import CacheRoom
 from didact.serving.engine.memory.row_attention import use_row_attention
@@ -147,7 +147,9 @@ class EmbeddedEngine(Engine):
             raise PromptTooLong(reason)
         with self._changed:
             self._check_working()
-            num_waiting = len(self._rounds.waiting) + self._num_reading
+            # Rows that the next round begins do not wait: those that have a place among the running.
+            free = max(0, self._max_running - sum(1 for _ in self._rounds.begun()))
+            num_waiting = len(self._rounds.waiting) + self._num_reading - free
             if num_waiting >= self._max_waiting:
                 raise EngineBusy(f"{num_waiting} requests are waiting already; try again shortly")
             if request.grammar is not None:
@@ -171,6 +173,9 @@ class EmbeddedEngine(Engine):
         check_installed(grammar)
         # Whatever else ends the answer, the grammar must be able to.
         ends = (*request.stop_token_ids, int(self._tokenizer.eos_token_id))
+        texts = self._tokenizer.convert_ids_to_tokens(list(ends))
+        if (held := next((text for text in texts if text is not None and grammar.holds(text)), None)) is not None:
+            raise GrammarError(f"{grammar.field}: holds {held}, the text of a token that ends answers")
         row = self._row(replace(request, stop_token_ids=ends))
 
         async def pieces() -> AsyncGenerator[Delta, None]:

@@ -47,6 +47,10 @@ class TextStream:
         before = self._decode(self._ids[self._context : self._shown])
         now = self._decode(self._ids[self._context :])
         waiting = len(self._ids) - self._shown < _LONGEST_WAIT and not last
+        if now == before and not waiting:
+            # Tokens without any text, such as special ones that do not end an answer, are not looked at again.
+            del self._ids[self._shown :]
+            return ""
         if len(now) <= len(before) or (now.endswith(_UNFINISHED) and waiting):
             return ""
         self._context, self._shown = self._shown, len(self._ids)

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from didact.adapter_folder import check_folder, copy_plain, read_plain
+from didact.adapter_folder import check_folder, copy_plain, is_copy_of_plain, named_base, read_plain
 from didact.errors import AdapterError, RegistryError
 from didact.files import new_folder
+from didact.logs import get_logger
 from didact.registry import ModelVersion, Registry
 from didact.serving.engine.protocol import AdapterRef
 
+_LOG = get_logger(__name__)
 _REMEMBERED = 1024
 _Files = dict[str, tuple[int, int]]
 
@@ -44,7 +46,8 @@ def version_id(version: ModelVersion | FolderVersion | AdapterRef) -> str:
     if isinstance(version, AdapterRef):
         return version.version_id
     if isinstance(version, FolderVersion):
-        return f"{version.name}#{version.sha256[:12]}"
+        # Its manifest tells apart also what has the same weights, and another template.
+        return f"{version.name}#{(version.manifest_sha256 or version.sha256)[:12]}"
     return f"{version.id}#{version.adapter_sha256[:12]}"
 
 
@@ -100,10 +103,29 @@ class AdapterStore:
         return known[0] if known is not None and known[1] == _files(known[0].folder) else None
 
 
+def say_of_another_base(folder: Path, name: str, served: str) -> None:
+    """Warn of a plain PEFT folder whose configuration names another base than the one that is served.
+
+    Args:
+        folder: the adapter's own copy.
+        name: of the adapter.
+        served: name of the base.
+    """
+    if not is_copy_of_plain(folder):
+        return
+    named = named_base(folder).rstrip("/").rpartition("/")[2]
+    if named.lower() != served.lower():
+        _LOG.warning(
+            "adapter %s names base %s, and %s is served: where shapes are alike, nothing else tells that it was "
+            "trained on another one",
+            *(name, named, served),
+        )
+
+
 def _copied(version: FolderVersion, cache_dir: Path, base_fingerprint: str) -> Path:
     """The adapter's own copy, which nobody changes; made once."""
     plain = not version.manifest_sha256
-    name = f"{version.sha256}-on-{base_fingerprint[:12]}" if plain else version.sha256
+    name = f"{version.sha256}-on-{base_fingerprint[:12]}" if plain else version.manifest_sha256
     target = cache_dir / "adapters" / name
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_name(f".{target.name}.lock")):

@@ -60,6 +60,8 @@ class Ask:
     """Tell the prompt as well, with `logprobs` how likely its tokens are."""
     must_call: str | None = None
     """The answer must call this function; empty for any, None for as it likes."""
+    one_call: bool = False
+    """Beside `must_call`: not several calls."""
 
     priority: int = 0
     """Smaller ones begin earlier."""
@@ -79,10 +81,10 @@ class Ask:
         if isinstance(self.adapter, ModelVersion):  # aliases and tags may change
             adapter = (self.adapter.name, self.adapter.version, self.adapter.adapter_sha256)
         elif isinstance(self.adapter, FolderVersion):
-            adapter = (self.adapter.name, self.adapter.sha256)
+            adapter = (self.adapter.name, self.adapter.sha256, self.adapter.manifest_sha256)
         sampling = {**asdict(self.sampling), "seed": None}
-        length = (self.max_new_tokens, self.min_tokens, self.ignore_eos, self.logprobs, self.echo, self.must_call)
-        beams = (self.num_beams, self.length_penalty)
+        length = (self.max_new_tokens, self.min_tokens, self.ignore_eos, self.logprobs, self.echo)
+        beams = (self.num_beams, self.length_penalty, self.must_call, self.one_call)
         decided = repr((adapter, self.prompt, sampling, length, beams, self.stop, self.stop_token_ids, self.grammar))
         return hashlib.sha256(decided.encode("utf-8", errors="surrogatepass")).hexdigest()
 

@@ -52,7 +52,7 @@ def build_worker(spec: ServeSpec, num_threads: int | None = None, *, on_gpu: boo
     engine = build(spec, tokenizer, fingerprint, device, threads)
     _log.info("base %s is in memory on %s", base_name(spec), device)
     store = AdapterStore(Registry(tracking_uri(spec)), env.cache_dir())
-    return Worker(engine, tokenizer, store, fingerprint, base_name(spec))
+    return Worker(engine, tokenizer, store, fingerprint, base_name(spec), spec.max_waiting)
 
 
 def _vllm(

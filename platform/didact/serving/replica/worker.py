@@ -42,7 +42,7 @@ from didact.serving.engine.protocol import (
 )
 from didact.serving.metrics.answers import AnswerMetrics
 from didact.serving.metrics.snapshots import Snapshot
-from didact.serving.replica.adapter_store import AdapterStore, FolderVersion
+from didact.serving.replica.adapter_store import AdapterStore, FolderVersion, say_of_another_base
 from didact.serving.replica.backend import (
     Ask,
     Backend,
@@ -59,7 +59,7 @@ from didact.serving.replica.backend import (
 )
 from didact.serving.replica.beams import beam_search, check_beams
 from didact.serving.replica.pieces import in_time, interval
-from didact.serving.replica.prompt_scores import prompt_logprobs
+from didact.serving.replica.prompt_scores import Scoring, prompt_logprobs
 from didact.serving.replica.speech import forced_call, speech_of
 from didact.serving.replica.token_words import TokenWords
 
@@ -72,6 +72,7 @@ _log = get_logger(__name__)
 _PATH = re.compile(r"(?<![\w.~/:-])(?:[A-Za-z][A-Za-z0-9+.-]*:/{2,}|~?/)[^\s'\"`,;)\]}]*[^\s'\"`,;:.)\]}]")
 """A path from the root or of the home folder, or an address."""
 
+_MOST_SCORING = 128
 _REFUSED = (
     GrammarError,
     EngineBusy,
@@ -94,6 +95,7 @@ class Worker(Backend):
         store: AdapterStore,
         base_fingerprint: str,
         base_name: str = "base",
+        max_waiting: int = _MOST_SCORING,
     ) -> None:
         """Take an engine.
 
@@ -103,11 +105,13 @@ class Worker(Backend):
             store: where the folders of versions come from.
             base_fingerprint: of the base's weights.
             base_name: what metrics call the base.
+            max_waiting: prompts that may be scored together, each a piece in its turn.
         """
-        self.engine = engine
+        self.engine, self._base_name = engine, base_name
         self._metrics, self._source = AnswerMetrics(base_name), uuid.uuid4().hex
         self._answering = 0  # asks that have begun and not ended
         self._facts = BaseFacts(base_fingerprint, engine.context_length)
+        self._scoring = Scoring(engine.context_length, max_waiting)
         self._store = store
         # A tokenizer cannot encode in one thread while another changes its settings; the engine decodes with its own.
         self._tokenizer = copy.deepcopy(tokenizer)
@@ -147,8 +151,9 @@ class Worker(Backend):
         try:
             request = await asyncio.to_thread(self._request, ask, arrived)
             if not ask.max_new_tokens:  # only the prompt is wanted
-                yield await self._started(ask, request)
-                yield Delta("", (), "length")
+                meter.queued(len(request.prompt_ids))
+                yield await self._scoring.read(len(request.prompt_ids), request.deadline, self._started(ask, request))
+                yield came(Delta("", (), "length"))
                 return
             async with contextlib.aclosing(self._pieces(ask, request)) as pieces:
                 meter.queued(len(request.prompt_ids))
@@ -184,6 +189,7 @@ class Worker(Backend):
     def prepare(self, version: ModelVersion | FolderVersion) -> None:
         adapter = self._store.fetch(version, self._facts.fingerprint)
         self._contract_of(adapter)
+        say_of_another_base(adapter.folder, version.name, self._base_name)
         self.engine.preload(adapter).result()
 
     @override
@@ -251,7 +257,9 @@ class Worker(Backend):
             offered = ask.prompt[0].tools
             assert speech.calls is not None and offered is not None and offered.offered is not None
             functions = [each["function"] for each in json.loads(offered.offered)]
-            return calls_of(speech.calls, functions, ask.must_call) if self.engine.takes_grammars else None
+            if not self.engine.takes_grammars:
+                return None
+            return calls_of(speech.calls, functions, ask.must_call, one_call=ask.one_call)
         if ask.grammar is None or speech.thoughts is None:
             return ask.grammar
         return behind_thoughts(ask.grammar, speech.thoughts, bool(self._begun_thoughts(speech, ids)))
@@ -273,7 +281,7 @@ class Worker(Backend):
             ids += self._encode(forced_call(speech_of(contract), ask.must_call), contract, special=False)
         if not ids:
             raise TemplateError("the prompt holds no tokens; expected at least one")
-        self._check_known([token for token, _ in ask.sampling.logit_bias])
+        self._check_known([*(token for token, _ in ask.sampling.logit_bias), *ask.stop_token_ids])
         ends = (*(() if ask.ignore_eos else contract.stop_token_ids), *ask.stop_token_ids)
         if ask.num_beams > 1:
             check_beams(ask.num_beams, len(set(ends)))

@@ -37,6 +37,14 @@ class NotACall(ValueError):
         self.text, self.parts = text, parts
 
 
+def is_object(text: str) -> bool:
+    """Whether a text is the JSON of an object."""
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 @dataclass(slots=True)
 class _Scan:
     """Where in a JSON object the text is."""
@@ -89,6 +97,11 @@ class CallReader:
     def is_between(self) -> bool:
         """Whether no object is open."""
         return not self._text
+
+    @property
+    def in_string(self) -> bool:
+        """Whether what was read ends within a string."""
+        return (self._arguments or self._whole).in_string
 
     @property
     def unread(self) -> str:
@@ -158,6 +171,8 @@ class CallReader:
             name, given = values["name"], next(values[key] for key in _ARGUMENTS if key in values)
             name = self._named(json.dumps(name))
             arguments = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+            if not is_object(arguments):
+                raise NotACall(self._text)
         except (ValueError, KeyError, TypeError, StopIteration, RecursionError):
             raise NotACall(self._text) from None
         self._text, self._whole, self._scanned = self._text[end:], _Scan(), 0

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from didact.serving.api.speech.calls import CallArguments, CallBegun, CallReader, NotACall
+from didact.serving.api.speech.calls import CallArguments, CallBegun, CallReader, NotACall, is_object
 from didact.serving.replica.backend import Speech
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
@@ -41,12 +41,14 @@ class AnswerReader:
     Args:
         speech: how its template writes thoughts and calls.
         tools: names of the functions on offer; without any, calls are text.
+        one_call: what is called behind the first function is left out.
     """
 
-    def __init__(self, speech: Speech, tools: Collection[str]) -> None:
+    def __init__(self, speech: Speech, tools: Collection[str], *, one_call: bool = False) -> None:
         self._thoughts = speech.thoughts
+        self._mark_of_thoughts, self._end_of_thoughts = speech.thoughts or ("", "")
         self._format = speech.calls if tools else None
-        self._names = frozenset(tools)
+        self._names, self._one_call = frozenset(tools), one_call
         self._held = ""
         self._state = "start" if self._thoughts or self._format else "text"
         self._calls = CallReader()
@@ -68,6 +70,23 @@ class AnswerReader:
         """All that is held back, once nothing more comes."""
         return [*self.push(""), *self._read(last=True)]
 
+    def read_whole(self, text: str) -> list[Part]:
+        """All of an answer that came at once. A call whose arguments are no JSON object is text like any other, unless
+        the request demanded it, so that the prompt has begun it."""
+        begun = self._begun
+        parts = [*self.push(text), *self.finish()]
+        arguments: dict[int, str] = {}
+        for part in parts:
+            if isinstance(part, CallArguments):
+                arguments[part.index] = arguments.get(part.index, "") + part.text
+        demanded = begun and not (self._end_of_thoughts and begun.startswith(self._mark_of_thoughts))
+        if demanded or all(map(is_object, arguments.values())):
+            return parts
+        self.has_called = False
+        thoughts: list[Part] = [part for part in parts if isinstance(part, Thought)]
+        said = (begun + text).rpartition(self._end_of_thoughts)[2] if thoughts else begun + text
+        return [*thoughts, Text(said.lstrip("\n"))]
+
     def _read(self, last: bool) -> list[Part]:
         parts: list[Part] = []
         steps = {
@@ -85,6 +104,8 @@ class AnswerReader:
             parts += steps[state](last)
             if (self._state, self._held) == (state, held):
                 break
+        if self._one_call:
+            parts = [part for part in parts if not isinstance(part, CallBegun | CallArguments) or part.index == 0]
         self.has_called = self.has_called or any(isinstance(part, CallBegun) for part in parts)
         return parts
 
@@ -100,7 +121,8 @@ class AnswerReader:
         if mark is None:
             self._state = "text"
             return []
-        if not last and (mark.startswith(text) or (self._format == "mistral" and self._may_be_name(text))):
+        unmarked = text.removeprefix(mark).lstrip()
+        if not last and (mark.startswith(text) or (self._format == "mistral" and self._may_be_name(unmarked))):
             return []
         body = text.removeprefix(mark).lstrip() if text.startswith(mark) else text
         named = _NAMED.match(body) if self._format == "mistral" else None
@@ -144,6 +166,8 @@ class AnswerReader:
         found, body = self._up_to(_CLOSE, last)
         try:
             parts = self._calls.push(body)
+            if found and self._calls.in_string:  # a string may hold the mark
+                return [*parts, *self._calls.push(_CLOSE)]
             if found or last:
                 self._state = "text"
                 if self._calls.unread:

@@ -1,5 +1,6 @@
 """What an answer must be, and why it cannot be that."""
 
+import json
 from dataclasses import dataclass
 
 from didact.errors import DidactError
@@ -28,3 +29,7 @@ class Grammar:
     def text(self) -> str:
         """The whole grammar."""
         return f"start: {self.begin}\n{self.rules}" if self.begin else self.rules
+
+    def holds(self, text: str) -> bool:
+        """Whether a text of several characters stands in the rules, as it is or as JSON writes it."""
+        return len(text) > 1 and (text in self.rules or json.dumps(text)[1:-1] in self.rules)

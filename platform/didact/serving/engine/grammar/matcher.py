@@ -5,6 +5,7 @@ llguidance finds them while an answer is written: little is worked out beforehan
 
 import asyncio
 import importlib.util
+import queue
 import re
 import threading
 from collections import OrderedDict
@@ -17,6 +18,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from didact.serving.engine.grammar.grammar import Grammar, GrammarError, GrammarsMissing
+from didact.serving.engine.grammar.rehearsal import Rehearsal
 
 if TYPE_CHECKING:
     import llguidance
@@ -60,8 +62,7 @@ class Constraint:
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         self._check()
         flags = np.unpackbits(bits, bitorder="little", count=self._vocabulary_size).astype(bool)
-        if self._matcher.is_accepting():
-            flags[list(stop_token_ids)] = True
+        flags[list(stop_token_ids)] = self._matcher.is_accepting()
         return torch.from_numpy(flags)
 
     def take(self, token: int) -> None:
@@ -91,6 +92,9 @@ class Grammars:
         self._threads: ThreadPoolExecutor | None = None
         self._words: llguidance.LLTokenizer | None = None
         self._reading = threading.Lock()
+        self._rehearsals: queue.SimpleQueue[Rehearsal] = queue.SimpleQueue()
+        for _ in range(_COMPILERS):
+            self._rehearsals.put(Rehearsal(seconds))
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -117,6 +121,8 @@ class Grammars:
         """End the threads, once they have done what they do."""
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
+        for _ in range(self._rehearsals.qsize()):
+            self._rehearsals.get().close()
 
     def _compiled(self, grammar: Grammar) -> "Future[llguidance.LLMatcher]":
         with self._lock:
@@ -135,6 +141,8 @@ class Grammars:
         try:
             limits = llguidance.LLParserLimits(**_LIMITS, verbose_errors=False)
             text = llguidance.grammar_from("grammar", grammar.text) if not grammar.begin else grammar.text
+            if (refusal := self._rehearsed(text)) is not None:
+                raise ValueError(refusal)
             matcher = llguidance.LLMatcher(self._vocabulary(), text, log_level=0, limits=limits)
             if not matcher.is_error():
                 matcher.compute_bitmask()  # the dearest one; copies begin with what it found
@@ -143,6 +151,13 @@ class Grammars:
         if matcher.is_error():
             raise _refused(grammar, matcher.get_error())
         return matcher
+
+    def _rehearsed(self, text: str) -> str | None:
+        rehearsal = self._rehearsals.get()
+        try:
+            return rehearsal.refusal(text, _LIMITS)
+        finally:
+            self._rehearsals.put(rehearsal)
 
     def _vocabulary(self) -> "llguidance.LLTokenizer":
         """The tokenizer's words as llguidance has them, read once: half a second for 49,152 of them."""
