@@ -12,6 +12,7 @@ import didact
 from didact import env
 from didact.capacity import OWN_RAY
 from didact.connect.address import check_ray
+from didact.connect.forking import forking
 from didact.connect.handover import hand_over, new_key, take_back
 from didact.connect.orphans import freeing_orphans
 from didact.errors import ClusterError
@@ -83,7 +84,7 @@ def join_ray(
         # Nobody takes this machine away from itself, and the watcher is one process more for every training.
         environment["env_vars"]["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
     try:
-        with own_handlers():
+        with own_handlers(), forking(environment["env_vars"] if environment else {}):
             # "local": never some other Ray that happens to run on this machine
             own = {"labels": OWN_RAY, "include_dashboard": False}
             ray.init(address="local", num_cpus=num_cpus, num_gpus=num_gpus, **own, **words)
