@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -123,6 +124,21 @@ def test_a_fork_has_the_words_variables_folder_and_outputs_of_its_client(place: 
         process.stdin.close()
         assert process.wait(20) == 0
     assert not place.parent.exists(), "its folder goes with it"
+
+
+def test_what_would_begin_threads_is_imported_without_any(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [each for each in os.environ if each.startswith(("OMP_", "OPENBLAS_", "MKL_"))]:
+        monkeypatch.delenv(name)
+    process = begun(place, "numpy", "pyarrow", "torch")
+    try:
+        with socket.socket(socket.AF_UNIX) as line:
+            line.settimeout(60)
+            line.connect(str(place))
+            assert line.recv(1) == b"+", "it waits for clients"
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(20) == 0
 
 
 @pytest.mark.parametrize("modules", [["begins_a_thread"], ["no_such_module"], ["json:nothing"]])

@@ -137,6 +137,12 @@ _SERVER, _PARENT = os.getpid(), os.getppid()
 _BEGAN = decisive(os.environ)
 """Before libraries that are imported write variables of their own."""
 
+_THREADLESS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+"""Where nothing else is said: libraries would begin threads while they are imported. Workers say themselves with how
+many threads they compute (`torch.set_num_threads`)."""
+
 if __name__ == "__main__":
+    for _name, _value in _THREADLESS.items():
+        os.environ.setdefault(_name, _value)
     del sys.path[0]  # this folder, which holds no module for others
     serve(sys.argv[1], sys.argv[2:])
