@@ -112,15 +112,15 @@ def decisive(variables: Mapping[str, str]) -> dict[str, str]:
 def _become(asked: _Asked) -> None:
     """What Python does for `python WORDS...` before the program begins."""
     os.setsid()
-    for number in (signal.SIGCHLD, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
+    for each in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(each, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(asked.variables)
     os.chdir(asked.folder)
-    for number, each in enumerate(asked.descriptors):
-        os.dup2(each, number)
-        os.close(each)
+    for number, descriptor in enumerate(asked.descriptors):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
     sys.argv = asked.words
     sys.path.insert(0, os.path.dirname(asked.words[0]))
     random.seed()
