@@ -86,6 +86,11 @@ def ray_temp_dir() -> Path:
     return Path(os.environ.get("RAY_TMPDIR") or on_linux or "/tmp")
 
 
+def inherited() -> dict[str, str]:
+    """All variables of this process, for a process like it."""
+    return dict(os.environ)
+
+
 def forks_workers() -> bool:
     """Whether workers of a local Ray may be forked from one process that has imported (`DIDACT_FORK`: 0 for no)."""
     return os.environ.get("DIDACT_FORK", "1") != "0"

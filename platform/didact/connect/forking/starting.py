@@ -80,7 +80,7 @@ def _can_fork() -> bool:
 
 def _server(variables: Mapping[str, str]) -> _Server:
     """The one of this process; another one where what decides how workers begin has changed."""
-    given = {**os.environ, **variables}
+    given = {**env.inherited(), **variables}
     while _SERVERS:
         last = _SERVERS[-1]
         if last.process.poll() is None and last.begun_with == decisive(given):
