@@ -52,14 +52,14 @@ class Comparison:
         found = self.gain
         said = f"{self.task}: {self.after} against {self.before} by {self.metric} {_span(found)} on {found.count:,}"
         macro = f", macro (each group the same weight) {_span(self.macro)}" if self.macro else ""
-        return f"{said}{macro}: {self.outcome} (p {self.corrected_p:.3f} over all tasks{self._why})"
+        return f"{said}{macro}: {self.outcome} (p {_p(self.corrected_p)} over all tasks{self._why})"
 
     @property
     def _why(self) -> str:
         if self.outcome != "not told apart":
             return ""
         if self.gain.shown:
-            return f"; {self.gain.p_value:.3f} alone, and among so many tasks one looks so by chance"
+            return f"; {_p(self.gain.p_value)} alone, and among so many tasks one looks so by chance"
         reach = self.could_show.difference
         return f"; a gain of {reach:.3f} would have shown" if reach < 1e9 else "; so few show nothing"
 
@@ -134,6 +134,10 @@ def _within(found: _Found, metric: str, values: Sequence[float]) -> _Found:
     if not math.isfinite(found.low) or not is_share(metric, values):
         return found
     return replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0))
+
+
+def _p(value: float) -> str:
+    return "below 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _span(found: PairedDifference | Estimate) -> str:
