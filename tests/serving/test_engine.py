@@ -1,6 +1,7 @@
 """The embedded engine against `generate()` of the same model, and under everything that can go wrong."""
 
 import asyncio
+import contextlib
 import itertools
 import threading
 import time
@@ -341,21 +342,19 @@ def test_deadline_ends_a_request(engine: EmbeddedEngine) -> None:
     assert len(got[1]) == 4
 
 
+def small_engine(**limits: int) -> contextlib.closing[EmbeddedEngine]:
+    return contextlib.closing(EmbeddedEngine(AdapterHost(tiny_model(), TINY_BASE), byte_tokenizer(), **limits))
+
+
 def test_requests_that_have_a_place_among_the_running_do_not_count_as_waiting() -> None:
-    wide = EmbeddedEngine(AdapterHost(tiny_model(), TINY_BASE), byte_tokenizer(), max_batch_size=12, max_waiting=1)
-    try:
+    with small_engine(max_batch_size=12, max_waiting=1) as wide:
         got = answers(wide, [request(PROMPTS[0], tokens=4) for _ in range(12)])
-    finally:
-        wide.close()
     assert all(isinstance(each, list) for each in got)
 
 
 def test_full_queue_and_long_prompts_are_refused_at_once(engine: EmbeddedEngine) -> None:
-    small = EmbeddedEngine(AdapterHost(tiny_model(), TINY_BASE), byte_tokenizer(), max_batch_size=1, max_waiting=2)
-    try:
+    with small_engine(max_batch_size=1, max_waiting=2) as small:
         got = answers(small, [request(PROMPTS[0], tokens=30) for _ in range(30)])
-    finally:
-        small.close()
     assert any(isinstance(each, EngineBusy) for each in got)
     assert sum(isinstance(each, list) for each in got) >= 2
     too_long = answers(engine, [request(tuple([40] * 1024))])[0]

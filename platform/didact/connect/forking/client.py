@@ -22,8 +22,8 @@ def _start() -> None:
     variables = {**os.environ, **context.get("env_vars", {})}
     place = os.environ.get("DIDACT_FORK_SERVER")
     if not (plain and place and own and own[0].endswith("default_worker.py") and _forked(place, own, variables)):
-        script = os.path.join(os.path.dirname(next(word for word in words if word.endswith("_worker.py"))))
-        os.execv(sys.executable, [sys.executable, os.path.join(script, "setup_worker.py"), *words])
+        folder = os.path.dirname(next(word for word in words if word.endswith("_worker.py")))
+        os.execv(sys.executable, [sys.executable, os.path.join(folder, "setup_worker.py"), *words])
 
 
 def _forked(place: str, words: list[str], variables: dict[str, str]) -> bool:

@@ -110,11 +110,15 @@ def _check_bounds(schema: Any, field: str) -> None:
         raise GrammarError(f"{field}: {beyond[0]} is {beyond[1]}; expected a number from -2^53 to 2^53")
 
 
+def _is_beyond(name: Any, value: Any) -> bool:
+    return name in _BOUNDS and isinstance(value, int | float) and abs(value) > _MOST_EXACT
+
+
 def _beyond(schema: Any) -> Iterator[tuple[str, float]]:
     """Bounds of numbers that no double holds exactly; the library makes others of them, or ends."""
     members = schema.items() if isinstance(schema, Mapping) else enumerate(schema) if isinstance(schema, list) else ()
     for name, value in members:
-        if name in _BOUNDS and isinstance(value, int | float) and abs(value) > _MOST_EXACT:
+        if _is_beyond(name, value):
             yield str(name), value
         yield from _beyond(value)
 
@@ -124,11 +128,7 @@ def _without_beyond(schema: Any) -> Any:
         return [_without_beyond(each) for each in schema]
     if not isinstance(schema, Mapping):
         return schema
-    return {
-        name: _without_beyond(value)
-        for name, value in schema.items()
-        if not (name in _BOUNDS and isinstance(value, int | float) and abs(value) > _MOST_EXACT)
-    }
+    return {name: _without_beyond(value) for name, value in schema.items() if not _is_beyond(name, value)}
 
 
 def _json(schema: Mapping[str, Any] | bool) -> str:
