@@ -142,18 +142,20 @@ def test_tokens_can_be_told_as_numbers(client: TestClient) -> None:
     assert choice["logprobs"]["tokens"] == [f"token_id:{token}" for token in choice["token_ids"]]
 
 
-def test_an_answer_that_nobody_reads_along_comes_in_two_pieces(worker: Worker) -> None:
+def test_an_answer_that_nobody_reads_along_comes_in_two_pieces_at_most(worker: Worker) -> None:
     async def events(ask: Ask) -> list[Event]:
         return [event async for event in worker.ask(ask)]
 
     bias = Sampling(logit_bias=tuple((int(token), float(value)) for token, value in LETTERS.items()))
     ask = Ask("1", "abc", None, max_new_tokens=6, timeout_seconds=60, sampling=bias, logprobs=1)
-    _, *pieces = asyncio.run(events(ask))
-    _, first, rest = asyncio.run(events(replace(ask, request_id="2", whole=True)))
-    assert len(pieces) == 6 and isinstance(first, WordedDelta) and isinstance(rest, WordedDelta)
-    assert replace(first, queued_seconds=None) == replace(pieces[0], queued_seconds=None)
-    assert rest == joined(pieces[1:]) and len(rest.words) == len(rest.token_ids) == 5 and rest.finish_reason == "length"
-    assert rest.text == "".join(piece.text for piece in pieces[1:])
+    _, *told = asyncio.run(events(ask))
+    _, *whole = asyncio.run(events(replace(ask, request_id="2", whole=True)))
+    # Tokens that came while nobody looked cross together, in either way, so how many pieces there are is chance's.
+    assert 1 <= len(whole) <= 2 and len(told) <= 6 and all(isinstance(piece, WordedDelta) for piece in (*told, *whole))
+    answer = joined(whole)
+    assert isinstance(answer, WordedDelta) and len(answer.words) == len(answer.token_ids) == 6
+    assert replace(answer, queued_seconds=None) == replace(joined(told), queued_seconds=None)
+    assert answer.finish_reason == "length" and answer.text == "".join(piece.text for piece in told)
 
 
 def test_bytes_that_are_no_character_are_told_as_bytes() -> None:
