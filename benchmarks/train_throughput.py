@@ -9,7 +9,7 @@ LoRA r=8 on the query and value projections of the bundled base, batch 8, equal 
 rate. Contestants share the same threads, as one process or as workers of a data-parallel group; rounds alternate and
 the best of each counts. Trainer and TRL get our token ids and mask; LLaMA-Factory renders the same records with its
 template of the same wording. Tokens are real ones, without padding; memory of workers is added up, pages they share
-counted twice. `--data` is a folder of alpaca-form JSON files; without it word problems are generated.
+counted twice. `--data` is a folder of alpaca-form JSON files; without it `--generated` problems are made.
 """
 
 import argparse
@@ -50,15 +50,16 @@ TECHNIQUES = {
     "attention": "attention inside samples, own backward pass",
     "supervised": "vocabulary projection of supervised positions only",
     "chunked": "loss and gradient straight from hidden states",
+    "prefixes": "first tokens that samples have in common, once",
     "compile": "`training.compile`",
 }
 BITS = {"bfloat16": None, "4-bit": 4, "8-bit": 8}
 
 
-def recipe(data: Path | None, steps: int, targets: str | list[str]) -> dict[str, Any]:
+def recipe(data: Path | None, generated: str, steps: int, targets: str | list[str]) -> dict[str, Any]:
     """The run, as a recipe's mapping."""
     if data is None:
-        sources = [{"name": "gsm_symbolic", "path": "reasoning-gym:gsm_symbolic", "max_rows": 8 * steps}]
+        sources = [{"name": generated, "path": f"reasoning-gym:{generated}", "max_rows": 8 * steps}]
     else:
         files = sorted(data.glob("*.json"))
         if not files:
@@ -83,7 +84,9 @@ def recipe(data: Path | None, steps: int, targets: str | list[str]) -> dict[str,
 def write_job(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything contestants read: token ids, records, starting adapter, settings."""
     targets = "all-linear" if arguments.quantized else ["q_proj", "v_proj"]
-    mapping = recipe(arguments.data, arguments.steps, targets) | {"model": {"dtype": arguments.dtype}}
+    mapping = recipe(arguments.data, arguments.generated, arguments.steps, targets) | {
+        "model": {"dtype": arguments.dtype}
+    }
     spec = validate(FinetuneSpec, mapping, "benchmark")
     prepared = prepare_data(spec)
     size = spec.training.global_batch_size
@@ -272,6 +275,7 @@ def main() -> None:
     """Measure, alternate, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of alpaca-form JSON files")
+    parser.add_argument("--generated", default="gsm_symbolic", help="task of reasoning-gym, where there is no --data")
     parser.add_argument("--peers", type=Path, default=HERE.parent / ".venv-peers", help="folder of environments")
     parser.add_argument("--only", nargs="*", choices=CONTESTANTS, default=list(CONTESTANTS))
     parser.add_argument("--ablation", action="store_true")

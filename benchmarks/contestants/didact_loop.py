@@ -76,7 +76,7 @@ def main() -> None:
     loop.Objective = objective_with(techniques)  # the loop has no switch for what nobody should turn off
     train(
         model,
-        prepared.loader(spec, packing="packing" in techniques),
+        prepared.loader(spec, packing="packing" in techniques, share_prefixes="prefixes" in techniques),
         spec.training,
         num_steps=prepared.num_steps,
         compute_dtype=compute_dtype(spec.model),

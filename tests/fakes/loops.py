@@ -10,7 +10,16 @@ import torch
 
 from didact.preparation import prepare_data
 from didact.spec import FinetuneSpec
-from didact.training import Callback, CheckpointStore, StepReport, TrainResult, World, train, trainable_model
+from didact.training import (
+    Callback,
+    CheckpointStore,
+    StepReport,
+    TrainResult,
+    World,
+    resolve_sharing,
+    train,
+    trainable_model,
+)
 from tests.fakes.world import Meeting, ThreadWorld
 
 _LOADING = threading.Lock()  # transformers and the seeds of a model's first weights are not for several threads
@@ -69,6 +78,7 @@ def run_loop(
     with _LOADING:
         prepared = prepare_data(spec)
         loop.model, packing = trainable_model(spec, prepared.num_steps, torch.device("cpu"))
+        shares = resolve_sharing(spec, loop.model, packing, torch.device("cpu"))
 
     def evaluate(model: torch.nn.Module) -> dict[str, float]:
         from didact.cluster.worker import held_out_losses  # and with it Ray, which few of these tests need
@@ -79,7 +89,7 @@ def run_loop(
     keep = spec.training.keep_checkpoints
     loop.result = train(
         loop.model,
-        prepared.loader(spec, packing=packing),
+        prepared.loader(spec, packing=packing, share_prefixes=shares),
         spec.training,
         num_steps=prepared.num_steps,
         compute_dtype=torch.float32,

@@ -69,3 +69,34 @@ def test_packed_loss_equals_padded_loss(family: str) -> None:
             for kept in (None, supervised_positions(batch)):
                 mean = summed_loss(model, batch, kept) / batch.num_supervised
                 torch.testing.assert_close(mean, alone, atol=1e-5, rtol=0)
+
+
+def alike(shared: int, own: list[int], learned_from: int | None = None) -> Sample:
+    """A sample that begins with 100, 101 ... and learns its own tokens, or those from another place on."""
+    ids = [*range(100, 100 + shared), *own]
+    first = shared if learned_from is None else learned_from
+    return sample(ids, [place >= first for place in range(len(ids))])
+
+
+@pytest.mark.parametrize(
+    ("others", "begins"),
+    [
+        ([alike(20, [1, 2], 21)], [20]),
+        ([alike(20, [1, 2])], [19]),  # the token that predicts the first learned one is its own
+        ([alike(20, [1, 2], 17), alike(18, [1, 2], 19)], [16, 18]),
+        ([alike(15, [1, 2], 16)], [0]),
+        ([alike(16, [1, 2], 17), alike(0, [100, 1], 1), alike(20, [3], 30)], [16, 0, 0]),  # the last whole one counts
+        ([alike(20, [], 30)], [19]),  # a token of its own is left
+        ([alike(20, [1, 2, 3], 22), alike(17, [], 30)], [20, 16]),
+        ([alike(20, [1], 30), alike(21, [2, 3], 22)], [20, 20]),  # positions would go on where the others end
+    ],
+)
+def test_first_tokens_in_common_are_there_once(others: list[Sample], begins: list[int]) -> None:
+    samples = [alike(30, [7, 8]), *others]
+    whole, shared = pack(samples), pack(samples, share_prefixes=True)
+    expected = [np.arange(first, len(each.ids)) for each, first in zip(samples, [0, *begins], strict=True)]
+    assert shared.position_ids[0].tolist() == np.concatenate(expected).tolist()
+    ids = [each.ids[first:] for each, first in zip(samples, [0, *begins], strict=True)]
+    assert shared.input_ids[0].tolist() == np.concatenate(ids).tolist()
+    assert shared.targets[shared.targets >= 0].tolist() == whole.targets[whole.targets >= 0].tolist()
+    assert (shared.num_tokens, shared.num_supervised) == (whole.num_tokens, whole.num_supervised)

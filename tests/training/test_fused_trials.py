@@ -59,7 +59,8 @@ def recipes(folder: Path, **changes: Any) -> list[FinetuneSpec]:
 def trial(spec: FinetuneSpec, checkpoints: Path, loop: Loop, **options: Any) -> FusedTrial:
     prepared = prepare_data(spec)
     store = CheckpointStore(checkpoints, keep=spec.training.keep_checkpoints, identity="tiny")
-    return FusedTrial(spec.name, spec, prepared.loader(spec), prepared.num_steps, store, [loop], **options)
+    loader = prepared.loader(spec, share_prefixes=not spec.adapter.model_dump().get("dropout"))
+    return FusedTrial(spec.name, spec, loader, prepared.num_steps, store, [loop], **options)
 
 
 def together(specs: Sequence[FinetuneSpec], folder: Path, **options: Any) -> tuple[FusedTrials, dict[str, Loop]]:
@@ -84,8 +85,9 @@ def assert_alike(fused: Loop, alone: Loop) -> None:
         ({}, {"max_tokens": 100}),
         ({"training__gradient_checkpointing": True, "adapter__dropout": 0.3}, {}),
         ({"model__quantization": {"bits": 4}}, {}),
+        ({"tokens__template": "alpaca"}, {"max_tokens": 400}),
     ],
-    ids=["passes of few tokens", "activations computed again", "4 bits"],
+    ids=["passes of few tokens", "activations computed again", "4 bits", "words in common"],
 )
 def test_losses_are_those_of_each_run_alone(tmp_path: Path, changes: dict[str, Any], options: dict[str, Any]) -> None:
     specs = recipes(tmp_path, **changes)[: 2 if changes else 3]

@@ -25,8 +25,13 @@ COMPUTED = {
 
 
 def recipe(folder: Path, **changes: object) -> FinetuneSpec:
-    """One step without clipping, which would scale gradients."""
-    fixed = {"adapter__dropout": 0.0, "training__steps": 1, "training__max_grad_norm": 1e9}
+    """One step without clipping, which would scale gradients; samples begin with the same words."""
+    fixed = {
+        "tokens__template": "alpaca",
+        "adapter__dropout": 0.0,
+        "training__steps": 1,
+        "training__max_grad_norm": 1e9,
+    }
     return tiny_recipe(folder, **{**fixed, **changes})
 
 

@@ -38,6 +38,7 @@ from didact.training import (
     TrainResult,
     World,
     check_devices,
+    resolve_sharing,
     train,
     trainable_model,
     whole_weights,
@@ -82,6 +83,7 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any], device: torch.d
     settled = settle_dtype(spec, device)
     start = run.start if spec.adapter.start else None
     model, packing = _loaded(settled, prepared.num_steps, load_device(spec, device, world.size), device, start)
+    shares = resolve_sharing(settled, model, packing, device)
     if spec.training.compile:
         compile_blocks(model)
     identity = run_identity(spec, prepared)
@@ -106,7 +108,7 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any], device: torch.d
             checkpoints.adopt(taken)
     result = train(
         model,
-        prepared.loader(spec, packing=packing),
+        prepared.loader(spec, packing=packing, share_prefixes=shares),
         spec.training,
         num_steps=prepared.num_steps,
         compute_dtype=compute_dtype(spec.model, device),
@@ -121,6 +123,7 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any], device: torch.d
             device=device,
             lockstep=spec.training.sharding.cuts_weights,
             batch_size=min(_EVALUATION_BATCH, spec.training.micro_batch_size),
+            share_prefixes=shares,
         ),
         world=world,
         stop=stop,
@@ -197,6 +200,7 @@ def held_out_losses(
     device: torch.device | None = None,
     lockstep: bool = False,
     batch_size: int = _EVALUATION_BATCH,
+    share_prefixes: bool = False,
 ) -> dict[str, float]:
     """Held-out loss per source and over all, each worker computing its share; equal on all workers.
 
@@ -207,6 +211,7 @@ def held_out_losses(
         packing: as in training.
         device: where batches go; None for where the model's first weight lies.
         batch_size: samples in one forward pass.
+        share_prefixes: as in training.
         lockstep: the workers share the model's weights, so all make equally many forward passes.
     """
     names = [name for name, table in prepared.mixture.held_out.items() if len(table)]
@@ -223,6 +228,7 @@ def held_out_losses(
                 batch_size=batch_size,
                 num_passes=math.ceil(math.ceil(len(table) / world.size) / batch_size) if lockstep else None,
                 device=device,
+                share_prefixes=share_prefixes,
             )
         if mine:
             sums[position] = torch.tensor([loss.mean * loss.num_supervised, loss.num_supervised])

@@ -12,7 +12,7 @@ from torch.nn import functional
 from didact.errors import DataError, ModelError
 from didact.models import base_of, positions_at_once, row_bounds
 from didact.models.methods import num_trained_positions
-from didact.tokens.batches import NO_TARGET, pack, pad, supervised_positions
+from didact.tokens.batches import NO_TARGET, pack, pad, shared_prefixes, supervised_positions
 from didact.tokens.types import Batch, Sample
 
 PAD_ID = 0
@@ -46,6 +46,7 @@ def held_out_loss(
     batch_size: int = 8,
     num_passes: int | None = None,
     device: torch.device | None = None,
+    share_prefixes: bool = False,
 ) -> Loss:
     """The mean cross-entropy over all supervised tokens of `samples`, the same whatever the batch size or packing.
 
@@ -58,6 +59,7 @@ def held_out_loss(
         num_passes: forward passes to make, not fewer than the batches; those left over compute a batch again and count
             nothing. Workers that share a model's weights must all make equally many. None skips what has no target.
         device: where batches go; None for where the model's first weight lies.
+        share_prefixes: first tokens that samples of a packed row have in common are computed once (`tokens.pack`).
 
     Raises:
         DataError: no sample has a supervised token.
@@ -71,6 +73,7 @@ def held_out_loss(
         batch_size=batch_size,
         num_passes=num_passes,
         device=device,
+        share_prefixes=share_prefixes,
     )
     num_supervised = int(learned.sum())
     if not num_supervised:
@@ -87,6 +90,7 @@ def sample_losses(
     batch_size: int = 8,
     num_passes: int | None = None,
     device: torch.device | None = None,
+    share_prefixes: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The loss of each sample; see `held_out_loss` for the arguments.
 
@@ -106,9 +110,9 @@ def sample_losses(
             start = starts[min(turn, len(starts) - 1)]
             indices = order[start : start + batch_size]
             chosen = [samples[index] for index in indices]
-            batch = pack(chosen) if packing else pad(chosen, pad_id)
+            batch = pack(chosen, share_prefixes=share_prefixes) if packing else pad(chosen, pad_id)
             if batch.num_supervised or num_passes:
-                owners = _owners(batch, chosen)
+                owners = _owners(batch, chosen, share_prefixes)
                 losses, counts = _losses_of(model, batch, owners, len(chosen), accepted, device or model.device)
                 if turn < len(starts):
                     summed[indices], learned[indices] = losses, counts
@@ -139,11 +143,13 @@ def _check_packing(model: Any, accepted: frozenset[str]) -> None:
         )
 
 
-def _owners(batch: Batch, samples: list[Sample]) -> torch.Tensor:
+def _owners(batch: Batch, samples: list[Sample], share_prefixes: bool) -> torch.Tensor:
     """int64 [rows, length]: which sample each position belongs to."""
     if batch.attention_mask is not None:
         return torch.arange(len(samples))[:, None].expand(batch.input_ids.shape)
-    return torch.arange(len(samples)).repeat_interleave(torch.tensor([len(each.ids) for each in samples]))[None]
+    shared = shared_prefixes(samples) if share_prefixes else [0] * len(samples)
+    own = [len(each.ids) - first for each, first in zip(samples, shared, strict=True)]
+    return torch.arange(len(samples)).repeat_interleave(torch.tensor(own))[None]
 
 
 def _losses_of(

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from didact.models.footprint import Footprint, check_method, estimate_footprint, footprint_of, positions_at_once
     from didact.models.methods import StepHook, step_hook
     from didact.models.model_folder import check_model, save_model
-    from didact.models.packing import row_bounds, supports_packing, use_packed_attention
+    from didact.models.packing import row_bounds, shares_prefixes, supports_packing, use_packed_attention
     from didact.models.repeated import compile_blocks, repeated_blocks, uncompiled
 
 __all__ = [
@@ -80,6 +80,7 @@ __all__ = [
     "row_bounds",
     "save_adapter",
     "save_model",
+    "shares_prefixes",
     "start_from",
     "step_hook",
     "supports_packing",

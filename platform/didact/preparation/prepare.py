@@ -33,7 +33,7 @@ class PreparedData:
     contract: TemplateContract
     num_steps: int
 
-    def loader(self, spec: FinetuneSpec, *, packing: bool | None = None) -> StepLoader:
+    def loader(self, spec: FinetuneSpec, *, packing: bool | None = None, share_prefixes: bool = False) -> StepLoader:
         """Batches as a pure function of (seed, step, rank, world size); `packing` None is the recipe's."""
         return StepLoader(
             tables=self.mixture.tables,
@@ -42,6 +42,7 @@ class PreparedData:
             micro_batch_size=spec.training.micro_batch_size,
             packing=spec.packing if packing is None else packing,
             pad_id=self.tokenizer.pad_token_id,
+            share_prefixes=share_prefixes,
         )
 
 

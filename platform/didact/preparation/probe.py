@@ -23,7 +23,7 @@ from didact.spec import FinetuneSpec, ShardingSpec
 from didact.training.callbacks import Callback, StepReport
 from didact.training.checkpoints import Checkpoints
 from didact.training.loop import train
-from didact.training.trainable import check_devices, trainable_model
+from didact.training.trainable import check_devices, resolve_sharing, trainable_model
 from didact.training.world import World
 
 _GIB = 2**30
@@ -83,7 +83,8 @@ def _probe_here(spec: FinetuneSpec, num_steps: int, task_texts: TaskTexts | None
 def _probe(spec: FinetuneSpec, prepared: PreparedData, num_steps: int, device: torch.device) -> Probe:
     before = _resident_gib("VmRSS")
     model, packing = trainable_model(spec, prepared.num_steps, device)
-    loader, clock = prepared.loader(spec, packing=packing), _Clock()
+    shares = resolve_sharing(spec, model, packing, device)
+    loader, clock = prepared.loader(spec, packing=packing, share_prefixes=shares), _Clock()
     _start_peak(device)
     train(
         model,

@@ -7,7 +7,7 @@ import numpy as np
 
 from didact.errors import DataError
 from didact.mixtures import Mixture, SampleId
-from didact.tokens.batches import pack, pad
+from didact.tokens.batches import SHORTEST_SHARED, pack, pad
 from didact.tokens.table import TokenTable
 from didact.tokens.types import Batch, StepBatches
 
@@ -31,6 +31,8 @@ class StepLoader:
     """Micro-batches as one packed row, else padded."""
     pad_id: int
     """Token that fills padded rows."""
+    share_prefixes: bool = False
+    """First tokens that samples of a packed row have in common are there once; see `pack`."""
 
     def __post_init__(self) -> None:
         names, rows = tuple(table.name for table in self.tables), tuple(len(table) for table in self.tables)
@@ -58,6 +60,8 @@ class StepLoader:
         share = deal(lengths, world_size)[rank]
         size = self.micro_batch_size
         parts = [[ids[position] for position in share[start : start + size]] for start in range(0, len(share), size)]
+        if self.share_prefixes:
+            parts = [self._alike_together(part) for part in parts]
         mine, sources = [self._batch(part) for part in parts], [self._sources(part) for part in parts]
         if even:
             largest_share = -(-len(ids) // world_size)  # `deal` always fills one
@@ -79,7 +83,15 @@ class StepLoader:
 
     def _batch(self, ids: Sequence[SampleId]) -> Batch:
         samples = [self.tables[sample.source][sample.row] for sample in ids]
-        return pack(samples) if self.packing else pad(samples, self.pad_id)
+        return pack(samples, share_prefixes=self.share_prefixes) if self.packing else pad(samples, self.pad_id)
+
+    def _alike_together(self, ids: Sequence[SampleId]) -> list[SampleId]:
+        """Those that begin alike one after the other, in the order of the first of each kind."""
+        kinds: dict[bytes, list[SampleId]] = {}
+        for sample in ids:
+            first = self.tables[sample.source][sample.row].ids[:SHORTEST_SHARED]
+            kinds.setdefault(first.tobytes(), []).append(sample)
+        return [sample for kind in kinds.values() for sample in kind]
 
     def _sources(self, ids: Sequence[SampleId]) -> np.ndarray:
         counts = [self.tables[sample.source].num_supervised(sample.row) for sample in ids]

@@ -23,7 +23,7 @@ class Sample:
 class Batch:
     """One micro-batch, as tensors for one forward pass.
 
-    Packed: one row holds all samples, `position_ids` restart at each, `attention_mask` is None.
+    Packed: one row holds all samples, `position_ids` restart at each (see `pack`), `attention_mask` is None.
     Padded: one sample a row, `attention_mask` marks real tokens.
     """
 
@@ -36,9 +36,14 @@ class Batch:
     targets: "torch.Tensor"
     """int64 [rows, length]: the token to predict at each position (already shifted), -100 where nothing is learned."""
     num_tokens: int
-    """Real tokens, without padding."""
+    """Real tokens of the samples, without padding."""
     num_supervised: int
     """Positions with a target."""
+
+    @property
+    def num_positions(self) -> int:
+        """What is computed: with padding, and first tokens that samples share once."""
+        return self.input_ids.numel()
 
     def without_targets(self) -> "Batch":
         """The same batch with nothing to learn: its loss and gradients are zero."""

@@ -36,7 +36,7 @@ from didact.training.objective import Objective
 from didact.training.rates import learning_rate
 from didact.training.sharding import whole_weights
 from didact.training.state import TrainedState
-from didact.training.trainable import check_devices, resolve_packing, trainable_model
+from didact.training.trainable import check_devices, resolve_packing, resolve_sharing, trainable_model
 from didact.training.world import World
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "check_devices",
     "learning_rate",
     "resolve_packing",
+    "resolve_sharing",
     "train",
     "trainable_model",
     "whole_weights",

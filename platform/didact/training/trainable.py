@@ -11,6 +11,7 @@ from didact.logs import get_logger
 from didact.models import (
     attach_adapter,
     load_base,
+    shares_prefixes,
     start_from,
     supports_packing,
     turn_off_dropout,
@@ -104,6 +105,18 @@ def resolve_packing(spec: FinetuneSpec, model: PreTrainedModel) -> bool:
         raise ModelError(f"{reason}; set tokens.packing to auto or false")
     _LOG.warning("rows are padded, not packed: %s", reason)  # a worker shows warnings only
     return False
+
+
+def resolve_sharing(spec: FinetuneSpec, model: torch.nn.Module, packing: bool, device: torch.device) -> bool:
+    """Whether samples of a packed row share first tokens that they have in common; see `models.shares_prefixes`.
+
+    Args:
+        spec: the recipe.
+        model: with the method attached, not compiled yet.
+        packing: whether rows are packed for it.
+        device: where it will compute.
+    """
+    return packing and not spec.training.base_dropout and shares_prefixes(model, device)
 
 
 def _model_spec(spec: FinetuneSpec) -> ModelSpec:

@@ -281,9 +281,18 @@ class FusedWorker:
             self._group = FusedTrials.on(settled, device, max_tokens=longest_pass(settled))
         member = _Member(run, spec, prepared)
         batch_size = min(_EVALUATION_BATCH, spec.training.micro_batch_size)
+        shares = self._group.shares_prefixes and not getattr(spec.adapter, "dropout", 0.0)
 
         def evaluate(model: torch.nn.Module) -> dict[str, float]:
-            return held_out_losses(model, prepared, World(), packing=True, device=device, batch_size=batch_size)
+            return held_out_losses(
+                model,
+                prepared,
+                World(),
+                packing=True,
+                device=device,
+                batch_size=batch_size,
+                share_prefixes=shares,
+            )
 
         checkpoints = CheckpointStore(
             run.checkpoints,
@@ -294,7 +303,7 @@ class FusedWorker:
         trial = FusedTrial(
             run.name,
             settled,
-            prepared.loader(spec, packing=True),
+            prepared.loader(spec, packing=True, share_prefixes=shares),
             prepared.num_steps,
             checkpoints,
             [RunRecord(run, attempt), Measurements(partial(self._measured, member))],

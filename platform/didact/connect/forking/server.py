@@ -41,8 +41,9 @@ class _Asked:
 def serve(place: str, modules: list[str]) -> None:
     """Import, then fork whenever a client comes, until standard input ends."""
     listening = socket.socket(socket.AF_UNIX)
-    listening.bind(place)
+    listening.bind(place + ".new")
     listening.listen(64)
+    os.rename(place + ".new", place)  # whoever finds it there is listened to
     try:
         asked = _prepared(modules) and _next(listening)
     finally:

@@ -13,6 +13,7 @@ import torch
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from didact.devices import this_machine
+from didact.errors import ModelError
 from didact.models.base import base_of
 from didact.models.packing.packed_plan import sample_spans
 from didact.models.versions import VARLEN
@@ -96,7 +97,7 @@ def sample_by_sample(
     """
     bounds, window = facts.get("sample_bounds"), facts.get("sliding_window")
     if bounds is None:
-        bounds = torch.tensor([0, *(end for _, end in sample_spans(facts["position_ids"]))])
+        bounds = _bounds(facts["position_ids"])[0]
     ends = bounds if isinstance(bounds, list) else bounds.tolist()
     parts = []
     with torch.autocast(query.device.type, enabled=False):
@@ -110,7 +111,10 @@ def sample_by_sample(
 def _bounds(positions: torch.Tensor) -> tuple[torch.Tensor, int]:
     """int32 [samples + 1], where samples begin and the end, on the CPU; and the longest sample's tokens."""
     spans = sample_spans(positions)
-    return torch.tensor([0, *(end for _, end in spans)], dtype=torch.int32), max(end - start for start, end in spans)
+    if any(span.shared for span in spans):
+        raise ModelError("samples of a packed row share their first tokens, which only attention on processors knows")
+    ends = [0, *(span.end for span in spans)]
+    return torch.tensor(ends, dtype=torch.int32), max(span.end - span.start for span in spans)
 
 
 def _seen(length: int, window: int, device: torch.device) -> torch.Tensor:

@@ -46,6 +46,11 @@ def use_packed_attention(model: PreTrainedModel, max_length: int, device: torch.
     return found
 
 
+def uses_packed_attention(model: PreTrainedModel) -> bool:
+    """Whether a base model was switched."""
+    return bool(model.config.get_text_config()._attn_implementation == _NAME)
+
+
 def packed_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -62,7 +67,7 @@ def packed_attention(
         key: [1, key heads, length, head_dim].
         value: as `key`.
         attention_mask: None for a packed row.
-        kwargs: of transformers' attention interface; `position_ids` [1, length] restart at 0 with each sample.
+        kwargs: of transformers' attention interface; `position_ids` [1, length] restart with each sample.
 
     Returns:
         [1, length, heads, head_dim], and no attention weights.

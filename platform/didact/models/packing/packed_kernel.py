@@ -23,14 +23,14 @@ def packed_kernel(
         query: [1, heads, length, head_dim].
         key: [1, key heads, length, head_dim], of the same dtype.
         value: as `key`, of any head size.
-        positions: int64 [1, length], restarting at 0 with each sample.
+        positions: int64 [1, length], restarting with each sample (`sample_spans`).
         scaling: factor of the scores.
 
     Returns:
         [1, length, heads, value's head_dim].
 
     Raises:
-        ModelError: the row does not begin with position 0.
+        ModelError: these are no positions of a packed row.
     """
     plan, rows = _plan(query, key, positions), tuple(_rows(each) for each in (query, key, value))
     parts = []
@@ -122,8 +122,11 @@ def _scaled(left: torch.Tensor, right: torch.Tensor, scaling: float) -> torch.Te
 
 def _add_to_keys(group: Group, total: torch.Tensor, part: torch.Tensor) -> None:
     """Add a group's part [key heads * blocks, keys, head_dim] to the keys' gradient [1, length, heads, head_dim]."""
-    rows = group.key_rows[group.own]
-    total.view(-1, total.shape[-1])[rows] += part.flatten(0, 1).index_select(0, group.own)
+    rows, own = group.key_rows[group.own], part.flatten(0, 1).index_select(0, group.own)
+    if group.repeats:
+        total.view(-1, total.shape[-1]).index_add_(0, rows, own)
+    else:
+        total.view(-1, total.shape[-1])[rows] += own  # twice as fast, but a row that is there twice would count once
 
 
 def _ordered(plan: Plan, parts: list[torch.Tensor], num_heads: int) -> torch.Tensor:

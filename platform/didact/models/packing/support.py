@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from didact.models.base import base_of
+from didact.models.packing.packed_attention import uses_packed_attention
 
 _LENGTH = 6
 _SHARE = 0.1
@@ -33,12 +34,49 @@ def supports_packing(model: Any) -> bool:
         model.train(was_training)
 
 
+@torch.inference_mode()  # type: ignore[untyped-decorator]
+def shares_prefixes(model: Any, device: torch.device) -> bool:
+    """Whether a packed row may hold first tokens that samples have in common once, as `tokens.pack` can write it.
+
+    On a processor, by attention over packed rows (`use_packed_attention`), where nothing is dropped: a token that is
+    there once is dropped once for all. Measured as packing is: layers that carry something from token to token beside
+    attention, or count positions themselves, are found out.
+
+    Args:
+        model: a causal language model, with or without an adapter; its mode is left as it was.
+        device: where it will compute.
+    """
+    drops = any(isinstance(module, torch.nn.Dropout) and module.p for module in model.modules())
+    if device.type != "cpu" or drops or not uses_packed_attention(base_of(model)):
+        return False
+    was_training = model.training
+    model.eval()
+    try:
+        return _continues(model, model.get_input_embeddings().weight)
+    finally:
+        model.train(was_training)
+
+
+def _continues(model: Any, embedding: torch.Tensor) -> bool:
+    head, first, second = (torch.arange(start, start + _LENGTH) for start in (7, 31, 53))
+    row = torch.cat([head, first, second]).remainder(embedding.shape[0])[None]
+    alone = _logits(model, row[:, [*range(_LENGTH), *range(2 * _LENGTH, 3 * _LENGTH)]], torch.arange(2 * _LENGTH))
+    behind = torch.cat([torch.arange(2 * _LENGTH), torch.arange(_LENGTH, 2 * _LENGTH)])
+    shared, continuous = _logits(model, row, behind), _logits(model, row, torch.arange(3 * _LENGTH))
+    return _is_near(*(each[:, -_LENGTH:] for each in (shared, alone, continuous)))
+
+
 def _keeps_apart(model: Any, embedding: torch.Tensor) -> bool:
     first, second = (torch.arange(start, start + _LENGTH, device=embedding.device) for start in (7, 31))
     row = torch.cat([first, second]).remainder(embedding.shape[0])[None]
     alone = _logits(model, row[:, _LENGTH:], torch.arange(_LENGTH))
     packed = _logits(model, row, torch.arange(_LENGTH).repeat(2))[:, _LENGTH:]
     continuous = _logits(model, row, torch.arange(2 * _LENGTH))[:, _LENGTH:]
+    return _is_near(packed, alone, continuous)
+
+
+def _is_near(packed: torch.Tensor, alone: torch.Tensor, continuous: torch.Tensor) -> bool:
+    """Whether logits differ from those of the sample alone by rounding, and not as where it sees the one before."""
     leaked, rounding = (continuous - alone).abs().mean(), (packed - alone).abs().mean()
     return bool(rounding <= _SHARE * leaked)
 

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from didact.errors import DidactError, SpecError
-from didact.models import OwnRandom, SharedBase, Slice, compute_dtype, start_from
+from didact.models import OwnRandom, SharedBase, Slice, compute_dtype, shares_prefixes, start_from
 from didact.spec import FinetuneSpec, LoraSpec
 from didact.spec.fusing import fused_differences, why_not_fused
 from didact.tokens import Batch, StepBatches, StepLoader
@@ -63,6 +63,8 @@ class FusedTrials:
             base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             base.enable_input_require_grads()
         self._spec, self._base, self._max_tokens = spec, base, max_tokens
+        self.shares_prefixes = shares_prefixes(base, device)
+        """Whether rows of a run that drops nothing may hold first tokens that its samples have in common once."""
         self._shared = SharedBase(base, recomputes=recomputes)
         self._compute_dtype = compute_dtype(spec.model, device)
         self._objective = Objective(base, self._compute_dtype, device)
@@ -219,7 +221,9 @@ class FusedTrials:
         for row in shared_rows({name: each.micro_batches for name, each in taken.items()}, self._max_tokens):
             counts = [taken[name].num_supervised for name, _ in row]
             scales = [self._courses[name].loss_scale(count) for (name, _), count in zip(row, counts, strict=True)]
-            with self._shared.slices([Slice(name, batch.num_tokens, random[name]) for name, batch in row], apart=apart):
+            with self._shared.slices(
+                [Slice(name, batch.num_positions, random[name]) for name, batch in row], apart=apart
+            ):
                 found = self._objective.losses_of([batch for _, batch in row])
                 parts = torch.stack([each.summed for each in found]) / torch.tensor(counts, device=device)
                 (parts * torch.tensor(scales, device=device)).sum().backward()
@@ -251,7 +255,7 @@ def shared_rows(
         for name, batch in zip(micro_batches, batches, strict=True):
             if batch is None:
                 continue
-            tokens = sum(each.num_tokens for _, each in row) + batch.num_tokens
+            tokens = sum(each.num_positions for _, each in row) + batch.num_positions
             if row and max_tokens is not None and tokens > max_tokens:
                 yield row
                 row = []
