@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import ray
@@ -69,3 +71,31 @@ def test_who_waits_for_a_place_is_told_what_is_free(
 def test_what_cannot_be_started_ends_who_waits_for_it() -> None:
     with pytest.raises(RunError, match="lock"):
         added(threading.Lock(), 3)
+
+
+def sleeper() -> type:
+    class Sleeper:
+        def __init__(self, folder: Path) -> None:
+            self._folder = folder
+
+        async def load(self) -> None:
+            """The first is ready at once, the second a while later."""
+            try:
+                (self._folder / "first").touch(exist_ok=False)
+            except FileExistsError:
+                await asyncio.sleep(2)
+
+        async def work(self) -> int:
+            await asyncio.sleep(4)
+            return os.getpid()
+
+    return Sleeper
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_long_calls_go_to_actors_of_their_own_that_still_begin(tmp_path: Path, number: int) -> None:
+    async def run() -> list[int]:
+        async with ActorPool(sleeper(), (tmp_path,), ONE_CPU, number=number, work="sleep") as actors:
+            return list(await asyncio.gather(*(actors.call("work", alone=True) for _ in range(2))))
+
+    assert len(set(asyncio.run(asyncio.wait_for(run(), 120)))) == number

@@ -9,7 +9,13 @@ import torch
 
 from didact.errors import ModelError
 from didact.evaluation.losses import sample_losses
-from didact.models import attach_adapter, shares_prefixes, turn_off_dropout, use_packed_attention
+from didact.models import (
+    attach_adapter,
+    packed_attention_inside,
+    shares_prefixes,
+    turn_off_dropout,
+    use_packed_attention,
+)
 from didact.models.packing.gpu_attention import row_bounds, sample_by_sample
 from didact.models.packing.packed_kernel import packed_kernel
 from didact.models.packing.packed_plan import Span, sample_spans
@@ -118,6 +124,15 @@ def test_what_drops_or_computes_elsewhere_does_not() -> None:
     assert not shares_prefixes(tiny_model(), CPU), "keeps the mask of transformers"
     model = switched().train()
     assert shares_prefixes(model, CPU) and model.training
+
+
+def test_a_model_is_switched_for_a_while() -> None:
+    model = tiny_model()
+    with packed_attention_inside(model, 300) as found:
+        assert found and shares_prefixes(model, CPU)
+    assert not shares_prefixes(model, CPU) and model.config._attn_implementation == "sdpa"
+    with packed_attention_inside(tiny_model("bloom"), 300) as found:
+        assert not found
 
 
 def test_a_recipe_says_so_too(tmp_path: Path) -> None:

@@ -88,6 +88,8 @@ class ActorPool:
         self._changed = asyncio.Condition()
         self._failure: BaseException | None = None
         self._replaced = 0
+        self._patient = 0
+        """Calls that wait for an actor which nobody else asks."""
 
     async def __aenter__(self) -> Self:
         try:
@@ -105,14 +107,19 @@ class ActorPool:
         for actor in self.actors:
             ray.kill(actor)
 
-    async def call(self, method: str, *arguments: Any) -> Any:
+    async def call(self, method: str, *arguments: Any, alone: bool = False) -> Any:
         """What an actor returns; None where each that was asked ended.
+
+        Args:
+            method: of the actor.
+            arguments: of the method.
+            alone: it takes long: while others begin, wait for one of them rather than behind another call.
 
         Raises:
             Exception: what the method raised, or what keeps every actor from answering.
         """
         for _ in range(TRIES):
-            place = await self._place()
+            place = await self._place(alone=alone)
             place.num_asked += 1
             try:
                 return await getattr(place.actor, method).remote(*arguments)
@@ -124,14 +131,24 @@ class ActorPool:
                 self._replace(place, error.cause)
             finally:
                 place.num_asked -= 1
+                if self._patient:
+                    async with self._changed:
+                        self._changed.notify_all()
         return None
 
-    async def _place(self) -> _Place:
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._ready or self._failure is not None)
-            if self._failure is not None:
-                raise self._failure
-            return min(self._ready, key=lambda place: place.num_asked)
+    async def _place(self, *, alone: bool = False) -> _Place:
+        def open_to_it() -> list[_Place]:
+            return [each for each in self._ready if not (alone and self._starting and each.num_asked)]
+
+        self._patient += alone
+        try:
+            async with self._changed:
+                await self._changed.wait_for(lambda: open_to_it() or self._failure is not None)
+                if self._failure is not None:
+                    raise self._failure
+                return min(open_to_it(), key=lambda place: place.num_asked)
+        finally:
+            self._patient -= alone
 
     def _replace(self, place: _Place, error: BaseException) -> None:
         if place not in self._ready:  # another call met the same end

@@ -16,7 +16,14 @@ _LIMITS = (128, 512, 2048)
 """Samples below and above so many tokens have figures of their own."""
 
 
-def held_out_result(model: Any, held_out: Mapping[str, Samples], *, batch_size: int, packing: bool) -> TaskResult:
+def held_out_result(
+    model: Any,
+    held_out: Mapping[str, Samples],
+    *,
+    batch_size: int,
+    packing: bool,
+    share_prefixes: bool = False,
+) -> TaskResult:
     """The loss of each source, over all of them, and of short and long samples where both are there.
 
     Args:
@@ -24,6 +31,7 @@ def held_out_result(model: Any, held_out: Mapping[str, Samples], *, batch_size: 
         held_out: source name -> its held-out samples.
         batch_size: samples scored together.
         packing: score samples packed in one row.
+        share_prefixes: first tokens that samples of a packed row have in common are computed once.
 
     Raises:
         DataError: no held-out samples, or some without anything learned.
@@ -37,7 +45,9 @@ def held_out_result(model: Any, held_out: Mapping[str, Samples], *, batch_size: 
         )
     losses = {}
     for source, samples in present.items():
-        losses[source] = sample_losses(model, samples, pad_id=PAD_ID, packing=packing, batch_size=batch_size)
+        losses[source] = sample_losses(
+            model, samples, pad_id=PAD_ID, packing=packing, batch_size=batch_size, share_prefixes=share_prefixes
+        )
         if not losses[source][1].sum():
             raise DataError(f"source {source}: none of {len(samples)} held-out samples has a supervised token")
     summed, learned = (torch.cat(each) for each in zip(*losses.values(), strict=True))

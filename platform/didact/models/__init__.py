@@ -46,7 +46,13 @@ if TYPE_CHECKING:
     from didact.models.footprint import Footprint, check_method, estimate_footprint, footprint_of, positions_at_once
     from didact.models.methods import StepHook, step_hook
     from didact.models.model_folder import check_model, save_model
-    from didact.models.packing import row_bounds, shares_prefixes, supports_packing, use_packed_attention
+    from didact.models.packing import (
+        packed_attention_inside,
+        row_bounds,
+        shares_prefixes,
+        supports_packing,
+        use_packed_attention,
+    )
     from didact.models.repeated import compile_blocks, repeated_blocks, uncompiled
 
 __all__ = [
@@ -75,6 +81,7 @@ __all__ = [
     "load_base",
     "load_tokenizer",
     "merge_adapter",
+    "packed_attention_inside",
     "positions_at_once",
     "repeated_blocks",
     "row_bounds",

@@ -6,6 +6,7 @@ A question that ends two workers is given up with that as its problem, since it 
 """
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from didact.devices import is_out_of_memory, memory_words
 from didact.errors import OutOfMemory, RunError
 from didact.evaluation import Answer, Ask, Identity, Model, TaskResult, held_out_result, task_texts
 from didact.logs import kept_file
-from didact.models import supports_packing
+from didact.models import base_of, packed_attention_inside, shares_prefixes, supports_packing
 from didact.preparation import open_prepared, prepare_data
 from didact.serving.engine import EngineDied, EngineStopped
 from didact.spec import FinetuneSpec
@@ -73,7 +74,13 @@ class _Worker:
         packing = rows.recipe.packing and supports_packing(self._models.base)
 
         def measure(model: Any) -> TaskResult:
-            return held_out_result(model, samples, batch_size=self._batch_size, packing=packing)
+            longest = rows.recipe.tokens.max_length
+            on_cpu = packing and self._device.type == "cpu"
+            with packed_attention_inside(base_of(model), longest) if on_cpu else contextlib.nullcontext():
+                shares = packing and shares_prefixes(model, self._device)
+                return held_out_result(
+                    model, samples, batch_size=self._batch_size, packing=packing, share_prefixes=shares
+                )
 
         try:
             return await asyncio.wrap_future(self._models.borrow(key, measure))
@@ -147,7 +154,7 @@ class Answerers:
         Raises:
             RunError: the workers that were asked died.
         """
-        result: TaskResult | None = await self._pool.call("held_out", key, rows)
+        result: TaskResult | None = await self._pool.call("held_out", key, rows, alone=True)
         if result is None:
             raise RunError(f"{TRIES} workers ended while they computed held-out losses; see Ray's logs")
         return result

@@ -11,7 +11,7 @@ Example:
 """
 
 from didact.models.packing.gpu_attention import row_bounds
-from didact.models.packing.packed_attention import use_packed_attention
+from didact.models.packing.packed_attention import packed_attention_inside, use_packed_attention
 from didact.models.packing.support import shares_prefixes, supports_packing
 
-__all__ = ["row_bounds", "shares_prefixes", "supports_packing", "use_packed_attention"]
+__all__ = ["packed_attention_inside", "row_bounds", "shares_prefixes", "supports_packing", "use_packed_attention"]

@@ -5,6 +5,8 @@ samples and throws the result away. Here samples are attended to side by side: t
 processors by `packed_kernel`, on GPUs by PyTorch's kernels; never by a mask of length x length.
 """
 
+import contextlib
+from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -44,6 +46,16 @@ def use_packed_attention(model: PreTrainedModel, max_length: int, device: torch.
     found = _tells_samples_apart(model)
     model.set_attn_implementation(_NAME if found else "sdpa")
     return found
+
+
+@contextlib.contextmanager
+def packed_attention_inside(model: PreTrainedModel, max_length: int) -> Iterator[bool]:
+    """Inside the block a base model is switched as by `use_packed_attention`; says whether it could be."""
+    before = model.config.get_text_config()._attn_implementation
+    try:
+        yield use_packed_attention(model, max_length)
+    finally:
+        model.set_attn_implementation(before)
 
 
 def uses_packed_attention(model: PreTrainedModel) -> bool:

@@ -1,6 +1,7 @@
 """Which rows of a packed sequence are attended to together: samples cut into blocks, equal blocks side by side."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -115,7 +116,7 @@ def plan_attention(spans: tuple[Span, ...], num_heads: int, num_key_heads: int) 
     return Plan(tuple(groups), order)
 
 
-def _group(blocks: list[tuple[int, ...]], queries: int, keys: int, num_heads: int, num_key_heads: int) -> Group:
+def _group(blocks: Sequence[tuple[int, ...]], queries: int, keys: int, num_heads: int, num_key_heads: int) -> Group:
     starts, _, parents, shared, firsts, lasts = (torch.tensor(each)[:, None] for each in zip(*blocks, strict=True))
     heads = torch.arange(num_heads).view(num_key_heads, 1, -1, 1)
     query_places, seen = firsts + torch.arange(queries), torch.arange(keys)
