@@ -22,7 +22,7 @@ from didact.tracking import resolve_uri
 _QUESTION = "State the final answer to the following arithmetic problem: 27 + 58 - 13 ="
 _ANSWER = "72"
 # On two cores with AVX2 that do nothing else: all around training, a step, all after it, the last questions.
-_TRAINING_SECONDS, _STEP_SECONDS, _SERVING_SECONDS, _ASKING_SECONDS = 90.0, 1.0, 45.0, 10.0
+_TRAINING_SECONDS, _STEP_SECONDS, _SERVING_SECONDS, _ASKING_SECONDS = 95.0, 2.0, 20.0, 10.0
 
 
 def run_demo(spec: FinetuneSpec, serve_config: Path, port: int) -> FinetuneResult:
