@@ -126,6 +126,14 @@ def test_what_drops_or_computes_elsewhere_does_not() -> None:
     assert shares_prefixes(model, CPU) and model.training
 
 
+def test_attention_that_shows_nothing_of_the_head_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def apart(positions: torch.Tensor) -> tuple[Span, ...]:
+        return tuple(Span(span.start, span.end) for span in sample_spans(positions))
+
+    monkeypatch.setattr("didact.models.packing.packed_kernel.sample_spans", apart)
+    assert not shares_prefixes(switched(), CPU)
+
+
 def test_a_model_is_switched_for_a_while() -> None:
     model = tiny_model()
     with packed_attention_inside(model, 300) as found:

@@ -36,11 +36,14 @@ _IMPORTED = (
     "didact.training:train",
     "didact.training:trainable_model",
     "didact.training.fused:FusedTrials",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.tracking.client",
     "pandas",
     "peft",
+    "scipy.stats",
 )
-"""What workers of a run, a search or an evaluation import. Not Ray, which reads variables when it is loaded that differ
-from worker to worker."""
+"""What workers of a run, a search or an evaluation import, and a trial's process. Not Ray, which reads variables when it
+is loaded that differ from worker to worker."""
 
 
 @dataclass(slots=True)

@@ -58,12 +58,13 @@ def shares_prefixes(model: Any, device: torch.device) -> bool:
 
 
 def _continues(model: Any, embedding: torch.Tensor) -> bool:
-    head, first, second = (torch.arange(start, start + _LENGTH) for start in (7, 31, 53))
-    row = torch.cat([head, first, second]).remainder(embedding.shape[0])[None]
-    alone = _logits(model, row[:, [*range(_LENGTH), *range(2 * _LENGTH, 3 * _LENGTH)]], torch.arange(2 * _LENGTH))
-    behind = torch.cat([torch.arange(2 * _LENGTH), torch.arange(_LENGTH, 2 * _LENGTH)])
-    shared, continuous = _logits(model, row, behind), _logits(model, row, torch.arange(3 * _LENGTH))
-    return _is_near(*(each[:, -_LENGTH:] for each in (shared, alone, continuous)))
+    """In one row, as each pass reads all weights: a sample, one that shares its head, that whole, with another head."""
+    head, first, second, other = (torch.arange(start, start + _LENGTH) for start in (7, 31, 53, 79))
+    row = torch.cat([head, first, second, head, second, other, second]).remainder(embedding.shape[0])[None]
+    whole = torch.arange(2 * _LENGTH)
+    logits = _logits(model, row, torch.cat([whole, whole[_LENGTH:], whole, whole]))
+    shared, alone, behind = (logits[:, end - _LENGTH : end] for end in (3 * _LENGTH, 5 * _LENGTH, 7 * _LENGTH))
+    return _is_near(shared, alone, behind)
 
 
 def _keeps_apart(model: Any, embedding: torch.Tensor) -> bool:
@@ -75,9 +76,9 @@ def _keeps_apart(model: Any, embedding: torch.Tensor) -> bool:
     return _is_near(packed, alone, continuous)
 
 
-def _is_near(packed: torch.Tensor, alone: torch.Tensor, continuous: torch.Tensor) -> bool:
-    """Whether logits differ from those of the sample alone by rounding, and not as where it sees the one before."""
-    leaked, rounding = (continuous - alone).abs().mean(), (packed - alone).abs().mean()
+def _is_near(packed: torch.Tensor, alone: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether logits differ from those of the sample alone by rounding, and not as where it sees something else."""
+    leaked, rounding = (other - alone).abs().mean(), (packed - alone).abs().mean()
     return bool(rounding <= _SHARE * leaked)
 
 
