@@ -42,8 +42,8 @@ _IMPORTED = (
     "peft",
     "scipy.stats",
 )
-"""What workers of a run, a search or an evaluation import, and a trial's process. Not Ray, which reads variables when it
-is loaded that differ from worker to worker."""
+"""What workers of a run, a search or an evaluation import, and a trial's process. Not Ray, which reads variables when
+it is loaded that differ from worker to worker."""
 
 
 @dataclass(slots=True)
