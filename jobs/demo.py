@@ -13,8 +13,11 @@ from didact.cli import guarded
 if __name__ == "__main__":
     root = Path(__file__).resolve().parent.parent
     with guarded():
-        from didact.demo import run_demo
+        from didact.connect import begin_early
         from didact.spec import FinetuneSpec, load_spec
 
         spec = load_spec(FinetuneSpec, root / "jobs" / "recipes" / "demo.yaml", sys.argv[1:])
+        begin_early()
+        from didact.demo import run_demo
+
         run_demo(spec, root / "serve" / "local.yaml", port=8123)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import ray
 
+from didact.connect import begin_early, runtime_env
 from didact.connect.forking import client, server, starting
 from didact.connect.forking.server import decisive
 from didact.connect.forking.starting import forking
@@ -163,3 +164,20 @@ def test_it_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     own = ray_constants.SETUP_WORKER_FILENAME
     with forking({}):
         assert own == ray_constants.SETUP_WORKER_FILENAME and "DIDACT_FORK_SERVER" not in os.environ
+
+
+def test_a_command_begins_the_server_that_its_ray_then_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starting, "_IMPORTED", ("json",))
+    monkeypatch.setattr(starting, "_SERVERS", [])
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    begin_early()
+    (begun_first,) = starting._SERVERS
+    try:
+        with starting.forking(runtime_env("another key")["env_vars"]):
+            assert os.environ["DIDACT_FORK_SERVER"] == begun_first.place and len(starting._SERVERS) == 1
+    finally:
+        starting._end(begun_first)
+    monkeypatch.setattr(starting, "_SERVERS", [])
+    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
+    begin_early()
+    assert not starting._SERVERS, "the workers of that cluster are begun elsewhere"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from didact.cli.data import Overrides
+from didact.connect import begin_early
 from didact.display import terminal, visible
 from didact.errors import EvaluationIncomplete
 from didact.spec import EvaluateSpec, load_spec
@@ -95,6 +96,8 @@ def _stored(path: Path) -> "EvalReport":
 
 def _measured(config: Path, overrides: list[str] | None, *, watch: bool) -> "EvalReport":
     spec = load_spec(EvaluateSpec, config, overrides or [])
+    if spec.endpoint is None:
+        begin_early()
     from didact.cluster import evaluate_adapter
     from didact.cluster.watching import watched
 

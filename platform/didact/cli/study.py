@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from didact.cli.data import Overrides
+from didact.connect import begin_early
 from didact.display import counted, terminal
 from didact.errors import SpecError
 from didact.spec import StudySpec, load_spec
@@ -32,6 +33,7 @@ def plan(file: File, overrides: Overrides = None) -> None:
 def run(file: File, overrides: Overrides = None) -> None:
     """Run every cell that has no result yet; an interrupted study continues. Ends with 1 where cells failed."""
     loaded = _loaded(file, overrides)
+    begin_early()
     from didact.studies import run_study
 
     result = run_study(loaded)

@@ -22,6 +22,7 @@ from didact.cli.quality import quality
 from didact.cli.recipes import init, recipes
 from didact.cli.study import study
 from didact.cli.sweep import sweep
+from didact.connect import begin_early
 from didact.display import terminal, write_anything
 from didact.errors import DidactError
 from didact.interrupts import Terminated, ending_in_order
@@ -135,6 +136,7 @@ def train(
 ) -> None:
     """Finetune, evaluate and register. Called again with the same name, it resumes."""
     spec = load_spec(FinetuneSpec, recipe, overrides or [])
+    begin_early()
     from didact.cluster import finetune
 
     result = finetune(spec, allow_fresh=allow_fresh)
@@ -153,6 +155,7 @@ def tune(
     """Search over settings and mixtures; an interrupted search continues."""
     stated = [f"budget={budget}"] if budget is not None else []
     spec = load_spec(SweepSpec, search, [*(overrides or []), *stated])
+    begin_early()
     from didact.tuning import run_sweep
 
     terminal().print(run_sweep(spec, search))

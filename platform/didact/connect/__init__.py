@@ -16,12 +16,14 @@ from didact.faces import lazily
 
 if TYPE_CHECKING:
     from didact.connect.address import check_ray
+    from didact.connect.environment import SOURCE_ROOT, begin_early, runtime_env, worker_variables
     from didact.connect.handover import hand_over, new_key, receive, take_back
-    from didact.connect.joining import SOURCE_ROOT, join_ray, ray_cluster, ray_logs, runtime_env, worker_variables
+    from didact.connect.joining import join_ray, ray_cluster, ray_logs
     from didact.connect.named import cluster_to_join
 
 __all__ = [
     "SOURCE_ROOT",
+    "begin_early",
     "check_ray",
     "cluster_to_join",
     "hand_over",

@@ -1,17 +1,16 @@
 """Join a Ray cluster, or start one on this machine, so that workers find this very code."""
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import ray
 
-import didact
 from didact import env
 from didact.capacity import OWN_RAY
 from didact.connect.address import check_ray
+from didact.connect.environment import runtime_env
 from didact.connect.forking import forking
 from didact.connect.handover import hand_over, new_key, take_back
 from didact.connect.orphans import freeing_orphans
@@ -22,7 +21,6 @@ from didact.logs import get_logger
 _LOG = get_logger(__name__)
 _NO_PRESTART = {"enable_worker_prestart": False, "prestart_worker_first_driver": False}
 """A worker for each CPU, without our environment: nothing of ours could run in it."""
-SOURCE_ROOT = str(Path(didact.__file__).resolve().parents[1])
 
 
 @contextlib.contextmanager
@@ -103,25 +101,3 @@ def join_ray(
 def ray_logs() -> Path:
     """Where Ray, and the workers on this machine, write what is not shown, once this process is connected."""
     return Path(ray._private.worker._global_node.get_logs_dir_path())
-
-
-def runtime_env(key: str) -> dict[str, Any]:
-    """Environment of workers: the source root on their path, quiet libraries, an allocator, the user's didact settings.
-
-    Args:
-        key: under which they find what is handed over to them.
-
-    The source root has the same path on every node: an installed package, a shared folder, or the `working_dir` of a
-    Ray job, which Ray unpacks at one place everywhere. Variables that the job itself sets are left to it.
-    """
-    variables = {**worker_variables(key), **env.for_training()}
-    taken = json.loads(env.ray_job_config() or "{}").get("runtime_env", {}).get("env_vars", {})
-    return {"env_vars": {name: value for name, value in variables.items() if name not in taken}}
-
-
-def worker_variables(key: str) -> dict[str, str]:
-    """Environment variables that every process needs which Ray starts for us. None is a secret; see `handover`."""
-    return {
-        **{"PYTHONPATH": SOURCE_ROOT, "TOKENIZERS_PARALLELISM": "false", "DIDACT_HANDED_OVER": key},
-        **env.for_workers(),
-    }

@@ -1,6 +1,6 @@
 """Workers of a Ray on this machine are forked from one process that has imported what all of them need.
 
-    ray_cluster -> `forking` -> server.py imports once
+    a command, or ray_cluster -> `begin`, `forking` -> server.py imports once
     Ray wants a worker -> client.py, in the place of Ray's own script -> the server forks -> Ray's worker program
 
 Importing PyTorch, transformers and PEFT takes some ten seconds of a processor, and a run has four such processes one
@@ -14,6 +14,6 @@ Example:
     {'OMP_NUM_THREADS': '1'}
 """
 
-from didact.connect.forking.starting import forking
+from didact.connect.forking.starting import begin, forking
 
-__all__ = ["forking"]
+__all__ = ["begin", "forking"]

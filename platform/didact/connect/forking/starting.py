@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ray._private import ray_constants
-
 from didact import env
 from didact.connect.forking.server import decisive
 from didact.devices import sees_gpu
@@ -66,6 +64,8 @@ def forking(variables: Mapping[str, str]) -> Iterator[None]:
     if not _can_fork():
         yield
         return
+    from ray._private import ray_constants  # here: the server is begun before Ray is loaded
+
     server = _server(variables)
     own = ray_constants.SETUP_WORKER_FILENAME
     # Ray joins the name to the folder of its own; an absolute one stands alone.
@@ -75,6 +75,12 @@ def forking(variables: Mapping[str, str]) -> Iterator[None]:
             yield
     finally:
         ray_constants.SETUP_WORKER_FILENAME = own
+
+
+def begin(variables: Mapping[str, str]) -> None:
+    """Begin the server now, for `forking` with these variables later."""
+    if _can_fork():
+        _server(variables)
 
 
 def _can_fork() -> bool:
