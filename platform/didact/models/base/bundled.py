@@ -89,7 +89,7 @@ def _read_once() -> Iterator[None]:
     """Inside the block, what reads GGUF files does each thing once.
 
     transformers parses the file's 50,000 words anew for configuration, tokenizer and weights, and has the names of all
-    tensors made for each of 400 modules: two thirds of the time that unpacking took.
+    tensors made for each of 400 modules: more than half of the time that unpacking took.
     """
     import gguf
 
