@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from didact.evaluation.asks import Likely
-from didact.evaluation.losses import PAD_ID, evaluation_mode
-from didact.models import base_of, positions_at_once
+from didact.evaluation.losses import PAD_ID
+from didact.models import base_of, evaluation_mode, positions_at_once
 
 BATCH_TOKENS = 4096
 """Tokens in one forward pass, padding counted."""

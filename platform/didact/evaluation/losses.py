@@ -1,8 +1,6 @@
 """The loss on samples that were set aside, weighted as in training: the mean over supervised tokens."""
 
-import contextlib
 import inspect
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from didact.errors import DataError, ModelError
-from didact.models import base_of, positions_at_once, row_bounds
+from didact.models import base_of, evaluation_mode, positions_at_once, row_bounds
 from didact.models.methods import num_trained_positions
 from didact.tokens.batches import NO_TARGET, pack, pad, shared_prefixes, supervised_positions
 from didact.tokens.types import Batch, Sample
@@ -117,17 +115,6 @@ def sample_losses(
                 if turn < len(starts):
                     summed[indices], learned[indices] = losses, counts
     return summed, learned
-
-
-@contextlib.contextmanager
-def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Dropout off inside the block; afterwards the mode that was."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 def _check_packing(model: Any, accepted: frozenset[str]) -> None:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         load_base,
         load_tokenizer,
     )
-    from didact.models.dropout import turn_off_dropout
+    from didact.models.dropout import evaluation_mode, turn_off_dropout
     from didact.models.export import Manners, MergeProof, merge_adapter
     from didact.models.fingerprint import weights_digest
     from didact.models.footprint import Footprint, check_method, estimate_footprint, footprint_of, positions_at_once
@@ -77,6 +77,7 @@ __all__ = [
     "compile_blocks",
     "compute_dtype",
     "estimate_footprint",
+    "evaluation_mode",
     "footprint_of",
     "load_base",
     "load_tokenizer",

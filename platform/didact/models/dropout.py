@@ -1,4 +1,4 @@
-"""A base's own dropout, which its configuration states: GPT-2, OPT and Seed-OSS drop a tenth."""
+"""What a model drops. A base's own dropout is stated by its configuration: GPT-2, OPT and Seed-OSS drop a tenth."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ _STATED = "_didact_stated_dropout"
 
 
 def own_dropout(model: torch.nn.Module) -> float:
-    """The largest share that any part of a base drops while it is trained; 0 where nothing is dropped."""
+    """The largest share that any part of a model drops while it is trained; 0 where nothing is dropped."""
     return max((share for _, _, share in _places(model)), default=0.0)
 
 
@@ -29,6 +29,17 @@ def turn_off_dropout(model: Any) -> None:
     for name in stated:  # some families ask their configuration in each forward pass
         setattr(config, name, 0.0)
     setattr(model, _STATED, stated)
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Dropout off inside the block; afterwards the mode that was."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 @contextlib.contextmanager

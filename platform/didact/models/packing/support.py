@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from didact.models.base import base_of
+from didact.models.dropout import evaluation_mode, own_dropout
 from didact.models.packing.packed_attention import uses_packed_attention
 
 _LENGTH = 6
@@ -26,12 +27,8 @@ def supports_packing(model: Any) -> bool:
     base = base_of(model)
     if "position_ids" not in inspect.signature(base.forward).parameters:
         return False
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluation_mode(model):
         return _keeps_apart(model, model.get_input_embeddings().weight)
-    finally:
-        model.train(was_training)
 
 
 @torch.inference_mode()  # type: ignore[untyped-decorator]
@@ -46,15 +43,10 @@ def shares_prefixes(model: Any, device: torch.device) -> bool:
         model: a causal language model, with or without an adapter; its mode is left as it was.
         device: where it will compute.
     """
-    drops = any(isinstance(module, torch.nn.Dropout) and module.p for module in model.modules())
-    if device.type != "cpu" or drops or not uses_packed_attention(base_of(model)):
+    if device.type != "cpu" or own_dropout(model) or not uses_packed_attention(base_of(model)):
         return False
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluation_mode(model):
         return _continues(model, model.get_input_embeddings().weight)
-    finally:
-        model.train(was_training)
 
 
 def _continues(model: Any, embedding: torch.Tensor) -> bool:
