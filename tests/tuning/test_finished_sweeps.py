@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,13 +11,18 @@ from typer.testing import CliRunner
 
 from didact.cli import app
 from didact.errors import RunError, SpecError
+from didact.runs import start_run
 from didact.spec import FinetuneSpec, SweepSpec, load_spec, validate
+from didact.tracking import load_state, open_run
+from didact.tracking.mlflow_tracker import connect
 from didact.tuning import export_recipe
 from didact.tuning.objective import Objective
 from didact.tuning.records import TrialResult
 from didact.tuning.results import result_of
 from didact.tuning.spaces import Space
+from didact.tuning.sweep import _close_runs
 from didact.tuning.warm import earlier_trials
+from tests.fakes.recipes import tiny_recipe
 
 SOURCES = [{"name": "a", "path": "/x/a.jsonl", "held_out_rows": 4}, {"name": "b", "path": "/x/b.jsonl"}]
 RECIPE = {"name": "r", "data": {"sources": SOURCES}, "training": {"steps": 5}, "adapter": {"r": 4, "dora": True}}
@@ -81,3 +87,23 @@ def test_a_search_learns_from_finished_trials_that_it_could_have_drawn(tmp_path:
         earlier_trials(["old"], tmp_path, Space(other.space), Objective.of(other), "s.yaml")
     with pytest.raises(SpecError, match=r"warm_start\.0: found 'older', but there is no"):
         earlier_trials(["older"], tmp_path, Space(spec.space), Objective.of(spec), "s.yaml")
+
+
+def test_a_trial_whose_process_was_killed_after_its_last_step_is_finished_in_mlflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIDACT_RUNS", str(tmp_path))
+    spec = tiny_recipe(tmp_path, name="s-1", tracking__mlflow=True)
+    run = start_run(spec, tmp_path / "trials")
+    known = {"params": {}, "tags": {}, "inputs": (), "resolved_spec": run.recipe.read_text(encoding="utf-8")}
+    run_id = open_run(run.path, run.name, spec.tracking, **known)
+    state = load_state(run.path)
+    assert state is not None and state.status == "RUNNING" and run_id is not None
+    trial = TrialResult("s-1", {}, 1.0, 10, "finished", run.path)
+    plan, result = SimpleNamespace(parent_run_id=None), SimpleNamespace(trials=[trial])
+    for _ in range(2):  # the second time there is nothing to say
+        _close_runs(plan, result)  # type: ignore[arg-type]
+        state = load_state(run.path)
+        assert state is not None and state.status == "FINISHED"
+    ended = connect(state.uri).get_run(run_id).info
+    assert ended.status == "FINISHED" and ended.end_time is not None

@@ -21,7 +21,7 @@ from didact.tracking.records import (
     effective_records,
     last_attempt,
 )
-from didact.tracking.sync_state import DatasetInput, mlflow_run_id
+from didact.tracking.sync_state import DatasetInput, load_state, mlflow_run_id
 from didact.tracking.uris import default_uri, resolve_uri
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "default_uri",
     "effective_records",
     "last_attempt",
+    "load_state",
     "log_artifacts",
     "mlflow_run_id",
     "open_run",

@@ -199,6 +199,7 @@ def _say_and_send(run_dir: Path, tracking: TrackingSpec) -> bool:
         mlflow_tracker.describe_run(client, state.run_id, pending)
         if pending.status:
             mlflow_tracker.set_status(client, state.run_id, pending.status, pending.ended_ms)
+            state = save_state(run_dir, replace(state, status=pending.status))
         all_said = discard_pending(run_dir, pending)
     return all_said and state.synced_bytes == complete_size(run_dir / STEPS_FILE)
 

@@ -74,6 +74,8 @@ class SyncState:
     """End of the piece being sent: noted before sending, so that after a kill the very same piece is sent again."""
     last_steps: dict[str, int] = field(default_factory=dict)
     """Metric -> its newest step in MLflow. Points that are not newer are replays and stay out."""
+    status: str | None = None
+    """The last one that MLflow was told: `RUNNING`, `FINISHED`, `FAILED` or `KILLED`."""
 
 
 def load_state(run_dir: Path) -> SyncState | None:

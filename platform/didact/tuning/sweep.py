@@ -34,7 +34,7 @@ from didact.preparation import DataFacts, PreparedData, prepare_data
 from didact.runs import locked, of_other_settings, open_run
 from didact.spec import FinetuneSpec, SweepSpec, validate
 from didact.spec.search.schedulers import PopulationSpec
-from didact.tracking import FinalStatus, MlflowSync, resolve_uri
+from didact.tracking import FinalStatus, MlflowSync, load_state, resolve_uri
 from didact.tracking import open_run as open_mlflow_run
 from didact.tuning.board import Watcher, show_board
 from didact.tuning.budget import Ledger, keep_plan, kept_plan, plan_budget
@@ -287,9 +287,12 @@ def _findings(plan: TrialPlan, proposer: Proposer) -> tuple[str | None, dict[str
 
 
 def _close_runs(plan: TrialPlan, result: SweepResult) -> None:
-    """End the MLflow runs of trials whose own process died before it could: stopped ones, and some failed ones."""
+    """End the MLflow runs of trials whose own process died before it could: a killed driver's, and some failed ones."""
     for trial in result.trials:
-        if trial.status != "finished" and (trial.run / "recipe.json").is_file():
+        if not (trial.run / "recipe.json").is_file():
+            continue
+        state = load_state(trial.run)
+        if trial.status != "finished" or (state is not None and state.status != "FINISHED"):
             _close_run(plan, trial.run, trial.status)
 
 
