@@ -1,76 +1,17 @@
 """The searcher for few trials, on made-up surfaces of known optimum."""
 
 import math
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
-from didact.spec import DataSpec, FinetuneSpec, SweepSpec, validate
-from didact.tuning.objective import Objective
-from didact.tuning.searchers import MixtureProposer, RandomProposer, Seen, build_proposer
-from didact.tuning.spaces import Space, resolve_mixtures
-
-BEST = np.array([0.6, 0.25, 0.1, 0.05])
-"""Four sources share prompts and each always answers its own token; the target answers with these shares."""
-Measure = Callable[[np.ndarray, dict[str, Any]], dict[str, float]]
+from didact.tuning.searchers import RandomProposer, Seen
+from tests.fakes.mixture_search import BEST, found, proposer_of, regret, search, tried
 
 
 def cross_entropy(shares: np.ndarray, _values: Any = None) -> dict[str, float]:
     return {"eval/loss": float(-(BEST * np.log(shares)).sum())}
-
-
-def regret(shares: np.ndarray) -> float:
-    return float((BEST * np.log(BEST / shares)).sum())
-
-
-def search(count: int = 4, trials: int = 24, /, **changes: Any) -> tuple[SweepSpec, Space, Objective]:
-    names = [f"s{number}" for number in range(count)]
-    space = changes.pop("space", {})
-    mixture = {"floor": 0.02, **changes.pop("mixture", {})}
-    values = {"name": "s", "recipe": "r.yaml", "searcher": "mixture", "num_trials": trials, **changes}
-    sweep = validate(SweepSpec, {**values, "space": {"data.weights": {"mixture": mixture}, **space}}, "s.yaml")
-    sources = [{"name": name, "path": name} for name in names]
-    recipe = {"name": "r", "data": {"sources": sources}, "training": {"steps": 3}}
-    data: DataSpec = validate(FinetuneSpec, recipe, "r.yaml").data
-    return sweep, Space(sweep.space, resolve_mixtures(sweep.mixture.space, data, None, "s.yaml")), Objective.of(sweep)
-
-
-def proposer_of(sweep: SweepSpec, space: Space, objective: Objective) -> MixtureProposer:
-    assert space.mixtures is not None
-    uniform = space.mixtures.at_prior()
-    assert uniform is not None
-    built = build_proposer(sweep, space, objective, starts=[("uniform", space.mixtures.values(uniform))])
-    assert isinstance(built, MixtureProposer)
-    return built
-
-
-def tried(
-    sweep: SweepSpec,
-    space: Space,
-    objective: Objective,
-    measure: Measure,
-    noise: float,
-    seed: int = 0,
-    proposer: Any = None,
-) -> tuple[list[Seen], np.ndarray]:
-    """All trials one after the other, and their mixtures."""
-    assert space.mixtures is not None
-    proposer = proposer or proposer_of(sweep, space, objective)
-    rng, seen, mixtures = np.random.default_rng([77, seed]), list[Seen](), []
-    for index in range(sweep.num_trials):
-        draw = proposer.propose(index, seen)
-        shares = space.mixtures.point(draw.values)
-        metrics = {name: value + noise * rng.normal() for name, value in measure(shares, draw.values).items()}
-        broken = objective.violations(metrics)
-        seen.append(Seen(draw, "ended", objective.losses(metrics), broken, metrics))
-        mixtures.append(shares)
-    return seen, np.array(mixtures)
-
-
-def found(seen: Sequence[Seen]) -> int:
-    return int(np.argmin([(each.losses or (math.inf,))[0] for each in seen]))
 
 
 def test_24_trials_find_the_known_optimum_where_random_ones_do_not() -> None:
@@ -182,6 +123,20 @@ def test_many_sources_have_a_convex_law_for_each_metric() -> None:
     assert total(mixtures[found(seen)]) - least < 0.1 * (uniform - least)
     findings = proposer_of(sweep, space, objective).findings(seen)
     assert findings is not None and findings.signal
+
+
+def test_what_the_law_cannot_say_of_many_sources_is_left_to_the_other_model() -> None:
+    """Two of 10 sources are worth something together only, which no sum over sources tells."""
+    sweep, space, objective = search(10, 40, mixture={"floor": 0.0, "kl_to_prior": 0})
+
+    def measure(shares: np.ndarray, _values: Any) -> dict[str, float]:
+        return {"eval/loss": float(2 - 2 * np.sqrt(shares[2] * shares[7]))}
+
+    seen, mixtures = tried(sweep, space, objective, measure, 0.002, proposer=RandomProposer(space, 0))
+    draw = proposer_of(sweep, space, objective).propose(40, seen)
+    assert draw.origin == "expected improvement" and space.mixtures is not None
+    better = measure(space.mixtures.point(draw.values), None)["eval/loss"]
+    assert better < min(measure(shares, None)["eval/loss"] for shares in mixtures)
 
 
 def test_settings_and_mixtures_are_one_question() -> None:

@@ -1,14 +1,16 @@
 """Few trials, each at the draw from which a model of the goal expects the most.
 
-Up to 8 sources the model is a Gaussian process over square roots of shares and over settings, one for each metric that
-is in the goal; the next draw has the largest expected improvement (Jones et al. 1998), and trials that still run count
-as measured at the best value so far (constant liar, Ginsbourger et al. 2010). For more sources each metric gets a law
-that is linear in the logarithm, whose sum is convex and is solved for the best mixture (Olmix, arXiv 2602.12237); every
-second draw after it is of a law fitted to a bootstrap sample, so that the search does not stand still.
+The model is a Gaussian process over square roots of shares and over settings, one for each metric that is in the goal;
+the next draw has the largest expected improvement (Jones et al. 1998), and trials that still run count as measured at
+the best value so far (constant liar, Ginsbourger et al. 2010). Above 8 sources another one competes with it: a law for
+each metric that is linear in the logarithm, whose sum is convex and is solved for the best mixture (Olmix, arXiv
+2602.12237); every second draw of it is of a law fitted to a bootstrap sample, so that the search does not stand still.
+Whichever ranks trials better that it was not shown makes the proposal.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,8 @@ from didact.tuning.spaces.polytope import Vector
 from didact.tuning.spaces.settings import levels
 
 MANY_SOURCES = 8
-"""More of them have the log-linear law."""
+"""With more of them the log-linear law is tried as well."""
+_FOLDS = 8
 SIGNAL = 0.6
 """Rank correlation of left-out trials from which on the model is believed."""
 _RANKED = "ranked best by the proxy"
@@ -94,7 +97,7 @@ class MixtureProposer(Proposer):
             return Draw(index, {**drawn, **self.ranking.best[taken]}, _RANKED)
         if index < self.initial or len(known) < 3:
             return Draw(index, drawn, "random")
-        if self._many:
+        if self._follows_law(known):
             return self._solved(index, rng, known)
         return self._improving(index, rng, known, [each for each in seen if each.status == "running"])
 
@@ -105,15 +108,14 @@ class MixtureProposer(Proposer):
             return None
         rng = np.random.default_rng([self.seed, 1 << 20])
         goal = np.array([self._loss(each) for each in known])
-        models = self._models(known, self._first_goal(known))
-        left_out = np.sum([model.left_out() for model in models], axis=0)
-        # One number for all trials ranks nothing.
-        rho = float(spearmanr(left_out, goal).statistic) if np.ptp(left_out) > 0 and np.ptp(goal) > 0 else 0.0
-        if self._many:
-            values, expected = self._best_of_law(models, self._pool(rng, known))
+        model = self._model(known, self._first_goal(known), is_law=self._follows_law(known))
+        left_out = np.sum([each.left_out() for each in model.parts], axis=0)
+        rho = _correlation(left_out, goal)
+        if model.is_law:
+            values, expected = self._best_of_law(model, self._pool(rng, known))
         else:
             pool = self._pool(rng, known)
-            mean, _ = self._expected(models, pool)
+            mean, _ = self._expected(model, pool)
             best = int(np.argmin(mean))
             values, expected = pool[best], float(mean[best])
         return Findings(rho, values, expected, len(known))
@@ -128,10 +130,8 @@ class MixtureProposer(Proposer):
         if found is None:
             return {}
         known = _measured((*self.earlier, *seen))
-        models, sign = (
-            self._models(known, self._first_goal(known)),
-            1.0 if self.objective.goals[0].mode == "min" else -1.0,
-        )
+        model = self._model(known, self._first_goal(known), is_law=self._follows_law(known))
+        sign = 1.0 if self.objective.goals[0].mode == "min" else -1.0
         drawn = {}
         for path in self._continuous():
             tried = [float(each.draw.values[path]) for each in known if path in each.draw.values]
@@ -139,9 +139,8 @@ class MixtureProposer(Proposer):
                 continue
             space = np.geomspace if isinstance(self.space.drawn.get(path), LogUniform) else np.linspace
             line = [float(value) for value in space(min(tried), max(tried), _ALONG)]
-            predicted = [
-                model.predict(self._coordinates([self._moved(found.values, path, x) for x in line])) for model in models
-            ]
+            points = self._coordinates([self._moved(found.values, path, x) for x in line], is_law=model.is_law)
+            predicted = [each.predict(points) for each in model.parts]
             mean = sign * np.sum([each for each, _ in predicted], axis=0)
             sd = np.sqrt(np.sum([each**2 for _, each in predicted], axis=0))
             drawn[path] = tuple((x, float(at), float(wide)) for x, at, wide in zip(line, mean, sd, strict=True))
@@ -171,22 +170,31 @@ class MixtureProposer(Proposer):
         """Measured goals by the trial's number."""
         return {each.draw.index: self._loss(each) for each in _measured(seen)}
 
-    @property
-    def _many(self) -> bool:
+    def _follows_law(self, known: Sequence[Seen]) -> bool:
+        """Whether, of many sources, the law ranks trials that it was not shown at least as well as the other model."""
         mixtures = self.space.mixtures
-        return mixtures is not None and len(mixtures.names) > MANY_SOURCES
+        if mixtures is None or len(mixtures.names) <= MANY_SOURCES:
+            return False
+        goal, targets = np.array([self._loss(each) for each in known]), self._first_goal(known)
+        parts, told = np.arange(len(known)) % _FOLDS, {True: np.zeros(len(known)), False: np.zeros(len(known))}
+        for is_law, part in product(told, range(min(_FOLDS, len(known)))):
+            shown = [each for each, own in zip(known, parts, strict=True) if own != part]
+            model = self._model(shown, [target[parts != part] for target in targets], is_law=is_law)
+            left = self._points([each for each, own in zip(known, parts, strict=True) if own == part], is_law=is_law)
+            told[is_law][parts == part] = np.sum([each.predict(left)[0] for each in model.parts], axis=0)
+        return _correlation(told[True], goal) >= _correlation(told[False], goal)
 
     def _improving(self, index: int, rng: np.random.Generator, known: Sequence[Seen], running: Sequence[Seen]) -> Draw:
         targets = self._first_goal(known) if len(self.objective.goals) == 1 else _scalarised(rng, known)
         lies = [np.append(target, [target[_best(targets)]] * len(running)) for target in targets]
         drawn = [*known, *running]
-        models = self._models(drawn, lies)
+        model = self._model(drawn, lies, is_law=False)
         pool = self._pool(rng, known)
-        mean, sd = self._expected(models, pool)
+        mean, sd = self._expected(model, pool)
         score, may_improve = self._log_allowed(known, pool), False
         # What breaks a constraint is nothing to improve on.
         if kept := [each.draw.values for each in drawn if all(broken <= 0 for broken in each.violations)]:
-            better = (self._expected(models, kept)[0].min() - mean) / sd
+            better = (self._expected(model, kept)[0].min() - mean) / sd
             gain = sd * (better * norm.cdf(better) + norm.pdf(better))
             score = score + np.log(np.maximum(gain, 1e-300))
             may_improve = True
@@ -201,28 +209,28 @@ class MixtureProposer(Proposer):
             finite = [each for each in known if np.isfinite(each.violations[number])]
             if len(finite) >= 3:
                 broken = np.array([each.violations[number] for each in finite])
-                model = GaussianProcess.fit(self._points(finite), broken, self.space.blocks)
-                mean, sd = model.predict(self._coordinates(pool))
+                model = GaussianProcess.fit(self._points(finite, is_law=False), broken, self.space.blocks)
+                mean, sd = model.predict(self._coordinates(pool, is_law=False))
                 total += norm.logcdf(-mean / sd)
         return total
 
     def _solved(self, index: int, rng: np.random.Generator, known: Sequence[Seen]) -> Draw:
         explore = (index - self.initial) % 2 == 1
         some = [known[each] for each in rng.integers(len(known), size=len(known))] if explore else known
-        models = self._models(some, self._first_goal(some))
-        values, expected = self._best_of_law(models, self._pool(rng, known))
-        gain = max(0.0, float(self._expected(models, [each.draw.values for each in known])[0].min()) - expected)
+        model = self._model(some, self._first_goal(some), is_law=True)
+        values, expected = self._best_of_law(model, self._pool(rng, known))
+        gain = max(0.0, float(self._expected(model, [each.draw.values for each in known])[0].min()) - expected)
         origin = "log-linear law of a bootstrap sample" if explore else "log-linear law"
         return Draw(index, values, origin, expected, gain)
 
-    def _best_of_law(self, models: Sequence[Surrogate], pool: Sequence[Values]) -> tuple[Values, float]:
+    def _best_of_law(self, model: "_Model", pool: Sequence[Values]) -> tuple[Values, float]:
         """The pool's best, from there down to the bottom: the sum of the laws and of the distance is convex."""
-        mean, _ = self._expected(models, pool)
+        mean, _ = self._expected(model, pool)
         best = pool[int(np.argmin(mean))]
         mixtures = self.space.mixtures
         assert mixtures is not None
         start = mixtures.point(best)
-        beside = self._coordinates([best])[0, len(start) :]  # coordinates begin with those of the point
+        beside = self._coordinates([best], is_law=True)[0, len(start) :]  # coordinates begin with those of the point
 
         def values_of(point: Vector) -> Values:
             return {**best, **mixtures.values(point)}
@@ -231,7 +239,7 @@ class MixtureProposer(Proposer):
             inside = np.clip(point, 0, 1)
             at = np.concatenate([inside, beside])[None, :]
             distance = self.kl_to_prior * mixtures.distance(inside) if self.kl_to_prior else 0.0
-            return float(sum(model.predict(at)[0][0] for model in models)) + distance
+            return float(sum(each.predict(at)[0][0] for each in model.parts)) + distance
 
         count = len(mixtures.names)
         limits = mixtures.restricted([index for index in mixtures.optional if start[index] == 0]).limits
@@ -252,10 +260,10 @@ class MixtureProposer(Proposer):
         kept = all(bool(limits.holds(shares)) for shares in mixtures.shares(point))
         return (values_of(point), cost(point)) if kept and cost(point) < mean.min() else (best, float(mean.min()))
 
-    def _expected(self, models: Sequence[Surrogate], pool: Sequence[Values]) -> tuple[Vector, Vector]:
+    def _expected(self, model: "_Model", pool: Sequence[Values]) -> tuple[Vector, Vector]:
         """Goal and its standard deviation at each draw, with what distance from the prior costs."""
-        points = self._coordinates(pool)
-        predicted = [model.predict(points) for model in models]
+        points = self._coordinates(pool, is_law=model.is_law)
+        predicted = [each.predict(points) for each in model.parts]
         mean = np.sum([each for each, _ in predicted], axis=0) + self._distances(pool)
         return mean, np.sqrt(np.sum([sd**2 for _, sd in predicted], axis=0))
 
@@ -265,18 +273,18 @@ class MixtureProposer(Proposer):
             return np.zeros(len(pool))
         return self.kl_to_prior * np.array([mixtures.distance(mixtures.point(values)) for values in pool])
 
-    def _models(self, known: Sequence[Seen], targets: Sequence[Vector]) -> list[Surrogate]:
-        points = self._points(known)
-        if self._many:
-            return [LogLinear.fit(points, target) for target in targets]
-        return [GaussianProcess.fit(points, target, self.space.blocks) for target in targets]
+    def _model(self, known: Sequence[Seen], targets: Sequence[Vector], *, is_law: bool) -> "_Model":
+        points = self._points(known, is_law=is_law)
+        if is_law:
+            return _Model([LogLinear.fit(points, target) for target in targets], is_law=True)
+        return _Model([GaussianProcess.fit(points, target, self.space.blocks) for target in targets], is_law=False)
 
-    def _points(self, known: Sequence[Seen]) -> Vector:
-        return self._coordinates([each.draw.values for each in known])
+    def _points(self, known: Sequence[Seen], *, is_law: bool) -> Vector:
+        return self._coordinates([each.draw.values for each in known], is_law=is_law)
 
-    def _coordinates(self, pool: Sequence[Values]) -> Vector:
+    def _coordinates(self, pool: Sequence[Values], *, is_law: bool) -> Vector:
         points = np.array([self.space.coordinates(values) for values in pool])
-        if self._many:  # the law is of shares, not of their roots
+        if is_law:  # it is of shares, not of their roots
             count = sum(self.space.blocks[: 1 if self.space.mixtures and not self.space.mixtures.until else 2])
             points[:, :count] **= 2
         return points
@@ -299,6 +307,19 @@ class MixtureProposer(Proposer):
     def _loss(self, seen: Seen) -> float:
         assert seen.losses is not None
         return seen.losses[0]
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """What is expected of a draw: the sum of its parts, one for each metric of the goal."""
+
+    parts: list[Surrogate]
+    is_law: bool
+
+
+def _correlation(told: Vector, goal: Vector) -> float:
+    """Of ranks; one number for all trials ranks nothing."""
+    return float(spearmanr(told, goal).statistic) if np.ptp(told) > 0 and np.ptp(goal) > 0 else 0.0
 
 
 def _measured(seen: Sequence[Seen]) -> list[Seen]:
