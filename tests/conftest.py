@@ -1,11 +1,14 @@
 """Paths and environment for all tests: no network, one thread, caches in a temporary folder."""
 
+import functools
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 ROOT = Path(__file__).resolve().parent.parent
 for entry in (str(ROOT), str(ROOT / "platform")):
@@ -40,8 +43,33 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return any(f"mark.{mark}" not in text for mark in wanted) or None
 
 
+@functools.cache
+def starts_ray(file: Path) -> bool:
+    """Whether a file of tests has some that start Ray."""
+    return "mark.ray" in file.read_text(encoding="utf-8")
+
+
+class BesideRay(LoadFileScheduling):
+    """One process of pytest-xdist takes the files that start Ray one after the other, others all the rest, then it too.
+
+    So there is one Ray at a time, and what is computed elsewhere fills the time in which its tests wait. Files stay
+    together, since their fixtures are made once for each.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", 1)[0]
+        return "ray" if starts_ray(ROOT / file) else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> BesideRay:
+    """With `-n`, whatever `--dist` says."""
+    return BesideRay(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Write rows of the fault table into the results, for benchmarks/faults.py."""
+    """Write rows of the fault table into the results, for benchmarks/faults.py. Files that start Ray come first."""
+    items.sort(key=lambda item: not starts_ray(item.path))
     for item in items:
         for mark in item.iter_markers("fault"):
             item.user_properties += [("fault", row) for row in mark.args]

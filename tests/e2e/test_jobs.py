@@ -36,7 +36,9 @@ def cluster(num_nodes: int, cpus_per_node: int) -> Iterator[tuple[str, str]]:
     # The agent takes the jobs; left alone it wants the same port as that of any other Ray on this machine.
     ports = {"dashboard_port": port, "dashboard_agent_listen_port": 0}
     head = {"num_cpus": cpus_per_node, "include_dashboard": True, **ports}
-    nodes = Cluster(initialize_head=True, head_node_args=head)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COLUMNS", raising=False)  # of a process that runs tests beside others: what jobs print is wider
+        nodes = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(num_nodes - 1):
         nodes.add_node(num_cpus=cpus_per_node, object_store_memory=80 * 2**20)
     nodes.wait_for_nodes()

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.conftest import pytest_ignore_collect
+from tests.conftest import BesideRay, pytest_ignore_collect
 
 ROOT = Path(__file__).resolve().parents[2]
 DIDACT = ROOT / "platform" / "didact"
@@ -166,3 +166,9 @@ def test_files_without_a_mark_that_is_asked_for_are_passed_over(
     file.write_text("@pytest.mark.ray\n@pytest.mark.nightly\n@pytest.mark.fault('T1')\ndef test_plain(): ...\n")
     assert pytest_ignore_collect(file, config) is None  # type: ignore[arg-type]
     assert pytest_ignore_collect(tmp_path / "conftest.py", config) is None  # type: ignore[arg-type]
+
+
+def test_files_that_start_ray_are_taken_by_one_process() -> None:
+    scheduler = object.__new__(BesideRay)
+    files = ("tests/e2e/test_jobs.py", "tests/tuning/test_sweep.py", "tests/spec/test_spec.py")
+    assert [scheduler._split_scope(f"{file}::test[a::b]") for file in files] == ["ray", "ray", files[2]]
