@@ -1,8 +1,9 @@
 """Eight LoRA trials trained together on one 4-bit base, beside the same trials one after the other.
 
-    PYTHONPATH=platform python benchmarks/fused_trials.py [--rounds 2] [--max-tokens 4096] [--dropout 0.05]
+    PYTHONPATH=platform python benchmarks/fused_trials.py [--rounds 2] [--max-tokens 4096] [--dropout 0.05] [--large]
 
-The bundled base, trials of ranks 4 to 32 with their own rates and seeds, the same token ids in both ways, one thread.
+The bundled base, or with `--large` random weights of the shape of Llama 3.2 1B (a file of 2.5 GB in the folder for
+temporary ones), trials of ranks 4 to 32 with their own rates and seeds, the same token ids in both ways, one thread.
 Tokens a second, and a CPU second, of the optimizer steps alone, best of the rounds, which alternate; and what a
 process of its own for each way had at most in memory beyond the libraries. "Side by side" is eight processes like that
 of a trial of rank 16, which is what trials take that run at once. A pass of 1,024 tokens holds about half of the
@@ -12,7 +13,6 @@ that both ways did the same.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from didact.gpu_proof.subjects import RandomSteps, short_lengths
 from didact.models import compute_dtype
@@ -54,7 +55,11 @@ def recipe(number: int, asked: argparse.Namespace) -> FinetuneSpec:
     """Of one trial."""
     values: dict[str, Any] = {
         "name": f"trial-{number}",
-        "model": {"dtype": asked.dtype, "quantization": {"bits": asked.bits} if asked.bits < 16 else None},
+        "model": {
+            **({"base": asked.base} if asked.base else {}),
+            "dtype": asked.dtype,
+            "quantization": {"bits": asked.bits} if asked.bits < 16 else None,
+        },
         "adapter": {"r": (4, 8, 16, 32)[number % 4], "dropout": asked.dropout},
         "data": {"sources": [{"name": "none", "path": "none.jsonl"}]},
         "training": {
@@ -71,6 +76,14 @@ def recipe(number: int, asked: argparse.Namespace) -> FinetuneSpec:
     return spec
 
 
+def write_large(folder: Path) -> None:
+    """A base of the shape of Llama 3.2 1B with random weights."""
+    sizes = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32}
+    grouped = {"num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": True, "head_dim": 64}
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(LlamaConfig(**sizes, **grouped), dtype=torch.bfloat16).save_pretrained(folder)
+
+
 def loader(spec: FinetuneSpec) -> Any:
     """Random rows, of other lengths for each trial, about 60 tokens in the mean."""
     lengths = short_lengths(spec.training.global_batch_size, spec.training.seed)
@@ -78,8 +91,9 @@ def loader(spec: FinetuneSpec) -> Any:
 
 
 def memory() -> float:
-    """MiB that this process had at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """MiB that this program had at most; what `resource` says begins with what the process had that started it."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def alone(spec: FinetuneSpec, checkpoints: Path) -> Losses:
@@ -139,11 +153,22 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--dropout", type=float, default=0.0, help="of the adapters")
     parser.add_argument("--max-tokens", type=int, default=1024, help="of a shared pass")
+    parser.add_argument("--large", action="store_true", help="random weights of the shape of Llama 3.2 1B")
+    parser.add_argument("--base", help=argparse.SUPPRESS)
     parser.add_argument("--way", choices=["fused", "alone", "one"], help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.way:
         print(json.dumps(measure(asked)))
         return
+    with TemporaryDirectory() as folder:
+        if asked.large:
+            write_large(Path(folder))
+            sys.argv += ["--base", folder]
+        compare(asked)
+
+
+def compare(asked: argparse.Namespace) -> None:
+    """Have each way measured in processes of its own, and print what they found."""
     found: dict[str, list[dict[str, Any]]] = {"fused": [], "alone": [], "one": []}
     for _ in range(asked.rounds):
         for way, results in found.items():
