@@ -122,11 +122,11 @@ def test_a_run_waits_after_each_measurement_until_whoever_asked_asks_again(runs:
     with ThreadPoolExecutor(1) as thread:
         trained = thread.submit(road, run, allow_fresh=False)
         for step in (2, 4, 6):
-            told = road.ask()
+            told = road.decisions.ask()
             assert told is not None and (told["step"], told["num_steps"]) == (step, 6)
             assert steps(run) == [*range(1, step + 1)]
-        trained.add_done_callback(lambda _: road.end())
-        assert road.ask() is None
+        trained.add_done_callback(lambda _: road.decisions.end())
+        assert road.decisions.ask() is None
         assert trained.result().steps == 6 and verify_adapter(run.adapter).method == "lora"
 
 
@@ -135,7 +135,7 @@ def test_a_run_that_is_ended_says_how_far_it_came(runs: dict[str, Run]) -> None:
     with ThreadPoolExecutor(1) as thread:
         road = Road(group, group.changed, is_asked=True)
         trained = thread.submit(road, run, allow_fresh=False)
-        assert road.ask() is not None
+        assert road.decisions.ask() is not None
         group.leave("slow")  # nobody asks any more
         result = trained.result(timeout=60)
     assert result.steps == 2 and steps(run) == [1, 2] and not run.adapter.exists()

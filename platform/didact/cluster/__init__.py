@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from didact.cluster.evaluate import evaluate_adapter, evaluate_on_ray
     from didact.cluster.finetuning import FinetuneResult, finetune, has_trained, is_trained
     from didact.cluster.fused.asking import FUSED_AT_ONCE, end_in_group, fused_worker, train_in_group
+    from didact.cluster.kept.asking import KeptWorker, can_be_kept
     from didact.cluster.placement import (
         check_room,
         connected_cluster,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from didact.cluster.preparing.parts import WORTH_RAY_BYTES, ray_runner, run_on_ray
     from didact.cluster.preparing.scores import score_on_ray
     from didact.cluster.several import finetune_each, train_together
+    from didact.cluster.train import OwnWorkers
     from didact.connect import SOURCE_ROOT, ray_cluster, runtime_env
 
 __all__ = [
@@ -39,7 +41,10 @@ __all__ = [
     "SOURCE_ROOT",
     "WORTH_RAY_BYTES",
     "FinetuneResult",
+    "KeptWorker",
+    "OwnWorkers",
     "WorkerResources",
+    "can_be_kept",
     "check_room",
     "connected_cluster",
     "end_in_group",

@@ -8,13 +8,11 @@ import threading
 from collections.abc import Iterator
 from typing import Protocol
 
-from ray.train import UserCallback
-
 from didact.capacity import WorkerResources
 from didact.cluster.failures import STOPPED, Failure, Kind, classify, final_error, stack_file, with_stacks
 from didact.cluster.memory import final_word
-from didact.cluster.placement import fits, room_for_workers, worker_resources
-from didact.cluster.train import Attempt, train_on_ray
+from didact.cluster.placement import fits, worker_resources
+from didact.cluster.train import Attempt, WorkerGroup
 from didact.errors import ModelTooLarge, OutOfMemory, WorkersLost
 from didact.files import append_jsonl
 from didact.logs import get_logger
@@ -41,7 +39,7 @@ def train_to_the_end(
     *,
     num_steps: int,
     estimate: Estimate,
-    callbacks: list[UserCallback] | None = None,
+    workers: WorkerGroup,
     allow_fresh: bool = False,
     until: int | None = None,
 ) -> TrainResult:
@@ -52,7 +50,7 @@ def train_to_the_end(
         spec: its recipe.
         num_steps: optimizer steps of the whole run.
         estimate: asked when memory is used up.
-        callbacks: of Ray Train, such as Tune's reporter.
+        workers: who trains.
         allow_fresh: start from the base when no checkpoint verifies.
         until: steps after which to save a checkpoint and return; None for all.
 
@@ -66,13 +64,13 @@ def train_to_the_end(
     micro_batch = spec.training.micro_batch_size
     while True:
         resources = worker_resources(spec.placement)
-        size = room_for_workers(spec.placement, resources)
+        size = workers.room(spec.placement, resources)
         attempt = Attempt(last_attempt(run.steps) + 1, size, micro_batch, allow_fresh, until)
         for rank in range(size):
             stack_file(run, attempt.number, rank).unlink(missing_ok=True)  # of an attempt that ended without a step
         try:
             with _growing(run, spec, resources, size) as grows:
-                result = train_on_ray(run, spec, resources, attempt, callbacks)
+                result = workers.train(run, spec, resources, attempt)
             if result.steps >= min(num_steps, until or num_steps):
                 with contextlib.suppress(OSError):
                     run.stacks.rmdir()  # stays where a worker has hung

@@ -3,14 +3,13 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import ray
 import torch
-from ray.train import UserCallback
 from rich.console import Group
 from rich.text import Text
 from typing_extensions import override
@@ -26,6 +25,7 @@ from didact.cluster.placement import worker_resources
 from didact.cluster.preparing.parts import WORTH_RAY_BYTES, ray_runner
 from didact.cluster.preparing.scores import score_on_ray
 from didact.cluster.progress import show_progress
+from didact.cluster.train import OwnWorkers, WorkerGroup
 from didact.connect import check_ray, ray_cluster
 from didact.devices import num_gpus
 from didact.display import Shown
@@ -39,7 +39,17 @@ from didact.interrupts import INTERRUPTS
 from didact.lineage import keep_lineage
 from didact.logs import get_logger, kept_in
 from didact.models import base_fingerprint, check_method, check_start, check_stored, verify_adapter
-from didact.preparation import DataFacts, Plan, PreparedData, memory_in_words, prepare_run, with_seen, write_decided
+from didact.preparation import (
+    DataFacts,
+    Plan,
+    PreparedData,
+    ScoreJob,
+    Scorer,
+    memory_in_words,
+    prepare_run,
+    with_seen,
+    write_decided,
+)
 from didact.registry import ModelVersion, locate_adapter, registry_of
 from didact.registry.card import write_card
 from didact.registry.evidence import champion_of
@@ -113,7 +123,7 @@ def finetune(
     runs_dir: Path | None = None,
     *,
     parent_run_id: str | None = None,
-    ray_callbacks: list[UserCallback] | None = None,
+    workers: WorkerGroup | None = None,
     group: Trainer | None = None,
     allow_fresh: bool = False,
     until: int | None = None,
@@ -124,7 +134,7 @@ def finetune(
         spec: the recipe.
         runs_dir: where run folders lie; default `DIDACT_RUNS`.
         parent_run_id: MLflow run this one belongs to, as in a sweep.
-        ray_callbacks: of Ray Train.
+        workers: who trains; default: workers of its own.
         group: trains the run with others on one base, in the place of workers of its own.
         allow_fresh: when no checkpoint of an earlier attempt verifies, set them aside and train from the base.
         until: optimizer steps after which training pauses, to be gone on with by another call; None for all.
@@ -137,18 +147,19 @@ def finetune(
     for doubt in spec.doubts:
         _LOG.warning("%s", doubt)
     run = start_run(spec, runs_dir or env.runs_dir())
+    workers = workers or OwnWorkers()
     _LOG.info("what the libraries say goes to %s", run.log)
-    with run.lock(), kept_in(run.log), ray_runner(WORTH_RAY_BYTES) as runner:
-        prepared, data = prepare_run(run, spec, runner, tasks.texts, score_on_ray)
+    with run.lock(), kept_in(run.log), ray_runner(WORTH_RAY_BYTES, workers.make_room) as runner:
+        prepared, data = prepare_run(run, spec, runner, tasks.texts, _scorer(workers))
         _take_start(run, spec)
         go_on(run, spec, prepared.mixture.mixture.num_rows)
         with ray_cluster(), _tracked(run, spec, data, parent_run_id) as mlflow_run_id:
-            training = _train(run, spec, prepared, data, ray_callbacks, group, allow_fresh, until)
+            training = _train(run, spec, prepared, data, workers, group, allow_fresh, until)
             if training is not None and training.steps < prepared.num_steps:
                 return FinetuneResult(run, training, None, None, None, mlflow_run_id)
             write_decided(run, spec)
             write_card(run)  # an evaluation that is killed leaves an adapter that says what it is
-            report = _evaluate(run, spec, tasks)
+            report = _evaluate(run, spec, tasks, workers)
             write_card(run)
             if spec.tracking.mlflow:
                 _log_outputs(run, spec)
@@ -157,6 +168,16 @@ def finetune(
                 gate, version = publish_run(run, spec, spec.register_as, mlflow_run_id)
                 keep_lineage(registry_of(run, spec.tracking), version, run)
     return FinetuneResult(run, training, report, gate, version, mlflow_run_id)
+
+
+def _scorer(workers: WorkerGroup) -> Scorer:
+    """Scores rows on Ray, in the place of workers that are held for training."""
+
+    def score(jobs: Sequence[ScoreJob], spec: FinetuneSpec) -> Iterator[int]:
+        workers.make_room()
+        return score_on_ray(jobs, spec)
+
+    return score
 
 
 def _take_start(run: Run, spec: FinetuneSpec) -> None:
@@ -217,7 +238,7 @@ def _train(
     spec: FinetuneSpec,
     prepared: PreparedData,
     data: DataFacts,
-    ray_callbacks: list[UserCallback] | None,
+    workers: WorkerGroup,
     group: Trainer | None,
     allow_fresh: bool,
     until: int | None,
@@ -242,19 +263,20 @@ def _train(
             spec,
             num_steps=num_steps,
             estimate=estimate,
-            callbacks=ray_callbacks,
+            workers=workers,
             allow_fresh=allow_fresh,
             until=until,
         )
 
 
-def _evaluate(run: Run, spec: FinetuneSpec, tasks: TaskReader) -> EvalReport | None:
+def _evaluate(run: Run, spec: FinetuneSpec, tasks: TaskReader, workers: WorkerGroup) -> EvalReport | None:
     if spec.evaluation is None or not spec.evaluation.tasks:
         return None
     recipe = spec if any(source.held_out_rows for source in spec.data.sources) else None
     asked = tuple(task for task in spec.evaluation.tasks if recipe or task.task != "held_out")
     if not asked:
         return None
+    workers.make_room()
     _LOG.info("evaluating the base and the result side by side: %s", ", ".join(task.task for task in asked))
     base = Subject(spec.model.base, spec.model, tokens=spec.tokens)
     tuned = trained_subject(base, run.adapter, run.name, whole=isinstance(spec.adapter, FullSpec))

@@ -9,6 +9,7 @@ import ray
 
 from didact.cluster.finetuning import finetune
 from didact.cluster.fused.asking import begin_in_group, end_of, fused_worker
+from didact.cluster.kept.asking import KeptWorker, can_be_kept
 from didact.cluster.progress import StepsOfRuns
 from didact.connect import receive
 from didact.errors import DidactError
@@ -45,30 +46,41 @@ def finetune_each(
     Yields:
         Index of a run that has ended, and what kept it from its end.
     """
+    words = str(runs_dir), parent_run_id, until, can_share_workers(specs)
     if at_once == 1 and worker is None:
-        for place, spec in enumerate(specs):
-            _LOG.info("run %d of %d: %s", place + 1, len(specs), spec.name)
-            yield place, _attempt(spec, runs_dir, parent_run_id, until)
+        here = _Taker(*words)
+        try:
+            for place, spec in enumerate(specs):
+                _LOG.info("run %d of %d: %s", place + 1, len(specs), spec.name)
+                yield place, here.take(spec)
+        finally:
+            here.end()
         return
-    # Nothing is reserved for a run itself: its workers have their own reservation, and would else not fit.
-    elsewhere = ray.remote(num_cpus=0, max_retries=0)(_elsewhere)
-    left, begun = list(enumerate(specs)), dict[Any, int]()
-    steps = StepsOfRuns([Run(runs_dir / spec.name) for spec in specs], until)
-    while left or begun:
-        while left and len(begun) < at_once:
-            place, spec = left.pop(0)
-            _LOG.info("run %d of %d begins: %s", place + 1, len(specs), spec.name)
-            if worker is not None:
-                begun[begin_in_group(worker, spec, runs_dir, parent_run_id)] = place
-                continue
-            absolute = with_absolute_paths(spec)  # that process may have another working directory
-            words = (absolute.model_dump(mode="json"), str(runs_dir), parent_run_id, until)
-            begun[elsewhere.remote(*words)] = place
-        while not (done := ray.wait(list(begun), num_returns=1, timeout=_TOLD_SECONDS)[0]):
-            _LOG.info("%d of %d runs go on: %s", len(begun), len(specs), steps)
-        ended = done[0]
-        place = begun.pop(ended)
-        yield place, _outcome(ended, specs[place].name, in_group=worker is not None)
+    left, begun = list(enumerate(specs)), dict[Any, tuple[int, _Elsewhere | None]]()
+    takers = [_Elsewhere(*words) for _ in range(0 if worker else min(at_once, len(specs)))]
+    free, steps = list(takers), StepsOfRuns([Run(runs_dir / spec.name) for spec in specs], until)
+    try:
+        while left or begun:
+            while left and len(begun) < at_once:
+                place, spec = left.pop(0)
+                _LOG.info("run %d of %d begins: %s", place + 1, len(specs), spec.name)
+                if worker is not None:
+                    begun[begin_in_group(worker, spec, runs_dir, parent_run_id)] = place, None
+                else:
+                    taker = free.pop()
+                    begun[taker.begin(spec)] = place, taker
+            while not (done := ray.wait(list(begun), num_returns=1, timeout=_TOLD_SECONDS)[0]):
+                _LOG.info("%d of %d runs go on: %s", len(begun), len(specs), steps)
+            place, ended = begun.pop(done[0])
+            error = _outcome(done[0], specs[place].name, in_group=worker is not None)
+            if ended is not None and left:
+                free.append(ended)
+            elif ended is not None:
+                ended.end()
+            yield place, error
+    finally:
+        for each in takers:
+            each.end()
 
 
 def train_together(
@@ -89,17 +101,83 @@ def train_together(
         yield from finetune_each(trained, runs_dir, together, parent_run_id=parent_run_id, worker=worker)
 
 
-def _attempt(spec: FinetuneSpec, runs_dir: Path, parent_run_id: str | None, until: int | None) -> str | None:
-    try:
-        finetune(spec, runs_dir, parent_run_id=parent_run_id, until=until)
-    except DidactError as error:
-        return _words(error)
-    return None
+def can_share_workers(specs: Sequence[FinetuneSpec]) -> bool:
+    """Whether runs may follow each other on workers that are kept.
+
+    While such a worker waits for its next run it holds what a run with other workers might wait for.
+
+    Args:
+        specs: all of them.
+    """
+    return all(can_be_kept(spec) and spec.placement == specs[0].placement for spec in specs)
 
 
-def _elsewhere(values: dict[str, Any], runs_dir: str, parent_run_id: str | None, until: int | None) -> str | None:
-    receive()
-    return _attempt(validate(FinetuneSpec, values, "run"), Path(runs_dir), parent_run_id, until)
+class _Taker:
+    """Takes runs along their road one after the other."""
+
+    def __init__(self, runs_dir: str, parent_run_id: str | None, until: int | None, keeps: bool) -> None:
+        """`keeps`: all are trained by one worker."""
+        self._runs_dir, self._parent_run_id, self._until = Path(runs_dir), parent_run_id, until
+        self._worker = KeptWorker() if keeps else None
+
+    def take(self, spec: FinetuneSpec) -> str | None:
+        """What keeps a run from its end."""
+        workers = self._worker.for_run() if self._worker else None
+        try:
+            finetune(spec, self._runs_dir, parent_run_id=self._parent_run_id, until=self._until, workers=workers)
+        except DidactError as error:
+            return _words(error)
+        return None
+
+    def end(self) -> None:
+        """End its worker."""
+        if self._worker:
+            self._worker.end()
+
+
+class _TakerActor:
+    """A taker in a process of its own."""
+
+    def __init__(self, *words: Any) -> None:
+        receive()
+        self._taker = _Taker(*words)
+
+    def take(self, values: dict[str, Any]) -> str | None:
+        return self._taker.take(validate(FinetuneSpec, values, "run"))
+
+
+class _Elsewhere:
+    """The process of a taker, begun with the first run, and anew with one after it was lost."""
+
+    def __init__(self, *words: Any) -> None:
+        """`words` are those of a taker."""
+        self._words = words
+        self._actor: Any = None
+        self._asked: Any = None
+
+    def begin(self, spec: FinetuneSpec) -> Any:
+        """Ray's reference to what `take` says."""
+        if self._actor is None or self._is_lost():
+            # Nothing is reserved for a run itself: its worker has its own reservation, and would else not fit.
+            self._actor = ray.remote(num_cpus=0)(_TakerActor).remote(*self._words)
+        absolute = with_absolute_paths(spec)  # that process may have another working directory
+        self._asked = self._actor.take.remote(absolute.model_dump(mode="json"))
+        return self._asked
+
+    def end(self) -> None:
+        """End it, and its worker with it."""
+        if self._actor is not None:
+            ray.kill(self._actor)
+        self._actor = None
+
+    def _is_lost(self) -> bool:
+        try:
+            ray.get(self._asked)
+        except ray.exceptions.RayActorError:
+            return True
+        except Exception:  # noqa: BLE001 - told already, by whoever waited for it
+            return False
+        return False
 
 
 def _outcome(ended: Any, name: str, *, in_group: bool) -> str | None:

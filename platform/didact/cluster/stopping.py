@@ -1,7 +1,9 @@
 """Whether a worker has been asked to stop: by SIGTERM, by its node being drained, or by the driver."""
 
+import math
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
@@ -11,6 +13,7 @@ from ray.train.v2._internal.execution.context import get_train_context
 from didact.runs import Run
 
 _TERMINATED = threading.Event()
+_LOOK_SECONDS = 5.0
 
 
 class StopRequest:
@@ -24,7 +27,7 @@ class StopRequest:
         self._file = run.stop_request if rank == 0 else None
         # Signals are taken by a process's main thread, which in a worker serves the actor while training has another.
         worker: Any = ray.get_runtime_context().current_actor
-        ray.get(worker.execute.remote(_listen))
+        ray.get(worker.execute.remote(listen))
 
     def __call__(self) -> bool:
         """Whether to save a checkpoint and stop."""
@@ -32,7 +35,27 @@ class StopRequest:
         return asked or (self._file is not None and self._file.exists())
 
 
-def _listen() -> None:
+class KeptStopRequest:
+    """The same on a worker outside Ray Train: SIGTERM, where `listen` was called, and the draining of its node."""
+
+    def __init__(self) -> None:
+        self._node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else None
+        self._looked = -math.inf
+        self._is_drained = False
+
+    def __call__(self) -> bool:
+        """Whether to save a checkpoint and stop."""
+        now = time.monotonic()
+        if self._node is not None and now > self._looked + _LOOK_SECONDS:
+            self._looked = now
+            self._is_drained = (
+                self._node in ray._private.state.state.get_draining_nodes()
+            )  # as Ray Train's watcher asks
+        return self._is_drained or _TERMINATED.is_set()
+
+
+def listen() -> None:
+    """Have SIGTERM ask this process to stop; a second one ends it at once. On its main thread."""
     before = signal.getsignal(signal.SIGTERM)
 
     def on_sigterm(number: int, frame: FrameType | None) -> None:

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -16,8 +16,9 @@ from typing_extensions import override
 
 from didact import env
 from didact.capacity import WorkerResources
+from didact.cluster.placement import room_for_workers
 from didact.runs import Run
-from didact.spec import FinetuneSpec
+from didact.spec import FinetuneSpec, PlacementSpec
 from didact.training import TrainResult
 
 
@@ -46,6 +47,51 @@ class Workers:
     """How they communicate, as torch names it."""
 
 
+class WorkerGroup(Protocol):
+    """Who trains a run's attempts."""
+
+    def room(self, placement: PlacementSpec, resources: WorkerResources) -> int:
+        """How many workers the next attempt has; errors as `room_for_workers`."""
+
+    def train(self, run: Run, spec: FinetuneSpec, resources: WorkerResources, attempt: Attempt) -> TrainResult:
+        """Train until the run's last step, or until told to stop; errors as `train_on_ray`."""
+
+    def make_room(self) -> None:
+        """Give back what it holds between attempts: other work of the run needs it."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnWorkers(WorkerGroup):
+    """Workers of Ray Train, a new group for each attempt."""
+
+    callbacks: tuple[UserCallback, ...] = ()
+    """Of Ray Train, such as Tune's reporter."""
+
+    @override
+    def room(self, placement: PlacementSpec, resources: WorkerResources) -> int:
+        return room_for_workers(placement, resources)
+
+    @override
+    def train(self, run: Run, spec: FinetuneSpec, resources: WorkerResources, attempt: Attempt) -> TrainResult:
+        return train_on_ray(run, spec, resources, attempt, list(self.callbacks))
+
+    @override
+    def make_room(self) -> None:
+        """It holds nothing."""
+
+
+def worker_config(run: Run, resources: WorkerResources, attempt: Attempt) -> dict[str, Any]:
+    """What each worker of an attempt is told, see `worker.run_worker`."""
+    return {
+        "run": str(run.path),
+        "attempt": attempt.number,
+        "micro_batch_size": attempt.micro_batch_size,
+        "allow_fresh": attempt.allow_fresh,
+        "until": attempt.until,
+        "use_gpu": resources.use_gpu,
+    }
+
+
 def train_on_ray(
     run: Run,
     spec: FinetuneSpec,
@@ -69,17 +115,9 @@ def train_on_ray(
     Raises:
         ray.train.TrainingFailedError: a worker failed; `failures.classify` says how.
     """
-    config = {
-        "run": str(run.path),
-        "attempt": attempt.number,
-        "micro_batch_size": attempt.micro_batch_size,
-        "allow_fresh": attempt.allow_fresh,
-        "until": attempt.until,
-        "use_gpu": resources.use_gpu,
-    }
     told: dict[str, Any] = run_on_workers(
         _entry_point(),
-        config,
+        worker_config(run, resources, attempt),
         Workers(attempt.num_workers, resources, backend(spec, use_gpu=resources.use_gpu)),
         folder=run.path / "ray",
         name=f"attempt-{attempt.number}",

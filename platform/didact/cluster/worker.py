@@ -3,6 +3,8 @@
 import copy
 import math
 import socket
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +49,22 @@ from didact.training import (
 _EVALUATION_BATCH = 8  # never more than a micro-batch, which must fit anyway
 
 
-def run_worker(config: dict[str, Any]) -> TrainResult:
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """Whom a worker tells what it measures, and who tells it to stop."""
+
+    tell: Callable[[dict[str, Any]], object]
+    """Is told what schedulers act on."""
+    stop: Callable[[], bool]
+    """Asked in every step."""
+
+
+def run_worker(config: dict[str, Any], contact: Contact | None = None) -> TrainResult:
     """Entry point of every worker.
 
     Args:
-        config: the fields of `train.Attempt`, `run` (folder) and `use_gpu`.
+        config: what `train.worker_config` says.
+        contact: of a worker outside Ray Train; None on one that this has placed.
 
     Raises:
         OutOfMemory: of this machine or its GPU.
@@ -63,10 +76,12 @@ def run_worker(config: dict[str, Any]) -> TrainResult:
     spec = run.spec()
     if not config["use_gpu"]:
         torch.set_num_threads(spec.placement.cpus_per_worker)
-    device = ray.train.torch.get_device() if config["use_gpu"] else torch.device("cpu")
+    device = torch.device("cuda", 0) if config["use_gpu"] else torch.device("cpu")
+    if config["use_gpu"] and contact is None:
+        device = ray.train.torch.get_device()
     try:
         with kept_in(run.log):
-            return _train(run, spec, config, device)
+            return _train(run, spec, config, device, contact)
     except DidactError:
         raise
     except (MemoryError, RuntimeError) as error:
@@ -75,9 +90,15 @@ def run_worker(config: dict[str, Any]) -> TrainResult:
         raise
 
 
-def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any], device: torch.device) -> TrainResult:
+def _train(
+    run: Run,
+    spec: FinetuneSpec,
+    config: dict[str, Any],
+    device: torch.device,
+    contact: Contact | None,
+) -> TrainResult:
     world = World.current()
-    stop = StopRequest(run, world.rank)
+    contact = contact or Contact(ray.train.report, StopRequest(run, world.rank))
     check_devices(spec, device)
     prepared = open_prepared(run.prepared, spec, task_texts)
     settled = settle_dtype(spec, device)
@@ -86,26 +107,17 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any], device: torch.d
     shares = resolve_sharing(settled, model, packing, device)
     if spec.training.compile:
         compile_blocks(model)
-    identity = run_identity(spec, prepared)
+    checkpoints = _checkpoints(run, run_identity(spec, prepared), world, allow_fresh=config["allow_fresh"])
     training = spec.training.model_copy(update={"micro_batch_size": config["micro_batch_size"]})
     spec, settled = (each.model_copy(update={"training": training}) for each in (spec, settled))
     heartbeat = Heartbeat(spec.placement.hang_timeout_seconds, stack_file(run, config["attempt"], world.rank))
-    # A report is a barrier over all workers.
-    callbacks: list[Callback] = [Measurements(ray.train.report), heartbeat]
+    # A report to Ray Train is a barrier over all workers.
+    callbacks: list[Callback] = [Measurements(contact.tell), heartbeat]
     if world.rank == 0:
         append_jsonl(run.workers, {"attempt": config["attempt"], **computing_on(settled, device, world.size)})
         callbacks.insert(0, RunRecord(run, config["attempt"]))
     if failpoints := read_failpoints(run.path):
         callbacks.append(FaultInjection(failpoints, model, world.rank))
-    checkpoints = CheckpointStore(
-        run.checkpoints,
-        keep=spec.training.keep_checkpoints,
-        identity=identity,
-        allow_fresh=config["allow_fresh"],
-    )
-    if world.rank == 0:
-        for taken in run.branch.glob("step-*"):
-            checkpoints.adopt(taken)
     result = train(
         model,
         prepared.loader(spec, packing=packing, share_prefixes=shares),
@@ -126,13 +138,23 @@ def _train(run: Run, spec: FinetuneSpec, config: dict[str, Any], device: torch.d
             share_prefixes=shares,
         ),
         world=world,
-        stop=stop,
+        stop=contact.stop,
         until=config.get("until"),
     )
     with whole_weights(model, world):
         if world.rank == 0 and result.steps == prepared.num_steps:
             export(model, run, spec, prepared)
     return result
+
+
+def _checkpoints(run: Run, identity: str, world: World, *, allow_fresh: bool) -> CheckpointStore:
+    """The run's own, with the one of another run that it goes on from."""
+    keep = run.spec().training.keep_checkpoints
+    store = CheckpointStore(run.checkpoints, keep=keep, identity=identity, allow_fresh=allow_fresh)
+    if world.rank == 0:
+        for taken in run.branch.glob("step-*"):
+            store.adopt(taken)
+    return store
 
 
 def computing_on(spec: FinetuneSpec, device: torch.device, num_workers: int) -> dict[str, Any]:

@@ -1,15 +1,19 @@
 """A recipe's base with its method attached, as workers train it and `didact plan --probe` measures it."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
 from didact.devices import check_base, check_compile, this_machine
 from didact.errors import ModelError
+from didact.files import fingerprint
 from didact.logs import get_logger
 from didact.models import (
     attach_adapter,
+    base_fingerprint,
     load_base,
     shares_prefixes,
     start_from,
@@ -81,7 +85,9 @@ def base_to_train(
     base = load_base(_model_spec(spec), device, shared=not spec.adapter.trains_base)
     if not spec.training.base_dropout:
         turn_off_dropout(base)
-    packing = resolve_packing(spec, base)
+    packing = resolve_packing(
+        spec, base, lambda model: _once("packing", spec, str(device), lambda: supports_packing(model))
+    )
     if packing:
         use_packed_attention(base, spec.tokens.max_length, computes_on or device)
     return base, packing
@@ -92,13 +98,20 @@ def unquantized_base(spec: FinetuneSpec) -> PreTrainedModel:
     return load_base(_model_spec(spec).model_copy(update={"quantization": None}))
 
 
-def resolve_packing(spec: FinetuneSpec, model: PreTrainedModel) -> bool:
+def resolve_packing(
+    spec: FinetuneSpec, model: PreTrainedModel, measure: Callable[[PreTrainedModel], bool] | None = None
+) -> bool:
     """Whether to pack rows for this model: `tokens.packing: auto` pads where samples of a row would mix.
 
+    Args:
+        spec: the recipe.
+        model: the base.
+        measure: whether it keeps them apart; left out: `models.supports_packing`.
+
     Raises:
-        ModelError: `tokens.packing: true` for such a model.
+        ModelError: `tokens.packing: true` for a model that does not.
     """
-    if not spec.packing or supports_packing(model):
+    if not spec.packing or (measure or supports_packing)(model):
         return spec.packing
     reason = f"{type(model).__name__} does not keep samples of one row apart: they would attend to each other"
     if spec.tokens.packing is True:
@@ -116,7 +129,35 @@ def resolve_sharing(spec: FinetuneSpec, model: torch.nn.Module, packing: bool, d
         packing: whether rows are packed for it.
         device: where it will compute.
     """
-    return packing and not spec.training.base_dropout and shares_prefixes(model, device)
+    if not packing or spec.training.base_dropout:
+        return False
+    settings = spec.adapter.model_dump(mode="json")
+    method = {name: value for name, value in settings.items() if name not in ("r", "alpha", "dropout")}
+    return _once(
+        "prefixes",
+        spec,
+        [method, bool(settings.get("dropout")), spec.tokens.max_length, str(device)],
+        lambda: shares_prefixes(model, device),
+    )
+
+
+_MEASURED: dict[str, bool] = {}
+"""What was measured in this process, for the next run of a worker that is kept."""
+
+
+def _once(what: str, spec: FinetuneSpec, about: Any, measure: Callable[[], bool]) -> bool:
+    """What a model can, measured on the first one of a description.
+
+    Args:
+        what: name of the question.
+        spec: the recipe it was loaded for.
+        about: what else decides it, as plain data; nothing that decides only numbers, such as a rank.
+        measure: asks the model.
+    """
+    key = fingerprint([what, base_fingerprint(spec.model), spec.model.model_dump(mode="json"), about])
+    if key not in _MEASURED:
+        _MEASURED[key] = measure()
+    return _MEASURED[key]
 
 
 def _model_spec(spec: FinetuneSpec) -> ModelSpec:

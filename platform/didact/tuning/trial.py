@@ -3,15 +3,17 @@
 A trial that is trained with others has a process for Ray Tune's sake alone: what computes is loaded where it is used.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
 from ray.train import Checkpoint
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from didact import env
 from didact.cluster import end_in_group, runs_at_once, train_in_group
 from didact.connect import receive
 from didact.files import write_json
@@ -22,6 +24,13 @@ from didact.tracking import effective_records
 from didact.tuning.journal import Entry, Journal
 from didact.tuning.objective import Objective, costs
 from didact.tuning.search import Search, check_fused, trial_name, trial_spec, trial_values
+
+if TYPE_CHECKING:
+    from didact.cluster.kept.asking import KeptWorker
+    from didact.cluster.train import WorkerGroup
+
+_ENDING_SECONDS = "120"
+"""That a trial which Tune has stopped may take to end in order, before its process takes the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +107,7 @@ def trainable(plan: TrialPlan) -> Callable[[dict[str, Any]], None]:
 
     def trial(sample: dict[str, Any]) -> None:
         receive()
+        env.set_default("TUNE_FUNCTION_THREAD_TIMEOUT_S", _ENDING_SECONDS)
         trial_id = tune.get_context().get_trial_id()
         # After a kill Tune may draw anew for a trial it had not saved; the journal has what its run was begun with.
         entry = plan.journal.find(trial_id) or Entry(trial_id, sample)
@@ -130,12 +140,34 @@ def _num_steps(spec: FinetuneSpec) -> int:
 
 
 def _train_alone(plan: TrialPlan, spec: FinetuneSpec, run: Run) -> bool:
-    """Train a trial with workers of its own; whether there was anything to train."""
-    from didact.cluster import finetune
+    """Train a trial with workers of its own or the one that is kept; whether there was anything to train."""
+    from didact.cluster import OwnWorkers, can_be_kept, finetune
 
-    reports = metric_report(plan.search.objective, _num_steps(spec), run.steps)()
-    done = finetune(spec, plan.trials_dir, parent_run_id=plan.parent_run_id, ray_callbacks=[reports])
-    return done.training is not None
+    workers: WorkerGroup
+    # While it waits for its next trial it holds what one with other workers would wait for.
+    if can_be_kept(spec) and not any(path.startswith("training.sharding") for path in plan.search.sweep.space):
+        workers = _kept().for_run(_reporter(plan.search.objective, run, _num_steps(spec)))
+    else:
+        workers = OwnWorkers((metric_report(plan.search.objective, _num_steps(spec), run.steps)(),))
+    return finetune(spec, plan.trials_dir, parent_run_id=plan.parent_run_id, workers=workers).training is not None
+
+
+@functools.cache
+def _kept() -> "KeptWorker":
+    """The worker of this process: Tune has it run trial after trial."""
+    from didact.cluster import KeptWorker
+
+    return KeptWorker()
+
+
+def _reporter(objective: Objective, run: Run, num_steps: int) -> Callable[[dict[str, Any]], None]:
+    """Tells Tune of measurements that have the goal; returns when the trial goes on, raises SystemExit when it ends."""
+
+    def report(metrics: dict[str, Any]) -> None:
+        if (value := objective.value(metrics)) is not None:
+            tune.report({**_measurement(run.steps, metrics["step"], num_steps), objective.name: value})
+
+    return report
 
 
 def _train_together(plan: TrialPlan, spec: FinetuneSpec, run: Run) -> bool:
@@ -145,10 +177,8 @@ def _train_together(plan: TrialPlan, spec: FinetuneSpec, run: Run) -> bool:
 
     def measured(metrics: dict[str, Any]) -> None:
         nonlocal told
-        if (value := objective.value(metrics)) is not None:
-            # Returns when Tune has decided that the trial goes on; else its process ends here.
-            told = True
-            tune.report({**_measurement(run.steps, metrics["step"], metrics["num_steps"]), objective.name: value})
+        told = told or objective.value(metrics) is not None
+        _reporter(objective, run, metrics["num_steps"])(metrics)
 
     train_in_group(plan.group, spec, plan.trials_dir, plan.parent_run_id, measured)
     return told

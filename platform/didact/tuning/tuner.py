@@ -169,6 +169,7 @@ def _new_tuner(
             search_alg=proposals,
             scheduler=build_scheduler(stopping, objective, plan.trials_dir, max_steps, together=plan.group is not None),
             trial_dirname_creator=_trial_folder,
+            reuse_actors=True,  # a trial that ends hands its process, and the worker that this keeps, to the next one
         ),
         run_config=tune.RunConfig(
             name=state.name,

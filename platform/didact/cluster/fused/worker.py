@@ -23,6 +23,7 @@ from didact.capacity import WorkerResources
 from didact.cluster.callbacks import Measurements, RunRecord
 from didact.cluster.failures import explained
 from didact.cluster.finetuning import finetune
+from didact.cluster.kept.decisions import Decisions, RunLeft
 from didact.cluster.worker import computing_on, export, held_out_losses, run_identity, settle_dtype
 from didact.errors import DidactError, RunError
 from didact.evaluation import task_texts
@@ -40,10 +41,6 @@ _LOOK_SECONDS = 5.0
 
 Told = dict[str, Any] | TrainResult | DidactError
 """What there is to tell of a run: a measurement, how it has ended, or why it failed."""
-
-
-class _Left(RunError):
-    """A run that was ended where it is."""
 
 
 @dataclass(slots=True)
@@ -64,11 +61,10 @@ class Road:
         Args:
             worker: trains it.
             changed: of the worker, told when anything becomes known.
-            is_asked: measurements wait for `ask`.
+            is_asked: measurements wait for a decision.
         """
-        self._worker, self._changed, self._is_asked = worker, changed, is_asked
-        self._measurement: dict[str, Any] | None = None
-        self._is_taken = self._is_over = False
+        self._worker, self._is_asked = worker, is_asked
+        self.decisions = Decisions(changed)
 
     def __call__(self, run: Run, *, allow_fresh: bool) -> TrainResult:
         """Train until the run's last step, or until it is ended.
@@ -80,37 +76,12 @@ class Road:
             self._worker.join(str(run.path), last_attempt(run.steps) + 1, allow_fresh)
             while isinstance(told := self._worker.next(run.name), dict):
                 if self._is_asked:
-                    self._tell(run.name, told)
-        except _Left:
+                    self.decisions.tell(told, is_ended=lambda: not self._worker.has(run.name))
+        except RunLeft:
             return _so_far(run)
         if isinstance(told, DidactError):
             raise told
         return told
-
-    def ask(self) -> dict[str, Any] | None:
-        """Let the run go on and wait for its next measurement; None once it is over."""
-        with self._changed:
-            self._is_taken = False
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: self._is_over or self._measurement is not None)
-            told, self._measurement = self._measurement, None
-            self._is_taken = True
-            return None if self._is_over else told
-
-    def end(self) -> None:
-        """Nothing more is to be asked or decided."""
-        with self._changed:
-            self._is_over = True
-            self._changed.notify_all()
-
-    def _tell(self, name: str, measurement: dict[str, Any]) -> None:
-        def is_decided() -> bool:
-            return self._measurement is None and not self._is_taken
-
-        with self._changed:
-            self._measurement = measurement
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: is_decided() or not self._worker.has(name))
 
 
 def _so_far(run: Run) -> TrainResult:
@@ -166,7 +137,7 @@ class FusedWorker:
             spec: FinetuneSpec = validate(FinetuneSpec, values, "run")
             finetune(spec, Path(runs_dir), parent_run_id=parent_run_id, group=road)
         finally:
-            road.end()
+            road.decisions.end()
             self._compute(lambda: self._drop(values["name"])).result()
             self._has_come(values["name"])  # or the others would wait for one that failed before it came
             self._go_on()
@@ -176,7 +147,7 @@ class FusedWorker:
         with self.changed:
             self.changed.wait_for(lambda: name in self._roads, timeout=_GATHERING_SECONDS)
             road = self._roads.get(name)
-        return road.ask() if road is not None else None
+        return road.decisions.ask() if road is not None else None
 
     def join(self, folder: str, attempt: int, allow_fresh: bool) -> None:
         """Train a run from its newest checkpoint on.
@@ -210,7 +181,7 @@ class FusedWorker:
             self._go_on()
         with self.changed:
             if name not in self._members:
-                raise _Left(f"run {name!r} has left the worker that trains it with others")
+                raise RunLeft(f"run {name!r} has left the worker that trains it with others")
             told = self._members[name].told.popleft()
             if isinstance(told, dict):
                 self._undecided.add(name)
@@ -272,7 +243,7 @@ class FusedWorker:
 
     def _begin(self, run: Run, attempt: int, allow_fresh: bool) -> None:
         if run.name in self._gone:
-            raise _Left(f"run {run.name!r} was ended before it had begun")
+            raise RunLeft(f"run {run.name!r} was ended before it had begun")
         spec, device = run.spec(), self._device
         check_devices(spec, device)
         prepared = open_prepared(run.prepared, spec, task_texts)

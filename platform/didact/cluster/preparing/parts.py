@@ -64,19 +64,21 @@ def guided(jobs: Sequence[PartJob], workers: int) -> list[list[PartJob]]:
 
 
 @contextlib.contextmanager
-def ray_runner(worth_bytes: int = 0) -> Iterator[Runner]:
+def ray_runner(worth_bytes: int = 0, make_room: Callable[[], None] = lambda: None) -> Iterator[Runner]:
     """A runner that joins Ray, or starts it, with the first jobs that are worth it, and keeps it until the block ends.
 
     So a recipe of many sources waits once for workers to start.
 
     Args:
         worth_bytes: jobs that read less than this together are done in this process.
+        make_room: called before jobs are given to Ray; gives back what would stand in their way.
     """
     with contextlib.ExitStack() as connected:
 
         def run(jobs: Sequence[PartJob], encoder: Encoder) -> Iterator[PartDone]:
             if sum(job.size for job in jobs) < worth_bytes or (worth_bytes and len(jobs) < 2):
                 return run_here(jobs, encoder)
+            make_room()
             connected.enter_context(ray_cluster())
             return run_on_ray(jobs, encoder)
 
