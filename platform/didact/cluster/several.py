@@ -175,7 +175,7 @@ class _Elsewhere:
             ray.get(self._asked)
         except ray.exceptions.RayActorError:
             return True
-        except Exception:  # noqa: BLE001 - told already, by whoever waited for it
+        except ray.exceptions.RayError:  # what a run raised was told by whoever waited for it
             return False
         return False
 

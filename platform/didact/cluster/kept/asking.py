@@ -47,14 +47,15 @@ class KeptActor:
 
     def train(self, config: dict[str, Any]) -> dict[str, Any] | None:
         """Train a run from its newest checkpoint on; what `train_next` returns, None when it was left."""
-        with self._training, contextlib.ExitStack() as over:
-            over.callback(self._decisions.end)
-            from didact.cluster.kept.worker import train_next  # here: it loads PyTorch
-
+        with self._training:
             try:
+                from didact.cluster.kept.worker import train_next  # here: it loads PyTorch
+
                 return train_next(config, self._decisions)
             except RunLeft:
                 return None
+            finally:
+                self._decisions.end()
 
     def measurement(self) -> dict[str, Any] | None:
         """The next measurement, asking for which lets the run go on; None when it is over."""
