@@ -8,6 +8,8 @@ The test suite runs the same table and compares it with the written one.
 """
 
 import argparse
+import functools
+import json
 import re
 import sys
 import tempfile
@@ -33,7 +35,7 @@ from didact.models import (
     save_adapter,
 )
 from didact.preparation import prepare_data
-from didact.spec import FinetuneSpec, FullSpec, LoraSpec, MethodSpec
+from didact.spec import FinetuneSpec, FullSpec, LoraSpec, MethodSpec, to_json, validate
 from didact.training import CheckpointStore, Objective, StepReport, train
 from tests.fakes.recipes import tiny_recipe
 
@@ -132,6 +134,18 @@ def trained(recipe: FinetuneSpec, checkpoints: Path, stop_after: int | None = No
     return model
 
 
+@functools.lru_cache(maxsize=4)
+def _trained(text: str) -> torch.nn.Module:
+    recipe: FinetuneSpec = validate(FinetuneSpec, json.loads(text), "recipe of a capability")
+    with tempfile.TemporaryDirectory() as scratch:
+        return trained(recipe, Path(scratch))
+
+
+def trained_once(recipe: FinetuneSpec) -> torch.nn.Module:
+    """The model after the recipe's steps, the same one for checks that follow each other and only look at it."""
+    return _trained(to_json(recipe))
+
+
 def loss_of(model: torch.nn.Module, recipe: FinetuneSpec) -> torch.Tensor:
     """Loss of the first step's samples, with dropout off, with gradient."""
     batches = prepare_data(recipe).loader(recipe).step(0)
@@ -162,8 +176,7 @@ def check_train(trial: Trial, **changes: Any) -> None:
     """The loss falls."""
     recipe = trial.recipe(**changes)
     before = loss_of(attached(recipe), recipe).item()
-    with trial.scratch() as scratch:
-        after = loss_of(trained(recipe, scratch), recipe).item()
+    after = loss_of(trained_once(recipe), recipe).item()
     assert after < before - 1e-4, f"loss went from {before} to {after}"
 
 
@@ -210,12 +223,12 @@ def check_recompute(trial: Trial) -> None:
 def check_resume(trial: Trial) -> None:
     """An interrupted run ends with the bits of the unbroken one."""
     recipe = trial.recipe()
+    expected = weights(trained_once(recipe))
     with trial.scratch() as scratch:
-        expected = weights(trained(recipe, scratch / "unbroken"))
         try:
-            trained(recipe, scratch / "broken", stop_after=5)
+            trained(recipe, scratch, stop_after=5)
         except KeyboardInterrupt:
-            resumed = weights(trained(recipe, scratch / "broken"))
+            resumed = weights(trained(recipe, scratch))
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
 
 
@@ -225,7 +238,7 @@ def check_host(trial: Trial) -> None:
         raise DidactError("the result is a whole model, which is its own base")
     recipe = trial.recipe()
     with trial.scratch() as scratch:
-        model = trained(recipe, scratch / "checkpoints").eval()
+        model = trained_once(recipe).eval()
         folder = _saved(model, recipe, scratch / "adapter")
         host = AdapterHost(load_base(recipe.model), base_fingerprint(recipe.model))
         plain = logits(host.base)
@@ -244,7 +257,7 @@ def check_merge(trial: Trial) -> None:
         raise DidactError("the result is a whole model already")
     recipe = trial.recipe()
     with trial.scratch() as scratch:
-        model = trained(recipe, scratch / "checkpoints").eval()
+        model = trained_once(recipe).eval()
         folder = _saved(model, recipe, scratch / "adapter")
         merge_adapter(recipe.model, folder, scratch / "merged")
         if recipe.model.quantization is None:

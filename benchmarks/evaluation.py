@@ -23,7 +23,8 @@ import torch
 from transformers import AutoModelForCausalLM
 from typing_extensions import override
 
-from didact.cluster.asking.answering import EngineModels, Subject
+from didact.cluster.asking.answering import EngineModels
+from didact.cluster.asking.subjects import Subject
 from didact.datasets.conversation import Message
 from didact.devices import processor
 from didact.evaluation import Answer, Ask, Asked, Identity, Model, Question, Score, run_task

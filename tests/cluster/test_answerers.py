@@ -11,7 +11,7 @@ import ray
 
 from didact.capacity import WorkerResources
 from didact.cluster.asking.answerers import Answerers
-from didact.cluster.asking.answering import Subject
+from didact.cluster.asking.subjects import Subject
 from didact.cluster.evaluate import evaluate_on_ray
 from didact.datasets.conversation import Message
 from didact.errors import ModelError

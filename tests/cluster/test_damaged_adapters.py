@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from didact.adapter_folder import check_folder
-from didact.cluster.asking.answering import EngineModels, Subject
+from didact.cluster.asking.answering import EngineModels
+from didact.cluster.asking.subjects import Subject
 from didact.datasets.conversation import Message
 from didact.errors import TemplateError
 from didact.evaluation import Answer, Asked, EvalReport, Generation, ModelFacts, build_task, combine, run_task

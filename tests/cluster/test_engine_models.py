@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from didact.cluster.asking.answering import EngineModels, Subject
+from didact.cluster.asking.answering import EngineModels
+from didact.cluster.asking.subjects import Subject
 from didact.datasets.conversation import Message
 from didact.errors import AdapterError, TemplateError
 from didact.evaluation import Answer, Ask, Generation, Likelihood, TokenIds, log_likelihoods

@@ -9,9 +9,9 @@ import pytest
 
 from didact.capacity import Cluster, WorkerResources
 from didact.cluster import evaluate_adapter
-from didact.cluster.asking.answering import Subject
 from didact.cluster.asking.loop import in_a_loop
 from didact.cluster.asking.others import Others, check_others, with_preference
+from didact.cluster.asking.subjects import Subject
 from didact.errors import EndpointError, EndpointRefused, PlacementError, SpecError
 from didact.evaluation import Asked, TaskResult
 from didact.evaluation.asks import Identity

@@ -22,8 +22,7 @@ from didact.cluster import (
     runtime_env,
     worker_resources,
 )
-from didact.cluster.asking.answerers import HeldOutRows
-from didact.cluster.asking.answering import Subject
+from didact.cluster.asking.subjects import HeldOutRows, Subject
 from didact.cluster.train import Workers, run_on_workers
 from didact.connect import new_key
 from didact.errors import DeviceError, PlacementError

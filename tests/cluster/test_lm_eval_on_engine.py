@@ -12,7 +12,8 @@ from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from didact.cluster.asking.answering import EngineModels, Subject
+from didact.cluster.asking.answering import EngineModels
+from didact.cluster.asking.subjects import Subject
 from didact.evaluation import Asked, run_task
 from didact.evaluation.harness import HarnessTask
 from didact.evaluation.questions import ModelTokens

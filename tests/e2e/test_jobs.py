@@ -1,6 +1,5 @@
 """Several simulated nodes, and the jobs as people submit them: `ray job submit` against a cluster with a dashboard."""
 
-import contextlib
 import json
 import socket
 import subprocess
@@ -14,6 +13,8 @@ import ray
 from ray.cluster_utils import Cluster
 
 from didact.cluster import finetune
+from didact.connect import runtime_env
+from didact.connect.forking import forking
 from didact.files import read_jsonl, write_text
 from didact.spec import to_json
 from tests.conftest import ROOT
@@ -27,32 +28,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("jobs")
 
 
-@contextlib.contextmanager
-def cluster(num_nodes: int, cpus_per_node: int) -> Iterator[tuple[str, str]]:
-    """Simulated nodes on this machine; yields the addresses of the cluster and of its dashboard."""
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A node with a dashboard, to which others are added; workers are forked where the code is in its place."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     # The agent takes the jobs; left alone it wants the same port as that of any other Ray on this machine.
     ports = {"dashboard_port": port, "dashboard_agent_listen_port": 0}
-    head = {"num_cpus": cpus_per_node, "include_dashboard": True, **ports}
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, forking(runtime_env("")["env_vars"]):
         patch.delenv("COLUMNS", raising=False)  # of a process that runs tests beside others: what jobs print is wider
-        nodes = Cluster(initialize_head=True, head_node_args=head)
-    for _ in range(num_nodes - 1):
-        nodes.add_node(num_cpus=cpus_per_node, object_store_memory=80 * 2**20)
-    nodes.wait_for_nodes()
-    try:
-        yield nodes.address, f"http://127.0.0.1:{port}"
-    finally:
-        nodes.shutdown()
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": True, **ports})
+        yield cluster
+    cluster.shutdown()
 
 
-def submit(address: str, folder: Path, script: str, *words: str, upload: bool = True, code: int = 0) -> str:
+def submit(cluster: Cluster, folder: Path, script: str, *words: str, upload: bool = False, code: int = 0) -> str:
     """Run `ray job submit` to its end and return what the job printed.
 
     Args:
-        address: of the dashboard.
+        cluster: with a dashboard.
         folder: of runs and cache.
         script: below the repository.
         words: its arguments.
@@ -62,7 +57,7 @@ def submit(address: str, folder: Path, script: str, *words: str, upload: bool = 
     """
     variables = {"DIDACT_RUNS": str(folder / "runs"), "DIDACT_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
     command = [
-        *(str(Path(sys.executable).with_name("ray")), "job", "submit", "--address", address),
+        *(str(Path(sys.executable).with_name("ray")), "job", "submit", "--address", f"http://{cluster.webui_url}"),
         *("--runtime-env-json", json.dumps({"env_vars": variables})),
         *(("--working-dir", str(ROOT)) if upload else ()),
         *("--", sys.executable, script if upload else str(ROOT / script), *words),
@@ -99,28 +94,52 @@ def state(cache: Path) -> dict[str, tuple[int, int]]:
     return {str(file): (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
 
 
-def test_what_a_job_prepared_is_what_a_run_over_nodes_trains_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_finetune_evaluate_and_predict(folder: Path, cluster: Cluster) -> None:
+    changes = {"tracking": {"mlflow": True}, "register_as": {"name": "jobs"}, "placement__num_workers": 1}
+    spec = tiny_recipe(folder, name="job", training__steps=6, **changes)
+    write_text(folder / "job.json", to_json(spec))
+    task = {"task": "reasoning_gym", "name": "chain_sum", "num_items": 2, "max_new_tokens": 4}
+    evaluation = {"model": spec.model.model_dump(), "adapter": "jobs@candidate", "evaluation": {"tasks": [task]}}
+    write_text(folder / "evaluation.json", json.dumps(evaluation))
+    write_text(folder / "in.jsonl", '{"prompt": "Add 1 and 2."}\n{"prompt": ""}\n')
+    prediction = ["--model", "jobs", "--base", spec.model.base, "--max-new-tokens", "4"]
+    printed = submit(cluster, folder, "jobs/finetune.py", str(folder / "job.json"), upload=True)
+    assert "registered jobs:1 (@candidate)" in printed
+    printed = submit(cluster, folder, "jobs/evaluation.py", str(folder / "evaluation.json"))
+    assert "chain_sum/accuracy" in printed
+    submit(cluster, folder, "jobs/predict.py", str(folder / "in.jsonl"), str(folder / "out.jsonl"), *prediction)
+    answered, refused = read_jsonl(folder / "out.jsonl")
+    assert "prediction" in answered and "error" in refused
+
+
+def test_what_a_job_prepared_is_what_a_run_over_nodes_trains_on(
+    folder: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sources = [
         {"name": "sums", "path": str(folder / "sums.jsonl"), "held_out_rows": 8},
         {"name": "mixed", "path": str(write_mixed(folder / "mixed")), "held_out_rows": 5},
     ]
     data = {"sources": sources, "max_bad_rows_share": 0.04}
-    spec = tiny_recipe(folder, name="nodes", evaluation=None, training__steps=6, data=data)
+    # One worker more than the first node has room for.
+    over_nodes = {"placement__num_workers": 3, "training__global_batch_size": 6}
+    spec = tiny_recipe(folder, name="nodes", evaluation=None, training__steps=6, data=data, **over_nodes)
     write_text(folder / "nodes.json", to_json(spec))
     recipe, cache = str(folder / "nodes.json"), folder / "cache"
-    with cluster(num_nodes=3, cpus_per_node=1) as (address, dashboard):
-        refused = [recipe, "data.max_bad_rows_share=0.01"]
-        printed = submit(dashboard, folder, "jobs/prepare.py", *refused, upload=False, code=2)
-        assert "DataError" in printed and "source 'mixed': 3 of 93 rows (3.23%)" in printed
-        assert str(cache / "quarantine" / "nodes" / "mixed.jsonl") in printed
-        printed = submit(dashboard, folder, "jobs/prepare.py", recipe, upload=False)
-        rows = [line.split()[:5] for line in printed.splitlines()]
-        assert ["sums", "60", "0", "0", "52"] in rows and ["mixed", "93", "3", "0", "85"] in rows
-        prepared = state(cache)
-        assert len([name for name in prepared if name.endswith(".tokens.arrow")]) == 4
-        monkeypatch.setenv("RAY_ADDRESS", address)
-        monkeypatch.setenv("DIDACT_CACHE", str(cache))
-        run = finetune(spec, folder / "runs").run
+    for _ in range(2):
+        cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+    cluster.wait_for_nodes()
+    refused = [recipe, "data.max_bad_rows_share=0.01"]
+    printed = submit(cluster, folder, "jobs/prepare.py", *refused, code=2)
+    assert "DataError" in printed and "source 'mixed': 3 of 93 rows (3.23%)" in printed
+    assert str(cache / "quarantine" / "nodes" / "mixed.jsonl") in printed
+    printed = submit(cluster, folder, "jobs/prepare.py", recipe)
+    rows = [line.split()[:5] for line in printed.splitlines()]
+    assert ["sums", "60", "0", "0", "52"] in rows and ["mixed", "93", "3", "0", "85"] in rows
+    prepared = state(cache)
+    assert len([name for name in prepared if name.endswith(".tokens.arrow")]) == 4
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    monkeypatch.setenv("DIDACT_CACHE", str(cache))
+    run = finetune(spec, folder / "runs").run
     assert state(cache) == prepared, "the run prepared what the job had prepared"
     rejects = list(read_jsonl(cache / "quarantine" / "nodes" / "mixed.jsonl"))
     assert {(Path(each["file"]).name, each["line"], each["reason"]) for each in rejects} == {
@@ -130,22 +149,3 @@ def test_what_a_job_prepared_is_what_a_run_over_nodes_trains_on(folder: Path, mo
     assert not ray.is_initialized()
     assert [record["step"] for record in read_jsonl(run.steps)] == list(range(1, 7))
     assert (run.adapter / "adapter.json").is_file()
-
-
-def test_jobs_finetune_evaluate_and_predict(folder: Path) -> None:
-    changes = {"tracking": {"mlflow": True}, "register_as": {"name": "jobs"}, "training__steps": 6}
-    spec = tiny_recipe(folder, name="job", **changes)
-    write_text(folder / "job.json", to_json(spec))
-    task = {"task": "reasoning_gym", "name": "chain_sum", "num_items": 2, "max_new_tokens": 4}
-    evaluation = {"model": spec.model.model_dump(), "adapter": "jobs@candidate", "evaluation": {"tasks": [task]}}
-    write_text(folder / "evaluation.json", json.dumps(evaluation))
-    write_text(folder / "in.jsonl", '{"prompt": "Add 1 and 2."}\n{"prompt": ""}\n')
-    prediction = ["--model", "jobs", "--base", spec.model.base, "--max-new-tokens", "4"]
-    with cluster(num_nodes=1, cpus_per_node=2) as (_, dashboard):
-        printed = submit(dashboard, folder, "jobs/finetune.py", str(folder / "job.json"))
-        assert "registered jobs:1 (@candidate)" in printed
-        printed = submit(dashboard, folder, "jobs/evaluation.py", str(folder / "evaluation.json"))
-        assert "chain_sum/accuracy" in printed
-        submit(dashboard, folder, "jobs/predict.py", str(folder / "in.jsonl"), str(folder / "out.jsonl"), *prediction)
-    answered, refused = read_jsonl(folder / "out.jsonl")
-    assert "prediction" in answered and "error" in refused

@@ -1,13 +1,14 @@
 """Every check of the proof runs here with the CPU in the GPU's place; those that only a card can show say so."""
 
 import json
-import os
-import subprocess
+import runpy
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from transformers.utils import logging as transformers_logging
 
 from didact.devices import this_machine
 from didact.gpu_proof import Check, Outcome, Unavailable, all_checks
@@ -53,18 +54,25 @@ def test_a_result_that_is_not_finite_is_near_nothing() -> None:
     assert torch.tensor(distance(torch.tensor([1.0, float("inf")]), torch.ones(2))).isnan()
 
 
-def test_the_command_runs_checks_and_writes_them_down(tmp_path: Path) -> None:
-    source = str(Path(__file__).parents[2] / "platform")
+@pytest.fixture
+def verbosity() -> Iterator[None]:
+    """What the command sets for its process."""
+    before = transformers_logging.get_verbosity()
+    yield
+    transformers_logging.set_verbosity(before)
+
+
+@pytest.mark.usefixtures("verbosity")
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+def test_the_command_runs_checks_and_writes_them_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ("--device", "cpu", "--only", "recompute", "--json", str(tmp_path / "proof.json"))
-    done = subprocess.run(
-        [sys.executable, "-m", "didact.gpu_proof", *words],
-        env={**os.environ, "PYTHONPATH": source},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "3 passed, 0 failed, 0 skipped" in done.stdout
+    monkeypatch.setattr(sys, "argv", ["gpu_proof", *words])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("didact.gpu_proof", run_name="__main__")
+    assert ended.value.code == 0
+    assert "3 passed, 0 failed, 0 skipped" in capsys.readouterr().out
     written = json.loads((tmp_path / "proof.json").read_text())
     assert [row["verdict"] for row in written["results"]] == ["passed"] * 3
     assert written["versions"]["torch"] == torch.__version__

@@ -64,8 +64,9 @@ def python(tmp_path: Path) -> str:
 def open_engine(base: ModelSpec, python: str) -> Iterator[Open]:
     opened: list[VllmEngine] = []
 
-    def build(wrong: str = "", places: int = 2, model: str | None = None) -> VllmEngine:
-        link = VllmLink(python, {"max_model_len": 512, "model": model}, {"FAKE_VLLM": wrong}, timeout=60)
+    def build(wrong: str = "", places: int = 2, model: str | None = None, guided: bool = False) -> VllmEngine:
+        variables = {"FAKE_VLLM": wrong, "FAKE_GUIDED": "1" if guided else ""}
+        link = VllmLink(python, {"max_model_len": 512, "model": model}, variables, timeout=60)
         limits = {"max_lora_rank": 8, "max_adapters": places, "max_batch_size": 64, "max_waiting": 64}
         opened.append(VllmEngine(link, byte_tokenizer(), base_fingerprint(base), **limits))
         return opened[-1]
@@ -250,7 +251,7 @@ def test_what_vllm_does_not_take_is_refused_by_name(wrong: dict[str, float]) -> 
 
 @pytest.mark.skipif(importlib.util.find_spec("llguidance") is None, reason="needs didact[grammar]")
 def test_grammars_are_passed_on(open_engine: Open, base: ModelSpec) -> None:
-    engine, plain = open_engine(model=base.base), open_engine()
+    engine, plain = open_engine(model=base.base, guided=True), open_engine(guided=True)
     assert (engine.takes_grammars, plain.takes_grammars) == (True, False)
     grammar = lark.one_of(("yes",), "guided_choice")
 

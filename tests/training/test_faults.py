@@ -40,9 +40,8 @@ def assert_equal(one: Loop, other: Loop) -> None:
     assert all(torch.equal(weights, other.weights[name]) for name, weights in one.weights.items())
 
 
-def assert_resumes_to_the_bit(folder: Path, spec: FinetuneSpec, *faults: str) -> None:
-    """The effective lineage and the weights of an interrupted run are those of an unbroken one."""
-    expected = run_loop(spec, folder / "unbroken")
+def assert_resumes_to_the_bit(folder: Path, spec: FinetuneSpec, expected: Loop, *faults: str) -> None:
+    """The effective lineage and the weights of an interrupted run are those of the unbroken one."""
     found = []
     for _ in faults:
         broken = Loop()
@@ -62,6 +61,13 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Loop:
     return run_loop(tiny_recipe(folder), folder / "checkpoints")
 
 
+@pytest.fixture(scope="module")
+def epochs(tmp_path_factory: pytest.TempPathFactory) -> Loop:
+    """Three epochs, less one step, without dropout."""
+    folder = tmp_path_factory.mktemp("epochs")
+    return run_loop(recipe(folder, adapter__dropout=0.0), folder / "checkpoints")
+
+
 @pytest.mark.fault("T1")
 def test_two_runs_of_one_recipe_are_equal(tmp_path: Path, unbroken: Loop) -> None:
     other = run_loop(tiny_recipe(tmp_path), tmp_path / "b")
@@ -75,8 +81,8 @@ def test_two_runs_of_one_recipe_are_equal(tmp_path: Path, unbroken: Loop) -> Non
     ["step:raise@6", "between:raise@7", f"step:raise@{EPOCH}", f"forward:raise@{EPOCH + 1}", "update:raise@30"],
     ids=["mid-epoch", "mid-accumulation", "epoch-end", "epoch-begin", "third-epoch"],
 )
-def test_interrupted_and_resumed(tmp_path: Path, fault: str) -> None:
-    assert_resumes_to_the_bit(tmp_path, recipe(tmp_path, adapter__dropout=0.0), fault)
+def test_interrupted_and_resumed(tmp_path: Path, epochs: Loop, fault: str) -> None:
+    assert_resumes_to_the_bit(tmp_path, recipe(tmp_path, adapter__dropout=0.0), epochs, fault)
 
 
 @pytest.mark.fault("T3")
@@ -86,7 +92,8 @@ def test_interrupted_twice_with_dropout_and_a_weighted_mixture(tmp_path: Path, p
     few = spec.data.sources[0].model_copy(update={"name": "few", "path": str(write_sums(tmp_path / "few.jsonl", 20))})
     sources = (spec.data.sources[0].model_copy(update={"weight": 3.0}), few)
     mixed = spec.model_copy(update={"data": spec.data.model_copy(update={"sources": sources})})
-    assert_resumes_to_the_bit(tmp_path, mixed, "between:raise@7", "after_forward:raise@15")
+    expected = run_loop(mixed, tmp_path / "unbroken")
+    assert_resumes_to_the_bit(tmp_path, mixed, expected, "between:raise@7", "after_forward:raise@15")
 
 
 @pytest.mark.fault("T9")

@@ -14,20 +14,20 @@ CPU = torch.device("cpu")
 
 def trained(dtype: torch.dtype) -> torch.Tensor:
     base = random_base(tiny_config(), CPU, dtype, drawn_on=CPU)
-    use_packed_attention(base, 400)
+    use_packed_attention(base, 50)
     model = attach_adapter(base, LoraSpec(r=4), seed=0, base_name="random")
     torch.manual_seed(3)
     parameters = [each for each in model.parameters() if each.requires_grad]
     with torch.no_grad():
         for each in parameters:
             each.add_(torch.randn_like(each) * 1e-3)
-    run_steps(model, RandomSteps(((400,) * 20,)), 2, dtype, LoraSpec(r=4))
+    run_steps(model, RandomSteps(((50,) * 80,)), 1, dtype, LoraSpec(r=4))
     return torch.cat([each.detach().flatten().float() for each in parameters])
 
 
 def test_a_long_row_trains_in_float16_as_in_float32() -> None:
     wanted = trained(torch.float32)
-    assert (trained(torch.float16) - wanted).norm() / wanted.norm() < 5e-3  # 1.4e-2 with the loss unscaled
+    assert (trained(torch.float16) - wanted).norm() / wanted.norm() < 3e-3  # 6.4e-3 with the loss unscaled
 
 
 def test_deepspeed_in_float16_is_refused() -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from didact import env
 from didact.capacity import WorkerResources
-from didact.cluster.asking.answerers import Answerers, HeldOutRows
-from didact.cluster.asking.answering import Subject
+from didact.cluster.asking.answerers import Answerers
 from didact.cluster.asking.endpoints import evaluate_endpoint
 from didact.cluster.asking.loop import in_a_loop
 from didact.cluster.asking.others import Others, check_others, with_preference
+from didact.cluster.asking.subjects import HeldOutRows, Subject
 from didact.cluster.placement import connected_cluster, worker_resources
 from didact.connect import check_ray, ray_cluster
 from didact.errors import SpecError

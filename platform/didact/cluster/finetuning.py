@@ -16,9 +16,8 @@ from typing_extensions import override
 
 from didact import env
 from didact.adapter_folder import check_folder
-from didact.cluster.asking.answerers import HeldOutRows
-from didact.cluster.asking.answering import Subject
 from didact.cluster.asking.others import check_others
+from didact.cluster.asking.subjects import HeldOutRows, Subject
 from didact.cluster.attempts import train_to_the_end
 from didact.cluster.evaluate import evaluate_on_ray, subject_beside, trained_subject
 from didact.cluster.placement import worker_resources

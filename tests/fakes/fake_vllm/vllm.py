@@ -13,6 +13,10 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
+if not os.environ.get("FAKE_GUIDED"):
+    # Without it no tokenizer is read, which takes loading transformers.
+    sys.modules["llguidance"] = None  # type: ignore[assignment]
+
 __version__ = "0.0.fake"
 __path__: list[str] = []
 VOCABULARY = 256

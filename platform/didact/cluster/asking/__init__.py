@@ -3,7 +3,7 @@
     Subject -> Answerers -> a Model each;  AnswererSpec -> Others -> Asked, by role
 
 Example:
-    >>> from didact.cluster.asking.answering import Subject
+    >>> from didact.cluster.asking.subjects import Subject
     >>> from didact.spec import ModelSpec
     >>> Subject("the bundled base", ModelSpec()).adapter is None
     True

@@ -5,11 +5,8 @@
 A question that ends two workers is given up with that as its problem, since it may be the cause.
 """
 
-import asyncio
-import contextlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,32 +14,14 @@ import torch
 from typing_extensions import override
 
 from didact.capacity import WorkerResources
-from didact.cluster.asking.answering import EngineModels, Subject, SubjectFacts
+from didact.cluster.asking.subjects import HeldOutRows, Subject, SubjectFacts
 from didact.cluster.placement import connected_cluster
 from didact.connect.pool import TRIES, ActorPool, begin_actor
 from didact.devices import is_out_of_memory, memory_words
 from didact.errors import OutOfMemory, RunError
-from didact.evaluation import Answer, Ask, Identity, Model, TaskResult, held_out_result, task_texts
+from didact.evaluation import Answer, Ask, Identity, Model, TaskResult
 from didact.logs import kept_file
-from didact.models import base_of, packed_attention_inside, shares_prefixes, supports_packing
-from didact.preparation import open_prepared, prepare_data
 from didact.serving.engine import EngineDied, EngineStopped
-from didact.spec import FinetuneSpec
-
-
-@dataclass(frozen=True, slots=True)
-class HeldOutRows:
-    """Where held-out rows come from."""
-
-    recipe: FinetuneSpec
-    prepared: Path | None = None
-    """The run's record of prepared data; None prepares the recipe's data where it is needed."""
-
-    def open(self) -> Mapping[str, Any]:
-        """Source name -> its held-out samples."""
-        if self.prepared is not None:
-            return open_prepared(self.prepared, self.recipe, task_texts).mixture.held_out
-        return prepare_data(self.recipe, task_texts=task_texts).mixture.held_out
 
 
 class _Worker:
@@ -60,6 +39,8 @@ class _Worker:
 
     async def load(self) -> dict[str, SubjectFacts]:
         """Not in `__init__`, whose errors Ray tells as its own."""
+        from didact.cluster.asking.answering import EngineModels  # here: whoever asks this process loads no model
+
         try:
             self._models = EngineModels(self._subjects, device=self._device, batch_size=self._batch_size)
         except (MemoryError, RuntimeError) as error:
@@ -70,20 +51,8 @@ class _Worker:
         return await self._models.answer(key, ask)
 
     async def held_out(self, key: str, rows: HeldOutRows) -> TaskResult:
-        samples = rows.open()
-        packing = rows.recipe.packing and supports_packing(self._models.base)
-
-        def measure(model: Any) -> TaskResult:
-            longest = rows.recipe.tokens.max_length
-            on_cpu = packing and self._device.type == "cpu"
-            with packed_attention_inside(base_of(model), longest) if on_cpu else contextlib.nullcontext():
-                shares = packing and shares_prefixes(model, self._device)
-                return held_out_result(
-                    model, samples, batch_size=self._batch_size, packing=packing, share_prefixes=shares
-                )
-
         try:
-            return await asyncio.wrap_future(self._models.borrow(key, measure))
+            return await self._models.held_out(key, rows)
         except (MemoryError, RuntimeError) as error:
             raise self._explained(error) from error
 

@@ -4,19 +4,20 @@ Ask -> token ids by the template contract -> engine, or a forward pass between t
 """
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
+from didact.cluster.asking.subjects import HeldOutRows, Subject, SubjectFacts
 from didact.errors import DataError, DidactError, TemplateError
 from didact.evaluation import (
     Answer,
@@ -26,8 +27,10 @@ from didact.evaluation import (
     Likelihood,
     Likely,
     Prompt,
+    TaskResult,
     Text,
     TokenIds,
+    held_out_result,
     log_likelihoods,
 )
 from didact.files import fingerprint
@@ -35,13 +38,17 @@ from didact.models import (
     AdapterHost,
     base_fingerprint,
     base_folder,
+    base_of,
     load_base,
     load_tokenizer,
+    packed_attention_inside,
+    shares_prefixes,
+    supports_packing,
     verify_adapter,
     weights_digest,
 )
 from didact.serving.engine import AdapterRef, EmbeddedEngine, EngineDied, EngineStopped, GenerationRequest, Sampling
-from didact.spec import ModelSpec, TokensSpec
+from didact.spec import ModelSpec
 from didact.tokens import TemplateContract
 
 _Found = TypeVar("_Found")
@@ -50,30 +57,6 @@ _ENGINE = "1"
 _NO_LIMIT = 2**31
 _ROWS_AT_ONCE = 64
 """Sequences that are scored between two rounds of generation."""
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What answers: a base, bare or with an adapter folder, asked as its recipe says."""
-
-    name: str
-    """For people."""
-    model: ModelSpec
-    adapter: Path | None = None
-    tokens: TokensSpec = field(default_factory=TokensSpec)
-    """How the base is asked; an adapter has its own contract."""
-    strict: bool = False
-    """Refuse an adapter whose contract is not the one that `tokens` make of the base."""
-
-
-@dataclass(frozen=True, slots=True)
-class SubjectFacts:
-    """What is known of a subject once its base is loaded."""
-
-    identity: Identity
-    contract: TemplateContract
-    context_length: int
-    """Tokens of prompt and answer together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +85,7 @@ class EngineModels:
             TemplateError: an adapter was taught to be asked otherwise.
         """
         model = next(iter(subjects.values())).model
+        self._device, self._batch_size = device, batch_size
         self._tokenizer = load_tokenizer(model)
         identity = base_fingerprint(model)
         self.base = load_base(model, device, shared=True)
@@ -156,6 +140,22 @@ class EngineModels:
     def borrow(self, key: str, function: Callable[[Any], _Found]) -> "Future[_Found]":
         """Call `function` with the subject's model, between two rounds of the engine."""
         return self.engine.borrow(self._ready[key].adapter, function)
+
+    async def held_out(self, key: str, rows: HeldOutRows) -> TaskResult:
+        """Losses of a subject on held-out rows, in forward passes between two rounds of the engine."""
+        samples = rows.open()
+        packing = rows.recipe.packing and supports_packing(self.base)
+
+        def measure(model: Any) -> TaskResult:
+            longest = rows.recipe.tokens.max_length
+            on_cpu = packing and self._device.type == "cpu"
+            with packed_attention_inside(base_of(model), longest) if on_cpu else contextlib.nullcontext():
+                shares = packing and shares_prefixes(model, self._device)
+                return held_out_result(
+                    model, samples, batch_size=self._batch_size, packing=packing, share_prefixes=shares
+                )
+
+        return await asyncio.wrap_future(self.borrow(key, measure))
 
     def close(self) -> None:
         """Stop the engine."""

@@ -12,8 +12,8 @@ from typing import cast
 
 from didact.capacity import Cluster, WorkerResources, asked_in_words
 from didact.cluster.asking.answerers import Answerers
-from didact.cluster.asking.answering import Subject
 from didact.cluster.asking.asked import asked_by_role
+from didact.cluster.asking.subjects import Subject
 from didact.errors import PlacementError
 from didact.evaluation import Asked, TaskResult
 from didact.evaluation.asks import Model, Role

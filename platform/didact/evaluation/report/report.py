@@ -4,7 +4,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,15 +127,14 @@ class EvalReport(Shown):
 
     def to_json(self) -> str:
         """All fields as a JSON object with a digest over them; a number that is NaN or infinite becomes null."""
-        values = asdict(self)
+        values = _plain(self)
         # Told to readers; computed anew from the questions when the report is read.
         values["comparisons"] = [
-            {"outcome": each.outcome, **asdict(each)} for model in self.models for each in self._against(model)
+            {"outcome": each.outcome, **_plain(each)} for model in self.models for each in self._against(model)
         ]
-        values["contamination"] = [{"share": each.share, **asdict(each)} for each in self.contamination]
-        values = _finite(values)
+        values["contamination"] = [{"share": each.share, **_plain(each)} for each in self.contamination]
         values["sha256"] = _digest(values)
-        return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return _laid_out(values)
 
     @classmethod
     def from_json(cls, text: str, *, is_sealed: bool = True) -> "EvalReport":
@@ -233,17 +232,45 @@ def _of_today(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _digest(values: Mapping[str, Any]) -> str:
     """Over all that a report says, however it is laid out: programs write 1.0 as 1."""
-    said = json.dumps({name: each for name, each in values.items() if name != "sha256"})
-    return files.fingerprint(json.loads(said, parse_int=float))
+    return files.fingerprint(_with_floats({name: each for name, each in values.items() if name != "sha256"}))
 
 
-def _finite(value: Any) -> Any:
-    """Plain data with null in place of numbers that JSON does not have."""
-    if isinstance(value, Mapping):
-        return {name: _finite(each) for name, each in value.items()}
+def _with_floats(value: Any) -> Any:
+    """Plain data as JSON is read where every number is a float."""
+    if isinstance(value, dict):
+        return {name: _with_floats(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_with_floats(each) for each in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _laid_out(values: Mapping[str, Any]) -> str:
+    """JSON with a line for each field and for each entry of a list."""
+    parts = []
+    for name, value in values.items():
+        if isinstance(value, list) and value:
+            told = "[" + ",".join(f"\n    {_line(each)}" for each in value) + "\n  ]"
+        else:
+            told = _line(value)
+        parts.append(f"\n  {json.dumps(name)}: {told}")
+    return "{" + ",".join(parts) + "\n}\n"
+
+
+def _line(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses and what they hold as plain data, with null in place of numbers that JSON does not have."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return [_plain(each) for each in value]
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return {name: _plain(each) for name, each in value.items()}
 
 
 def _with_nan(values: Mapping[str, float | None]) -> dict[str, float]:
