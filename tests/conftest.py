@@ -93,7 +93,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def process_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of this process's tests; unpacked bases are shared with the other process that takes tests."""
     folder = tmp_path_factory.getbasetemp() / "cache"
     folder.mkdir()
@@ -105,10 +105,10 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def private_cache(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def private_cache(process_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Caches and runs of a test never touch the user's."""
-    monkeypatch.setenv("DIDACT_CACHE", str(own_cache))
-    monkeypatch.setenv("DIDACT_RUNS", str(own_cache.with_name("runs")))
+    monkeypatch.setenv("DIDACT_CACHE", str(process_cache))
+    monkeypatch.setenv("DIDACT_RUNS", str(process_cache.with_name("runs")))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 

@@ -3,6 +3,7 @@
 import json
 import runpy
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,13 +64,13 @@ def verbosity() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("verbosity")
-@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 def test_the_command_runs_checks_and_writes_them_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("--device", "cpu", "--only", "recompute", "--json", str(tmp_path / "proof.json"))
     monkeypatch.setattr(sys, "argv", ["gpu_proof", *words])
-    with pytest.raises(SystemExit) as ended:
+    with warnings.catch_warnings(), pytest.raises(SystemExit) as ended:
+        warnings.simplefilter("ignore", RuntimeWarning)  # that it was imported above as well
         runpy.run_module("didact.gpu_proof", run_name="__main__")
     assert ended.value.code == 0
     assert "3 passed, 0 failed, 0 skipped" in capsys.readouterr().out

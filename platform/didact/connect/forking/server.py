@@ -55,6 +55,7 @@ def serve(place: str, modules: list[str]) -> None:
 
 def _prepared(modules: list[str]) -> bool:
     """Whether all was imported, without a thread: a lock that one holds would stay locked in a fork."""
+    gc.disable()  # what is imported stays
     for each in modules:
         name, _, member = each.partition(":")
         module = importlib.import_module(name)
@@ -62,6 +63,7 @@ def _prepared(modules: list[str]) -> bool:
             getattr(module, member)
         if os.getppid() != _PARENT:  # it ended meanwhile
             return False
+    gc.enable()
     gc.collect()
     gc.freeze()  # forks share the memory as long as the collector leaves it alone
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks that have ended leave nothing behind
