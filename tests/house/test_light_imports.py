@@ -74,6 +74,10 @@ def test_the_http_side_of_a_server_loads_no_torch() -> None:
     assert heavy_after("import didact.serving.deploy, didact.serving.engine, didact.serving") == {"ray"}
 
 
+def test_the_process_that_begins_an_evaluation_loads_no_model() -> None:
+    assert "peft" not in heavy_after("import didact.cluster.evaluate")
+
+
 def test_the_process_of_a_trial_that_is_trained_with_others_loads_nothing_that_computes() -> None:
     code = """
 from pathlib import Path
