@@ -95,8 +95,8 @@ def state(cache: Path) -> dict[str, tuple[int, int]]:
 
 
 def test_jobs_finetune_evaluate_and_predict(folder: Path, cluster: Cluster) -> None:
-    changes = {"tracking": {"mlflow": True}, "register_as": {"name": "jobs"}, "evaluation": None}
-    spec = tiny_recipe(folder, name="job", training__steps=6, placement__num_workers=1, **changes)
+    changes = {"tracking": {"mlflow": True}, "register_as": {"name": "jobs"}, "training__steps": 6}
+    spec = tiny_recipe(folder, name="job", **changes)
     write_text(folder / "job.json", to_json(spec))
     task = {"task": "reasoning_gym", "name": "chain_sum", "num_items": 2, "max_new_tokens": 4}
     evaluation = {"model": spec.model.model_dump(), "adapter": "jobs@candidate", "evaluation": {"tasks": [task]}}

@@ -48,9 +48,8 @@ class KeptStopRequest:
         now = time.monotonic()
         if self._node is not None and now > self._looked + _LOOK_SECONDS:
             self._looked = now
-            self._is_drained = (
-                self._node in ray._private.state.state.get_draining_nodes()
-            )  # as Ray Train's watcher asks
+            # As Ray Train's watcher asks.
+            self._is_drained = self._node in ray._private.state.state.get_draining_nodes()
         return self._is_drained or _TERMINATED.is_set()
 
 

@@ -85,9 +85,11 @@ def base_to_train(
     base = load_base(_model_spec(spec), device, shared=not spec.adapter.trains_base)
     if not spec.training.base_dropout:
         turn_off_dropout(base)
-    packing = resolve_packing(
-        spec, base, lambda model: _once("packing", spec, str(device), lambda: supports_packing(model))
-    )
+
+    def packs(model: PreTrainedModel) -> bool:
+        return _once("packing", spec, str(device), lambda: supports_packing(model))
+
+    packing = resolve_packing(spec, base, packs)
     if packing:
         use_packed_attention(base, spec.tokens.max_length, computes_on or device)
     return base, packing
