@@ -1,10 +1,11 @@
 """Paths and environment for all tests: no network, one thread, caches in a temporary folder."""
 
+import contextlib
 import functools
 import gc
 import os
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +51,31 @@ def starts_ray(file: Path) -> bool:
     return "mark.ray" in file.read_text(encoding="utf-8")
 
 
+@functools.cache
+def asks_for_local_ray(file: Path) -> bool:
+    """Whether a file of tests has some that use the fixture `local_ray`."""
+    return starts_ray(file) and "local_ray" in file.read_text(encoding="utf-8")
+
+
+@functools.cache
+def forks(file: Path) -> bool:
+    """Whether a file of tests has some that fork processes from one that has imported."""
+    text = file.read_text(encoding="utf-8")
+    return "tests.fakes.processes" in text or "tests.fakes.workers" in text
+
+
 class BesideRay(LoadFileScheduling):
     """One process of pytest-xdist takes the files that start Ray one after the other, others all the rest, then it too.
 
     So there is one Ray at a time, and what is computed elsewhere fills the time in which its tests wait. Files stay
-    together, since their fixtures are made once for each.
+    together, since their fixtures are made once for each; so do all that fork, since their fork server is of a process.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.split("::", 1)[0]
-        return "ray" if starts_ray(ROOT / file) else file
+        if starts_ray(ROOT / file):
+            return "ray"
+        return "forks" if forks(ROOT / file) else file
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -85,8 +101,11 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Write rows of the fault table into the results, for benchmarks/faults.py. Files that start Ray come first."""
-    items.sort(key=lambda item: not starts_ray(item.path))
+    """Write rows of the fault table into the results, for benchmarks/faults.py.
+
+    Files that start Ray come first, and of them those that share one.
+    """
+    items.sort(key=lambda item: (not starts_ray(item.path), not asks_for_local_ray(item.path)))
     for item in items:
         for mark in item.iter_markers("fault"):
             item.user_properties += [("fault", row) for row in mark.args]
@@ -104,6 +123,12 @@ def process_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def pytest_runtest_setup() -> None:
+    from tests.fakes.mlflow_tables import make_tables_once
+
+    make_tables_once()
+
+
 @pytest.fixture(autouse=True)
 def private_cache(process_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Caches and runs of a test never touch the user's."""
@@ -112,10 +137,27 @@ def private_cache(process_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
+_LOCAL_RAY = contextlib.ExitStack()
+
+
 @pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    """A local Ray of two CPUs, without dashboard, for tests that need no cluster of their own."""
+def local_ray() -> None:
+    """A local Ray of two CPUs, without dashboard, for tests that need no cluster of their own.
+
+    It is one for all files that ask for it and follow each other; `pytest_runtest_teardown` ends it.
+    """
+    import ray
+
     from didact.connect import ray_cluster
 
-    with ray_cluster(num_cpus=2):
-        yield
+    if not ray.is_initialized():
+        _LOCAL_RAY.enter_context(ray_cluster(num_cpus=2))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    try:
+        return (yield)
+    finally:
+        if nextitem is None or not asks_for_local_ray(nextitem.path):
+            _LOCAL_RAY.close()

@@ -1,7 +1,7 @@
 """A worker that dies or hangs in a sum becomes a line that says so, in the time that the recipe gives it."""
 
 import os
-import subprocess
+import runpy
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +16,7 @@ from didact.errors import DeviceError, DidactError, OutOfMemory, WorkersLost
 from didact.files import write_text
 from didact.runs import Run
 from didact.training import World
-from tests.conftest import ROOT
+from tests.fakes.processes import begin
 from tests.fakes.workers import run_workers
 
 PATIENCE = 2.0
@@ -97,13 +97,18 @@ reads_a_broken_disk()
 """
 
 
+def run_script(script: Path, stacks: Path) -> None:
+    sys.argv = [str(script), str(stacks)]
+    runpy.run_path(str(script), run_name="__main__")
+
+
 def test_a_worker_without_a_step_ends_itself_and_says_where_it_was(tmp_path: Path) -> None:
     run = Run(tmp_path)
     script = tmp_path / "didact" / "slow.py"
     write_text(script, HANGS)
-    command = [sys.executable, str(script), str(stack_file(run, 3, 1))]
-    ended = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT / "platform")}, check=False)
-    assert ended.returncode == 1
+    worker = begin(run_script, script, stack_file(run, 3, 1))
+    worker.join()
+    assert worker.exitcode == 1
     lost = Failure("infrastructure", WorkersLost("the actor died"), "worker 0: the actor died")
     told = with_stacks(lost, run, 3, 2, 0.3)
     assert told.kind == "infrastructure" and told.error is lost.error

@@ -8,7 +8,6 @@ import pytest
 pytest.importorskip("lm_eval", reason="the extra didact[lm-eval] is not installed")
 
 import torch
-from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
@@ -20,7 +19,7 @@ from didact.evaluation.questions import ModelTokens
 from didact.evaluation.tasks import build_task
 from didact.models import load_tokenizer
 from didact.spec import LmEvalTask, ModelSpec
-from tests.fakes.lm_eval_tasks import TASKS, folder_of_tasks
+from tests.fakes.lm_eval_tasks import TASKS, folder_of_tasks, lm_evals_results
 from tests.fakes.models import save_tiny_base, tiny_model
 from tests.fakes.on_engine import OnEngine
 
@@ -31,7 +30,7 @@ def test_figures_are_those_of_lm_evals_own_backend(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(base)
     theirs = HFLM(pretrained=tiny_model(), tokenizer=tokenizer, batch_size=2, device="cpu")
     manager = TaskManager(include_path=str(tasks), include_defaults=False)
-    results = simple_evaluate(model=theirs, tasks=list(TASKS), task_manager=manager, bootstrap_iters=0)["results"]
+    results = lm_evals_results(model=theirs, tasks=list(TASKS), task_manager=manager, bootstrap_iters=0)
     models = EngineModels({"base": Subject("tiny", base)}, device=torch.device("cpu"), batch_size=3)
     try:
         facts = models.facts["base"]

@@ -8,7 +8,6 @@ import pytest
 
 pytest.importorskip("lm_eval", reason="the extra didact[lm-eval] is not installed")
 
-from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
@@ -25,7 +24,7 @@ from didact.gpu_proof.tokenizer import byte_tokenizer
 from didact.spec import LmEvalTask
 from didact.tokens.template import TemplateContract
 from tests.fakes.answering import PlainModel, asked_all
-from tests.fakes.lm_eval_tasks import TASKS, folder_of_tasks
+from tests.fakes.lm_eval_tasks import TASKS, folder_of_tasks, lm_evals_results
 from tests.fakes.models import tiny_model
 
 TOKENIZER = byte_tokenizer()
@@ -67,7 +66,7 @@ def test_figures_are_those_of_lm_evals_own_backend(tmp_path: Path, name: str) ->
     )
     ours = DidactLM(TOKENS, PlainModel(tiny_model(), TOKENS))
     settings = {"tasks": [name], "task_manager": manager, "bootstrap_iters": 0}
-    expected, direct = (figures(simple_evaluate(model=each, **settings)["results"][name]) for each in (theirs, ours))
+    expected, direct = (figures(lm_evals_results(model=each, **settings)[name]) for each in (theirs, ours))
     assert direct == pytest.approx(expected, rel=1e-5)
     means, others = scored(built(tasks, name, chat=False).with_tokens(TOKENS))
     labels = {key: key.removesuffix(",none").replace(",", "_") for key in expected}
@@ -86,9 +85,7 @@ def test_standard_errors_are_lm_evals(tmp_path: Path, monkeypatch: pytest.Monkey
     tasks = folder_of_tasks(tmp_path)
     manager = TaskManager(include_path=str(tasks), include_defaults=False)
     model = DidactLM(TOKENS, PlainModel(tiny_model(), TOKENS))
-    expected = simple_evaluate(model=model, tasks=["birds"], task_manager=manager, bootstrap_iters=2)["results"][
-        "birds"
-    ]
+    expected = lm_evals_results(model=model, tasks=["birds"], task_manager=manager, bootstrap_iters=2)["birds"]
     _, others = scored(built(tasks, "birds", chat=False).with_tokens(TOKENS))
     assert others["acc_stderr"] == pytest.approx(expected["acc_stderr,none"])
     assert others["acc_norm_stderr"] == pytest.approx(expected["acc_norm_stderr,none"])

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 _ROWS: dict[str, list[dict[str, Any]]] = {
     "birds": [
@@ -66,3 +67,12 @@ def folder_of_tasks(folder: Path) -> Path:
         )
         (tasks / f"{name}.yaml").write_text(where + _YAML[name], encoding="utf-8")
     return tasks
+
+
+def lm_evals_results(**settings: Any) -> dict[str, Any]:
+    """Figures by lm-eval's own `simple_evaluate`, without its description of the machine, which takes a second."""
+    from lm_eval import simple_evaluate
+
+    with patch("lm_eval.evaluator.add_env_info"):
+        results: dict[str, Any] = simple_evaluate(**settings)["results"]
+        return results

@@ -9,7 +9,15 @@ from collections.abc import Callable, Mapping
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
-_PRELOADED = ["didact.cluster.worker", "didact.preparation", "didact.training.sharding", "tests.fakes.datasets"]
+_PRELOADED = [
+    "didact.cluster.worker",
+    "didact.preparation",
+    "didact.registry.registry",
+    "didact.training.sharding",
+    "mlflow.store.model_registry.sqlalchemy_store",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "tests.fakes.datasets",
+]
 
 
 def forking() -> ForkServerContext:

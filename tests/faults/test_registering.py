@@ -2,8 +2,7 @@
 
 import os
 import signal
-import subprocess
-import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ from didact.errors import RegistryError
 from didact.registry import Registry
 from didact.tracking import default_uri
 from tests.fakes.adapters import small_adapter
+from tests.fakes.processes import begin, forking
 from tests.fakes.verdicts import verdict_on
 
-ROOT = Path(__file__).resolve().parents[2]
 CHANGES = ("log_artifact", "log_text", "create_run", "create_registered_model", "create_model_version")
 CHANGES += ("set_model_version_tag", "set_registered_model_tag", "set_registered_model_alias")
 
@@ -109,15 +108,26 @@ def test_a_registration_that_is_killed_is_finished_by_the_next(
 ) -> None:
     monkeypatch.setenv("DIDACT_CACHE", str(tmp_path / "cache"))
     folder, name = small_adapter(tmp_path / "a", f"killed {number}".ljust(12)), f"killed-{number}"
-    code = (
-        f"import sys; sys.path[:0] = [{str(ROOT / 'platform')!r}, {str(ROOT)!r}]\n"
-        "from pathlib import Path\n"
-        "from tests.faults.test_registering import kill, register\n"
-        f"register({registry.uri!r}, Path({str(folder)!r}), {name!r}, ({number}, True, kill))\n"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    registers = begin(register, registry.uri, folder, name, (number, True, kill))
+    registers.join()
+    assert registers.exitcode == -signal.SIGKILL
     register(registry.uri, folder, name)
     check_whole(registry, folder, name, tmp_path / "cache")
+
+
+def promoted(registry: Registry, version: int) -> str:
+    try:
+        registry.promote("raced", version, expected_current=None)
+    except RegistryError as error:
+        return "moved meanwhile" if "moved meanwhile" in str(error) else str(error)
+    return "won"
+
+
+def promote_when_told(uri: str, there: Connection) -> None:
+    registry = Registry(uri)
+    there.send("ready")
+    there.recv()
+    there.send(promoted(registry, 1))
 
 
 @pytest.mark.fault("M8")
@@ -125,33 +135,16 @@ def test_of_two_promotions_at_once_one_wins_and_both_are_noted(registry: Registr
     for number in (1, 2):
         folder = small_adapter(tmp_path / str(number), f"raced {number}".ljust(12))
         registry.register("raced", folder, run_id=None, tags={}, card="", alias=None, verdict=verdict_on(folder))
-    code = (
-        f"import sys; sys.path[:0] = [{str(ROOT / 'platform')!r}]\n"
-        "from didact.errors import RegistryError\n"
-        "from didact.registry import Registry\n"
-        f"registry = Registry({registry.uri!r})\n"
-        "print('ready', flush=True); sys.stdin.readline()\n"
-        "try:\n"
-        "    registry.promote('raced', 1, expected_current=None)\n"
-        "    print('won')\n"
-        "except RegistryError as error:\n"
-        "    print('moved meanwhile' if 'moved meanwhile' in str(error) else error)\n"
-    )
-    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    here, there = forking().Pipe()
+    other = begin(promote_when_told, registry.uri, there)
+    there.close()  # so that its end is heard
     try:
-        assert other.stdout is not None and other.stdin is not None
-        assert other.stdout.readline() == "ready\n"
-        other.stdin.write("go\n")
-        other.stdin.flush()
-        try:
-            registry.promote("raced", 2, expected_current=None)
-            mine = "won"
-        except RegistryError as error:
-            mine = "moved meanwhile" if "moved meanwhile" in str(error) else str(error)
-        theirs = other.communicate(timeout=60)[0].strip()
+        assert here.recv() == "ready"
+        here.send("go")
+        mine, theirs = promoted(registry, 2), here.recv()
     finally:
         other.kill()
-        other.wait()
+        other.join()
     assert sorted((mine, theirs)) == ["moved meanwhile", "won"]
     winner = registry.resolve("raced@champion").version
     assert winner == (2 if mine == "won" else 1)

@@ -2,9 +2,8 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -22,9 +21,8 @@ from didact.tracking.mlflow_tracker import connect
 from tests.fakes.adapters import seal
 from tests.fakes.adapters import small_adapter as adapter
 from tests.fakes.disks import small_disk
+from tests.fakes.processes import begin, forking
 from tests.fakes.verdicts import verdict_on
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -72,33 +70,27 @@ def test_the_same_adapter_again_is_the_same_version(registry: Registry, tmp_path
     assert second.aliases == ("champion",)
 
 
+def register_when_told(uri: str, folder: Path, there: Connection) -> None:
+    registry = Registry(uri)
+    there.send("ready")
+    there.recv()
+    there.send(register(registry, "both", folder, alias="champion").version)
+
+
 @pytest.mark.fault("M6")
 def test_two_processes_at_once_make_one_version(registry: Registry, tmp_path: Path) -> None:
     folder = adapter(tmp_path / "a")
-    code = (
-        f"import sys; sys.path[:0] = [{str(ROOT / 'platform')!r}, {str(ROOT)!r}]\n"
-        "from pathlib import Path\n"
-        "from didact.registry.registry import Registry\n"
-        "from tests.fakes.verdicts import verdict_on\n"
-        f"registry = Registry({registry.uri!r})\n"
-        "print('ready', flush=True); sys.stdin.readline()\n"
-        f"folder = Path({str(folder)!r})\n"
-        "verdict = verdict_on(folder)\n"
-        "version = registry.register(\n"
-        "    'both', folder, run_id=None, tags={}, card='', alias='champion', verdict=verdict\n"
-        ")\n"
-        "print(version.version)\n"
-    )
-    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    here, there = forking().Pipe()
+    other = begin(register_when_told, registry.uri, folder, there)
+    there.close()  # so that its end is heard
     try:
-        assert other.stdout.readline() == "ready\n"
-        other.stdin.write("go\n")
-        other.stdin.flush()
+        assert here.recv() == "ready"
+        here.send("go")
         mine = register(registry, "both", folder, alias="champion")
-        assert (mine.version, other.communicate(timeout=60)[0]) == (1, "1\n")
+        assert (mine.version, here.recv()) == (1, 1)
     finally:
         other.kill()
-        other.wait()
+        other.join()
     assert [version.id for version in registry.list() if version.name == "both"] == ["both:1"]
 
 

@@ -13,7 +13,6 @@ import httpx
 import openai
 import psutil
 import pytest
-import ray
 
 from didact.datasets.conversation import Message
 from didact.models import base_fingerprint
@@ -23,7 +22,7 @@ from didact.serving.deploy import Deployed, deploy
 from didact.spec import ModelSpec
 from tests.conftest import ROOT
 from tests.fakes.adapters import save_tiny_adapter
-from tests.fakes.lm_eval_tasks import TASKS, folder_of_tasks
+from tests.fakes.lm_eval_tasks import TASKS, folder_of_tasks, lm_evals_results
 from tests.fakes.models import save_tiny_base
 
 pytestmark = pytest.mark.ray
@@ -63,12 +62,8 @@ def deployed(base: Path, tmp_path_factory: pytest.TempPathFactory, registry: Reg
         patch.setenv("DIDACT_CACHE", str(folder / "cache"))
         patch.setenv("DIDACT_RUNS", str(folder / "runs"))
         patch.delenv("RAY_ADDRESS", raising=False)
-        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-        try:
-            with deploy(ROOT / "serve" / "local.yaml", settings, port) as running:
-                yield running
-        finally:
-            ray.shutdown()
+        with deploy(ROOT / "serve" / "local.yaml", settings, port, log_to_driver=False) as running:
+            yield running
 
 
 @pytest.fixture()
@@ -114,7 +109,6 @@ def test_lm_eval_finds_over_http_what_it_finds_on_the_base(
 ) -> None:
     """Its `local-completions`, with token ids of the server's tokenizer or of its own, beside its own backend."""
     pytest.importorskip("lm_eval", reason="the extra didact[lm-eval] is not installed")
-    from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.models.openai_completions import LocalCompletionsAPI
     from lm_eval.tasks import TaskManager
@@ -133,7 +127,7 @@ def test_lm_eval_finds_over_http_what_it_finds_on_the_base(
         num_concurrent=4,
     )
     own = HFLM(pretrained=str(base), tokenizer=str(base), batch_size=2, max_length=256, device="cpu", dtype="float32")
-    found, expected = (simple_evaluate(model=each, **settings)["results"] for each in (over_http, own))
+    found, expected = (lm_evals_results(model=each, **settings) for each in (over_http, own))
     for task in TASKS:
         figures = {name: value for name, value in expected[task].items() if isinstance(value, float)}
         assert figures and {name: found[task][name] for name in figures} == pytest.approx(figures, rel=1e-4)

@@ -9,7 +9,7 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -208,13 +208,19 @@ def _libraries_out_of_sight() -> Iterator[None]:
     Rows are many small objects, so collections are due all the time, and each full one looks at the 600,000 objects of
     the loaded libraries: a sixth of the time of a part.
     """
-    frozen_by_others = gc.get_freeze_count()
+    theirs = _others_freeze()
     gc.freeze()
     try:
         yield
     finally:
-        if not frozen_by_others:
+        if not theirs:
             gc.unfreeze()
+
+
+@cache
+def _others_freeze() -> bool:
+    """Whether others had objects frozen before the first part; asked once, since Python counts them one by one."""
+    return gc.get_freeze_count() > 0
 
 
 def _batches(

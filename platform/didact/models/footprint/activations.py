@@ -78,6 +78,8 @@ class Activations:
     total: float
     largest_layer: float
     """Of them, those of the layer that keeps most."""
+    packed: bool
+    """Samples shared a row, apart from each other."""
     rough: bool = False
     """Worked out from the sizes of the layers, since the forward pass cannot be run without values."""
 
@@ -90,6 +92,7 @@ def measure_activations(
     *,
     keeps_inputs: bool = False,
     alike: bool = True,
+    packed: bool | None = None,
 ) -> Activations:
     """Count what the forward pass of a training step keeps.
 
@@ -101,15 +104,19 @@ def measure_activations(
         compute: dtype of the matrix products.
         keeps_inputs: layers hold on to what enters them, as 8-bit ones do.
         alike: whether all layers are, so that two are enough; see `layers_alike`.
+        packed: whether samples share a row, as was found for this base; None: it is asked, which takes a forward pass.
     """
     layers = config.get_text_config().num_hidden_layers
     if alike and layers > _FEW:
         with suppress(ModelError):  # a method may name layers that a shortened model does not have
             one, two = (attached(_shortened(config, number)) for number in (1, _FEW))
-            first, second = (_kept(model, load, compute, keeps_inputs).total for model in (one, two))
-            per_layer = max(0.0, second - first)
-            return Activations(max(0.0, first - per_layer) + layers * per_layer, per_layer)
-    return _kept(attached(config), load, compute, keeps_inputs)
+            first = _kept(one, load, compute, keeps_inputs, packed)
+            second = _kept(two, load, compute, keeps_inputs, first.packed)
+            per_layer = max(0.0, second.total - first.total)
+            return Activations(
+                max(0.0, first.total - per_layer) + layers * per_layer, per_layer, first.packed, first.rough
+            )
+    return _kept(attached(config), load, compute, keeps_inputs, packed)
 
 
 def layers_alike(model: torch.nn.Module) -> bool:
@@ -142,7 +149,9 @@ def _shortened(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
     return short
 
 
-def _kept(model: torch.nn.Module, load: Load, compute: torch.dtype, keeps_inputs: bool) -> Activations:
+def _kept(
+    model: torch.nn.Module, load: Load, compute: torch.dtype, keeps_inputs: bool, packed: bool | None
+) -> Activations:
     """What the forward pass up to the hidden states leaves for the backward pass, weights excluded."""
     base = base_of(model)
     kept: dict[int, int] = {}
@@ -172,34 +181,40 @@ def _kept(model: torch.nn.Module, load: Load, compute: torch.dtype, keeps_inputs
         autocast = torch.autocast("cpu", dtype=compute, enabled=compute != torch.float32)
         try:
             with _ExpertsCounted():
-                inputs = _inputs(base, load)
+                packed = _shares_rows(base, load, packed)
+                inputs = _inputs(base, load, packed)
                 with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
                     hidden = model(**inputs, use_cache=False).logits
         except _NOT_WITHOUT_VALUES as error:
             _LOG.info("activations of %s are worked out from its sizes: %s", type(base).__name__, error)
-            return _from_sizes(base, load, compute)
+            return _from_sizes(base, load, compute, bool(packed))
     del hidden
     before = [0, *sizes[:-1]]
     return Activations(
-        sum(kept.values()), max((end - start for start, end in zip(before, sizes, strict=True)), default=0)
+        sum(kept.values()), max((end - start for start, end in zip(before, sizes, strict=True)), default=0), packed
     )
 
 
-def _from_sizes(base: PreTrainedModel, load: Load, compute: torch.dtype) -> Activations:
+def _from_sizes(base: PreTrainedModel, load: Load, compute: torch.dtype, packed: bool) -> Activations:
     """What enters and leaves every matrix, kept for each token that it computes."""
     text = base.config.get_text_config()
     chosen = getattr(text, "num_experts_per_tok", None) or 1
     matrices = [each.shape for each in base.parameters() if each.dim() > 1]
     widths = sum(sum(shape[-2:]) * (chosen if len(shape) > 2 else 1) for shape in matrices)
     total = float(load.tokens * widths * torch.finfo(compute).bits // 8)
-    return Activations(total, total / text.num_hidden_layers, rough=True)
+    return Activations(total, total / text.num_hidden_layers, packed, rough=True)
 
 
-def _inputs(base: PreTrainedModel, load: Load) -> dict[str, Any]:
-    """One packed row where the platform's own attention takes it, else a row a sample."""
-    count, length = load.rows
+def _shares_rows(base: PreTrainedModel, load: Load, known: bool | None) -> bool:
+    """Switch a base to the platform's own attention over packed rows, where that takes it."""
     where = torch.device("cpu" if load.on_cpu else "cuda")
-    if load.packed and use_packed_attention(base, length, where):
+    return load.packed and use_packed_attention(base, load.rows[1], where, apart=known)
+
+
+def _inputs(base: PreTrainedModel, load: Load, packed: bool) -> dict[str, Any]:
+    """One packed row, else a row a sample."""
+    count, length = load.rows
+    if packed:
         if not load.on_cpu:
             AttentionInterface.register(_COUNTED, _keeps_like_flash)
             AttentionMaskInterface.register(_COUNTED, lambda *_args, **_kwargs: None)

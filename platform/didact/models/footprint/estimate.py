@@ -189,7 +189,7 @@ def _activations(subject: Subject, config: PreTrainedConfig, load: Load, alike: 
         alike=alike,
     )
     kept = measured(config, lambda base: subject.attached(base, recompute=load.recompute))
-    block = measured(config, subject.attached) if load.recompute else kept
+    block = measured(config, subject.attached, packed=kept.packed) if load.recompute else kept
     at_once = (1 if load.recompute else 0) + (1 if load.on_cpu else _GPU_BACKWARD)
     return kept.total, block.largest_layer * at_once, kept.rough
 

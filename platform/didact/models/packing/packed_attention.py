@@ -23,7 +23,9 @@ _ASKING = "didact_asking"
 _ANSWERS: ContextVar[list[bool]] = ContextVar("answers of a model's layers")
 
 
-def use_packed_attention(model: PreTrainedModel, max_length: int, device: torch.device | None = None) -> bool:
+def use_packed_attention(
+    model: PreTrainedModel, max_length: int, device: torch.device | None = None, *, apart: bool | None = None
+) -> bool:
     """Switch a base model's attention to that of samples side by side, where that is the same function.
 
     Args:
@@ -31,6 +33,7 @@ def use_packed_attention(model: PreTrainedModel, max_length: int, device: torch.
             their attention where samples begin. Others keep transformers' mask.
         max_length: longest sample, in tokens. On processors models whose window is shorter keep their mask.
         device: where it will compute; default where it lies.
+        apart: whether its layers tell their attention where samples begin; None: they are asked, by a forward pass.
 
     Returns:
         Whether the model was switched.
@@ -43,7 +46,7 @@ def use_packed_attention(model: PreTrainedModel, max_length: int, device: torch.
     for name, attention in ((_NAME, packed_attention), (_ASKING, _answer)):
         AttentionInterface.register(name, attention)
         AttentionMaskInterface.register(name, _mask_for_padded_rows)
-    found = _tells_samples_apart(model)
+    found = _tells_samples_apart(model) if apart is None else apart
     model.set_attn_implementation(_NAME if found else "sdpa")
     return found
 
