@@ -25,6 +25,7 @@ from didact.cluster import (
 from didact.cluster.asking.subjects import HeldOutRows, Subject
 from didact.cluster.train import Workers, run_on_workers
 from didact.connect import new_key
+from didact.connect.forking import forking
 from didact.errors import DeviceError, PlacementError
 from didact.serving.deploy import deploy, read_plan
 from didact.spec import EvaluationSpec, PlacementSpec
@@ -38,14 +39,15 @@ Found = tuple[str, tuple[int, ...]]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[dict[str, str]]:
-    """A head without GPUs, two nodes with two A100s each and one with an L4: id -> kind."""
+    """A head without GPUs, two nodes with two A100s each and one with an L4: id -> kind. Their workers are forked."""
     small = {"object_store_memory": 80 * 2**20}
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **small})
     kinds = {}
-    for kind, gpus in (("A100", 2), ("A100", 2), ("L4", 1)):
-        added = nodes.add_node(num_cpus=4, num_gpus=gpus, resources={f"accelerator_type:{kind}": 1}, **small)
-        kinds[added.node_id] = kind
-    nodes.wait_for_nodes()
+    with forking(runtime_env("")["env_vars"]):
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **small})
+        for kind, gpus in (("A100", 2), ("A100", 2), ("L4", 1)):
+            added = nodes.add_node(num_cpus=4, num_gpus=gpus, resources={f"accelerator_type:{kind}": 1}, **small)
+            kinds[added.node_id] = kind
+        nodes.wait_for_nodes()
     ray.init(address=nodes.address, runtime_env=runtime_env(new_key()), log_to_driver=False, logging_level="warning")
     try:
         yield kinds

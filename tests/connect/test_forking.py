@@ -71,6 +71,8 @@ def test_a_worker_that_begins_otherwise_is_begun_by_ray(local_ray: None) -> None
     assert other["parent"] != mine.process.pid and (other["threads"], other["told"]) == (2, "yes")
     same = told(runtime_env={"env_vars": {"TOLD": "too"}})
     assert same["told"] == "too", "whoever began it"
+    unwilling = told(runtime_env={"env_vars": {"DIDACT_FORK": "0"}})
+    assert unwilling["parent"] != mine.process.pid
 
 
 def test_what_decides_how_a_process_begins() -> None:
@@ -81,6 +83,7 @@ def test_what_decides_how_a_process_begins() -> None:
         "HOME": "/h",
         "COLUMNS": "80",
         "RAY_JOB_ID": "1",
+        "HF_TOKEN": "read when the hub is asked",
     }
     assert decisive(told).keys() == {"OMP_NUM_THREADS", "LD_PRELOAD", "PYTHONPATH", "HOME"}
 
@@ -173,6 +176,7 @@ def test_a_command_begins_the_server_that_its_ray_then_finds(tmp_path: Path, mon
     begin_early()
     (begun_first,) = starting._SERVERS
     try:
+        monkeypatch.setenv("PYTHONBREAKPOINT", "ray.util.rpdb._driver_set_trace")  # as after a Ray before this one
         with starting.forking(runtime_env("another key")["env_vars"]):
             assert os.environ["DIDACT_FORK_SERVER"] == begun_first.place and len(starting._SERVERS) == 1
     finally:

@@ -14,7 +14,9 @@ import openai
 import psutil
 import pytest
 
+from didact.connect.forking import starting
 from didact.datasets.conversation import Message
+from didact.devices import sees_gpu
 from didact.models import base_fingerprint
 from didact.registry import Registry
 from didact.serving.chat import ChatError, HttpTalk
@@ -263,7 +265,13 @@ def test_a_request_whose_replica_was_killed_is_told_and_not_sent_again(
 def _replicas() -> list[psutil.Process]:
     """The model replicas of the Ray that this test started."""
     title = "ray::ServeReplica:didact:ModelReplica"
-    return [child for child in psutil.Process().children(recursive=True) if child.cmdline()[0].startswith(title)]
+    return [each for each in psutil.Process().children(recursive=True) if " ".join(each.cmdline()).startswith(title)]
+
+
+@pytest.mark.skipif(sees_gpu(), reason="beside a GPU nothing is forked")
+def test_replicas_alone_are_forked(deployed: Deployed) -> None:
+    forked = [each for server in starting._SERVERS for each in psutil.Process(server.process.pid).children()]
+    assert forked == _replicas() and len(forked) == 1
 
 
 def test_json_of_a_stream_is_well_formed(deployed: Deployed) -> None:

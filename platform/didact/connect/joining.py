@@ -1,7 +1,7 @@
 """Join a Ray cluster, or start one on this machine, so that workers find this very code."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,12 @@ from didact.logs import get_logger
 _LOG = get_logger(__name__)
 _NO_PRESTART = {"enable_worker_prestart": False, "prestart_worker_first_driver": False}
 """A worker for each CPU, without our environment: nothing of ours could run in it."""
+_ON_OWN_RAY = {
+    # Nobody takes this machine away from itself, and the watcher is one process more for every training.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # Ray Train looks every two seconds whether its workers have ended; here it costs next to nothing.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
+}
 
 
 @contextlib.contextmanager
@@ -38,7 +44,10 @@ def ray_cluster(*, num_cpus: int | None = None, num_gpus: int | None = None) -> 
         yield
         return
     key = new_key()
-    join_ray(runtime_env(key), num_cpus=num_cpus, num_gpus=num_gpus)
+    environment = runtime_env(key)
+    if env.ray_address() is None:
+        environment["env_vars"] |= _ON_OWN_RAY
+    join_ray(environment, num_cpus=num_cpus, num_gpus=num_gpus, forked=environment["env_vars"])
     try:
         hand_over(key)
         try:
@@ -56,14 +65,16 @@ def join_ray(
     num_cpus: int | None = None,
     num_gpus: int | None = None,
     log_to_driver: bool = False,
+    forked: Mapping[str, str] | None = None,
 ) -> None:
     """Connect this process to the cluster at `RAY_ADDRESS`, else to a local one that it starts.
 
     Args:
-        environment: of all workers, where not each of them gets its own; see `runtime_env`.
+        environment: of all workers that get none of their own; see `runtime_env`.
         num_cpus: CPUs of a local cluster; default: the machine's.
         num_gpus: its GPUs; default: the machine's.
         log_to_driver: whether workers' lines are printed here.
+        forked: variables of the workers that a local Ray forks; see `forking`. None: it forks none.
 
     Raises:
         ClusterError, PlacementError: see `check_ray`.
@@ -80,13 +91,8 @@ def join_ray(
             raise ClusterError(f"the Ray at RAY_ADDRESS={address} cannot be joined: {said}") from error
         return
     _LOG.info("starting a local Ray")
-    if environment is not None:
-        # Nobody takes this machine away from itself, and the watcher is one process more for every training.
-        environment["env_vars"]["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
-        # Ray Train looks every two seconds whether its workers have ended; here it costs next to nothing.
-        environment["env_vars"]["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.25"
     try:
-        with own_handlers(), forking(environment["env_vars"] if environment else {}):
+        with own_handlers(), contextlib.nullcontext() if forked is None else forking(forked):
             # "local": never some other Ray that happens to run on this machine
             own = {"labels": OWN_RAY, "include_dashboard": False, "_system_config": _NO_PRESTART}
             ray.init(address="local", num_cpus=num_cpus, num_gpus=num_gpus, **own, **words)

@@ -41,6 +41,8 @@ from didact.spec.load import read_override
 
 _log = get_logger(__name__)
 _IMPORT_PATH = "didact.serving.app:build"
+_NOT_FORKED = {"env_vars": {"DIDACT_FORK": "0"}}
+"""Of Serve's own processes, which import nothing that takes long."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,8 @@ def deploy(
     """
     plan = read_plan(config, overrides, port)
     check_keys()
+    key = new_key()
+    options = with_environment(plan, key)
     with contextlib.ExitStack() as held:
         ours = not ray.is_initialized() and env.ray_address() is None
         check_engine(plan, config, here=ours)
@@ -180,11 +184,9 @@ def deploy(
                 held.enter_context(place_for(plan.http.host, plan.http.port))
                 held.enter_context(env.setting(*CALLED_BY_PROXIES))
             held.callback(ray.shutdown)
-            join_ray(log_to_driver=log_to_driver)
+            join_ray(_NOT_FORKED, log_to_driver=log_to_driver, forked=_forked(options))
             if not log_to_driver:
                 _log.info("what Ray and the replicas say goes to %s", ray_logs())
-        key = new_key()
-        options = with_environment(plan, key)
         check_room(options, config, Cluster.of(ray.nodes(), env.launcher_file()))
         _check_not_running(plan)
         hand_over(key)
@@ -372,9 +374,20 @@ def with_environment(plan: DeployPlan, key: str) -> dict[str, dict[str, Any]]:
         given = dict(plan.options.get(deployment, {}))
         actor = dict(given.get("ray_actor_options") or {"num_cpus": 0 if deployment == "Gateway" else 1})
         runtime = dict(actor.get("runtime_env") or {})
-        runtime["env_vars"] = {**_variables(plan.spec, actor, key), **runtime.get("env_vars", {})}
+        fork = "1" if deployment == "ModelReplica" else "0"  # the other loads next to nothing of what a fork has
+        runtime["env_vars"] = {
+            **_variables(plan.spec, actor, key),
+            **{"DIDACT_FORK": fork},
+            **runtime.get("env_vars", {}),
+        }
         options[deployment] = {**given, "ray_actor_options": {**actor, "runtime_env": runtime}}
     return options
+
+
+def _forked(options: Mapping[str, Mapping[str, Any]]) -> dict[str, str] | None:
+    """Variables of replicas that a local Ray forks; None for those of several threads, which cannot be."""
+    variables: dict[str, str] = options["ModelReplica"]["ray_actor_options"]["runtime_env"]["env_vars"]
+    return variables if variables["OMP_NUM_THREADS"] == "1" else None
 
 
 def _variables(spec: ServeSpec, actor: dict[str, Any], key: str) -> dict[str, str]:

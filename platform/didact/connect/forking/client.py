@@ -20,6 +20,7 @@ def _start() -> None:
     plain = not any(context.get(name) for name in ("command_prefix", "override_worker_entrypoint"))
     plain = plain and context.get("py_executable") in (None, sys.executable) and given.get("--language") == "PYTHON"
     variables = {**os.environ, **context.get("env_vars", {})}
+    plain = plain and variables.get("DIDACT_FORK") != "0"
     place = os.environ.get("DIDACT_FORK_SERVER")
     if not (plain and place and own and own[0].endswith("default_worker.py") and _forked(place, own, variables)):
         folder = os.path.dirname(next(word for word in words if word.endswith("_worker.py")))

@@ -27,6 +27,9 @@ _DECIDE = (
 )
 """How variables begin that are read when a process begins or a library is loaded: a fork would not know of another."""
 
+_READ_LATER = ("PYTHONBREAKPOINT", "HF_TOKEN")
+"""Those of them that are read when they are needed. Ray sets the first in its drivers."""
+
 
 @dataclass(frozen=True)
 class _Asked:
@@ -109,7 +112,7 @@ def _read(line: socket.socket) -> _Asked | None:
 
 def decisive(variables: Mapping[str, str]) -> dict[str, str]:
     """Those variables that decide how a process begins and how libraries load."""
-    return {name: value for name, value in variables.items() if name.startswith(_DECIDE)}
+    return {name: value for name, value in variables.items() if name.startswith(_DECIDE) and name not in _READ_LATER}
 
 
 def _become(asked: _Asked) -> None:
