@@ -5,10 +5,12 @@ a part of it.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,28 @@ def _write(path: Path, pieces: Iterable[bytes]) -> None:
     finally:
         partial.unlink(missing_ok=True)  # what a full disk cut off
     sync_folder(path.parent)
+
+
+def check_output(path: Path) -> None:
+    """Nothing, where a file can be written; asked before the work whose result it will hold. Makes its folder.
+
+    Raises:
+        OSError: it cannot, as writing it would fail.
+    """
+    if path.is_dir():
+        raise _refused(errno.EISDIR, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except FileExistsError:
+        raise _refused(errno.ENOTDIR, path) from None
+    except OSError as error:
+        raise _refused(error.errno or errno.EIO, path) from None
+
+
+def _refused(number: int, path: Path) -> OSError:
+    return OSError(number, os.strerror(number), str(path))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -8,26 +8,51 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from didact.cli import app
-from didact.errors import EvaluationIncomplete
+from didact.cli import app, guarded
+from didact.errors import EvaluationIncomplete, SpecError
 from didact.evaluation import EvalReport, Given, ModelFacts, QuestionFacts, TaskFacts
 from tests.fakes.endpoint import Said, completion, error, serve_endpoint
 
 
-def test_a_stored_report_is_shown_and_written_again(tmp_path: Path) -> None:
+def stored_report(folder: Path) -> Path:
     question = QuestionFacts("sums", "0", "1 + 1?", "2", {"base": Given(("2",), {"accuracy": 1.0})})
     figures = {"eval/sums/accuracy": 1.0}
     task = TaskFacts("sums", "1", "accuracy", 1, 1.0)
     report = EvalReport(
         {"base": ModelFacts("tiny")}, {"base": figures}, {"eval/sums/accuracy": 1}, (task,), (question,)
     )
-    source = report.save(tmp_path / "report.json")
+    return report.save(folder / "report.json")
+
+
+def test_what_could_not_be_written_or_changed_is_told_first(tmp_path: Path) -> None:
+    report = stored_report(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    for words, said in (
+        (["--page", str(tmp_path / "folder")], "Is a directory: '.*/folder'"),
+        (["--json", str(tmp_path / "file" / "r.json")], "Not a directory: '.*/file/r.json'"),
+        (["evaluation.tasks.0.num_items=1"], "is a report; nothing in it can be changed, found evaluation.tasks"),
+    ):
+        with pytest.raises((OSError, SpecError), match=said):
+            CliRunner().invoke(app, ["evaluate", str(report), *words], catch_exceptions=False)
+
+
+def test_a_file_that_cannot_be_used_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, guarded():
+        (tmp_path / "nothing").read_text()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: {tmp_path}/nothing: No such file or directory\n"
+
+
+def test_a_stored_report_is_shown_and_written_again(tmp_path: Path) -> None:
+    source = stored_report(tmp_path)
     page, again, text = tmp_path / "out" / "p.html", tmp_path / "again.json", tmp_path / "r.md"
     wanted = ["--page", str(page), "--json", str(again), "--markdown", str(text)]
     result = CliRunner().invoke(app, ["evaluate", str(source), *wanted])
     assert result.exit_code == 0, result.output
     assert "sums/accuracy" in result.output and f"written: {page}" in result.output
     assert "<title>Evaluation of tiny</title>" in page.read_text(encoding="utf-8")
+    report = EvalReport.load(source)
     assert EvalReport.load(again) == report
     assert text.read_text(encoding="utf-8") == report.markdown()
 

@@ -293,6 +293,18 @@ def test_a_report_names_judge_and_rival_and_a_judge_that_goes_by_the_place() -> 
     assert "compared with: 2" in report.markdown()
 
 
+def test_a_task_that_compares_with_a_files_answers_names_no_rival() -> None:
+    def rounds(question: Question, answers: tuple[Answer, ...]) -> tuple[Ask, ...]:
+        return () if answers else (Generation(question.messages, 9),)
+
+    def exhibits(question: Question, answers: tuple[Answer, ...]) -> tuple[Exhibit, ...]:
+        return (Exhibit(question.messages, (answers[0].text,), rival=(question.expected,)),)
+
+    task = replace(many(pair_of(), 3), rounds=rounds, exhibits=exhibits)
+    result = measure(task, lambda _: "Two.", judge=lambda _: "Verdict: A", rival=lambda _: "2")
+    assert result.judge["name"] == "judge" and "rival name" not in result.judge
+
+
 def test_a_judged_task_of_which_nothing_has_a_score_has_a_row() -> None:
     result = measure(many(task_of(), 2), lambda _: "It is 2.", judge=lambda _: "rubbish")
     report = combine({"base": ModelFacts("smollm2")}, {"base": [result]})

@@ -126,7 +126,7 @@ def test_fields_of_other_names_are_named(tmp_path: Path) -> None:
 def test_a_template_puts_fields_into_words(template: str, text: str, tmp_path: Path) -> None:
     row = {
         **{"question": "Cat {a}", "language": "Dutch", "options": ["x", "y"], "tags": [1, 2]},
-        **{"level": 3, "answer": "kat"},
+        **{"level": 3, "answer": "x"},
     }
     assert own(tmp_path, [row], template=template).questions[0].text == text
     file = tmp_path / "ask.jinja"
@@ -186,6 +186,12 @@ TEST = "assert f() == 1"
             {"rows": [{"question": "Q"}]},
             "found 'rows'; if `rows` is the list of rows: `options: {each: rows}`",
         ),
+        (
+            "exact",
+            {"question": "Q", "answer": 1, "options": ["Rome", "Paris"]},
+            "'1' is none of its options and no letter of one, and scorer exact compares with the text",
+        ),
+        ("contains", {"question": "Q", "answer": "C", "options": ["Rome", "Paris"]}, "'C' is none of its options"),
         ("code", {"question": "Q"}, "no `tests` with Python code"),
         ("code", {"question": "Q", "tests": ["assert ("]}, "its `tests` are no Python"),
         ("json_schema", {"question": "Q"}, "it has no `schema`"),

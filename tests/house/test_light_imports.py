@@ -90,6 +90,6 @@ file = Path("tune_spaces/lora.yaml")
 search = load_search(load_spec(SweepSpec, file), file)
 plan = TrialPlan(search, Path("runs"), Journal(Path("journal")), "", None, "worker")
 draw = {"index": 0, "values": {}, "origin": "random", "expected": None, "gain": None}
-assert callable(trainable(plan)) and plan.spec({"draw": draw}, "00000").name == "lora-00000"
+assert callable(trainable(plan)) and plan.spec({"draw": draw}, "00000").name == "rank_and_rate-00000"
 """
     assert heavy_after(code) == {"ray"}

@@ -60,6 +60,11 @@ def test_there_is_something_to_check() -> None:
     assert SERVE_FILES
 
 
+def test_what_makes_a_folder_below_the_runs_has_a_name_of_its_own() -> None:
+    names = [read_mapping(file)["name"] for file in (*RECIPES, *SPACES, *STUDIES)]
+    assert len(set(names)) == len(names)
+
+
 @pytest.mark.parametrize("file", RECIPES, ids=name_of)
 def test_recipe_loads(file: Path) -> None:
     load_spec(FinetuneSpec, file)

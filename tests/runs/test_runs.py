@@ -7,7 +7,7 @@ import pytest
 
 from didact.errors import RunError
 from didact.failpoints import read_failpoints
-from didact.runs import open_run, start_run
+from didact.runs import check_name_is_free, open_run, start_run
 from tests.fakes.recipes import tiny_recipe
 
 
@@ -46,6 +46,19 @@ def test_other_settings_under_the_same_name_are_refused_with_a_diff(
     with pytest.raises(RunError, match=difference):
         start_run(tiny_recipe(tmp_path, **change), tmp_path / "runs")
     assert run.recipe.read_bytes() == before
+
+
+def test_a_name_that_a_sweep_or_a_study_has_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "tiny").mkdir(parents=True)
+    for kind in ("sweep", "study"):
+        (tmp_path / "runs" / "tiny" / f"{kind}.json").write_text("{}")
+        with pytest.raises(RunError, match=rf"runs/tiny holds a {kind}; give the run another name"):
+            start_run(tiny_recipe(tmp_path, name="tiny"), tmp_path / "runs")
+        (tmp_path / "runs" / "tiny" / f"{kind}.json").unlink()
+    run = start_run(tiny_recipe(tmp_path, name="tiny"), tmp_path / "runs")
+    check_name_is_free(run.path, "run")
+    with pytest.raises(RunError, match=r"runs/tiny holds a run; give the sweep another name"):
+        check_name_is_free(run.path, "sweep")
 
 
 def test_a_run_is_used_by_one_process_at_a_time(tmp_path: Path) -> None:

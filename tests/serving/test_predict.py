@@ -1,6 +1,7 @@
 """Batch prediction from file to file."""
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,6 +52,22 @@ def test_every_row_gets_an_answer_or_a_reason(worker: Worker, source: Path, tmp_
     assert "JSON" in rows[3]["error"]
     assert "question" in rows[4]["error"]
     assert "1024" in rows[6]["error"]
+
+
+def test_a_file_of_something_else_is_refused_and_fields_that_are_replaced_are_named(
+    worker: Worker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table, output = tmp_path / "in.csv", tmp_path / "out.jsonl"
+    table.write_text("prompt,id\none,1\n")
+    with pytest.raises(DataError, match=r"in\.csv: none of its 2 lines can be answered; line 1: not valid JSON"):
+        predict_file(worker, table, output, model="tiny", settings=SHORT)
+    assert not output.exists()
+    row = {"prompt": "one", "model": "another", "line": "L1", "id": 1}
+    (tmp_path / "in.jsonl").write_text(json.dumps(row) + "\n")
+    with caplog.at_level(logging.WARNING, logger="didact"):
+        predict_file(worker, tmp_path / "in.jsonl", output, model="tiny", settings=SHORT)
+    assert "the output has its own line, model in the place of the input's" in caplog.text
+    assert read(output)[0].keys() == {"prompt", "id", "prediction", "model"}
 
 
 def test_an_interrupted_run_continues(worker: Worker, source: Path, tmp_path: Path) -> None:

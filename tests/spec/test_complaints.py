@@ -240,6 +240,26 @@ def test_a_search_written_as_elsewhere_is_answered(space: dict[str, Any], said: 
     assert said in line
 
 
+def test_a_key_that_is_spelt_right_is_not_offered_again() -> None:
+    sweep = {"name": "s", "recipe": "r.yaml", "metric": "eval/loss"}
+    space = {"training.learning_rate": {"uniform": [0.1, 0.2], "loguniform": [0.1, 0.2]}}
+    assert complaints(SweepSpec, {**sweep, "space": space}) == [
+        "space.training.learning_rate.loguniform: unknown key; it cannot stand beside uniform"
+    ]
+    tasks = [{"task": "held_out", "name": "mine"}]
+    assert complaints(EvaluateSpec, {"evaluation": {"tasks": tasks}}) == [
+        "evaluation.tasks.0.name: unknown key; known here: task"
+    ]
+
+
+def test_no_grace_is_not_taken_for_the_usual_one() -> None:
+    sweep = {"name": "s", "recipe": "r.yaml", "metric": "eval/loss"}
+    space = {"training.learning_rate": {"uniform": [0.1, 0.2]}}
+    for time in ("grace_steps", "grace_tokens"):
+        (line,) = complaints(SweepSpec, {**sweep, "space": space, "scheduler": {time: 0}})
+        assert line.startswith(f"scheduler.{time}: found 0; expected a whole number of at least 1")
+
+
 def test_words_of_a_recipe_in_other_files_say_where_they_belong() -> None:
     assert complaints(EvaluateSpec, {"evaluation": {}, "lora_r": 8, "load_in_8bit": True}) == [
         "lora_r: `lora_r: 8` belongs into a recipe, as adapter.r: 8",

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 data = typer.Typer(no_args_is_help=True, help="Choose data, look at it, bring your own.")
 
-Overrides = Annotated[list[str] | None, typer.Argument(help="Changes, such as training.steps=100")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Changes to fields of the file; of a recipe such as training.steps=100")
+]
 Recipe = Annotated[Path, typer.Argument(help="A recipe, such as jobs/recipes/demo.yaml")]
 _SHOWN_CHARACTERS = 400
 

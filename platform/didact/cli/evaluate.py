@@ -10,7 +10,7 @@ import typer
 from didact.cli.data import Overrides
 from didact.connect import begin_early
 from didact.display import terminal, visible
-from didact.errors import EvaluationIncomplete
+from didact.errors import EvaluationIncomplete, SpecError
 from didact.spec import EvaluateSpec, load_spec
 
 if TYPE_CHECKING:
@@ -31,12 +31,17 @@ def evaluate(
     watch: Annotated[bool, typer.Option("--watch", help="Show the figures so far with their intervals")] = False,
 ) -> None:
     """Measure a base, and an adapter beside it."""
+    from didact.files import check_output, write_text
+
     is_report = _is_report(config)
+    if is_report and overrides:
+        raise SpecError(f"{config} is a report; nothing in it can be changed, found {' '.join(overrides)}")
+    for wanted in (page, json, markdown):
+        if wanted is not None:
+            check_output(wanted)
     report = _stored(config) if is_report else _measured(config, overrides, watch=watch)
     console = terminal()
     console.print(report.table())
-    from didact.files import write_text
-
     if page is not None:
         from didact.evaluation.page import render_evaluation
 

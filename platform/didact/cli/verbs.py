@@ -100,6 +100,12 @@ def guarded() -> Iterator[None]:
         terminal(stderr=True).print(f"[bold red]error:[/] {type(error).__name__}:", end=" ")
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None:
+            raise  # not about a file that the user named
+        terminal(stderr=True).print("[bold red]error:[/]", end=" ")
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(DidactError.exit_code)
     except Terminated:
         print("ended by SIGTERM", file=sys.stderr)
         raise

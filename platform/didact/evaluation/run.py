@@ -145,9 +145,10 @@ async def run_task(task: Task, asked: Mapping[Role, Asked], watch: Watch | None 
     """
     started = time.perf_counter()
     found: dict[Role, Kept] = {role: Kept() for role in asked}
+    used: set[Role] = set()  # a task that compares with the answers of a file asks no rival
 
     async def one(question: Question) -> Scored:
-        scored = await _ask(task, question, asked, found)
+        scored = await _ask(task, question, asked, found, used)
         if watch is not None:
             watch(task, asked["model"].model, scored)
         return scored
@@ -175,7 +176,7 @@ async def run_task(task: Task, asked: Mapping[Role, Asked], watch: Watch | None 
         version=task.version,
         metric=task.metric,
         corrections=(*task.corrections, *(line for role, each in asked.items() for line in each.age(found[role]))),
-        judge=_others(asked),
+        judge=_others({role: each for role, each in asked.items() if role != "rival" or role in used}),
     )
 
 
@@ -199,10 +200,13 @@ def _others(asked: Mapping[Role, Asked]) -> dict[str, str]:
     return found
 
 
-async def _ask(task: Task, question: Question, asked: Mapping[Role, Asked], kept: Mapping[Role, Kept]) -> Scored:
+async def _ask(
+    task: Task, question: Question, asked: Mapping[Role, Asked], kept: Mapping[Role, Kept], used: set[Role]
+) -> Scored:
     answers: tuple[Answer, ...] = ()
     own: tuple[Answer, ...] = ()
     while asks := task.asks(question, answers):
+        used.update(ask.to for ask in asks)
         found = await asyncio.gather(*(asked[ask.to].answer(ask, kept[ask.to]) for ask in asks))
         answers = (*answers, *found)
         own = (*own, *(answer for ask, answer in zip(asks, found, strict=True) if ask.to == "model"))

@@ -42,6 +42,8 @@ def publish_run(
         RegistryError: the registry refused.
     """
     if not run.data.is_file() or not run.adapter.is_dir():
+        if run.path.name == run.adapter.name and (above := Run(run.path.parent)).recipe.is_file():
+            raise RunError(f"{run.path} is the adapter of a run; register the run: didact register {above.path}")
         raise RunError(f"run {run.path} has no finished adapter; train it first: didact train {run.recipe}")
     report = EvalReport.load(run.report) if run.report.is_file() else None
     policy = register_as.gate

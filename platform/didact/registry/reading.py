@@ -209,9 +209,11 @@ class RegistryReader:
 
     def _version(self, name: str, number: int, aliases: dict[str, int] | None = None) -> ModelVersion:
         aliases = self._aliases(name) if aliases is None else aliases
-        with asking(
-            self.uri, f"read {name}:{number}", if_absent=lambda: self._absent(f"{name}:{number}", name, aliases)
-        ):
+
+        def absent() -> NotRegistered:
+            return self._absent(f"{name}:{number}", name, self._aliases(name))
+
+        with asking(self.uri, f"read {name}:{number}", if_absent=absent):
             found = self._client.get_model_version(name, str(number))
         if SHA_TAG not in found.tags:
             raise RegistryError(f"{name}:{number} is not an adapter registered by didact: it has no tag {SHA_TAG}")

@@ -21,7 +21,16 @@ from didact.runs.recorded import (
     recorded_adapter,
     recorded_runs,
 )
-from didact.runs.run import Run, folder_named, locked, of_other_settings, open_run, start_run
+from didact.runs.run import (
+    Run,
+    check_name_is_free,
+    differences,
+    folder_named,
+    locked,
+    of_other_settings,
+    open_run,
+    start_run,
+)
 
 __all__ = [
     "Descent",
@@ -30,8 +39,10 @@ __all__ = [
     "RecordedSource",
     "Run",
     "branch",
+    "check_name_is_free",
     "commit_in",
     "descents",
+    "differences",
     "folder_named",
     "git_state",
     "go_on",

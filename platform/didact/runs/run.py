@@ -177,6 +177,25 @@ def of_other_settings(what: str, folder: Path, changed: Sequence[str]) -> RunErr
     )
 
 
+_OF_KINDS = {"run": "recipe.json", "sweep": "sweep.json", "study": "study.json"}
+"""The file that says what a folder below `DIDACT_RUNS` holds."""
+
+
+def check_name_is_free(folder: Path, what: str) -> None:
+    """Nothing, where a folder holds nothing yet, or what it is to hold.
+
+    Args:
+        folder: of a run, a sweep or a study.
+        what: which of them it is to hold.
+
+    Raises:
+        RunError: it holds another of them: their files, and their runs in MLflow, would be mixed up.
+    """
+    for kind, file in _OF_KINDS.items():
+        if kind != what and (folder / file).is_file():
+            raise RunError(f"{folder} holds a {kind}; give the {what} another name (name=...)")
+
+
 def folder_named(name: str) -> Path:
     """A folder below `DIDACT_RUNS` by its name, or else by its path."""
     below = env.runs_dir() / name
@@ -227,6 +246,7 @@ def start_run(spec: FinetuneSpec, runs_dir: Path) -> Run:
         RunError: a folder of this name holds a run with other settings, or a longer one; the message says which.
     """
     run = Run((runs_dir / spec.name).absolute())
+    check_name_is_free(run.path, "run")
     if run.recipe.is_file():
         before = run.spec()
         _check_length(before, spec)

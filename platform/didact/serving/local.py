@@ -11,7 +11,7 @@ from typing import Any
 from didact import env
 from didact.connect import check_ray, ray_cluster
 from didact.errors import AdapterError, DataError, NotRegistered
-from didact.files import numbered_lines
+from didact.files import check_output, numbered_lines
 from didact.logs import get_logger
 from didact.registry import locate_adapter, open_registry, recorded_base
 from didact.serving.chat import HttpTalk, LocalTalk, chat_loop
@@ -64,7 +64,9 @@ def predict_locally(
     """
     settings = PredictSettings(max_new_tokens=max_new_tokens, temperature=temperature, num_beams=num_beams)
     if not source.is_file():  # before a base is loaded for it
-        raise DataError(f"{source} does not exist; expected JSON lines with prompts")
+        said = "is a folder" if source.is_dir() else "does not exist"
+        raise DataError(f"{source} {said}; expected a file of JSON lines with prompts")
+    check_output(output)
     named = batch_models(source)
     if model is None and adapter is None and named:
         model = _base_of(named)

@@ -134,6 +134,7 @@ def predict_file(
         work = _BatchWork(backend, lines, model, settings, names)
     else:
         rows = [PromptRow.parse(number, text) for number, text in texts]
+        _check_rows(rows, source)
         work = _RowWork(backend, rows, model, adapter, settings)
     kept = _already_written(output, work)
     _check_settings(output, settings, begun=kept > 0)
@@ -141,6 +142,20 @@ def predict_file(
     report = PredictReport(len(texts) - kept - failed, failed, kept)
     _log.info("%s: %d answered, %d failed, %d kept", output, report.num_answered, report.num_failed, report.num_kept)
     return report
+
+
+def _check_rows(rows: Sequence[PromptRow], source: Path) -> None:
+    """Say which fields of the input the output does not keep.
+
+    Raises:
+        DataError: no row can be answered: the file holds something else.
+    """
+    if rows and all(row.error for row in rows):
+        raise DataError(
+            f"{source}: none of its {len(rows):,} lines can be answered; line {rows[0].line}: {rows[0].error}"
+        )
+    if replaced := sorted({name for row in rows for name in ADDED_FIELDS if name in row.fields}):
+        _log.warning("%s: the output has its own %s in the place of the input's", source, ", ".join(replaced))
 
 
 async def answered_in_order(

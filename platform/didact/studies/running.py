@@ -21,7 +21,7 @@ from didact.cluster import (
 )
 from didact.connect import check_ray
 from didact.logs import get_logger
-from didact.runs import Run, locked, of_other_settings
+from didact.runs import Run, check_name_is_free, locked, of_other_settings
 from didact.spec import StudySpec
 from didact.spec.fusing import fused_groups, why_not_fused
 from didact.studies.cells import Cell, Study
@@ -46,6 +46,7 @@ def run_study(study: Study, runs_dir: Path | None = None) -> StudyResult:
     """
     check_ray()
     folder = ((runs_dir or env.runs_dir()) / study.spec.name).absolute()
+    check_name_is_free(folder, "study")
     with locked(folder, "study"):
         _refuse_another(study, folder)
         errors: dict[str, str] = {}

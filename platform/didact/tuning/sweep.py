@@ -31,7 +31,7 @@ from didact.files import write_json, write_text
 from didact.interrupts import INTERRUPTS
 from didact.logs import get_logger
 from didact.preparation import DataFacts, PreparedData, prepare_data
-from didact.runs import locked, of_other_settings, open_run
+from didact.runs import check_name_is_free, differences, locked, of_other_settings, open_run
 from didact.spec import FinetuneSpec, SweepSpec, validate
 from didact.spec.search.schedulers import PopulationSpec
 from didact.tracking import FinalStatus, MlflowSync, load_state, resolve_uri
@@ -84,6 +84,7 @@ def run_sweep(
     search = load_search(spec, origin, recipe)
     runs_dir = (runs_dir or env.runs_dir()).absolute()
     folder = runs_dir / spec.name
+    check_name_is_free(folder, "sweep")
     with locked(folder, "sweep"):
         # Reads and caches the data once, before the trials do.
         longest = search.longest()
@@ -216,10 +217,11 @@ def _remember(search: Search, folder: Path) -> list[int]:
             before[part] = validate(kind, before[part], f"{file}: {part}").model_dump(mode="json")
         grown = before.get("grown_from", [])
         changed = [
-            f"{part}.{key}: was {before[part].get(key)!r}, now {value!r}"
+            line
             for part, free in (("sweep", _CHANGEABLE), ("recipe", _CHANGEABLE_RECIPE))
             for key, value in now[part].items()
-            if key not in free and before[part].get(key) != value
+            if key not in free
+            for line in differences(before[part].get(key), value, f"{part}.{key}")
         ]
         was = before["sweep"]["num_trials"]
         # A population compares all its trials at each interval, so that none can be added later.

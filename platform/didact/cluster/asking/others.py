@@ -105,7 +105,7 @@ class Others:
 
 def with_preference(result: TaskResult, asked: Mapping[Role, Asked]) -> TaskResult:
     """A result with what tells that the judge stands on the base of one of two that it compares."""
-    if not {"judge", "rival"} <= asked.keys() or result.metric != "win_rate":
+    if "rival name" not in result.judge or result.metric != "win_rate":
         return result
     found = self_preference(
         asked["judge"].model.identity,

@@ -131,7 +131,7 @@ def _elsewhere(model: type[BaseModel], values: Any, path: Path) -> Answer | None
     if not fields:
         return None
     # Of another kind of element in the same list, or of another kind of what stands here.
-    if fields in ([dotted((*path[:-2], 0, key))], [dotted(path)]):
+    if dotted(path) in fields or fields == [dotted((*path[:-2], 0, key))]:
         return Answer(text=f"unknown key; known here: {', '.join(keys_at(model, path[:-1], values))}")
     if len(fields) == 1 or fields[0].startswith("adapter."):
         return Answer(in_field(fields[0], value))
@@ -148,6 +148,9 @@ def _nearest(model: type[BaseModel], values: Any, path: Path) -> str:
     ratios = {name: difflib.SequenceMatcher(None, key, name).ratio() for name in {*by_name, *foreign}}
     best = max(ratios, key=lambda name: (ratios[name] + (name in here) * 0.1, name), default="")
     near = difflib.get_close_matches(key, here, n=1, cutoff=_ALIKE_HERE)
+    if by_name.get(near[0] if near else best) == dotted(path):
+        beside = [str(name) for name in value_at(values, parent) or () if name != key]
+        return f"it cannot stand beside {', '.join(beside)}" if beside else f"known here: {', '.join(here)}"
     if near and ratios[best] < ratios[near[0]] + 0.1:
         return f"did you mean {by_name[near[0]]}?"
     if ratios.get(best, 0) >= _ALIKE_ELSEWHERE:

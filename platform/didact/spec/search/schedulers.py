@@ -21,8 +21,11 @@ class EarlyStoppingSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _in_steps(cls, values: Any) -> Any:
-        stated = isinstance(values, dict) and (values.get("grace_steps") or values.get("grace_tokens"))
-        return values if stated or not isinstance(values, dict) else {**values, "grace_steps": _DEFAULT_GRACE_STEPS}
+        if not isinstance(values, dict) or any(
+            values.get(each) is not None for each in ("grace_steps", "grace_tokens")
+        ):
+            return values
+        return {**values, "grace_steps": _DEFAULT_GRACE_STEPS}
 
     @model_validator(mode="after")
     def _one_time(self) -> Self:

@@ -21,13 +21,18 @@ from didact.evaluation.tasks.question_files import QuestionRow, parsed, turns_of
 from didact.spec import (
     ChoiceScorer,
     CodeScorer,
+    ContainsScorer,
+    ExactScorer,
+    F1Scorer,
     FunctionScorer,
     JsonSchemaScorer,
     JudgeScorer,
     NumberScorer,
     RegexScorer,
+    RougeScorer,
 )
 
+_OF_TEXTS = (ContainsScorer, ExactScorer, F1Scorer, RougeScorer)
 _NO_ANSWER_NEEDED = (CodeScorer, FunctionScorer, JsonSchemaScorer, JudgeScorer, RegexScorer)
 
 
@@ -120,6 +125,8 @@ class RowReader:
             raise BadRow("wrong_type", f"the answer {question.expected[:60]!r} is no number, as scorer number expects")
         if isinstance(self.scorer, ChoiceScorer):
             _check_choice(question, self.scorer)
+        elif question.options and isinstance(self.scorer, _OF_TEXTS):
+            _check_among_options(question, self.scorer.name)
         if isinstance(self.scorer, CodeScorer):
             _check_code(question)
         if isinstance(self.scorer, JsonSchemaScorer):
@@ -177,6 +184,18 @@ def _check_choice(question: Question, scorer: ChoiceScorer) -> None:
         key_of(question.data["answers"], texts, scorer.several, scorer.key)
     except ValueError as error:
         raise BadRow("unknown_label", str(error)) from None
+
+
+def _check_among_options(question: Question, scorer: str) -> None:
+    """An answer that is compared as a text must be one of the options, or its letter."""
+    said = {each.casefold() for each in (*question.options, *LETTERS[: len(question.options)])}
+    answers = question.data["answers"]
+    if not any(answer.strip().casefold() in said for answer in answers):
+        raise BadRow(
+            "unknown_label",
+            f"its answer {answers[0][:60]!r} is none of its options and no letter of one, and scorer {scorer} compares "
+            "with the text; `scorer: choice` takes an option's number too",
+        )
 
 
 def _check_code(question: Question) -> None:
