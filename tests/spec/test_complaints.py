@@ -17,6 +17,7 @@ from didact.spec import (
     FinetuneSpec,
     ServeSpec,
     Spec,
+    StudySpec,
     SweepSpec,
     load_spec,
     read_mapping,
@@ -250,6 +251,29 @@ def test_a_key_that_is_spelt_right_is_not_offered_again() -> None:
     assert complaints(EvaluateSpec, {"evaluation": {"tasks": tasks}}) == [
         "evaluation.tasks.0.name: unknown key; known here: task"
     ]
+
+
+def test_what_stands_there_is_no_advice() -> None:
+    study = {"name": "s", "recipe": "r.yaml", "evaluation": {"tasks": [{"task": "held_out"}]}}
+    for factors, said in (
+        ({"training.steps": [3, 6]}, "give the factor a name, as in factors.NAME: {training.steps: [3, 6]}; expected"),
+        (
+            {"rate": {"training.steps": [3, 6], "training.learning_rate": [0.1]}},
+            "a list is short for the levels of one field alone, so name them: factors.rate.LEVEL: {FIELD: VALUE}; exp",
+        ),
+    ):
+        first, *_ = complaints(StudySpec, {**study, "factors": factors})
+        assert said in first and "write" not in first
+
+
+def test_a_number_alone_is_no_budget_and_a_loss_no_gain() -> None:
+    sweep = {"name": "s", "recipe": "r.yaml", "metric": "eval/loss", "space": {"adapter.r": {"choice": [4, 8]}}}
+    assert complaints(SweepSpec, {**sweep, "budget": 2}) == [
+        "budget: found '2'; expected a time as 2h or 1h 30m, tokens as '5e6 tokens', or money as $20"
+    ]
+    gate = {"name": "g", "gate": {"gain": {"eval/loss": 0}}}
+    (line,) = complaints(FinetuneSpec, {**RECIPE, "register_as": gate})
+    assert line.endswith("of which no question has a value; write its least fall as eval/loss: 0")
 
 
 def test_no_grace_is_not_taken_for_the_usual_one() -> None:

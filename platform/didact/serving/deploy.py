@@ -41,8 +41,6 @@ from didact.spec.load import read_override
 
 _log = get_logger(__name__)
 _IMPORT_PATH = "didact.serving.app:build"
-_NOT_FORKED = {"env_vars": {"DIDACT_FORK": "0"}}
-"""Of Serve's own processes, which import nothing that takes long."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +182,9 @@ def deploy(
                 held.enter_context(place_for(plan.http.host, plan.http.port))
                 held.enter_context(env.setting(*CALLED_BY_PROXIES))
             held.callback(ray.shutdown)
-            join_ray(_NOT_FORKED, log_to_driver=log_to_driver, forked=_forked(options))
+            # Serve's own processes import nothing that takes long.
+            own = {"env_vars": {"DIDACT_FORK": "0"}} if ours else None
+            join_ray(own, log_to_driver=log_to_driver, forked=_forked(options))
             if not log_to_driver:
                 _log.info("what Ray and the replicas say goes to %s", ray_logs())
         check_room(options, config, Cluster.of(ray.nodes(), env.launcher_file()))

@@ -67,6 +67,11 @@ class GateSpec(Spec):
             for metric, number in getattr(self, field).items():
                 if not metric.startswith(_METRIC):
                     raise ValueError(f"{field} names {metric!r}; expected a metric such as {_METRIC}TASK/{metric}")
+                if field == "gain" and metric.endswith("loss"):
+                    raise ValueError(
+                        f"gain names {metric!r}, of which no question has a value; write its least fall as "
+                        f"{metric}: {number:g}"
+                    )
                 if metric.rpartition("/")[2].endswith(_SHARES) and abs(number) > 1:
                     raise ValueError(f"{field}.{metric}: found {number:g}; it is a share, so expected such as 0.5")
         return self

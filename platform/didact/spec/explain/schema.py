@@ -206,7 +206,8 @@ def _describe_plain(expected: Expected) -> str:
         fixed = get_origin(expected.type) is tuple and Ellipsis not in get_args(expected.type)
         size = len(get_args(expected.type)) if fixed else 0
         number = f"{size} " if size else ""
-        least = ", at least one" if _limit(expected, "min_length") else ""
+        number_of = _limit(expected, "min_length")
+        least = f", at least {'one' if number_of == 1 else number_of}" if number_of else ""
         return f"a list of {number}{_plural(items_of(expected))}{least}"
     kind = _KINDS.get(expected.type, (str(getattr(expected.type, "__name__", expected.type)), ""))[0]
     return kind + _range(expected) + _shape(expected)

@@ -34,6 +34,8 @@ def wrong_value(model: type[BaseModel], values: Any, path: Path, value: Any, alt
     override = line_of(values, path) == 0
     found = f"found {shown(value)}"
     for wanted in _meant(model, values, path, value, alternatives):
+        if wanted == {dotted(path): value}:
+            continue  # what stands there
         if wanted and not refused(model, values, wanted) and all(at(model, tuple(each.split("."))) for each in wanted):
             return Said(path, f"{found}; write {settings(wanted, override)}", wanted)
     if isinstance(value, float) and not math.isfinite(value):
@@ -90,10 +92,21 @@ def _lists(value: Any, alternatives: Sequence[Expected]) -> list[Any]:
     return [[value], named] if value.keys() & fields else [named]
 
 
+def _factor(path: Path, value: list[Any]) -> str:
+    """How a study's factor is written, where a list stands in the place of its levels."""
+    if len(path) == 2:
+        return f"give the factor a name, as in factors.NAME: {{{path[1]}: {shown(value)}}}; "
+    return (
+        f"a list is short for the levels of one field alone, so name them: {dotted(path[:2])}.LEVEL: {{FIELD: VALUE}}; "
+    )
+
+
 def _hint(model: type[BaseModel], path: Path, value: Any, alternatives: Sequence[Expected]) -> str:
     """A way out that cannot be told as settings."""
     if path[:1] == ("space",) and len(path) == 2:
         return _distribution(str(path[1]), value)
+    if path[:1] == ("factors",) and isinstance(value, list):
+        return _factor(path, value)
     if value is None and path == ("adapter",):
         return "leave the key out for LoRA, or write adapter.method: full to train every weight; "
     if value in (None, True) and any(is_model(each) for each in alternatives) and _has_default(model, path):

@@ -148,6 +148,12 @@ class SweepSpec(Spec):
     register_best_as: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")
     """Registered model that gets the best trial's adapter as `candidate`."""
 
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _as_written(cls, budget: Any) -> Any:
+        """A number alone is a budget without its unit, and told so."""
+        return f"{budget:g}" if isinstance(budget, int | float) and not isinstance(budget, bool) else budget
+
     @field_validator("budget")
     @classmethod
     def _readable(cls, budget: str | None) -> str | None:
