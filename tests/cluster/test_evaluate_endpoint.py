@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,8 +155,10 @@ def test_a_judge_may_prefer_its_own_base(model: str, rival: str, expected: float
         role: Asked(ScriptedModel(lambda _: "", name), None)
         for role, name in (("judge", "a"), ("model", model), ("rival", rival))
     }
-    result = TaskResult("pair", {"eval/pair/win_rate": 0.75}, {"eval/pair/win_rate": 8}, 8, 1.0, metric="win_rate")
-    found = with_preference(result, asked)
+    figures, counts = {"eval/pair/win_rate": 0.75}, {"eval/pair/win_rate": 8}
+    alone = TaskResult("pair", figures, counts, 8, 1.0, metric="win_rate", judge={"name": "a"})
+    assert with_preference(alone, asked) == alone, "it was compared with the answers of a file"
+    found = with_preference(replace(alone, judge={"name": "a", "rival name": rival}), asked)
     assert found.metrics.get("eval/pair/self_preference") == expected
     assert found.counts.get("eval/pair/self_preference") == (None if expected is None else 8)
 
