@@ -14,18 +14,15 @@ from didact.evaluation import EvalReport, Given, ModelFacts, QuestionFacts, Task
 from tests.fakes.endpoint import Said, completion, error, serve_endpoint
 
 
-def stored_report(folder: Path) -> Path:
+def small_report() -> EvalReport:
     question = QuestionFacts("sums", "0", "1 + 1?", "2", {"base": Given(("2",), {"accuracy": 1.0})})
     figures = {"eval/sums/accuracy": 1.0}
     task = TaskFacts("sums", "1", "accuracy", 1, 1.0)
-    report = EvalReport(
-        {"base": ModelFacts("tiny")}, {"base": figures}, {"eval/sums/accuracy": 1}, (task,), (question,)
-    )
-    return report.save(folder / "report.json")
+    return EvalReport({"base": ModelFacts("tiny")}, {"base": figures}, {"eval/sums/accuracy": 1}, (task,), (question,))
 
 
 def test_what_could_not_be_written_or_changed_is_told_first(tmp_path: Path) -> None:
-    report = stored_report(tmp_path)
+    report = small_report().save(tmp_path / "report.json")
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("")
     for words, said in (
@@ -45,14 +42,14 @@ def test_a_file_that_cannot_be_used_is_one_line(tmp_path: Path, capsys: pytest.C
 
 
 def test_a_stored_report_is_shown_and_written_again(tmp_path: Path) -> None:
-    source = stored_report(tmp_path)
+    report = small_report()
+    source = report.save(tmp_path / "report.json")
     page, again, text = tmp_path / "out" / "p.html", tmp_path / "again.json", tmp_path / "r.md"
     wanted = ["--page", str(page), "--json", str(again), "--markdown", str(text)]
     result = CliRunner().invoke(app, ["evaluate", str(source), *wanted])
     assert result.exit_code == 0, result.output
     assert "sums/accuracy" in result.output and f"written: {page}" in result.output
     assert "<title>Evaluation of tiny</title>" in page.read_text(encoding="utf-8")
-    report = EvalReport.load(source)
     assert EvalReport.load(again) == report
     assert text.read_text(encoding="utf-8") == report.markdown()
 
